@@ -1,0 +1,37 @@
+"""Component ablation for open-weight causal language models.
+
+from sparkablate import AblationManager, AblationSpec
+from sparkablate.model import load_model
+
+model, tokenizer = load_model("builtin:smollm2-135m")
+with AblationManager(model).applied(AblationSpec(kind="head", layer=14, heads=(3, 7))):
+    ...  # model.generate(...), lm-eval, anything
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import SparkablateError
+    from .manager import AblationManager
+    from .specs import AblationSpec, DirectionSpec
+
+__all__ = ["AblationManager", "AblationSpec", "DirectionSpec", "SparkablateError", "__version__"]
+__version__ = "0.1.0"
+
+# Name → module that defines it. Torch is only imported when one of them is used.
+_EXPORTS = {
+    "AblationManager": "manager",
+    "AblationSpec": "specs",
+    "DirectionSpec": "specs",
+    "SparkablateError": "errors",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'sparkablate' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)

@@ -1,0 +1,306 @@
+"""AblationManager: puts interventions into a model's forward pass and takes them out again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .architectures import locate
+from .errors import SparkablateError
+from .hooks import Edit, editing, recording, stream_of
+from .interventions import KINDS, MODES, add, orthonormal_basis, project_out
+from .positions import FirstTokens, cache_of
+from .sites import LayerSites, SiteMap, Tap
+from .specs import AblationSpec, DirectionSpec, Spec, check_direction, edited_heads, spec_id, validate
+
+
+class MeanKey(NamedTuple):
+    """Whose mean: kind "head" (the whole input of the output projection), "attn" or "mlp"."""
+
+    kind: str
+    layer: int
+    positions: str = "all"
+
+
+class AblationManager:
+    """Edits one model. Any number of `applied` blocks may follow one another; they do not nest.
+
+    Args:
+        model: a transformers causal language model.
+        sites: its map, where it was located (or restricted after a self-test) before.
+
+    Raises SparkablateError("architecture_unsupported") for a model that no row describes.
+    """
+
+    def __init__(self, model: nn.Module, sites: SiteMap | None = None) -> None:
+        self.model = model
+        self.sites = locate(model) if sites is None else sites
+        self._means: dict[MeanKey, Tensor] = {}
+        self._directions: dict[str, tuple[Tensor, float]] = {}
+        self._active = False
+
+    # ── What the edits need ──────────────────────────────────────────────────────────────────
+    def set_means(self, means: Mapping[MeanKey, Tensor]) -> None:
+        """Replaces the means that `mode="mean"` uses. Each is float32 [width of the site's tensor]."""
+        self._means = {MeanKey(*key): mean.detach() for key, mean in means.items()}
+
+    def set_direction(self, sha256: str, vector: Tensor, norm: float = 1.0) -> None:
+        """A unit vector [d_model] that later specs name by `sha256`, and its recorded norm."""
+        self._directions[sha256] = (check_direction(vector), norm)
+
+    def calibrate_means(
+        self, batches: Iterable[Tensor], keys: Iterable[MeanKey] | None = None
+    ) -> dict[MeanKey, Tensor]:
+        """Means of the unedited model's activations over `batches`, kept for `mode="mean"`.
+
+        Args:
+            batches: token ids, each int [batch, pos].
+            keys: which sites; default: every site the model offers, over all positions and without the first.
+
+        Returns: float32 means [width], from sums in float64.
+        """
+        if self._active:
+            raise SparkablateError(
+                "usage", "calibrate_means() measures the unedited model: call it outside applied()"
+            )
+        wanted = list(self._mean_keys() if keys is None else (MeanKey(*key) for key in keys))
+        by_tap: dict[tuple[str, str], list[MeanKey]] = defaultdict(list)
+        taps: dict[tuple[str, str], Tap] = {}
+        for key in wanted:
+            tap = self._mean_tap(key)
+            taps[tap.path, tap.side] = tap
+            by_tap[tap.path, tap.side].append(key)
+        sums: dict[MeanKey, Tensor] = {}
+        counts: dict[MeanKey, int] = defaultdict(int)
+        first_tokens = FirstTokens()
+
+        def accumulate(tap: Tap, tensor: Tensor) -> None:
+            for key in by_tap[tap.path, tap.side]:
+                values = tensor.double()
+                if key.positions == "not_first":
+                    values = values[~first_tokens.at(tensor).squeeze(-1)]
+                values = values.reshape(-1, tensor.shape[-1])
+                total = values.sum(dim=0)
+                sums[key] = sums[key] + total if key in sums else total
+                counts[key] += values.shape[0]
+
+        with (
+            torch.inference_mode(),
+            first_tokens.watching(self.sites),
+            recording(list(taps.values()), accumulate),
+        ):
+            for batch in batches:
+                self.sites.stack(input_ids=batch, use_cache=False)
+        missing = [key for key in wanted if not counts[key]]
+        if missing:
+            raise SparkablateError("means_missing", f"no tokens to average over for {missing[0]}")
+        means = {key: (sums[key] / counts[key]).float().cpu() for key in wanted}
+        self._means |= means
+        return means
+
+    def _mean_keys(self) -> Iterator[MeanKey]:
+        for layer in self.sites.layers:
+            for kind in ("head", "attn", "mlp"):
+                if kind in layer.sites:
+                    yield MeanKey(kind, layer.index, "all")
+                    yield MeanKey(kind, layer.index, "not_first")
+
+    def _mean_tap(self, key: MeanKey) -> Tap:
+        tap = KINDS[key.kind].tap(self.sites.layers[key.layer])
+        if tap is None:
+            raise SparkablateError("site_unsupported", f"layer {key.layer} has no {key.kind!r} to average")
+        return tap
+
+    # ── Applying ─────────────────────────────────────────────────────────────────────────────
+    @contextmanager
+    def applied(self, specs: Spec | Sequence[Spec]) -> Iterator[None]:
+        """The model computes with these interventions inside the block, and bit for bit as before after it.
+
+        Raises SparkablateError: "site_unsupported", "conditions_overlap", "means_missing" before anything
+        is changed; "hook_failed" at the end of the block where the model ran but an edit was never reached.
+        """
+        wanted = [specs] if isinstance(specs, AblationSpec | DirectionSpec) else list(specs)
+        validate(wanted, self.sites)
+        if self._active:
+            raise SparkablateError("usage", "applied() blocks do not nest: give all specs to one, as a list")
+        first_tokens = FirstTokens()
+        reached: set[str] = set()
+        compiled = self._compile(wanted, first_tokens)
+        edits = [(tap, _noted(reached, label, edit)) for tap, label, edit in compiled]
+        labels = {label for _, label, _ in compiled}
+        passes = 0
+
+        def count(*_: Any) -> None:
+            nonlocal passes
+            passes += 1
+
+        self._active = True
+        try:
+            with ExitStack() as stack:
+                if any(spec.positions == "not_first" for spec in wanted):
+                    stack.enter_context(first_tokens.watching(self.sites))
+                stack.callback(self.sites.stack.register_forward_hook(count).remove)
+                for spec in wanted:
+                    if isinstance(spec, AblationSpec) and spec.kind == "layer":
+                        stack.enter_context(skipped(self.sites.layers[spec.layer]))
+                stack.enter_context(editing(edits))
+                yield
+        finally:
+            self._active = False
+        unreached = sorted(labels - reached)
+        if passes and unreached:
+            raise SparkablateError(
+                "hook_failed", f"the model ran, but never passed the tensor that {unreached[0]} edits"
+            )
+
+    def _compile(self, specs: Sequence[Spec], first_tokens: FirstTokens) -> list[tuple[Tap, str, Edit]]:
+        """Edits in the order in which they act where they share a tensor: mode, then direction."""
+        edits: list[tuple[Tap, str, Edit]] = []
+        for spec in specs:
+            if isinstance(spec, AblationSpec) and spec.kind in KINDS:
+                tap = KINDS[spec.kind].tap(self.sites.layers[spec.layer])
+                assert tap is not None
+                edits.append((tap, spec_id(spec), self._site_edit(spec, first_tokens)))
+        edits += self._direction_edits(
+            [spec for spec in specs if isinstance(spec, DirectionSpec)], first_tokens
+        )
+        return edits
+
+    def _site_edit(self, spec: AblationSpec, first_tokens: FirstTokens) -> Edit:
+        layer = self.sites.layers[spec.layer]
+        kind, mode = KINDS[spec.kind], MODES[spec.mode]
+        columns: Tensor | None = None
+        if kind.parts is not None:
+            heads = torch.tensor(edited_heads(spec, layer))
+            columns = (heads[:, None] * layer.d_head + torch.arange(layer.d_head)).reshape(-1)
+        mean: Tensor | None = None
+        if mode.needs_mean:
+            key = MeanKey(kind.mean, spec.layer, spec.positions)
+            if key not in self._means:
+                raise SparkablateError(
+                    "means_missing", f"{spec_id(spec)} needs calibrated means: call calibrate_means() first"
+                )
+            mean = self._means[key] if columns is None else self._means[key][columns]
+
+        def edit(x: Tensor) -> Tensor:
+            values = x if columns is None else x[..., columns.to(x.device)]
+            local_mean = None if mean is None else mean.to(device=x.device, dtype=x.dtype)
+            edited = mode.function(values, local_mean)
+            if spec.positions == "not_first":
+                edited = torch.where(first_tokens.at(x), values, edited)
+            if columns is None:
+                return edited
+            out = x.clone()
+            out[..., columns.to(x.device)] = edited
+            return out
+
+        return edit
+
+    def _direction_edits(
+        self, specs: Sequence[DirectionSpec], first_tokens: FirstTokens
+    ) -> list[tuple[Tap, str, Edit]]:
+        """At one place: first every projection together, then what is added."""
+        at_place: dict[tuple[str, int], list[DirectionSpec]] = defaultdict(list)
+        for spec in specs:
+            for index in spec.indices(self.sites.n_layers):
+                at_place[spec.at, index].append(spec)
+            if spec.edits_embedding:
+                at_place["writes", -1].append(spec)
+        edits: list[tuple[Tap, str, Edit]] = []
+        for (at, index), here in at_place.items():
+            taps: Sequence[Tap]
+            if at == "stream":
+                taps = [self.sites.layers[index].stream]
+            elif index < 0:
+                taps = self.sites.embedding
+            else:
+                taps = list(self.sites.layers[index].writes.values())
+            for tap in taps:
+                for members, function in self._vector_edits(here):
+                    edit = (
+                        _elsewhere(function, first_tokens)
+                        if members[0].positions == "not_first"
+                        else function
+                    )
+                    edits.append((tap, f"{' + '.join(map(spec_id, members))} at {tap.path}", edit))
+        return edits
+
+    def _vector_edits(self, specs: Sequence[DirectionSpec]) -> list[tuple[list[DirectionSpec], Edit]]:
+        projections = [spec for spec in specs if spec.op == "project_out"]
+        edits: list[tuple[list[DirectionSpec], Edit]] = []
+        if projections:
+            basis = orthonormal_basis([self._vector(spec)[0] for spec in projections])
+            edits.append((projections, project_out(basis, projections[0].coefficient)))
+        for spec in specs:
+            if spec.op == "add":
+                vector, norm = self._vector(spec)
+                edits.append(([spec], add(vector.double() * (spec.coefficient * norm))))
+        return edits
+
+    def _vector(self, spec: DirectionSpec) -> tuple[Tensor, float]:
+        if spec.vector is not None:
+            vector, norm = spec.vector, spec.norm
+        elif spec.sha256 in self._directions:
+            vector, norm = self._directions[spec.sha256]
+        else:
+            raise SparkablateError(
+                "input_missing", f"{spec_id(spec)}: this direction was not given to the manager"
+            )
+        if vector.shape != (self.sites.d_model,):
+            raise SparkablateError(
+                "config_invalid",
+                f"{spec_id(spec)} has {len(vector)} entries; the model's width is {self.sites.d_model}",
+            )
+        return vector, norm
+
+
+@contextmanager
+def skipped(layer: LayerSites) -> Iterator[None]:
+    """The layer's output is its input.
+
+    It still runs where it must: with a cache, whose length has to advance for it (transformers #30508),
+    and where later layers read its keys and values.
+    """
+    module = layer.module
+    original = module.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        stream = stream_of(args, kwargs)
+        if layer.always_runs or cache_of(kwargs) is not None:
+            original(*args, **kwargs)
+        return (stream, None) if layer.returns_tuple else stream
+
+    with _attribute(module, "forward", forward):
+        yield
+
+
+@contextmanager
+def _attribute(module: nn.Module, name: str, value: Callable[..., Any]) -> Iterator[None]:
+    """Sets an instance attribute and restores what was there (accelerate sets `forward` too)."""
+    had = name in module.__dict__
+    before = module.__dict__.get(name)
+    module.__dict__[name] = value
+    try:
+        yield
+    finally:
+        if had:
+            module.__dict__[name] = before
+        else:
+            del module.__dict__[name]
+
+
+def _elsewhere(edit: Edit, first_tokens: FirstTokens) -> Edit:
+    return lambda x: torch.where(first_tokens.at(x), x, edit(x))
+
+
+def _noted(reached: set[str], label: str, edit: Edit) -> Edit:
+    def noted(x: Tensor) -> Tensor:
+        reached.add(label)
+        return edit(x)
+
+    return noted

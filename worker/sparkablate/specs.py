@@ -1,0 +1,286 @@
+"""What to edit: frozen specifications, their ids, and which may stand together in one condition."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .errors import SparkablateError
+from .interventions import KINDS, MODES, SKIP, UNIT_TOLERANCE
+from .sites import SITE_ORDER, LayerSites, SiteMap
+
+POSITIONS = ("all", "not_first")
+OPERATIONS: Mapping[str, tuple[str, ...]] = {"project_out": ("writes", "stream"), "add": ("stream",)}
+EMBEDDING = -1
+
+
+@dataclass(frozen=True)
+class AblationSpec:
+    """Zero, replace by the mean, or skip, one site of one layer.
+
+    Args:
+        kind: "head", "kv_group", "attn", "mlp" or "layer".
+        layer: index from 0.
+        heads, groups: which query heads ("head") or key/value heads ("kv_group").
+        mode: "zero" (default) or "mean"; "layer" only knows "skip".
+        positions: "all", or "not_first" to leave each sequence's first token alone.
+    """
+
+    kind: str
+    layer: int
+    heads: tuple[int, ...] = ()
+    groups: tuple[int, ...] = ()
+    mode: str = ""
+    positions: str = "all"
+
+    def __post_init__(self) -> None:
+        if self.kind != "layer" and self.kind not in KINDS:
+            raise _invalid(f"kind {self.kind!r} is none of {', '.join([*KINDS, 'layer'])}")
+        modes = (SKIP,) if self.kind == "layer" else tuple(MODES)
+        if not self.mode:
+            object.__setattr__(self, "mode", modes[0])
+        if self.mode not in modes:
+            raise _invalid(f"mode {self.mode!r} of a {self.kind!r} is none of {', '.join(modes)}")
+        if self.positions not in POSITIONS:
+            raise _invalid(f"positions {self.positions!r} is none of {', '.join(POSITIONS)}")
+        if self.kind == "layer" and self.positions != "all":
+            raise _invalid("a skipped layer has no positions: a layer is skipped at all of them")
+        if self.layer < 0:
+            raise _invalid(f"layer {self.layer} is negative; layers count from 0")
+        wanted = None if self.kind == "layer" else KINDS[self.kind].parts
+        for name in ("heads", "groups"):
+            parts = tuple(int(part) for part in getattr(self, name))
+            if name != wanted and parts:
+                raise _invalid(f"a {self.kind!r} takes no {name}")
+            if name == wanted and not parts:
+                raise _invalid(f"a {self.kind!r} needs {name}, e.g. {name}=(0,)")
+            if len(set(parts)) != len(parts) or any(part < 0 for part in parts):
+                raise _invalid(f"{name} {list(parts)} must be different and not negative")
+            object.__setattr__(self, name, tuple(sorted(parts)))
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        return self.heads or self.groups
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> AblationSpec:
+        """From an `intervention` of src/protocol.ts (any kind but direction)."""
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in wire.items()}
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class DirectionSpec:
+    """Remove a direction from what the layers write, or change it in the residual stream.
+
+    Args:
+        op: "project_out" (x ← x − c·(x·v̂)v̂) or "add" (x ← x + c·s·v̂, at the stream only).
+        vector: float32 [d_model] of unit length; or leave it out and name a vector that the manager was
+            given (`AblationManager.set_direction`) by its `sha256`.
+        at: "writes" (every write of the layers; "all" adds the embedding) or "stream" (where it leaves
+            each of the layers). Default: "writes" for project_out, "stream" for add.
+        layers: "all" or indices.
+        coefficient: c.
+        norm: s, the norm recorded with the direction.
+    """
+
+    op: str
+    vector: Tensor | None = field(default=None, compare=False, repr=False)
+    layers: Literal["all"] | tuple[int, ...] = "all"
+    at: str = ""
+    coefficient: float = 1.0
+    positions: str = "all"
+    norm: float = 1.0
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if self.op not in OPERATIONS:
+            raise _invalid(f"op {self.op!r} is none of {', '.join(OPERATIONS)}")
+        if not self.at:
+            object.__setattr__(self, "at", OPERATIONS[self.op][0])
+        if self.at not in OPERATIONS[self.op]:
+            raise _invalid(f"{self.op} exists at {' and '.join(OPERATIONS[self.op])}, not at {self.at!r}")
+        if self.positions not in POSITIONS:
+            raise _invalid(f"positions {self.positions!r} is none of {', '.join(POSITIONS)}")
+        if not (math.isfinite(self.coefficient) and math.isfinite(self.norm)):
+            raise _invalid("coefficient and norm of a direction must be finite")
+        if self.layers != "all":
+            layers = tuple(sorted(int(layer) for layer in self.layers))
+            if not layers or len(set(layers)) != len(layers) or layers[0] < 0:
+                raise _invalid(f"layers {list(layers)} of a direction must be different and not negative")
+            object.__setattr__(self, "layers", layers)
+        if self.vector is not None:
+            vector = check_direction(self.vector)
+            object.__setattr__(self, "vector", vector)
+            if not self.sha256:
+                object.__setattr__(self, "sha256", hashlib.sha256(vector.numpy().tobytes()).hexdigest())
+        elif not self.sha256:
+            raise _invalid("a direction needs a vector, or the sha256 of one that the manager was given")
+
+    def indices(self, n_layers: int) -> tuple[int, ...]:
+        return tuple(range(n_layers)) if self.layers == "all" else self.layers
+
+    @property
+    def edits_embedding(self) -> bool:
+        return self.at == "writes" and self.layers == "all"
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> DirectionSpec:
+        """From an `intervention` of kind "direction" of src/protocol.ts."""
+        fields = {key: value for key, value in wire.items() if key != "kind"}
+        if isinstance(fields["layers"], list):
+            fields["layers"] = tuple(fields["layers"])
+        return cls(**fields)
+
+
+Spec: TypeAlias = AblationSpec | DirectionSpec
+
+
+def from_wire(wire: Mapping[str, Any]) -> Spec:
+    """From an `intervention` of src/protocol.ts."""
+    return DirectionSpec.from_wire(wire) if wire["kind"] == "direction" else AblationSpec.from_wire(wire)
+
+
+def check_direction(vector: Tensor) -> Tensor:
+    """The vector as contiguous float32 on the CPU; refused where it is no unit vector."""
+    vector = vector.detach().to(device="cpu", dtype=torch.float32).contiguous()
+    norm = vector.double().norm().item()
+    if vector.dim() != 1 or not abs(norm - 1) <= UNIT_TOLERANCE:
+        raise _invalid(
+            f"a direction is one vector of length 1, not shape {list(vector.shape)} of norm {norm:.4g}; "
+            "divide it by its norm and give that as `norm`"
+        )
+    return vector
+
+
+def first_layer(specs: Iterable[Spec]) -> int:
+    """Lowest layer whose output the condition changes; −1 where it edits the embedding.
+
+    A condition without specs (the baseline) changes nothing: ValueError.
+    """
+    return min(
+        EMBEDDING
+        if isinstance(spec, DirectionSpec) and spec.edits_embedding
+        else (spec.layer if isinstance(spec, AblationSpec) else spec.indices(1)[0])
+        for spec in specs
+    )
+
+
+def spec_id(spec: Spec) -> str:
+    """E.g. `L14.head[3,7].zero`; positions are named where they are not the default."""
+    if isinstance(spec, AblationSpec):
+        parts = f"[{','.join(map(str, spec.parts))}]" if spec.parts else ""
+        text = f"L{spec.layer}.{spec.kind}{parts}.{spec.mode}"
+    else:
+        where = "all" if spec.layers == "all" else ",".join(map(str, spec.layers))
+        text = f"L{where}.direction[{spec.sha256[:8]}].{spec.op}.{spec.at}"
+        if spec.coefficient != 1:
+            text += f".c={spec.coefficient:g}"
+    return text if spec.positions == "all" else f"{text}@{spec.positions}"
+
+
+def condition_id(specs: Iterable[Spec]) -> str:
+    """Id of a joint condition, in canonical order; "baseline" where there is none."""
+    return " + ".join(spec_id(spec) for spec in sorted(specs, key=_canonical)) or "baseline"
+
+
+def _canonical(spec: Spec) -> tuple[Any, ...]:
+    if isinstance(spec, AblationSpec):
+        return (0, spec.layer, SITE_ORDER.index(spec.kind), spec.parts, spec.mode)
+    return (1, spec.indices(1), spec.op, spec.at, spec.sha256)
+
+
+def validate(specs: Sequence[Spec], sites: SiteMap) -> None:
+    """Refuses what the model does not offer ("site_unsupported") and what does not go together
+    ("conditions_overlap"); says so for every intervention concerned, never skips one."""
+    for spec in specs:
+        _check_offered(spec, sites)
+    _check_overlaps([spec for spec in specs if isinstance(spec, AblationSpec)], sites)
+    _check_directions(specs, sites)
+
+
+def _check_offered(spec: Spec, sites: SiteMap) -> None:
+    kind = spec.kind if isinstance(spec, AblationSpec) else "direction"
+    indices = (spec.layer,) if isinstance(spec, AblationSpec) else spec.indices(sites.n_layers)
+    for index in indices:
+        if index >= sites.n_layers:
+            raise SparkablateError(
+                "site_unsupported",
+                f"{spec_id(spec)}: the model has layers 0 to {sites.n_layers - 1}",
+            )
+        layer = sites.layers[index]
+        if kind not in layer.sites:
+            reason = f"; {layer.note}" if layer.note else ""
+            raise SparkablateError(
+                "site_unsupported",
+                f"{spec_id(spec)}: layer {index} offers {', '.join(layer.sites)}{reason}",
+            )
+    if isinstance(spec, AblationSpec) and spec.parts:
+        count = KINDS[spec.kind].count(sites.layers[spec.layer])
+        if spec.parts[-1] >= count:
+            raise SparkablateError(
+                "site_unsupported",
+                f"{spec_id(spec)}: layer {spec.layer} has {KINDS[spec.kind].parts} 0 to {count - 1}",
+            )
+
+
+def edited_heads(spec: AblationSpec, layer: LayerSites) -> list[int]:
+    """Query heads that a "head" or "kv_group" spec edits, in order."""
+    return [head for part in spec.parts for head in KINDS[spec.kind].heads_of(layer, part)]
+
+
+def _check_overlaps(specs: Sequence[AblationSpec], sites: SiteMap) -> None:
+    by_layer: dict[int, list[AblationSpec]] = defaultdict(list)
+    for spec in specs:
+        by_layer[spec.layer].append(spec)
+    for index, here in by_layer.items():
+        whole = Counter(spec.kind for spec in here if not spec.parts)
+        heads = Counter(head for spec in here for head in edited_heads(spec, sites.layers[index]))
+        twice = sorted(head for head, times in heads.items() if times > 1)
+        if twice:
+            raise _overlap(here, f"head {', '.join(map(str, twice))} of layer {index} is edited twice")
+        repeated = [kind for kind, times in whole.items() if times > 1]
+        if repeated:
+            raise _overlap(here, f"{repeated[0]} of layer {index} is edited twice")
+        if heads and whole["attn"]:
+            raise _overlap(here, f"layer {index}'s attention is edited both by head and as a whole")
+        if whole["layer"] and len(here) > 1:
+            raise _overlap(here, f"layer {index} is skipped and edited")
+
+
+def _check_directions(specs: Sequence[Spec], sites: SiteMap) -> None:
+    skipped = {spec.layer for spec in specs if isinstance(spec, AblationSpec) and spec.kind == "layer"}
+    places: dict[tuple[str, int], list[DirectionSpec]] = defaultdict(list)
+    for spec in specs:
+        if not isinstance(spec, DirectionSpec):
+            continue
+        for index in spec.indices(sites.n_layers):
+            if index in skipped:
+                raise _overlap(specs, f"layer {index} is skipped, and {spec_id(spec)} edits it")
+            places[spec.at, index].append(spec)
+    for (_, index), here in places.items():
+        projections = [spec for spec in here if spec.op == "project_out"]
+        if len(projections) > 1:
+            if any(spec.coefficient != 1 for spec in projections):
+                raise _overlap(
+                    here, f"layer {index}: only one projection with a coefficient other than 1 a place"
+                )
+            if len({spec.positions for spec in projections}) > 1:
+                raise _overlap(here, f"layer {index}: projections at one place must share their positions")
+        if len({(spec.op, spec.sha256) for spec in here}) < len(here):
+            raise _overlap(here, f"layer {index}: the same direction is used twice")
+
+
+def _overlap(specs: Sequence[Spec], reason: str) -> SparkablateError:
+    return SparkablateError("conditions_overlap", f"{condition_id(specs)}: {reason}")
+
+
+def _invalid(message: str) -> SparkablateError:
+    return SparkablateError("config_invalid", message)
