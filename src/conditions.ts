@@ -1,0 +1,226 @@
+/**
+ * (RunConfig, ModelMap) → the conditions of the run, in canonical order. Pure: nothing is read.
+ *
+ * An id follows from what is edited alone. A direction is named by its vector's sha256, never by
+ * its file, so that moving the file does not rename what was measured.
+ */
+import { checkLayer, checkSites, overlaps } from "./conditions/checks.ts";
+import { BASELINE_ID, canonical, conditionId } from "./conditions/ids.ts";
+import { sweepEdits } from "./conditions/sweeps.ts";
+import { keyName, type Path, type Problem, refuse } from "./config/problems.ts";
+import type { TargetSpec } from "./config/schema.ts";
+import { configProblem, type RunConfig } from "./config.ts";
+import { SparkablateError } from "./errors.ts";
+import type { Condition, Intervention, ModelMap, SiteKind } from "./protocol.ts";
+
+const BASELINE: Condition = { id: BASELINE_ID, interventions: [] };
+
+/** What the planner must know of a direction file. */
+export interface DirectionFacts {
+  /** Of the vector's bytes, as `put` sends them. */
+  readonly sha256: string;
+  /** The layer recorded in the file: where `add` acts unless told otherwise. */
+  readonly layer: number | null;
+}
+
+export interface Plan {
+  /** The baseline first. */
+  readonly conditions: Condition[];
+  /** What a person should know, e.g. layers that a sweep cannot edit. */
+  readonly notices: string[];
+}
+
+/** One condition, and where the config asks for it. */
+interface Wish {
+  readonly path: Path;
+  readonly interventions: readonly Intervention[];
+}
+
+/**
+ * @param directions by the absolute path that the config names.
+ * @throws SparkablateError with one line a problem: config_invalid (out of range, nothing to
+ *   measure), site_unsupported, conditions_overlap; config_invalid where they are mixed.
+ */
+export function planConditions(
+  config: RunConfig,
+  map: ModelMap,
+  directions: ReadonlyMap<string, DirectionFacts> = new Map(),
+): Plan {
+  const notices: string[] = [];
+  const problems: Problem[] = [];
+  const complain = (code: Problem["code"], path: Path, message: string): void => {
+    problems.push(configProblem(config, code, path, message));
+  };
+
+  const { seq_len } = config.eval;
+  if (map.max_positions !== null && seq_len > map.max_positions) {
+    complain(
+      "config_invalid",
+      ["eval", "seq_len"],
+      `${seq_len} does not fit; allowed: up to ${map.max_positions} (the model's positions)`,
+    );
+  }
+  const wishes = [
+    ...sweepWishes(config, map, notices, complain),
+    ...targetWishes(config, map, directions, complain),
+  ];
+  const conditions = merge(wishes, notices);
+  if (problems.length === 0) checkCount(config, conditions.length - 1, complain);
+  refuse(problems);
+  return { conditions, notices };
+}
+
+type Complain = (code: Problem["code"], path: Path, message: string) => void;
+
+function checkCount(config: RunConfig, count: number, complain: Complain): void {
+  const { sweep } = config.ablation;
+  if (count === 0) {
+    complain(
+      "config_invalid",
+      ["ablation", "sweep"],
+      `${sweep} finds nothing to edit in this model; allowed: another sweep`,
+    );
+  } else if (config.stop !== null && config.stop.top >= count) {
+    complain(
+      "config_invalid",
+      ["stop", "top"],
+      `${config.stop.top} does not fit; allowed: fewer than the ${count} conditions`,
+    );
+  }
+}
+
+function sweepWishes(config: RunConfig, map: ModelMap, notices: string[], complain: Complain): Wish[] {
+  const { sweep, layers } = config.ablation;
+  if (sweep === "custom") return [];
+  const path = ["ablation", "layers"];
+  const lacking: number[] = [];
+  const wishes = [...(layers === "all" ? map.layers.keys() : layers)].flatMap((layer): Wish[] => {
+    if (!checkLayer(layer, map, "layers", (code, message) => complain(code, path, message))) return [];
+    const edits = sweepEdits(config.ablation, map, layer);
+    if (edits.length === 0) lacking.push(layer);
+    return edits.map((edit) => ({ path, interventions: [edit] }));
+  });
+  if (lacking.length > 0) {
+    const what = `sweep: ${sweep} has nothing to edit in layer ${lacking.join(", ")}`;
+    if (layers === "all") notices.push(`${what}: the model offers no such site there`);
+    else complain("site_unsupported", path, `${what}; allowed: layers that offer the site`);
+  }
+  const besides = config.ablation.targets.length + config.ablation.directions.length;
+  if (besides > 0)
+    notices.push(
+      `${besides} conditions of targets and directions are measured besides the sweep of ${sweep}`,
+    );
+  return wishes;
+}
+
+function targetWishes(
+  config: RunConfig,
+  map: ModelMap,
+  directions: ReadonlyMap<string, DirectionFacts>,
+  complain: Complain,
+): Wish[] {
+  const { ablation } = config;
+  const targets = ablation.targets.map((specs, index) => ({ specs, path: ["ablation", "targets", index] }));
+  const short = ablation.directions.map((spec, index) => ({
+    specs: [{ kind: "direction" as const, ...spec }],
+    path: ["ablation", "directions", index],
+  }));
+  return [...targets, ...short].map(({ specs, path }) => {
+    const interventions = specs.flatMap((spec, index) => {
+      const specPath = specs.length > 1 ? [...path, index] : path;
+      const intervention =
+        spec.kind === "direction" ? direct(spec, specPath, map, directions, complain) : spec;
+      if (intervention === undefined) return [];
+      checkSites(intervention, map, (code, message, key) => complain(code, [...specPath, key], message));
+      return [intervention];
+    });
+    for (const message of overlaps(interventions, map)) complain("conditions_overlap", path, message);
+    return { path, interventions };
+  });
+}
+
+/** A direction of the config → its intervention on this model. */
+function direct(
+  spec: TargetSpec & { kind: "direction" },
+  path: Path,
+  map: ModelMap,
+  directions: ReadonlyMap<string, DirectionFacts>,
+  complain: Complain,
+): Intervention | undefined {
+  const { path: file, layers: listed, ...rest } = spec;
+  const facts = directions.get(file);
+  if (facts === undefined) {
+    complain("input_missing", [...path, "path"], `${file} was not read; allowed: a direction file`);
+    return undefined;
+  }
+  const layers = listed ?? (facts.layer === null ? null : [facts.layer]);
+  if (layers === null) {
+    complain(
+      "config_invalid",
+      [...path, "layers"],
+      `is missing, and ${file} records no layer; allowed: a list of layer numbers`,
+    );
+    return undefined;
+  }
+  // At the stream "all" is every layer; at the writes it adds the embedding, so a full list is less.
+  const isAll = layers === "all" || (rest.at === "stream" && layers.length === map.layers.length);
+  return { ...rest, layers: isAll ? "all" : layers, sha256: facts.sha256 };
+}
+
+/** Wishes → conditions behind the baseline; one that is asked for twice is measured once, with a notice. */
+function merge(wishes: readonly Wish[], notices: string[]): Condition[] {
+  const conditions = new Map<string, { condition: Condition; path: Path }>();
+  for (const { path, interventions: written } of wishes) {
+    const interventions = canonical(written);
+    if (interventions.length === 0) continue; // its problems are told already
+    const condition: Condition = { id: conditionId(interventions), interventions };
+    const before = conditions.get(condition.id);
+    if (before === undefined) {
+      conditions.set(condition.id, { condition, path });
+      continue;
+    }
+    if (JSON.stringify(before.condition.interventions) !== JSON.stringify(interventions)) {
+      throw new SparkablateError("internal", `two different conditions have the id ${condition.id}`);
+    }
+    notices.push(
+      `${keyName(path)} asks for ${condition.id} again (first: ${keyName(before.path)}); it is measured once`,
+    );
+  }
+  return [BASELINE, ...[...conditions.values()].map(({ condition }) => condition)];
+}
+
+/** What a result row says of its condition's edit. */
+export interface ConditionColumns {
+  /** "baseline", "joint" (several interventions), or the one intervention's kind. */
+  readonly kind: SiteKind | "baseline" | "joint";
+  /** null where there is none, or more than one. */
+  readonly layer: number | null;
+  /** Head numbers; of a `kv_group`, its group numbers. */
+  readonly heads: readonly number[] | null;
+  /** zero, mean, skip; a direction's op. */
+  readonly mode: string | null;
+}
+
+const indices = (edit: Intervention): readonly number[] | null =>
+  edit.kind === "head" ? edit.heads : edit.kind === "kv_group" ? edit.groups : null;
+
+export function conditionColumns({ interventions }: Condition): ConditionColumns {
+  const [only, ...others] = interventions;
+  if (only === undefined) return { kind: "baseline", layer: null, heads: null, mode: null };
+  if (others.length > 0) return { kind: "joint", layer: null, heads: null, mode: null };
+  if (only.kind !== "direction") {
+    return {
+      kind: only.kind,
+      layer: only.layer,
+      heads: indices(only),
+      mode: only.mode,
+    };
+  }
+  const [layer, ...layers] = only.layers === "all" ? [] : only.layers;
+  return {
+    kind: "direction",
+    layer: layers.length === 0 ? (layer ?? null) : null,
+    heads: null,
+    mode: only.op,
+  };
+}

@@ -1,0 +1,39 @@
+/** Which conditions a sweep has in one layer: one row a sweep. */
+import type { AblationConfig } from "../config/schema.ts";
+import type { Intervention, ModelMap, SiteKind } from "../protocol.ts";
+
+type Layer = ModelMap["layers"][number];
+type Edit = Pick<Extract<Intervention, { kind: "mlp" }>, "layer" | "mode" | "positions">;
+
+interface Sweep {
+  /** The site that the layer must offer. */
+  readonly site: SiteKind;
+  readonly interventions: (edit: Edit, layer: Layer) => Intervention[];
+}
+
+const SWEEPS: Readonly<Record<Exclude<AblationConfig["sweep"], "custom">, Sweep>> = {
+  layers: { site: "layer", interventions: ({ layer }) => [{ kind: "layer", layer, mode: "skip" }] },
+  heads: {
+    site: "head",
+    interventions: (edit, { n_heads }) =>
+      numbers(n_heads).map((head) => ({ kind: "head", heads: [head], ...edit })),
+  },
+  kv_groups: {
+    site: "kv_group",
+    interventions: (edit, { n_kv_heads }) =>
+      numbers(n_kv_heads).map((group) => ({ kind: "kv_group", groups: [group], ...edit })),
+  },
+  mlp: { site: "mlp", interventions: (edit) => [{ kind: "mlp", ...edit }] },
+  attn: { site: "attn", interventions: (edit) => [{ kind: "attn", ...edit }] },
+};
+
+const numbers = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
+
+/** One intervention a condition; none where the layer does not offer the sweep's site. */
+export function sweepEdits(ablation: AblationConfig, map: ModelMap, layer: number): Intervention[] {
+  const { sweep, mode, positions } = ablation;
+  const described = map.layers[layer];
+  if (sweep === "custom" || described === undefined) return [];
+  const { site, interventions } = SWEEPS[sweep];
+  return described.sites.includes(site) ? interventions({ layer, mode, positions }, described) : [];
+}

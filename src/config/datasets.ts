@@ -1,0 +1,49 @@
+/** Where the text comes from: a text file, which the controller reads, or rows that the worker loads. */
+import { z } from "zod";
+import type { Request } from "../protocol.ts";
+import { didYouMean } from "../suggest.ts";
+import { leaf, section } from "./leaves.ts";
+import { existingFile, localDirectory, resolved } from "./paths.ts";
+
+/** The wire's words for a dataset that the worker loads. */
+export type HubDataset = NonNullable<Request<"tokenize">["dataset"]>;
+
+const WIKITEXT: HubDataset = {
+  path: "Salesforce/wikitext",
+  config: "wikitext-2-raw-v1",
+  split: "test",
+  column: "text",
+};
+/** What calibrates a run on `wikitext` that does not say otherwise. */
+export const TRAINING_WIKITEXT: HubDataset = { ...WIKITEXT, split: "train" };
+
+const NAMES = ["wikitext"] as const;
+const ALLOWED = "wikitext, a .txt path, or {path or name, config, split, column}";
+
+/** Comes out as an absolute path of a text file, or as a dataset for the worker. */
+export function dataset(cwd: string) {
+  const written = resolved<string | HubDataset>(ALLOWED, (name, complain) => {
+    if (name === "wikitext") return WIKITEXT;
+    if (name.endsWith(".txt")) return existingFile(name, cwd, complain);
+    complain("config_invalid", `"${name}" is not a dataset${didYouMean(name, NAMES)}`);
+    return undefined;
+  });
+  const text = (allowed: string) => z.string(leaf(allowed)).min(1, leaf(allowed)).max(4096, leaf(allowed));
+  const rows = section({
+    path: text("a local directory, or a Hugging Face id").optional(),
+    name: text("a Hugging Face id").optional(),
+    config: text("a configuration of the dataset, or null").nullable().default(null),
+    split: text("a split of the dataset, like test").default("test"),
+    column: text("the column that holds the text").default("text"),
+  }).transform(({ path, name, ...rest }, context): HubDataset => {
+    const source = path === undefined ? name : (localDirectory(path, cwd) ?? path);
+    if (source !== undefined && (path === undefined || name === undefined)) return { path: source, ...rest };
+    context.addIssue({ code: "custom", message: `needs one of path and name; allowed: ${ALLOWED}` });
+    return z.NEVER;
+  });
+  return z.union([written, rows], leaf(ALLOWED));
+}
+
+export function usesWikitext(source: string | HubDataset): boolean {
+  return typeof source !== "string" && JSON.stringify(source) === JSON.stringify(WIKITEXT);
+}

@@ -1,0 +1,94 @@
+/** The kinds of value a config key can have, each with one text of what is allowed. */
+import { z } from "zod";
+import { didYouMean } from "../suggest.ts";
+
+type RawIssue = z.core.$ZodRawIssue;
+
+/** A value as a message quotes it. */
+function quoted(value: unknown): string {
+  if (Array.isArray(value)) return value.length === 0 ? "an empty list" : "a list";
+  if (typeof value === "object" && value !== null) return "a section with keys of its own";
+  const text = typeof value === "string" ? JSON.stringify(value) : String(value);
+  return text.length > 60 ? `${text.slice(0, 57)}…` : text;
+}
+
+export function complaint(value: unknown, allowed: string, hint = ""): string {
+  const what =
+    value === undefined ? "is missing" : value === null ? "is empty" : `${quoted(value)} does not fit`;
+  return `${what}${hint}; allowed: ${allowed}`;
+}
+
+/** zod parameters under which every complaint about the value says what is allowed. */
+export function leaf(allowed: string) {
+  return { error: (issue: RawIssue) => complaint(issue.input, allowed) };
+}
+
+export function whole(min: number, max: number) {
+  const params = leaf(`a whole number from ${min} to ${max}`);
+  return z.int(params).min(min, params).max(max, params);
+}
+
+export function decimal(min: number, max: number) {
+  const params = leaf(`a number from ${min} to ${max}`);
+  return z.number(params).min(min, params).max(max, params);
+}
+
+export function choice<const T extends readonly [string, ...string[]]>(names: T) {
+  return z.enum(names, { error: (issue) => misnamed(issue.input, names) });
+}
+
+function misnamed(value: unknown, names: readonly string[]): string {
+  return complaint(value, names.join(", "), typeof value === "string" ? didYouMean(value, names) : "");
+}
+
+/** zod parameters of a union over `kind`. */
+export function kinds(names: readonly string[]) {
+  return {
+    error: (issue: RawIssue) => {
+      const { input } = issue;
+      const isSection = typeof input === "object" && input !== null && !Array.isArray(input);
+      return isSection
+        ? misnamed((input as { kind?: unknown }).kind, names)
+        : complaint(input, `a section with kind: ${names.join(", ")}`);
+    },
+  };
+}
+
+/** A section: unknown keys are refused, one line each (in the order of the issue's keys). */
+export function section<T extends z.core.$ZodLooseShape>(shape: T) {
+  const names = Object.keys(shape);
+  return z.strictObject(shape, {
+    error: (issue) =>
+      issue.code === "unrecognized_keys"
+        ? issue.keys
+            .map((key: string) => `is not a key${didYouMean(key, names)}; allowed: ${names.join(", ")}`)
+            .join("\n")
+        : complaint(issue.input, `a section with the keys ${names.join(", ")}`),
+  });
+}
+
+/** A section that may be left out, or left empty. */
+export function optionalSection<T extends z.ZodType>(inner: T) {
+  return z.preprocess((value) => value ?? {}, inner);
+}
+
+/** A list of different numbers from 0 up, in rising order once read. */
+export function indices(allowed: string) {
+  const params = leaf(allowed);
+  return z
+    .array(z.int(params).min(0, params).max(100_000, params), params)
+    .min(1, params)
+    .max(4096, params)
+    .superRefine((list, context) => {
+      for (const [index, value] of list.entries()) {
+        if (list.indexOf(value) < index) {
+          context.addIssue({
+            code: "custom",
+            path: [index],
+            message: `${value} is listed twice; allowed: once`,
+          });
+        }
+      }
+    })
+    .transform((list) => list.toSorted((a, b) => a - b));
+}
