@@ -1,0 +1,208 @@
+/**
+ * Rows → charts, as plain data. `drawing.ts` turns a definition into Chart.js options, for the PNG
+ * files and for the page alike.
+ */
+import { isDoubted, rankRows } from "../ranking.ts";
+import type { Row, RunFacts } from "../rows.ts";
+import { componentName, sampleText, shortFlags } from "./headline.ts";
+import { decimalsFor, integer, interval, probability, signed } from "./numbers.ts";
+import { place, type Scale, scaleFor } from "./scale.ts";
+
+/** How far a value may be trusted; each has its own look. */
+export type Mark = "distinguishable" | "doubted" | "unmarked" | "failed";
+
+export interface Point {
+  readonly condition: string;
+  readonly mark: Mark;
+  /** Position of Δ NLL on the chart's scale; null where it failed. */
+  readonly at: number | null;
+  /** Ends of the 95 % interval, as positions. */
+  readonly low: number | null;
+  readonly high: number | null;
+  /** What hovering shows, a line each. */
+  readonly hover: readonly string[];
+}
+
+interface Chart {
+  /** File name without its ending. */
+  readonly name: string;
+  readonly title: string;
+  readonly subtitle: readonly string[];
+  /** What a reader must know to read it: scale, intervals, marks. */
+  readonly notes: readonly string[];
+  /** One sentence for those who cannot see it. */
+  readonly description: string;
+  /** CSS pixels. */
+  readonly width: number;
+  readonly height: number;
+  readonly scale: Scale;
+}
+
+export interface BarChart extends Chart {
+  readonly type: "bars";
+  readonly horizontal: boolean;
+  readonly category: string;
+  readonly bars: readonly (Point & { readonly label: string })[];
+}
+
+export interface Heatmap extends Chart {
+  readonly type: "heatmap";
+  readonly columns: { readonly title: string; readonly labels: readonly string[] };
+  readonly rows: { readonly title: string; readonly labels: readonly string[] };
+  readonly cells: readonly (Point & { readonly column: string; readonly row: string })[];
+}
+
+export type ChartDefinition = BarChart | Heatmap;
+
+/** Most bars of a ranking chart. */
+const RANKING_BARS = 30;
+export const UNIT = "Δ NLL (nats per token)";
+
+/** The charts that fit a sweep: bars over layers, a layer × head map, or the ranking itself. */
+export function chartsFor(rows: readonly Row[], facts: RunFacts): ChartDefinition[] {
+  const measured = rows.slice(1).filter((row) => row.status !== "pending");
+  if (measured.length === 0) return [];
+  if (["layers", "mlp", "attn"].includes(facts.sweep)) return [layerBars(rows, measured, facts)];
+  if (["heads", "kv_groups"].includes(facts.sweep)) {
+    return [heatmap(rows, measured, facts), rankingBars(rows, facts)];
+  }
+  return [rankingBars(rows, facts)];
+}
+
+function layerBars(rows: readonly Row[], measured: readonly Row[], facts: RunFacts): BarChart {
+  const ordered = [...measured].sort((a, b) => (a.layer ?? 0) - (b.layer ?? 0));
+  const scale = barScale(ordered);
+  const decimals = decimalsFor(rows);
+  return {
+    ...frame(rows, ordered, facts, scale),
+    type: "bars",
+    name: facts.sweep,
+    title: `What each ${componentName(facts)} is worth: Δ NLL without it${modeText(ordered)}`,
+    horizontal: false,
+    category: "layer",
+    width: Math.min(1280, Math.max(720, 120 + 22 * ordered.length)),
+    height: 480,
+    bars: ordered.map((row) => ({
+      ...point(row, scale, decimals),
+      label: String(row.layer ?? row.condition),
+    })),
+  };
+}
+
+function rankingBars(rows: readonly Row[], facts: RunFacts): BarChart {
+  const all = rankRows(rows).filter((row) => row.delta_nll !== null || row.status === "failed");
+  const ranked = all.slice(0, RANKING_BARS);
+  const scale = barScale(ranked);
+  const decimals = decimalsFor(rows);
+  const counted =
+    ranked.length < all.length ? `the ${ranked.length} largest of ${integer(all.length)}` : "all";
+  return {
+    ...frame(rows, ranked, facts, scale),
+    type: "bars",
+    name: "ranking",
+    title: `Conditions by Δ NLL, ${counted}`,
+    horizontal: true,
+    category: "condition",
+    width: 860,
+    height: 190 + 20 * ranked.length,
+    bars: ranked.map((row) => ({ ...point(row, scale, decimals), label: row.condition })),
+  };
+}
+
+function heatmap(rows: readonly Row[], measured: readonly Row[], facts: RunFacts): Heatmap {
+  const layers = ascending(measured.map((row) => row.layer ?? 0));
+  const heads = ascending(measured.map(headIndex));
+  const effects = effectsOf(measured);
+  const scale = scaleFor(effects, effects, true);
+  const decimals = decimalsFor(rows);
+  const cellWidth = Math.min(44, Math.max(12, 640 / heads.length));
+  const cellHeight = Math.min(24, Math.max(12, 600 / layers.length));
+  return {
+    ...frame(rows, measured, facts, scale),
+    type: "heatmap",
+    name: facts.sweep,
+    title: `What each ${componentName(facts)} is worth: Δ NLL without it${modeText(measured)}`,
+    columns: { title: facts.sweep === "heads" ? "head" : "key/value group", labels: heads.map(String) },
+    rows: { title: "layer", labels: layers.map(String) },
+    width: Math.round(Math.max(640, 190 + cellWidth * heads.length)),
+    height: Math.round(190 + cellHeight * layers.length),
+    cells: measured.map((row) => ({
+      ...point(row, scale, decimals),
+      column: String(headIndex(row)),
+      row: String(row.layer ?? 0),
+    })),
+  };
+}
+
+/** What all charts of a run say in the same words. */
+function frame(rows: readonly Row[], shown: readonly Row[], facts: RunFacts, scale: Scale) {
+  const ranked = rankRows([...rows.slice(0, 1), ...shown]);
+  const [top] = ranked;
+  return {
+    subtitle: [`${facts.model}, ${facts.numerics.dtype}`, `${facts.text}, ${sampleText(rows, facts)}`],
+    notes: [
+      ...(scale.linear_within === null
+        ? []
+        : [
+            `Scale: linear within about ±${scale.linear_within}, logarithmic beyond, since a few effects dwarf the rest.`,
+          ]),
+      "Distinguishable: q ≤ 0.05 over the whole sweep and no flag. Intervals are 95 %, paired by block, unadjusted.",
+    ],
+    description:
+      top?.delta_nll == null
+        ? "No effects are measured yet."
+        : `Largest effect: ${top.condition}, Δ NLL ${signed(top.delta_nll, decimalsFor(rows))}; ${shown.filter((row) => row.distinguishable).length} of ${shown.length} shown are distinguishable from 0.`,
+    scale,
+  };
+}
+
+function barScale(rows: readonly Row[]): Scale {
+  const effects = effectsOf(rows);
+  return scaleFor(effects, [...effects, ...rows.flatMap((row) => row.ci95 ?? [])], false);
+}
+
+function point(row: Row, scale: Scale, decimals: number): Point {
+  const { delta_nll: effect, ci95 } = row;
+  const flags = shortFlags(row);
+  return {
+    condition: row.condition,
+    mark: markOf(row),
+    at: effect === null ? null : place(scale, effect),
+    low: ci95 && place(scale, ci95[0]),
+    high: ci95 && place(scale, ci95[1]),
+    hover: [
+      row.condition,
+      ...(effect === null
+        ? []
+        : [`Δ NLL ${signed(effect, decimals)}  ${interval(ci95, decimals)}`, `q ${probability(row.q)}`]),
+      ...(flags === "" ? [] : [flags]),
+    ],
+  };
+}
+
+/** Which head, or which key/value group, of its layer. */
+function headIndex({ interventions: [only] }: Row): number {
+  if (only?.kind === "head") return only.heads[0] ?? 0;
+  return only?.kind === "kv_group" ? (only.groups[0] ?? 0) : 0;
+}
+
+function markOf(row: Row): Mark {
+  if (row.delta_nll === null) return "failed";
+  if (row.distinguishable) return "distinguishable";
+  return isDoubted(row) ? "doubted" : "unmarked";
+}
+
+function effectsOf(rows: readonly Row[]): number[] {
+  return rows.flatMap((row) => (row.delta_nll === null ? [] : [row.delta_nll]));
+}
+
+/** ", zeroed" and the like, where all rows share one mode. */
+function modeText(rows: readonly Row[]): string {
+  const modes = new Set(rows.map((row) => row.mode));
+  const [mode] = modes;
+  return modes.size === 1 && mode ? ` (${mode})` : "";
+}
+
+function ascending(values: readonly number[]): number[] {
+  return [...new Set(values)].sort((a, b) => a - b);
+}

@@ -1,0 +1,115 @@
+/** The sentences that stand above every form of a report: what was measured, on what, and how far to trust it. */
+import { rankRows, sweepStatistics } from "../ranking.ts";
+import {
+  DOUBTS,
+  FALSE_DISCOVERY_RATE,
+  FEW_BLOCKS,
+  FLOOR_MULTIPLE,
+  MAX_SKEWNESS,
+  type Row,
+  type RunFacts,
+} from "../rows.ts";
+import { counted, decimalsFor, fixed, integer, ratio } from "./numbers.ts";
+
+/** What a sweep's name in the config removes, one at a time. */
+const SWEEPS: Readonly<Record<string, string>> = {
+  layers: "layer",
+  heads: "attention head",
+  kv_groups: "key/value group",
+  mlp: "MLP",
+  attn: "attention block",
+};
+
+const CORRECTIONS = { bh: "Benjamini–Hochberg", by: "Benjamini–Yekutieli" } as const;
+
+/** A flag's short form for a narrow column, and what it means. */
+export const FLAG_NOTES: Readonly<Record<string, { readonly short: string; readonly meaning: string }>> = {
+  [DOUBTS.oneBlock]: { short: "1 block", meaning: "one block has no spread: no interval" },
+  [DOUBTS.fewBlocks]: { short: "few blocks", meaning: `fewer than ${FEW_BLOCKS} blocks` },
+  [DOUBTS.skewed]: {
+    short: "skewed",
+    meaning: `|skewness| of the block differences is above ${MAX_SKEWNESS}: the interval is too narrow`,
+  },
+  [DOUBTS.noSpread]: { short: "no spread", meaning: "the same difference in every block: no interval" },
+  [DOUBTS.belowFloor]: {
+    short: "floor",
+    meaning: `smaller than ${FLOOR_MULTIPLE} times what rounding alone does`,
+  },
+};
+
+export function componentName(facts: RunFacts): string {
+  return SWEEPS[facts.sweep] ?? "component";
+}
+
+/** "32 blocks of 256 tokens" as far as they are measured. */
+export function sampleText(rows: readonly Row[], facts: RunFacts): string {
+  const measured = rows[0]?.blocks ?? 0;
+  const of = measured < facts.planned_blocks ? ` (of ${integer(facts.planned_blocks)} planned)` : "";
+  return `${integer(measured)} blocks${of} of ${integer(facts.seq_len)} tokens${facts.bos ? ", BOS included" : ""}`;
+}
+
+/** One paragraph a line, for people. */
+export function headline(rows: readonly Row[], facts: RunFacts): string[] {
+  const [baseline] = rows;
+  const statistics = sweepStatistics(rows);
+  const decimals = decimalsFor(rows);
+  const revision = facts.revision === null ? "" : ` at ${facts.revision.slice(0, 12)}`;
+  const lines = [
+    `${facts.model}${revision}, ${facts.numerics.dtype} on ${facts.numerics.device}; ${facts.text}, ${sampleText(rows, facts)}.`,
+    baseline?.nll == null
+      ? "No baseline yet: nothing can be compared."
+      : `Baseline: NLL ${fixed(baseline.nll, 4)} nats per token, perplexity ${ratio(baseline.perplexity)}.`,
+    `Ranked by Δ NLL: nats per token by which the model predicts this text worse without the ${componentName(facts)}.`,
+    `${statistics.distinguishable} of ${counted(statistics.measured, "effect")} distinguishable from 0 (*: ${CORRECTIONS[facts.statistics.correction]} q ≤ ${FALSE_DISCOVERY_RATE}, no flag).${doubted(statistics.doubted)}`,
+  ];
+  if (statistics.median_smallest_detectable !== null) {
+    lines.push(
+      `Smallest detectable effect: ${fixed(statistics.median_smallest_detectable, decimals)} (80 % power, median); below it an unmarked one may matter.`,
+    );
+  }
+  return [...lines, ...warnings(rows, facts)];
+}
+
+/** What is missing or limits the comparison; empty for a complete run. */
+export function warnings(rows: readonly Row[], facts: RunFacts): string[] {
+  const ranked = rankRows(rows);
+  const partial = ranked.filter((row) => row.status === "partial").length;
+  const failed = ranked.filter((row) => row.status === "failed").length;
+  const missing = facts.planned_conditions - ranked.filter((row) => row.status !== "pending").length;
+  const lines = [];
+  if (missing > 0)
+    lines.push(
+      `Unfinished: ${missing} of ${counted(facts.planned_conditions, "condition")} not measured yet.`,
+    );
+  if (partial > 0) {
+    lines.push(
+      `Seen on fewer blocks than the baseline: ${counted(partial, "condition")}; ranks then compare different blocks.`,
+    );
+  }
+  if (failed > 0)
+    lines.push(`Failed: ${counted(failed, "condition")}; the last column gives the error code.`);
+  const floor = facts.statistics.floor;
+  if (floor !== null) {
+    lines.push(
+      `Numeric floor (${facts.numerics.dtype}): rounding alone moves Δ NLL by ${floor.rms.toPrecision(2)} rms.`,
+    );
+  }
+  return lines;
+}
+
+function doubted(count: number): string {
+  return count === 0 ? "" : ` ${count} more with q ≤ ${FALSE_DISCOVERY_RATE} not marked because of a flag.`;
+}
+
+/** Flags of a row in their short form. */
+export function shortFlags(row: Row): string {
+  return row.error ?? row.flags.map((flag) => FLAG_NOTES[flag]?.short ?? flag).join(", ");
+}
+
+/** What the flags that occur in these rows mean. */
+export function flagLegend(rows: readonly Row[]): string[] {
+  const seen = new Set(rows.flatMap((row) => row.flags));
+  return Object.entries(FLAG_NOTES).flatMap(([flag, { short, meaning }]) =>
+    seen.has(flag) ? [`${short}: ${meaning}`] : [],
+  );
+}

@@ -1,0 +1,161 @@
+/** The ranked table for a terminal: as wide as it may be, in colour where it may be. */
+import { getBorderCharacters, table } from "table";
+import { rankRows } from "../ranking.ts";
+import type { Row, RunFacts } from "../rows.ts";
+import { flagLegend, headline, shortFlags } from "./headline.ts";
+import { decimalsFor, integer, interval, probability, ratio, signed } from "./numbers.ts";
+
+export interface TableOptions {
+  /** Rows to show; null: all. */
+  readonly top: number | null;
+  /** Columns of the terminal; null (a pipe, a file): nothing is dropped or cut. */
+  readonly width: number | null;
+  /** Styles text where the output supports it, e.g. `styleText` of node:util. */
+  readonly paint: (style: "bold" | "dim" | "green" | "red", text: string) => string;
+}
+
+interface Column {
+  readonly title: string;
+  readonly align: "left" | "right";
+  /** In a narrow terminal the column with the highest number goes first; 0 stays. */
+  readonly expendable: number;
+  readonly text: (row: Row, rank: number, decimals: number) => string;
+}
+
+const COLUMNS: readonly Column[] = [
+  {
+    title: "#",
+    align: "right",
+    expendable: 0,
+    text: (row, rank) => (row.delta_nll === null ? "" : `${rank}`),
+  },
+  { title: "", align: "left", expendable: 0, text: (row) => (row.distinguishable ? "*" : "") },
+  { title: "condition", align: "left", expendable: 0, text: (row) => row.condition },
+  {
+    title: "Δ NLL",
+    align: "right",
+    expendable: 0,
+    text: (row, _, decimals) => orDash(row.delta_nll, (value) => signed(value, decimals)),
+  },
+  {
+    title: "SE",
+    align: "right",
+    expendable: 4,
+    text: (row, _, decimals) => orDash(row.se, (value) => value.toFixed(decimals)),
+  },
+  {
+    title: "95 % interval",
+    align: "right",
+    expendable: 0,
+    text: (row, _, decimals) => interval(row.ci95, decimals),
+  },
+  { title: "q", align: "right", expendable: 1, text: (row) => probability(row.q) },
+  { title: "ppl ×", align: "right", expendable: 2, text: (row) => ratio(row.perplexity_ratio) },
+  { title: "blocks", align: "right", expendable: 3, text: (row) => integer(row.blocks) },
+  { title: "flags", align: "left", expendable: 0, text: shortFlags },
+];
+
+export function renderTable(rows: readonly Row[], facts: RunFacts, options: TableOptions): string {
+  const { paint, width } = options;
+  const ranked = rankRows(rows);
+  const shown = ranked.slice(0, options.top ?? ranked.length);
+  const [first = "", ...others] = headline(rows, facts).map((line) => wrap(line, width));
+  const paragraphs = [paint("bold", first), ...others];
+  if (shown.length > 0) paragraphs.push("", ranking(shown, decimalsFor(rows), options));
+  if (shown.length < ranked.length) {
+    paragraphs.push(paint("dim", wrap(`${shown.length} of ${ranked.length} conditions shown.`, width)));
+  }
+  const legend = flagLegend(shown);
+  if (legend.length > 0) paragraphs.push(paint("dim", wrap(`Flags: ${legend.join("; ")}.`, width)));
+  return `${paragraphs.join("\n")}\n`;
+}
+
+function ranking(rows: readonly Row[], decimals: number, { width, paint }: TableOptions): string {
+  const metrics = Object.keys(rows.find((row) => Object.keys(row.metrics).length > 0)?.metrics ?? {});
+  const columns = [...COLUMNS.slice(0, -1), ...metrics.map(metricColumn), ...COLUMNS.slice(-1)];
+  const cells = columns.map((column) => rows.map((row, index) => column.text(row, index + 1, decimals)));
+  const used = shrink(
+    columns.flatMap((column, index) => {
+      const texts = cells[index] as string[];
+      const filled = texts.some((text) => text !== "");
+      return filled ? [{ column, texts, width: Math.max(column.title.length, ...longest(texts)) }] : [];
+    }),
+    width,
+  );
+  const body = rows.map((row, index) =>
+    used.map(({ texts, width: limit }) => style(row, cut(texts[index] as string, limit), paint)),
+  );
+  return table([used.map(({ column }) => paint("bold", column.title)), ...body], {
+    border: getBorderCharacters("void"),
+    columnDefault: { paddingLeft: 0, paddingRight: 2 },
+    columns: used.map(({ column }) => ({ alignment: column.align })),
+    drawHorizontalLine: () => false,
+  })
+    .split("\n")
+    .map((line) => line.trimEnd())
+    .join("\n");
+}
+
+function metricColumn(name: string): Column {
+  return {
+    title: name,
+    align: "right",
+    expendable: 1.5,
+    text: (row) => orDash(row.metrics[name]?.mean ?? null, (value) => value.toPrecision(3)),
+  };
+}
+
+interface Fitted {
+  readonly column: Column;
+  readonly texts: readonly string[];
+  readonly width: number;
+}
+
+/** Drops expendable columns, then narrows the condition's, until a line fits. */
+function shrink(columns: readonly Fitted[], width: number | null): readonly Fitted[] {
+  const excess =
+    columns.reduce((total, column) => total + column.width + 2, -2) - (width ?? Number.POSITIVE_INFINITY);
+  if (excess <= 0) return columns;
+  const worst = Math.max(...columns.map(({ column }) => column.expendable));
+  if (worst > 0)
+    return shrink(
+      columns.filter(({ column }) => column.expendable < worst),
+      width,
+    );
+  return columns.map((fitted) =>
+    fitted.column.title === "condition" ? { ...fitted, width: Math.max(12, fitted.width - excess) } : fitted,
+  );
+}
+
+/** Longest text's length, as a list that spreads for any number of rows. */
+function longest(texts: readonly string[]): [number] {
+  return [texts.reduce((length, text) => Math.max(length, text.length), 0)];
+}
+
+/** Keeps both ends of a long id: they hold the layer and the mode. */
+function cut(text: string, limit: number): string {
+  if (text.length <= limit) return text;
+  const tail = Math.floor((limit - 1) / 3);
+  return `${text.slice(0, limit - 1 - tail)}…${text.slice(text.length - tail)}`;
+}
+
+function style(row: Row, text: string, paint: TableOptions["paint"]): string {
+  if (text === "") return text;
+  if (row.status === "failed") return paint("red", text);
+  return row.distinguishable ? text : paint("dim", text);
+}
+
+function orDash(value: number | null, format: (value: number) => string): string {
+  return value === null ? "–" : format(value);
+}
+
+function wrap(text: string, width: number | null): string {
+  if (width === null) return text;
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const line = lines.at(-1) as string;
+    if (line !== "" && line.length + 1 + word.length > width) lines.push(word);
+    else lines[lines.length - 1] = line === "" ? word : `${line} ${word}`;
+  }
+  return lines.join("\n");
+}

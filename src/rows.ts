@@ -1,0 +1,296 @@
+/** Pure: measurements of a run → the rows of its table, one a condition, the baseline first. */
+import { conditionColumns } from "./conditions.ts";
+import type { ErrorCode } from "./errors.ts";
+import type { Condition, Numerics } from "./protocol.ts";
+import { type Estimate, estimate, type Interval, pairedEffect } from "./statistics/effects.ts";
+import { adjust, type Correction } from "./statistics/multiplicity.ts";
+
+/** All that the store has of one condition. */
+export interface ConditionMeasurements {
+  readonly condition: Condition;
+  /** Block indices, ascending. */
+  readonly blocks: readonly number[];
+  /** Column → sum over the block's predicted tokens, in the order of `blocks`; always "nll". */
+  readonly sums: Readonly<Record<string, Float64Array>>;
+  /** Predicted tokens a block. */
+  readonly tokens: number;
+  readonly seconds: number;
+  readonly flags: readonly string[];
+  readonly error: { readonly code: ErrorCode; readonly message: string } | null;
+}
+
+export interface StatisticsSettings {
+  readonly correction: Correction;
+  /** What rounding alone does to Δ NLL (null conditions, below float32); null where not measured. */
+  readonly floor: { readonly rms: number; readonly mean: number } | null;
+}
+
+/** All that a report says of a run beside its rows. */
+export interface RunFacts {
+  /** The run directory's name. */
+  readonly name: string;
+  readonly model: string;
+  readonly revision: string | null;
+  readonly weights_sha256: string;
+  readonly numerics: Numerics;
+  /** Evaluation text, as a person knows it: a file's name, or a dataset with its split. */
+  readonly text: string;
+  /** Calibration text; null where no mean was needed. */
+  readonly calibration: string | null;
+  readonly seq_len: number;
+  readonly batch_size: number;
+  /** Whether a BOS token stands before every block. */
+  readonly bos: boolean;
+  readonly seed: number;
+  readonly planned_blocks: number;
+  readonly planned_conditions: number;
+  /** What was swept: layers, heads, kv_groups, mlp, attn, custom. */
+  readonly sweep: string;
+  readonly statistics: StatisticsSettings;
+  /** The resolved config, as YAML. */
+  readonly config: string;
+  /** sparkablate's version. */
+  readonly version: string;
+  /** ISO 8601; `finished` is null while conditions are missing. */
+  readonly started: string;
+  readonly finished: string | null;
+}
+
+/** Fewer blocks than this: "few blocks". */
+export const FEW_BLOCKS = 16;
+/** Largest |skewness| of block differences at which a t interval is taken at its word. */
+export const MAX_SKEWNESS = 1;
+/** Multiple of the numeric floor's rms below which an effect may be rounding. */
+export const FLOOR_MULTIPLE = 3;
+/** False discovery rate of the mark. */
+export const FALSE_DISCOVERY_RATE = 0.05;
+
+/** Flags that keep a condition from being marked, whatever its q. */
+export const DOUBTS = {
+  oneBlock: "one block, no interval",
+  fewBlocks: "few blocks",
+  skewed: "skewed, the interval is too narrow",
+  noSpread: "identical in every block, no interval",
+  belowFloor: "below the numeric floor",
+} as const;
+
+/**
+ * done: measured on every block of the baseline; partial: on some of them so far;
+ * pending: on none yet; failed: see `error`.
+ */
+export type Status = "done" | "partial" | "pending" | "failed";
+
+export interface MetricEstimate {
+  /** Mean a predicted token. */
+  readonly mean: number | null;
+  readonly se: number | null;
+  readonly ci95: Interval | null;
+}
+
+/** One row of the table: `rowRecord` lays it out as the JSON and CSV columns. */
+export interface Row {
+  readonly condition: string;
+  readonly kind: string;
+  readonly layer: number | null;
+  readonly heads: readonly number[] | null;
+  readonly mode: string | null;
+  readonly interventions: Condition["interventions"];
+  readonly status: Status;
+  /** Nats per predicted token. */
+  readonly nll: number | null;
+  /** Paired with the baseline on the same blocks; 0 for the baseline itself. */
+  readonly delta_nll: number | null;
+  readonly se: number | null;
+  readonly ci95: Interval | null;
+  readonly p: number | null;
+  readonly q: number | null;
+  /** q ≤ 0.05 and no flag that doubts the interval; null where nothing was compared. */
+  readonly distinguishable: boolean | null;
+  readonly flags: readonly string[];
+  readonly perplexity: number | null;
+  /** exp(delta_nll), and exp of its interval. */
+  readonly perplexity_ratio: number | null;
+  readonly perplexity_ratio_ci95: Interval | null;
+  readonly blocks: number;
+  /** Predicted tokens in those blocks. */
+  readonly tokens: number;
+  readonly seconds: number;
+  /** Columns beside nll: kl, top1, … */
+  readonly metrics: Readonly<Record<string, MetricEstimate>>;
+  readonly error: ErrorCode | null;
+}
+
+/**
+ * Rows of a run: the baseline, then the conditions in the order given. Each is compared with the
+ * baseline on the blocks both have, so the rows of a run in progress are valid, if wider.
+ * One pass plus a sort: fit for 100,000 conditions.
+ */
+export function buildRows(
+  baseline: ConditionMeasurements,
+  conditions: Iterable<ConditionMeasurements>,
+  settings: StatisticsSettings,
+): Row[] {
+  const effects = [];
+  for (const measured of conditions) effects.push(compare(measured, baseline));
+  const tested = effects.filter(({ effect }) => effect !== null);
+  const q = adjust(
+    tested.map(({ effect }) => effect?.p ?? null),
+    settings.correction,
+  );
+  tested.forEach((entry, index) => {
+    const doubts = doubtsAbout(entry.effect as Estimate, settings);
+    entry.row.q = q[index] ?? null;
+    entry.row.flags = [...entry.row.flags, ...doubts];
+    entry.row.distinguishable = (q[index] ?? 1) <= FALSE_DISCOVERY_RATE && doubts.length === 0;
+  });
+  return [baselineRow(baseline), ...effects.map(({ row }) => row)];
+}
+
+/** Reasons not to trust a condition's interval: none of them is ever marked distinguishable. */
+function doubtsAbout(effect: Estimate, settings: StatisticsSettings): string[] {
+  const { floor } = settings;
+  const doubts: string[] = [];
+  if (effect.n === 1) doubts.push(DOUBTS.oneBlock);
+  if (effect.n < FEW_BLOCKS) doubts.push(DOUBTS.fewBlocks);
+  if (effect.skewness !== null && Math.abs(effect.skewness) > MAX_SKEWNESS) doubts.push(DOUBTS.skewed);
+  if (effect.n > 1 && effect.p === null) doubts.push(DOUBTS.noSpread);
+  if (floor !== null && Math.abs(effect.mean) < FLOOR_MULTIPLE * floor.rms) doubts.push(DOUBTS.belowFloor);
+  return doubts;
+}
+
+type Draft = { -readonly [K in keyof Row]: Row[K] };
+
+function compare(measured: ConditionMeasurements, baseline: ConditionMeasurements) {
+  const row = emptyRow(measured);
+  if (measured.error !== null) {
+    row.status = "failed";
+    row.error = measured.error.code;
+    return { row, effect: null };
+  }
+  const common = commonBlocks(measured.blocks, baseline.blocks);
+  if (common.length === 0) return { row, effect: null };
+  const mine = pick(measured, common.mine);
+  if (!Object.values(mine).every((sums) => sums.every(Number.isFinite))) {
+    row.status = "failed";
+    row.error = "nonfinite_logits";
+    return { row, effect: null };
+  }
+  const effect = pairedEffect(nllOf(mine), nllOf(pick(baseline, common.reference)), measured.tokens);
+  fillLevels(row, mine, measured.tokens, common.length);
+  row.status = common.length < baseline.blocks.length ? "partial" : "done";
+  row.delta_nll = effect.mean;
+  row.se = effect.se;
+  row.ci95 = effect.ci95;
+  row.p = effect.p;
+  row.perplexity_ratio = finite(Math.exp(effect.mean));
+  row.perplexity_ratio_ci95 = effect.ci95 && finiteInterval(effect.ci95.map(Math.exp));
+  return { row, effect };
+}
+
+function baselineRow(baseline: ConditionMeasurements): Row {
+  const row = emptyRow(baseline);
+  if (baseline.error !== null) return { ...row, status: "failed", error: baseline.error.code };
+  if (baseline.blocks.length === 0) return row;
+  fillLevels(row, baseline.sums, baseline.tokens, baseline.blocks.length);
+  return { ...row, status: "done", delta_nll: 0, perplexity_ratio: 1 };
+}
+
+function emptyRow({ condition, flags, seconds }: ConditionMeasurements): Draft {
+  const { kind, layer, heads, mode } = conditionColumns(condition);
+  return {
+    condition: condition.id,
+    kind,
+    layer,
+    heads,
+    mode,
+    interventions: condition.interventions,
+    status: "pending",
+    nll: null,
+    delta_nll: null,
+    se: null,
+    ci95: null,
+    p: null,
+    q: null,
+    distinguishable: null,
+    flags,
+    perplexity: null,
+    perplexity_ratio: null,
+    perplexity_ratio_ci95: null,
+    blocks: 0,
+    tokens: 0,
+    seconds,
+    metrics: {},
+    error: null,
+  };
+}
+
+/** NLL, perplexity and the metrics' columns over `blocks` blocks. */
+function fillLevels(row: Draft, sums: ConditionMeasurements["sums"], tokens: number, blocks: number): void {
+  const nll = estimate(nllOf(sums)).mean / tokens;
+  row.nll = nll;
+  row.perplexity = finite(Math.exp(nll));
+  row.blocks = blocks;
+  row.tokens = blocks * tokens;
+  row.metrics = Object.fromEntries(
+    Object.entries(sums)
+      .filter(([column]) => column !== "nll")
+      .map(([column, values]) => [column, metricEstimate(values, tokens)]),
+  );
+}
+
+function metricEstimate(sums: Float64Array, tokens: number): MetricEstimate {
+  const { mean, se, ci95 } = estimate(sums.map((value) => value / tokens));
+  return { mean, se, ci95 };
+}
+
+function nllOf(sums: ConditionMeasurements["sums"]): Float64Array {
+  const nll = sums.nll;
+  if (nll === undefined) throw new RangeError("measurements without their nll column");
+  return nll;
+}
+
+/** Positions, in each of two ascending lists, of the blocks that are in both. */
+function commonBlocks(mine: readonly number[], reference: readonly number[]) {
+  const positions = { mine: [] as number[], reference: [] as number[], length: 0 };
+  for (let i = 0, j = 0; i < mine.length && j < reference.length; ) {
+    const order = (mine[i] as number) - (reference[j] as number);
+    if (order === 0) {
+      positions.mine.push(i);
+      positions.reference.push(j);
+      positions.length++;
+    }
+    if (order <= 0) i++;
+    if (order >= 0) j++;
+  }
+  return positions;
+}
+
+function pick({ sums, blocks }: ConditionMeasurements, positions: readonly number[]) {
+  if (positions.length === blocks.length) return sums;
+  return Object.fromEntries(
+    Object.entries(sums).map(([column, values]) => [
+      column,
+      Float64Array.from(positions, (position) => values[position] as number),
+    ]),
+  );
+}
+
+function finite(value: number): number | null {
+  return Number.isFinite(value) ? value : null;
+}
+
+function finiteInterval([low, high]: readonly number[]): Interval | null {
+  return Number.isFinite(low) && Number.isFinite(high) ? [low as number, high as number] : null;
+}
+
+/** The row as JSON and JSONL carry it: the columns in order, the metrics' own before `error`. */
+export function rowRecord({ metrics, error, ...columns }: Row): Record<string, unknown> {
+  const record: Record<string, unknown> = { ...columns };
+  for (const [name, { mean, se, ci95 }] of Object.entries(metrics)) {
+    record[name] = mean;
+    record[`${name}_se`] = se;
+    record[`${name}_ci95`] = ci95;
+  }
+  record.error = error;
+  return record;
+}
