@@ -8,7 +8,7 @@ no row describes is refused, never guessed.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -25,6 +25,40 @@ def sequential(layer: nn.Module, x: Tensor, writes: Mapping[str, Tensor]) -> Ten
 def writes_first(layer: nn.Module, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
     """(a + m) + x: parallel layers that add their two writes before the residual."""
     return (writes["attn"] + writes["mlp"]) + x
+
+
+def granite(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
+    """Sequential; each write is scaled on its way into the stream."""
+    scale = layer.residual_multiplier
+    return (x + writes["attn"] * scale) + writes["mlp"] * scale
+
+
+def gemma4(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
+    """Sequential, then the per-layer embedding's write where there is one; the stream is scaled in place."""
+    stream = sequential(layer, x, writes)
+    if "per_layer" in writes:
+        stream = stream + writes["per_layer"]
+    return stream.mul_(layer.layer_scalar)
+
+
+def opt_post_norm(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
+    """Each sum is normalised: the stream itself goes through the norms (OPT-350m)."""
+    return layer.final_layer_norm(layer.self_attn_layer_norm(x + writes["attn"]) + writes["mlp"])
+
+
+def bloom_post_norm(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
+    """Each write is added to the normalised stream."""
+    middle = writes["attn"] + layer.input_layernorm(x)
+    return writes["mlp"] + layer.post_attention_layernorm(middle)
+
+
+def mamba2(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
+    """One write, added in float32 where the configuration says so."""
+    return (x.float() if layer.residual_in_fp32 else x) + writes["mixer"]
+
+
+def one_per_head(config: Any, attention: nn.Module) -> int:
+    return config.num_attention_heads
 
 
 @dataclass(frozen=True)
@@ -65,16 +99,182 @@ class Architecture:
 
     norm_after_write: bool = False
     norm_on_stream: bool = False
+    norm_after_embedding: bool = False
     #: Which configurations of these model types the row describes.
     when: Callable[[Any], bool] = lambda config: True
 
 
+POST_NORMS = (("attn", "post_attention_layernorm"), ("mlp", "post_feedforward_layernorm"))
+SOFT_CAP = ("soft_cap", "final_logit_softcapping")
+
+
+def _calls_modules(config: Any) -> bool:
+    return not (config.pretraining_tp > 1 and config.slow_but_exact)
+
+
+def _falcon_kv_heads(config: Any, attention: nn.Module) -> int:
+    if config.new_decoder_architecture:
+        return config.num_kv_heads
+    return 1 if config.multi_query else config.num_attention_heads
+
+
+# What the two rows of a model type share.
+GPT_NEOX = Architecture(
+    ("gpt_neox",),
+    stack="gpt_neox",
+    embedding=("embed_in",),
+    tail=("final_layer_norm",),
+    head="lm_head|embed_out",
+    attention="attention",
+    attention_output="attention.dense",
+    writes=(("attn", "attention"), ("mlp", "mlp")),
+    n_kv_heads=one_per_head,
+    values="attention.query_key_value",
+    value_layout="grouped",
+    when=lambda config: not config.use_parallel_residual,
+)
+FALCON = Architecture(
+    ("falcon",),
+    stack="transformer",
+    layers="h",
+    embedding=("word_embeddings",),
+    tail=("ln_f",),
+    attention="self_attention",
+    attention_output="self_attention.dense",
+    writes=(("attn", "self_attention"), ("mlp", "mlp")),
+    n_kv_heads=_falcon_kv_heads,
+    values="self_attention.query_key_value",
+    value_layout="grouped",
+    returns_tuple=True,
+    when=lambda config: not (config.new_decoder_architecture or config.parallel_attn),
+)
+OPT = Architecture(
+    ("opt",),
+    stack="model.decoder",
+    embedding=("project_in|embed_tokens", "embed_positions"),
+    tail=("final_layer_norm", "project_out"),
+    attention_output="self_attn.out_proj",
+    mlp="fc2",
+    writes=(("attn", "self_attn"), ("mlp", "fc2")),
+    n_kv_heads=one_per_head,
+    when=lambda config: config.do_layer_norm_before,
+)
+BLOOM = Architecture(
+    ("bloom",),
+    stack="transformer",
+    layers="h",
+    embedding=("word_embeddings_layernorm",),
+    tail=("ln_f",),
+    attention="self_attention",
+    attention_output="self_attention.dense",
+    # attention and MLP return their sum with the residual: the writes are their projections' outputs
+    writes=(("attn", "self_attention.dense"), ("mlp", "mlp.dense_4h_to_h")),
+    n_kv_heads=one_per_head,
+    values="self_attention.query_key_value",
+    value_layout="grouped",
+    max_positions=None,
+    returns_tuple=True,
+    norm_after_embedding=True,
+    # pretraining_tp with slow_but_exact multiplies slices of the weights without calling the modules.
+    when=lambda config: not config.apply_residual_connection_post_layernorm and _calls_modules(config),
+)
+GEMMA4 = Architecture(
+    ("gemma4_text",),
+    writes=POST_NORMS,
+    additions=gemma4,
+    # Late layers have no keys and values of their own; global layers may use their keys as values.
+    values="self_attn.v_proj|self_attn.k_proj",
+    n_kv_heads=lambda config, attention: config.num_attention_heads // attention.num_key_value_groups,
+    shares_kv=True,
+    norm_after_write=True,
+    logits=SOFT_CAP,
+    when=lambda config: not config.hidden_size_per_layer_input,
+)
+
 ARCHITECTURES: tuple[Architecture, ...] = (
-    Architecture(("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo", "gemma")),
+    # stablelm's parallel layers sum `residual + attention + mlp`: the sequential order of additions.
+    Architecture(
+        ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo", "gemma", "starcoder2", "stablelm")
+    ),
+    Architecture(("mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "gpt_oss")),
+    # Token mixers of two kinds; those named linear_attn have no attention heads to slice.
+    Architecture(("qwen3_next",), headless_mixer="linear_attn"),
+    # Latent attention: kv_b_proj expands the latent into [key without position | value] a head.
+    Architecture(
+        ("deepseek_v3",), values="self_attn.kv_b_proj", value_layout="grouped", n_kv_heads=one_per_head
+    ),
+    Architecture(("phi3",), values="self_attn.qkv_proj"),
+    Architecture(("granite",), additions=granite, logits=("divide", "logits_scaling")),
+    Architecture(("cohere2",), logits=("multiply", "logit_scale")),
+    Architecture(
+        ("phi",), attention_output="self_attn.dense", tail=("final_layernorm",), additions=writes_first
+    ),
+    Architecture(("gemma2", "gemma3_text"), writes=POST_NORMS, norm_after_write=True, logits=SOFT_CAP),
+    Architecture(("olmo2",), writes=POST_NORMS, norm_after_write=True),
+    GEMMA4,
+    # The third write comes from the per-layer embeddings.
+    replace(
+        GEMMA4,
+        writes=(*POST_NORMS, ("per_layer", "post_per_layer_input_norm")),
+        when=lambda config: bool(config.hidden_size_per_layer_input),
+    ),
+    Architecture(
+        ("gpt2",),
+        stack="transformer",
+        layers="h",
+        embedding=("wte", "wpe"),
+        tail=("ln_f",),
+        attention="attn",
+        attention_output="attn.c_proj",
+        writes=(("attn", "attn"), ("mlp", "mlp")),
+        n_kv_heads=one_per_head,
+        values="attn.c_attn",
+        when=lambda config: not config.add_cross_attention,
+    ),
+    GPT_NEOX,
+    replace(GPT_NEOX, additions=writes_first, when=lambda config: config.use_parallel_residual),
+    FALCON,
+    replace(
+        FALCON,
+        additions=writes_first,
+        when=lambda config: config.new_decoder_architecture or config.parallel_attn,
+    ),
+    OPT,
+    replace(
+        OPT,
+        additions=opt_post_norm,
+        norm_on_stream=True,
+        when=lambda config: not config.do_layer_norm_before,
+    ),
+    BLOOM,
+    replace(
+        BLOOM,
+        additions=bloom_post_norm,
+        norm_on_stream=True,
+        when=lambda config: config.apply_residual_connection_post_layernorm and _calls_modules(config),
+    ),
+    # One mixer a layer, neither attention nor MLP.
+    Architecture(
+        ("mamba2",),
+        stack="backbone",
+        embedding=("embeddings",),
+        tail=("norm_f",),
+        attention=None,
+        mlp=None,
+        writes=(("mixer", "mixer"),),
+        additions=mamba2,
+        cast_final=True,
+        max_positions=None,
+    ),
 )
 
 #: Multimodal wrappers: model type → path of the text stack. The row is the text tower's own.
-WRAPPERS: Mapping[str, str] = {}
+WRAPPERS: Mapping[str, str] = {
+    "gemma3": "model.language_model",
+    "gemma4": "model.language_model",
+    "llava": "model.language_model",
+    "mistral3": "model.language_model",
+}
 
 
 def locate(model: nn.Module) -> SiteMap:
@@ -91,7 +291,9 @@ def locate(model: nn.Module) -> SiteMap:
         (row for row in ARCHITECTURES if model_type in row.model_types and row.when(text_config)), None
     )
     if row is None:
-        raise _unsupported(model, f"no row of architectures.py describes model type {model_type!r}")
+        raise _unsupported(
+            model, f"no row of architectures.py describes model type {model_type!r} in this configuration"
+        )
     stack_path = row.stack
     if text_config is not config:
         if config.model_type not in WRAPPERS:
@@ -133,6 +335,7 @@ def locate(model: nn.Module) -> SiteMap:
         cast_final=row.cast_final,
         norm_after_write=row.norm_after_write,
         norm_on_stream=row.norm_on_stream,
+        norm_after_embedding=row.norm_after_embedding,
     )
 
 
@@ -168,7 +371,8 @@ def _locate_layer(
         if rest:
             raise _unsupported(model, f"{heads.path} does not divide into {n_heads} heads")
         n_kv_heads = row.n_kv_heads(config, attention)
-        found = _find_named(model, layer, row.values, required=not row.shares_kv)
+        # Layers that reuse another's keys and values have no projection of their own.
+        found = _find_named(model, layer, row.values, "optional" if row.shares_kv else "required")
         if found is not None:
             tap = Tap(f"{path}.{found[0]}", found[1], "output")
             values = Values(tap, row.value_layout, output_width(found[1]))
@@ -223,20 +427,24 @@ def _present(root: nn.Module, path: str) -> bool:
 
 
 def _find_named(
-    model: nn.Module, root: nn.Module, path: str, required: bool = False
+    model: nn.Module,
+    root: nn.Module,
+    path: str,
+    need: Literal["required", "may_be_none", "optional"] = "may_be_none",
 ) -> tuple[str, nn.Module] | None:
-    """First alternative that is a module; None where the model says it has none."""
+    """First alternative that is a module, or None: where the attribute is None, or absent and optional."""
     resolved = {name: _resolve(root, name) for name in path.split("|")}
     for name, module in resolved.items():
         if isinstance(module, nn.Module):
             return name, module
-    if required or (all(value is _ABSENT for value in resolved.values())):
+    absent = all(value is _ABSENT for value in resolved.values())
+    if need == "required" or (need == "may_be_none" and absent):
         raise _unsupported(model, f"its row names {path!r}, which {type(root).__name__} does not have")
     return None
 
 
 def _require_named(model: nn.Module, root: nn.Module, path: str) -> tuple[str, nn.Module]:
-    found = _find_named(model, root, path, required=True)
+    found = _find_named(model, root, path, "required")
     assert found is not None
     return found
 

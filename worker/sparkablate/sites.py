@@ -163,6 +163,8 @@ class SiteMap:
     norm_after_write: bool
     #: A norm acts on the stream itself: directions and skips do not bake (pruning a layer does).
     norm_on_stream: bool
+    #: A norm stands between the embedding and the stream.
+    norm_after_embedding: bool
 
     @property
     def n_layers(self) -> int:
