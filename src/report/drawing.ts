@@ -68,7 +68,7 @@ export function drawing(): Drawing {
   }
 
   /** Background, and the notes under the picture. */
-  function framePlugin(definition: ChartDefinition, theme: Theme, notes: readonly string[]): Plugin {
+  function framePlugin(theme: Theme, notes: readonly string[]): Plugin {
     return {
       id: "frame",
       beforeDraw({ ctx, width, height }) {
@@ -232,7 +232,7 @@ export function drawing(): Drawing {
           tooltip: hover(definition.bars),
         },
       },
-      plugins: [framePlugin(definition, theme, notes), failedPlugin(definition, theme)],
+      plugins: [framePlugin(theme, notes), failedPlugin(definition, theme)],
     };
   }
 
@@ -315,7 +315,7 @@ export function drawing(): Drawing {
         },
       },
       plugins: [
-        framePlugin(definition, theme, notes),
+        framePlugin(theme, notes),
         cellMarksPlugin(definition, theme),
         colorBarPlugin(definition, theme),
       ],

@@ -2,7 +2,7 @@
 import { rankRows, sweepStatistics } from "../ranking.ts";
 import { type Row, type RunFacts, rowRecord } from "../rows.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
-import { decimalsFor, interval, probability, ratio, signed } from "./numbers.ts";
+import { decimalsFor, interval, printable, probability, ratio, signed } from "./numbers.ts";
 
 /** The baseline, then the ranking's first `top` rows. */
 export function ranked(rows: readonly Row[], top: number | null): Row[] {
@@ -63,14 +63,14 @@ export function toMarkdown(rows: readonly Row[], facts: RunFacts, top: number | 
       row.distinguishable ? "yes" : "no",
       shortFlags(row),
     ]
-      .map((cell) => String(cell).replaceAll("|", "\\|"))
+      .map((cell) => printable(String(cell)).replaceAll("|", "\\|"))
       .join(" | "),
   );
   const legend = flagLegend(shown);
   return [
-    `## ${facts.name}`,
+    `## ${printable(facts.name)}`,
     "",
-    ...headline(rows, facts).flatMap((line) => [line.replaceAll("*", "\\*"), ""]),
+    ...headline(rows, facts).flatMap((line) => [printable(line).replaceAll("*", "\\*"), ""]),
     "| # | condition | Δ NLL | 95 % interval | q | perplexity × | distinguishable | flags |",
     "|--:|:--|--:|:-:|--:|--:|:--|:--|",
     ...lines.map((line) => `| ${line} |`),

@@ -1,4 +1,4 @@
-/** How numbers look for people. Machine formats (CSV, JSON) never pass through here. */
+/** How numbers and names look for people. Machine formats (CSV, JSON) never pass through here. */
 import type { Row } from "../rows.ts";
 import { median } from "../statistics/effects.ts";
 
@@ -45,4 +45,9 @@ export function integer(value: number): string {
 /** "1 condition", "2 conditions". */
 export function counted(count: number, noun: string): string {
   return `${integer(count)} ${noun}${count === 1 ? "" : "s"}`;
+}
+
+/** Names come from configs and models: on one line, and without codes that a terminal would obey. */
+export function printable(text: string): string {
+  return text.replaceAll(/\p{Cc}+/gu, " ");
 }

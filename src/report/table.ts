@@ -3,7 +3,7 @@ import { getBorderCharacters, table } from "table";
 import { rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
-import { decimalsFor, integer, interval, probability, ratio, signed } from "./numbers.ts";
+import { decimalsFor, integer, interval, printable, probability, ratio, signed } from "./numbers.ts";
 
 export interface TableOptions {
   /** Rows to show; null: all. */
@@ -30,7 +30,7 @@ const COLUMNS: readonly Column[] = [
     text: (row, rank) => (row.delta_nll === null ? "" : `${rank}`),
   },
   { title: "", align: "left", expendable: 0, text: (row) => (row.distinguishable ? "*" : "") },
-  { title: "condition", align: "left", expendable: 0, text: (row) => row.condition },
+  { title: "condition", align: "left", expendable: 0, text: (row) => printable(row.condition) },
   {
     title: "Δ NLL",
     align: "right",
@@ -59,7 +59,7 @@ export function renderTable(rows: readonly Row[], facts: RunFacts, options: Tabl
   const { paint, width } = options;
   const ranked = rankRows(rows);
   const shown = ranked.slice(0, options.top ?? ranked.length);
-  const [first = "", ...others] = headline(rows, facts).map((line) => wrap(line, width));
+  const [first = "", ...others] = headline(rows, facts).map((line) => wrap(printable(line), width));
   const paragraphs = [paint("bold", first), ...others];
   if (shown.length > 0) paragraphs.push("", ranking(shown, decimalsFor(rows), options));
   if (shown.length < ranked.length) {
