@@ -96,6 +96,7 @@ class Architecture:
     max_positions: str | None = "max_position_embeddings"
     returns_tuple: bool = False
     shares_kv: bool = False
+    gated: bool = False
 
     norm_after_write: bool = False
     norm_on_stream: bool = False
@@ -198,7 +199,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
     Architecture(("mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "gpt_oss")),
     # Token mixers of two kinds; those named linear_attn have no attention heads to slice.
-    Architecture(("qwen3_next",), headless_mixer="linear_attn"),
+    Architecture(("qwen3_next",), gated=True, headless_mixer="linear_attn"),
     # Latent attention: kv_b_proj expands the latent into [key without position | value] a head.
     Architecture(
         ("deepseek_v3",), values="self_attn.kv_b_proj", value_layout="grouped", n_kv_heads=one_per_head
@@ -397,6 +398,7 @@ def _locate_layer(
         additions=row.additions,
         returns_tuple=row.returns_tuple,
         always_runs=row.shares_kv,
+        gated=row.gated,
         note=note,
     )
 

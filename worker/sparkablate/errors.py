@@ -28,6 +28,7 @@ CODES = frozenset(
         "disk_full",
         "store_corrupt",
         "baseline_changed",
+        "measurement_conflict",
         "means_missing",
         "out_of_memory",
         "nonfinite_logits",

@@ -100,6 +100,8 @@ class LayerSites:
     returns_tuple: bool
     #: True where a later layer reads this one's keys and values, so that a skipped layer still runs.
     always_runs: bool
+    #: True where a gate multiplies the projection's input feature by feature.
+    gated: bool
     #: Why a site that most models have is not offered; empty where nothing is missing.
     note: str
 
