@@ -11,7 +11,7 @@ export function condition(id: string, ...interventions: Intervention[]): Conditi
 }
 
 export function head(layer: number, index: number): Condition {
-  const edit = { kind: "head", layer, heads: [index], mode: "zero", positions: "all" } as const;
+  const edit: Intervention = { kind: "head", layer, heads: [index], mode: "zero", positions: "all" };
   return condition(`L${layer}.head[${index}].zero`, edit);
 }
 

@@ -1,0 +1,66 @@
+/** `sparkablate report`, and what `run` and `quickstart` end with. */
+import { styleText } from "node:util";
+import { Command, InvalidArgumentError, Option } from "commander";
+import { toCsv, toJson, toMarkdown } from "../report/formats.ts";
+import { writePlots } from "../report/report.ts";
+import { renderTable } from "../report/table.ts";
+import { readRun, type StoredRun } from "../store/run-directory.ts";
+import { type CommonFlags, say, withOutput } from "./common.ts";
+
+const FORMATS = ["table", "csv", "md", "json"] as const;
+type Format = (typeof FORMATS)[number];
+
+export interface ReportFlags extends CommonFlags {
+  readonly format?: Format;
+  readonly top?: number;
+  readonly plots?: boolean;
+}
+
+export function reportCommand(): Command {
+  return withOutput(new Command("report"))
+    .description("rank a run's conditions and draw the plots")
+    .argument("<directory>", "a run directory, finished or still running")
+    .addOption(new Option("--format <format>", "what to print on stdout (default: table)").choices(FORMATS))
+    .option("--top <count>", "only the conditions with the largest Δ NLL", positiveInteger)
+    .option("--no-plots", "leave DIR/plots as it is")
+    .addHelpText(
+      "after",
+      `
+Needs neither Python nor a worker. --json is short for --format json.
+
+Examples:
+  sparkablate report results/smoke-test
+  sparkablate report results/heads --top 20 --format csv > heads.csv`,
+    )
+    .action(async (directory: string, flags: ReportFlags) => {
+      await showRun(directory, readRun(directory), flags);
+    });
+}
+
+/** The result on stdout, the plots into the run's directory, and where they are on stderr. */
+export async function showRun(directory: string, run: StoredRun, flags: ReportFlags): Promise<void> {
+  const format = flags.json ? "json" : (flags.format ?? (flags.quiet ? null : "table"));
+  if (format !== null) process.stdout.write(PRINTERS[format](run, flags.top ?? null));
+  if (flags.plots === false) return;
+  const paths = await writePlots(directory, run);
+  if (!flags.quiet) for (const path of paths) say(`plot: ${path}`);
+}
+
+const PRINTERS: Readonly<Record<Format, (run: StoredRun, top: number | null) => string>> = {
+  table: ({ rows, facts }, top) =>
+    renderTable(rows, facts, {
+      top,
+      width: process.stdout.isTTY ? process.stdout.columns : null,
+      // Plain where NO_COLOR is set or nobody watches.
+      paint: (style, text) => styleText(style, text, { stream: process.stdout }),
+    }),
+  csv: ({ rows }, top) => toCsv(rows, top),
+  md: ({ rows, facts }, top) => toMarkdown(rows, facts, top),
+  json: ({ rows, facts }, top) => toJson(rows, facts, top),
+};
+
+function positiveInteger(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError("Give a whole number from 1 up.");
+  return value;
+}

@@ -1,0 +1,18 @@
+/** The files that a report adds to a run directory. */
+import { join } from "node:path";
+import { writeAtomically } from "../store/projections.ts";
+import type { StoredRun } from "../store/run-directory.ts";
+import { chartsFor } from "./charts.ts";
+
+/** Draws the charts that fit the sweep into `plots/`; their paths. */
+export async function writePlots(directory: string, { rows, facts }: StoredRun): Promise<string[]> {
+  const charts = chartsFor(rows, facts);
+  if (charts.length === 0) return [];
+  // The canvas is a native library: commands that draw nothing do without it.
+  const { renderPng } = await import("./png.ts");
+  return charts.map((chart) => {
+    const path = join(directory, "plots", `${chart.name}.png`);
+    writeAtomically(path, [renderPng(chart)]);
+    return path;
+  });
+}
