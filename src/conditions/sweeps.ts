@@ -30,7 +30,11 @@ const SWEEPS: Readonly<Record<Exclude<AblationConfig["sweep"], "custom">, Sweep>
 const numbers = (count: number): number[] => Array.from({ length: count }, (_, index) => index);
 
 /** One intervention a condition; none where the layer does not offer the sweep's site. */
-export function sweepEdits(ablation: AblationConfig, map: ModelMap, layer: number): Intervention[] {
+export function sweepEdits(
+  ablation: Pick<AblationConfig, "sweep" | "mode" | "positions">,
+  map: ModelMap,
+  layer: number,
+): Intervention[] {
   const { sweep, mode, positions } = ablation;
   const described = map.layers[layer];
   if (sweep === "custom" || described === undefined) return [];

@@ -120,8 +120,8 @@ function checkDirection({ op, at }: DirectionSpec, context: z.RefinementCtx): vo
 }
 
 function targetSpec(cwd: string) {
+  const layer = layerNumber;
   const edit = {
-    layer: layerNumber,
     mode: choice(MODES).optional(),
     positions: choice(POSITIONS).optional(),
   };
@@ -129,11 +129,11 @@ function targetSpec(cwd: string) {
   return z.discriminatedUnion(
     "kind",
     [
-      section({ kind: z.literal("head"), heads: list("head"), ...edit }),
-      section({ kind: z.literal("kv_group"), groups: list("group"), ...edit }),
-      section({ kind: z.literal("attn"), ...edit }),
-      section({ kind: z.literal("mlp"), ...edit }),
-      section({ kind: z.literal("layer"), layer: layerNumber, mode: choice(["skip"]).default("skip") }),
+      section({ kind: z.literal("head"), layer, heads: list("head"), ...edit }),
+      section({ kind: z.literal("kv_group"), layer, groups: list("group"), ...edit }),
+      section({ kind: z.literal("attn"), layer, ...edit }),
+      section({ kind: z.literal("mlp"), layer, ...edit }),
+      section({ kind: z.literal("layer"), layer, mode: choice(["skip"]).default("skip") }),
       section({ kind: z.literal("direction"), ...directionKeys(cwd) }).superRefine(checkDirection),
     ],
     kinds(TARGET_KINDS),

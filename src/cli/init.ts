@@ -1,0 +1,126 @@
+/** `sparkablate init`. */
+import { writeFileSync } from "node:fs";
+import { basename, extname, resolve } from "node:path";
+import { Command, Option } from "commander";
+import { stringify } from "yaml";
+import { sweepEdits } from "../conditions/sweeps.ts";
+import { modelName } from "../config/paths.ts";
+import { SWEEPS } from "../config/schema.ts";
+import { SparkablateError } from "../errors.ts";
+import type { ModelMap } from "../protocol.ts";
+
+type Sweep = Exclude<(typeof SWEEPS)[number], "custom">;
+
+/** Asks a worker for the map of a model: a Hugging Face id, an absolute directory or a built-in name. */
+export type InspectModel = (model: string, worker: string | undefined) => Promise<ModelMap>;
+
+interface InitFlags {
+  readonly model: string;
+  readonly output: string;
+  readonly sweep: Sweep;
+  readonly worker?: string;
+  readonly force?: true;
+  readonly json?: true;
+  readonly quiet?: true;
+}
+
+const SWEEP_NAMES = SWEEPS.filter((name) => name !== "custom");
+
+export function initCommand(inspectModel: InspectModel): Command {
+  return new Command("init")
+    .description("write a commented config that fits a model")
+    .requiredOption("-m, --model <model>", "Hugging Face id, local directory, or builtin:smollm2-135m")
+    .option("-o, --output <file>", "where to write the config", "sparkablate.yaml")
+    .addOption(new Option("--sweep <sweep>", "what to sweep").choices(SWEEP_NAMES).default("layers"))
+    .option("--worker <address>", "use a running worker instead of spawning one")
+    .option("--force", "overwrite the file if it exists")
+    .option("--json", "print the path and the model's map as JSON on stdout")
+    .option("-q, --quiet", "print nothing")
+    .addHelpText("after", "\nExample:\n  sparkablate init -m builtin:smollm2-135m -o smollm2.yaml")
+    .action(async (_: unknown, command: Command) => {
+      const { model, output, sweep, worker, force, json, quiet } = command.optsWithGlobals<InitFlags>();
+      const name = resolvedName(model);
+      const map = await inspectModel(name, worker);
+      const file = resolve(output);
+      write(file, configFor({ model: name, map, sweep, run: basename(file, extname(file)) }), force === true);
+      if (json) console.log(JSON.stringify({ file, model_map: map }));
+      else if (!quiet) console.log(`${file} is written. Next: sparkablate run -c ${output}`);
+    });
+}
+
+/** @throws SparkablateError model_not_found, before any worker starts. */
+function resolvedName(model: string): string {
+  const parsed = modelName(process.cwd()).safeParse(model);
+  if (parsed.success) return parsed.data;
+  throw new SparkablateError("model_not_found", `--model: ${parsed.error.issues[0]?.message}`);
+}
+
+function write(file: string, text: string, force: boolean): void {
+  try {
+    writeFileSync(file, text, { flag: force ? "w" : "wx" });
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    const why = code === "EEXIST" ? "exists; pass --force to overwrite it" : `cannot be written (${code})`;
+    throw new SparkablateError("usage", `${file} ${why}`, { cause: error });
+  }
+}
+
+export interface ConfigFor {
+  readonly model: string;
+  readonly map: ModelMap;
+  readonly sweep: Sweep;
+  /** The run's name: its directory under results/. */
+  readonly run: string;
+}
+
+/** The text of a config that runs as it stands; what it leaves out is there as a comment. */
+export function configFor({ model, map, sweep, run }: ConfigFor): string {
+  const seqLen = Math.min(1024, map.max_positions ?? 1024);
+  const dtype = model.startsWith("builtin:") ? "float32" : "bfloat16";
+  const counts = SWEEP_NAMES.map((name) => `${name} (${conditionCount(map, name)} conditions)`).join(" | ");
+  const scalar = (value: string): string => stringify(value, { lineWidth: 0 }).trimEnd();
+  return `# ${map.model_type}: ${map.n_layers} layers, d_model ${map.d_model}; 'sparkablate inspect' shows its map.
+model:
+  name: ${scalar(model)}
+  revision: null                  # commit of a Hugging Face model; what was resolved is recorded
+  dtype: ${dtype.padEnd(25)}# bfloat16 | float16 | float32 (exact; below it, small effects drown in rounding)
+  device: auto                    # auto | cuda | mps | cpu; auto: cuda > mps > cpu
+eval:
+  # wikitext | a .txt path | {path or name, config, split, column}; "shipped:" is the package's own directory
+  dataset: shipped:corpora/northanger-abbey.txt
+  calibration: shipped:corpora/sense-and-sensibility.txt  # read only where mode is mean
+  seq_len: ${String(seqLen).padEnd(23)}# tokens a block; ${map.max_positions === null ? "the model has no limit" : `the model allows ${map.max_positions}`}
+  batch_size: 4
+  max_batches: 16                 # 16 × 4 = 64 blocks; null: the whole text
+  seed: 0                         # which blocks, in which order
+  metrics: [nll]                  # nll always; also kl, top1
+ablation:
+  # ${counts} | custom
+  sweep: ${sweep}
+  layers: all                     # or a list of numbers from 0 to ${map.n_layers - 1}
+  mode: zero                      # zero | mean; layers are skipped, which is neither
+  positions: all                  # all | not_first
+${exampleTargets(map)}output:
+  dir: ${scalar(`results/${run}`)}
+`;
+}
+
+function conditionCount(map: ModelMap, sweep: Sweep): number {
+  const ablation = { sweep, mode: "zero", positions: "all" } as const;
+  return map.layers.reduce((sum, _, layer) => sum + sweepEdits(ablation, map, layer).length, 0);
+}
+
+/** Comments that become valid targets when uncommented: the middle layer's sites. */
+function exampleTargets(map: ModelMap): string {
+  const layer = Math.floor(map.n_layers / 2);
+  const offered = map.layers[layer]?.sites ?? [];
+  const examples = [
+    ...(offered.includes("head") ? [`{kind: head, layer: ${layer}, heads: [0]}`] : []),
+    ...(offered.includes("mlp") ? [`{kind: mlp, layer: ${layer}, mode: mean}`] : []),
+    ...(offered.includes("layer") ? [`{kind: layer, layer: ${layer}}`] : []),
+  ];
+  if (examples.length === 0) return "";
+  const note =
+    "  # conditions of your own, besides the sweep (or alone, with sweep: custom):\n  # targets:\n";
+  return note + examples.map((example) => `  #   - ${example}\n`).join("");
+}

@@ -1,0 +1,235 @@
+/**
+ * Token ids → evaluation and calibration blocks. Pure: the same ids, sizes and seed give the same
+ * blocks on every machine and in every version (test/unit/corpus.test.ts holds fixed values).
+ */
+import { createHash } from "node:crypto";
+import { SparkablateError } from "./errors.ts";
+
+/** Longest text that is used, in tokens. */
+export const MAX_TEXT_TOKENS = 4_000_000;
+/** Width of the windows of evaluation text that calibration text is searched for. */
+const SHARED_RUN_TOKENS = 32;
+
+export interface BlockShape {
+  /** Tokens a block, BOS included. */
+  readonly seq_len: number;
+  /** The token that stands in front of every block; null: none does. */
+  readonly bos: number | null;
+}
+
+export interface Block {
+  /** The block's place in its text, from 0. */
+  readonly index: number;
+  /** [seq_len], BOS first where there is one. */
+  readonly ids: Int32Array;
+  /** Of the ids, as little-endian int32. */
+  readonly sha256: string;
+}
+
+/** How many whole blocks the text holds, and how many tokens its end leaves over. */
+export function cutBlocks(ids: Int32Array, shape: BlockShape): { blocks: number; dropped: number } {
+  const width = textTokens(shape);
+  return { blocks: Math.floor(ids.length / width), dropped: ids.length % width };
+}
+
+/** Tokens of the text in one block. */
+const textTokens = ({ seq_len, bos }: BlockShape): number => (bos === null ? seq_len : seq_len - 1);
+
+export function blockAt(ids: Int32Array, index: number, shape: BlockShape): Block {
+  const width = textTokens(shape);
+  const block = new Int32Array(shape.seq_len);
+  if (shape.bos !== null) block[0] = shape.bos;
+  block.set(ids.subarray(index * width, (index + 1) * width), shape.seq_len - width);
+  return { index, ids: block, sha256: createHash("sha256").update(littleEndian(block)).digest("hex") };
+}
+
+/** The ids as they cross the wire: little-endian int32. */
+function littleEndian(ids: Int32Array): Uint8Array {
+  const bytes = new DataView(new ArrayBuffer(ids.length * 4));
+  for (const [position, id] of ids.entries()) bytes.setInt32(position * 4, id, true);
+  return new Uint8Array(bytes.buffer);
+}
+
+export interface Sampling {
+  /** Blocks to choose from. */
+  readonly total: number;
+  /** null: all. */
+  readonly wanted: number | null;
+  readonly seed: number;
+  readonly batch_size: number;
+}
+
+/**
+ * A sample without replacement, in random order: the first blocks of the seed's shuffle. Whole
+ * batches, since another batch shape gives other bits; less than one batch where there is no more.
+ */
+export function sampleBlocks({ total, wanted, seed, batch_size }: Sampling): number[] {
+  const most = Math.min(total, wanted ?? total);
+  return shuffled(total, seed).slice(0, most - (most > batch_size ? most % batch_size : 0));
+}
+
+/** 0 … total − 1 in the seed's order (Fisher and Yates), the first ones first. */
+function shuffled(total: number, seed: number): number[] {
+  const order = Array.from({ length: total }, (_, index) => index);
+  const draws = randomWords(seed);
+  for (let place = 0; place < total - 1; place++) {
+    const other = place + below(total - place, draws);
+    const [here, there] = [order[place] as number, order[other] as number];
+    order[place] = there;
+    order[other] = here;
+  }
+  return order;
+}
+
+/** Uniform 32-bit words: sha256 of "sparkablate blocks <seed> <counter>", eight big-endian words each. */
+function* randomWords(seed: number): Generator<number, never> {
+  for (let counter = 0; ; counter++) {
+    const digest = createHash("sha256").update(`sparkablate blocks ${seed} ${counter}`).digest();
+    for (let offset = 0; offset < digest.length; offset += 4) yield digest.readUInt32BE(offset);
+  }
+}
+
+/** A uniform whole number below `bound`: words of the last, incomplete multiple of it are thrown away. */
+function below(bound: number, words: Generator<number, never>): number {
+  const range = 2 ** 32;
+  for (;;) {
+    const word = words.next().value;
+    if (word < range - (range % bound)) return word % bound;
+  }
+}
+
+/** A tokenised text, and what messages call it. */
+export interface Text {
+  readonly name: string;
+  readonly ids: Int32Array;
+}
+
+export interface BlockChoice extends BlockShape {
+  readonly evaluation: Text;
+  /** null: out of the blocks of the evaluation text that evaluation does not use. */
+  readonly calibration: Text | null;
+  readonly batch_size: number;
+  /** null: the whole text. */
+  readonly max_batches: number | null;
+  /** 0 where no mean is needed. */
+  readonly calibration_batches: number;
+  readonly seed: number;
+}
+
+export interface ChosenBlocks {
+  /** In the order in which they are measured. */
+  readonly evaluation: Block[];
+  /** No run of 63 tokens (2 × 32 − 1) stands in both; of shorter blocks, no block. */
+  readonly calibration: Block[];
+  /** What a person should know: tokens dropped, fewer blocks than asked for. */
+  readonly notices: string[];
+}
+
+/** @throws SparkablateError text_too_short, with the numbers. */
+export function chooseBlocks(choice: BlockChoice): ChosenBlocks {
+  const { seed, batch_size, calibration_batches } = choice;
+  const notices: string[] = [];
+  const text = usable(choice.evaluation, choice, notices);
+  const own = choice.calibration === null || sameIds(choice.calibration.ids, choice.evaluation.ids);
+  const calibrationWanted = calibration_batches * batch_size;
+  const wanted = choice.max_batches === null ? text.blocks : choice.max_batches * batch_size;
+
+  const reserved = own ? reserve(text, wanted, calibrationWanted) : 0;
+  const sampling = { total: text.blocks, seed, batch_size };
+  const chosen = sampleBlocks({ ...sampling, wanted: Math.min(wanted, text.blocks - reserved) });
+  if (chosen.length < wanted) notices.push(fewer("evaluation", wanted, chosen.length, text));
+  const evaluation = chosen.map((index) => blockAt(text.ids, index, choice));
+  if (calibrationWanted === 0) return { evaluation, calibration: [], notices };
+
+  const source = own || choice.calibration === null ? text : usable(choice.calibration, choice, notices);
+  const order = shuffled(source.blocks, seed).slice(own ? chosen.length : 0);
+  const calibration = disjoint(source, order, calibrationWanted, evaluation, choice, notices);
+  if (calibration.length < calibrationWanted) {
+    notices.push(fewer("calibration", calibrationWanted, calibration.length, source));
+  }
+  return { evaluation, calibration, notices };
+}
+
+interface UsableText extends Text {
+  readonly blocks: number;
+}
+
+/** The text within the cap, known to hold a block. */
+function usable(text: Text, shape: BlockShape, notices: string[]): UsableText {
+  const { name } = text;
+  if (text.ids.length > MAX_TEXT_TOKENS) {
+    notices.push(`${name}: the first ${MAX_TEXT_TOKENS} of ${text.ids.length} tokens are used`);
+  }
+  const ids = text.ids.subarray(0, MAX_TEXT_TOKENS);
+  const { blocks, dropped } = cutBlocks(ids, shape);
+  if (blocks === 0) {
+    const bos = shape.bos === null ? "" : " behind its BOS token";
+    const need = `a block of eval.seq_len ${shape.seq_len} takes ${textTokens(shape)}${bos}`;
+    throw new SparkablateError("text_too_short", `${name}: the text has ${ids.length} tokens, and ${need}`);
+  }
+  if (dropped > 0)
+    notices.push(`${name}: ${blocks} blocks; the last ${dropped} tokens fill no block and are dropped`);
+  return { name, ids, blocks };
+}
+
+/** Blocks that evaluation must leave to calibration; in proportion where the text is too short for both. */
+function reserve({ name, blocks }: UsableText, wanted: number, calibrationWanted: number): number {
+  if (calibrationWanted === 0 || wanted + calibrationWanted <= blocks) return calibrationWanted;
+  if (blocks < 2) {
+    const message = `${name}: the text holds one block; evaluation and calibration need one each`;
+    throw new SparkablateError("text_too_short", message, {
+      help: "Use a longer text, name another one in eval.calibration, or lower eval.seq_len.",
+    });
+  }
+  const share = Math.floor((blocks * calibrationWanted) / (wanted + calibrationWanted));
+  return Math.min(blocks - 1, Math.max(1, share));
+}
+
+function fewer(what: string, wanted: number, found: number, { name, blocks }: UsableText): string {
+  return `${what} uses ${found} of the ${wanted} blocks asked for: ${name} holds ${blocks}`;
+}
+
+/** The first `wanted` blocks of `order` that share no run of tokens with the evaluation blocks. */
+function disjoint(
+  source: UsableText,
+  order: readonly number[],
+  wanted: number,
+  evaluation: readonly Block[],
+  shape: BlockShape,
+  notices: string[],
+): Block[] {
+  const offset = shape.seq_len - textTokens(shape);
+  const width = Math.min(SHARED_RUN_TOKENS, textTokens(shape));
+  const seen = new Set<string>();
+  for (const { ids } of evaluation) {
+    for (let at = offset; at + width <= ids.length; at += width) seen.add(windowKey(ids, at, width));
+  }
+  const shares = ({ ids }: Block): boolean => {
+    for (let at = offset; at + width <= ids.length; at++)
+      if (seen.has(windowKey(ids, at, width))) return true;
+    return false;
+  };
+
+  const found: Block[] = [];
+  let left = 0;
+  for (const index of order) {
+    if (found.length === wanted) break;
+    const block = blockAt(source.ids, index, shape);
+    if (shares(block)) left++;
+    else found.push(block);
+  }
+  if (left > 0)
+    notices.push(`${source.name}: ${left} calibration blocks repeat evaluation text and are left out`);
+  if (found.length > 0) return found;
+  const message = `${source.name}: no block is left for calibration that does not repeat evaluation text`;
+  throw new SparkablateError("text_too_short", message, {
+    help: "Name another text in eval.calibration, or lower eval.max_batches.",
+  });
+}
+
+const windowKey = (ids: Int32Array, at: number, width: number): string =>
+  Buffer.from(ids.buffer, ids.byteOffset + at * 4, width * 4).toString("latin1");
+
+function sameIds(a: Int32Array, b: Int32Array): boolean {
+  return a.length === b.length && a.every((id, position) => id === b[position]);
+}
