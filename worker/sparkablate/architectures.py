@@ -106,7 +106,7 @@ class Architecture:
 
 
 POST_NORMS = (("attn", "post_attention_layernorm"), ("mlp", "post_feedforward_layernorm"))
-SOFT_CAP = ("soft_cap", "final_logit_softcapping")
+SOFT_CAP: tuple[Literal["soft_cap"], str] = ("soft_cap", "final_logit_softcapping")
 
 
 def _calls_modules(config: Any) -> bool:
@@ -344,16 +344,15 @@ def _locate_layer(
     model: nn.Module, row: Architecture, config: Any, layer: nn.Module, index: int, path: str
 ) -> LayerSites:
     mixer = row.headless_mixer
-    headless = row.attention is None or (mixer is not None and _present(layer, mixer))
-    attention = (
-        None if row.attention is None else _require(model, layer, mixer if headless else row.attention)
-    )
+    if mixer is not None and not isinstance(_resolve(layer, mixer), nn.Module):
+        mixer = None
+    attention_path = mixer or row.attention
+    headless = mixer is not None or row.attention is None
+    attention = None if attention_path is None else _require(model, layer, attention_path)
     mlp = None if row.mlp is None else _require(model, layer, row.mlp)
     writes: dict[str, Tap] = {}
     for name, where in row.writes:
-        if headless and where == row.attention:
-            where = mixer or where
-        found = _find_named(model, layer, where)
+        found = _find_named(model, layer, mixer if mixer and where == row.attention else where)
         if found is not None:
             writes[name] = Tap(f"{path}.{found[0]}", found[1], "output")
 
@@ -422,10 +421,6 @@ def _resolve(root: Any, path: str) -> Any:
         if root is None or root is _ABSENT:
             return root
     return root
-
-
-def _present(root: nn.Module, path: str) -> bool:
-    return isinstance(_resolve(root, path), nn.Module)
 
 
 def _find_named(

@@ -16,7 +16,17 @@ from .hooks import Edit, editing, recording, stream_of
 from .interventions import KINDS, MODES, add, orthonormal_basis, project_out
 from .positions import FirstTokens, cache_of
 from .sites import LayerSites, SiteMap, Tap
-from .specs import AblationSpec, DirectionSpec, Spec, check_direction, edited_heads, spec_id, validate
+from .specs import (
+    POSITIONS,
+    AblationSpec,
+    DirectionSpec,
+    Spec,
+    canonical,
+    check_direction,
+    edited_heads,
+    spec_id,
+    validate,
+)
 
 
 class MeanKey(NamedTuple):
@@ -126,6 +136,7 @@ class AblationManager:
         """
         wanted = [specs] if isinstance(specs, AblationSpec | DirectionSpec) else list(specs)
         validate(wanted, self.sites)
+        wanted = canonical(wanted)  # so that the order in which they are given changes no bit
         if self._active:
             raise SparkablateError("usage", "applied() blocks do not nest: give all specs to one, as a list")
         first_tokens = FirstTokens()
@@ -204,7 +215,7 @@ class AblationManager:
     def _direction_edits(
         self, specs: Sequence[DirectionSpec], first_tokens: FirstTokens
     ) -> list[tuple[Tap, str, Edit]]:
-        """At one place: first every projection together, then what is added."""
+        """What acts at one place: all projections as one, on their span; what is added, one after another."""
         at_place: dict[tuple[str, int], list[DirectionSpec]] = defaultdict(list)
         for spec in specs:
             for index in spec.indices(self.sites.n_layers):
@@ -220,27 +231,27 @@ class AblationManager:
                 taps = self.sites.embedding
             else:
                 taps = list(self.sites.layers[index].writes.values())
-            for tap in taps:
-                for members, function in self._vector_edits(here):
-                    edit = (
-                        _elsewhere(function, first_tokens)
-                        if members[0].positions == "not_first"
-                        else function
-                    )
-                    edits.append((tap, f"{' + '.join(map(spec_id, members))} at {tap.path}", edit))
+            for members, function in self._vector_edits(here):
+                edit = _elsewhere(function, first_tokens) if members[0].positions == "not_first" else function
+                names = " + ".join(map(spec_id, members))
+                edits += [(tap, f"{names} at {tap.path}", edit) for tap in taps]
         return edits
 
     def _vector_edits(self, specs: Sequence[DirectionSpec]) -> list[tuple[list[DirectionSpec], Edit]]:
-        projections = [spec for spec in specs if spec.op == "project_out"]
         edits: list[tuple[list[DirectionSpec], Edit]] = []
+        projections = [spec for spec in specs if spec.op == "project_out"]
         if projections:
             basis = orthonormal_basis([self._vector(spec)[0] for spec in projections])
             edits.append((projections, project_out(basis, projections[0].coefficient)))
-        for spec in specs:
-            if spec.op == "add":
-                vector, norm = self._vector(spec)
-                edits.append(([spec], add(vector.double() * (spec.coefficient * norm))))
+        for positions in POSITIONS:
+            added = [spec for spec in specs if spec.op == "add" and spec.positions == positions]
+            if added:
+                edits.append((added, add(torch.stack([self._offset(spec) for spec in added]).sum(dim=0))))
         return edits
+
+    def _offset(self, spec: DirectionSpec) -> Tensor:
+        vector, norm = self._vector(spec)
+        return vector.double() * (spec.coefficient * norm)
 
     def _vector(self, spec: DirectionSpec) -> tuple[Tensor, float]:
         if spec.vector is not None:

@@ -7,14 +7,13 @@ against attention patterns, writes against the layer's own output.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .architectures import input_width
-from .errors import SparkablateError
 from .hooks import Edit, editing, recording
 from .manager import AblationManager
 from .sites import LayerSites, SiteMap, Tap
@@ -212,8 +211,8 @@ def _pattern_faults(sites: SiteMap, ids: Tensor, layers: Sequence[LayerSites]) -
             if inside:
                 faults.setdefault(
                     layer.index,
-                    f"the attention pattern changes at column {inside[0]} of {layer.heads.path}, inside a head "
-                    f"of width {layer.d_head}",
+                    f"the attention pattern changes at column {inside[0]} of {layer.heads.path}, "
+                    f"inside a head of width {layer.d_head}",
                 )
     for layer in judged:
         unseen = sorted(
@@ -230,7 +229,8 @@ def _pattern_faults(sites: SiteMap, ids: Tensor, layers: Sequence[LayerSites]) -
 
 
 def _signed_values(layer: LayerSites, signs: Tensor, scale: float) -> list[tuple[Tap, Edit]]:
-    assert layer.values is not None and layer.attention is not None
+    assert layer.values is not None
+    assert layer.attention is not None
     features = layer.values.features(layer.n_kv_heads, layer.d_head).reshape(-1)
 
     def values(x: Tensor) -> Tensor:

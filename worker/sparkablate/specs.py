@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -18,7 +19,10 @@ from .sites import SITE_ORDER, LayerSites, SiteMap
 
 POSITIONS = ("all", "not_first")
 OPERATIONS: Mapping[str, tuple[str, ...]] = {"project_out": ("writes", "stream"), "add": ("stream",)}
+#: What `first_layer` returns for an edit before layer 0.
 EMBEDDING = -1
+#: A longer id is replaced by a digest of itself.
+MAX_ID_LENGTH = 1000
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class AblationSpec:
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> AblationSpec:
         """From an `intervention` of src/protocol.ts (any kind but direction)."""
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in wire.items()}
+        fields: dict[str, Any] = dict(wire)
         return cls(**fields)
 
 
@@ -174,27 +178,58 @@ def first_layer(specs: Iterable[Spec]) -> int:
 
 
 def spec_id(spec: Spec) -> str:
-    """E.g. `L14.head[3,7].zero`; positions are named where they are not the default."""
+    """`L14.head[3,7].zero`, `L5.mlp.mean@not_first`, `dir[1a2b3c4d].project_out(at=stream)`: the ids of
+    src/conditions/ids.ts."""
     if isinstance(spec, AblationSpec):
         parts = f"[{','.join(map(str, spec.parts))}]" if spec.parts else ""
         text = f"L{spec.layer}.{spec.kind}{parts}.{spec.mode}"
     else:
-        where = "all" if spec.layers == "all" else ",".join(map(str, spec.layers))
-        text = f"L{where}.direction[{spec.sha256[:8]}].{spec.op}.{spec.at}"
+        details = []
+        if spec.at != OPERATIONS[spec.op][0]:
+            details.append(f"at={spec.at}")
+        if spec.layers != "all":
+            details.append(f"layers=[{','.join(map(str, spec.layers))}]")
         if spec.coefficient != 1:
-            text += f".c={spec.coefficient:g}"
+            details.append(f"coefficient={_number(spec.coefficient)}")
+        shown = f"({','.join(details)})" if details else ""
+        text = f"dir[{spec.sha256[:8]}].{spec.op}{shown}"
     return text if spec.positions == "all" else f"{text}@{spec.positions}"
 
 
-def condition_id(specs: Iterable[Spec]) -> str:
-    """Id of a joint condition, in canonical order; "baseline" where there is none."""
-    return " + ".join(spec_id(spec) for spec in sorted(specs, key=_canonical)) or "baseline"
+def _number(value: float) -> str:
+    """As JavaScript prints it in the usual range: 2 for 2.0, 1e-7 for 1e-07."""
+    return re.sub(r"e([+-])0+", r"e\1", repr(value)).removesuffix(".0")
 
 
-def _canonical(spec: Spec) -> tuple[Any, ...]:
+def canonical(specs: Iterable[Spec]) -> list[Spec]:
+    """Equal edits in equal order: heads of one layer, mode and positions become one spec; layers rise;
+    directions stand last."""
+    merged: dict[tuple[Any, ...], Spec] = {}
+    for number, spec in enumerate(specs):
+        key: tuple[Any, ...] = (number,)
+        if isinstance(spec, AblationSpec) and spec.parts:
+            key = (spec.kind, spec.layer, spec.mode, spec.positions)
+            before = merged.get(key)
+            if isinstance(before, AblationSpec):
+                spec = replace(spec, heads=before.heads + spec.heads, groups=before.groups + spec.groups)
+        merged[key] = spec
+    return sorted(merged.values(), key=_order)
+
+
+def _order(spec: Spec) -> tuple[Any, ...]:
     if isinstance(spec, AblationSpec):
-        return (0, spec.layer, SITE_ORDER.index(spec.kind), spec.parts, spec.mode)
-    return (1, spec.indices(1), spec.op, spec.at, spec.sha256)
+        return (0, spec.layer, SITE_ORDER.index(spec.kind), spec_id(spec))
+    return (1, spec_id(spec))
+
+
+def condition_id(specs: Iterable[Spec]) -> str:
+    """Id of a joint condition; "baseline" where nothing is edited. Specs that overlap have no id."""
+    ordered = canonical(specs)
+    text = " + ".join(map(spec_id, ordered)) or "baseline"
+    if len(text) <= MAX_ID_LENGTH:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"joint[{len(ordered)} interventions, {digest}]"
 
 
 def validate(specs: Sequence[Spec], sites: SiteMap) -> None:
@@ -212,7 +247,7 @@ def _check_offered(spec: Spec, sites: SiteMap) -> None:
     for index in indices:
         if index >= sites.n_layers:
             raise SparkablateError(
-                "site_unsupported",
+                "config_invalid",
                 f"{spec_id(spec)}: the model has layers 0 to {sites.n_layers - 1}",
             )
         layer = sites.layers[index]
@@ -226,7 +261,7 @@ def _check_offered(spec: Spec, sites: SiteMap) -> None:
         count = KINDS[spec.kind].count(sites.layers[spec.layer])
         if spec.parts[-1] >= count:
             raise SparkablateError(
-                "site_unsupported",
+                "config_invalid",
                 f"{spec_id(spec)}: layer {spec.layer} has {KINDS[spec.kind].parts} 0 to {count - 1}",
             )
 
@@ -266,20 +301,28 @@ def _check_directions(specs: Sequence[Spec], sites: SiteMap) -> None:
                 raise _overlap(specs, f"layer {index} is skipped, and {spec_id(spec)} edits it")
             places[spec.at, index].append(spec)
     for (_, index), here in places.items():
-        projections = [spec for spec in here if spec.op == "project_out"]
-        if len(projections) > 1:
-            if any(spec.coefficient != 1 for spec in projections):
-                raise _overlap(
-                    here, f"layer {index}: only one projection with a coefficient other than 1 a place"
-                )
-            if len({spec.positions for spec in projections}) > 1:
-                raise _overlap(here, f"layer {index}: projections at one place must share their positions")
-        if len({(spec.op, spec.sha256) for spec in here}) < len(here):
-            raise _overlap(here, f"layer {index}: the same direction is used twice")
+        for number, first in enumerate(here):
+            for second in here[number + 1 :]:
+                why = _conflict(first, second)
+                if why:
+                    raise _overlap([first, second], f"at layer {index}, {why}")
+
+
+def _conflict(first: DirectionSpec, second: DirectionSpec) -> str | None:
+    """A condition has no order: two directions at one place must give the same in either."""
+    if (first.op, first.sha256) == (second.op, second.sha256):
+        return "the same direction acts twice"
+    if first.op != second.op:
+        return "the order of add and project_out would matter"
+    if first.op == "project_out" and (first.coefficient != 1 or second.coefficient != 1):
+        return "several project_out need the coefficient 1"
+    if first.op == "project_out" and first.positions != second.positions:
+        return "several project_out need the same positions"
+    return None
 
 
 def _overlap(specs: Sequence[Spec], reason: str) -> SparkablateError:
-    return SparkablateError("conditions_overlap", f"{condition_id(specs)}: {reason}")
+    return SparkablateError("conditions_overlap", f"{' + '.join(map(spec_id, specs))}: {reason}")
 
 
 def _invalid(message: str) -> SparkablateError:
