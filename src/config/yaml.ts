@@ -5,7 +5,6 @@
  */
 import {
   type Alias,
-  type Document,
   isAlias,
   isMap,
   isScalar,
@@ -42,30 +41,25 @@ export interface Source {
 export function readYaml(text: string, place: (line: number) => string): Source {
   const origins = new Origins(place(1));
   const problems: Problem[] = [];
-  const failed = (path: Path, message: string): Source => {
-    problems.push(problem("config_invalid", origins, path, message));
+  if (text.length > MAX_TEXT_LENGTH) {
+    const message = `is longer than ${MAX_TEXT_LENGTH >> 20} MiB; allowed: less`;
+    problems.push(problem("config_invalid", origins, [], message));
     return { value: undefined, origins, problems };
-  };
-  if (text.length > MAX_TEXT_LENGTH)
-    return failed([], `is longer than ${MAX_TEXT_LENGTH >> 20} MiB; allowed: less`);
-
-  const lines = new LineCounter();
-  let document: Document.Parsed;
-  try {
-    document = parseDocument(text, {
-      lineCounter: lines,
-      prettyErrors: false,
-      stringKeys: true,
-      uniqueKeys: false, // the library's check is quadratic; the reader below does its own
-      logLevel: "silent",
-    });
-  } catch (error) {
-    if (!(error instanceof RangeError)) throw error; // the composer recurses
-    return failed([], "is nested too deeply to be read; allowed: plain sections, keys and lists");
   }
-  for (const fault of [...document.errors, ...document.warnings].slice(0, MAX_SYNTAX_ERRORS)) {
-    const line = place(lines.linePos(fault.pos[0]).line);
-    problems.push({ code: "config_invalid", line: `${line}: ${fault.message}; allowed: plain YAML` });
+  const lines = new LineCounter();
+  const document = parseDocument(text, {
+    lineCounter: lines,
+    prettyErrors: false,
+    stringKeys: true,
+    uniqueKeys: false, // the library's check is quadratic; the reader below does its own
+  });
+  for (const { code, message, pos } of [...document.errors, ...document.warnings].slice(
+    0,
+    MAX_SYNTAX_ERRORS,
+  )) {
+    const what = code === "RESOURCE_EXHAUSTION" ? "is nested too deeply" : message;
+    const line = `${place(lines.linePos(pos[0]).line)}: ${what}; allowed: plain YAML`;
+    problems.push({ code: "config_invalid", line });
   }
   if (problems.length > 0) return { value: undefined, origins, problems };
   const reader = new Reader((node) => place(lines.linePos(node.range?.[0] ?? 0).line), origins, problems);
