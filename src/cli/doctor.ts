@@ -1,6 +1,7 @@
 /** `sparkablate doctor`. */
 import { Command } from "commander";
 import { examine, type Finding } from "../environment/doctor.ts";
+import { type CommonFlags, withOutput } from "./common.ts";
 
 const MARKS: Readonly<Record<Finding["status"], string>> = {
   ok: "ok     ",
@@ -11,16 +12,13 @@ const MARKS: Readonly<Record<Finding["status"], string>> = {
 const EXIT_ENVIRONMENT = 3;
 
 export function doctorCommand(): Command {
-  return new Command("doctor")
+  return withOutput(new Command("doctor"))
     .description("check node, python, torch against the device, memory, worker; say how to mend each")
-    .option("--json", "print the findings as JSON on stdout")
-    .option("-q, --quiet", "print only what is not well")
     .addHelpText(
       "after",
       "\nChanges nothing. Exit code 3 if a check failed.\n\nExample:\n  sparkablate doctor",
     )
-    .action(async (_: unknown, command: Command) => {
-      const { json, quiet } = command.optsWithGlobals<{ json?: true; quiet?: true }>();
+    .action(async ({ json, quiet }: CommonFlags) => {
       const findings = await examine();
       if (json) console.log(JSON.stringify(findings, null, 1));
       else for (const finding of findings) if (!quiet || finding.status !== "ok") print(finding);

@@ -2,19 +2,18 @@
 import { Command, Option } from "commander";
 import { setUp } from "../environment/setup.ts";
 import { TORCH_CHOICES, type TorchChoice } from "../environment/torch.ts";
+import { type CommonFlags, say, withOutput } from "./common.ts";
 
-interface SetupFlags {
+interface SetupFlags extends CommonFlags {
   readonly python?: string;
   readonly torch?: TorchChoice;
   readonly indexUrl?: string;
   readonly systemSitePackages?: true;
   readonly dev?: true;
-  readonly json?: true;
-  readonly quiet?: true;
 }
 
 export function setupCommand(): Command {
-  return new Command("setup")
+  return withOutput(new Command("setup"))
     .description("prepare the Python side: environment, pinned packages, the built-in model")
     .option(
       "--python <program>",
@@ -29,8 +28,6 @@ export function setupCommand(): Command {
     .option("--index-url <url>", "take torch from this index, besides those that pip is configured with")
     .option("--system-site-packages", "let the environment see the packages of the Python it is made from")
     .option("--dev", "also install what the tests and checks of a checkout need")
-    .option("--json", "print the result as JSON on stdout")
-    .option("-q, --quiet", "say nothing that is not an error")
     .addHelpText(
       "after",
       `
@@ -41,11 +38,10 @@ Examples:
   sparkablate setup
   sparkablate setup --torch existing --python /usr/bin/python3    # keep a container's own torch`,
     )
-    .action(async (flags: SetupFlags, command: Command) => {
-      const { json, quiet } = command.optsWithGlobals<SetupFlags>();
+    .action(async (flags: SetupFlags) => {
       const result = await setUp(flags, (line) => {
-        if (!quiet) console.error(line);
+        if (!flags.quiet) say(line);
       });
-      if (json) console.log(JSON.stringify(result, null, 1));
+      if (flags.json) console.log(JSON.stringify(result, null, 1));
     });
 }
