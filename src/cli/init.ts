@@ -1,5 +1,5 @@
 /** `sparkablate init`. */
-import { writeFileSync } from "node:fs";
+import { existsSync, writeFileSync } from "node:fs";
 import { basename, extname, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { stringify } from "yaml";
@@ -8,43 +8,39 @@ import { modelName } from "../config/paths.ts";
 import { SWEEPS } from "../config/schema.ts";
 import { SparkablateError } from "../errors.ts";
 import type { ModelMap } from "../protocol.ts";
+import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 
 type Sweep = Exclude<(typeof SWEEPS)[number], "custom">;
 
 /** Asks a worker for the map of a model: a Hugging Face id, an absolute directory or a built-in name. */
-export type InspectModel = (model: string, worker: string | undefined) => Promise<ModelMap>;
+type InspectModel = (model: string, worker: string | undefined) => Promise<ModelMap>;
 
-interface InitFlags {
+interface InitFlags extends CommonFlags, WorkerFlags {
   readonly model: string;
   readonly output: string;
   readonly sweep: Sweep;
-  readonly worker?: string;
   readonly force?: true;
-  readonly json?: true;
-  readonly quiet?: true;
 }
 
 const SWEEP_NAMES = SWEEPS.filter((name) => name !== "custom");
 
 export function initCommand(inspectModel: InspectModel): Command {
-  return new Command("init")
+  return withWorker(withOutput(new Command("init")))
     .description("write a commented config that fits a model")
     .requiredOption("-m, --model <model>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("-o, --output <file>", "where to write the config", "sparkablate.yaml")
     .addOption(new Option("--sweep <sweep>", "what to sweep").choices(SWEEP_NAMES).default("layers"))
-    .option("--worker <address>", "use a running worker instead of spawning one")
     .option("--force", "overwrite the file if it exists")
-    .option("--json", "print the path and the model's map as JSON on stdout")
-    .option("-q, --quiet", "print nothing")
     .addHelpText("after", "\nExample:\n  sparkablate init -m builtin:smollm2-135m -o smollm2.yaml")
     .action(async (_: unknown, command: Command) => {
       const { model, output, sweep, worker, force, json, quiet } = command.optsWithGlobals<InitFlags>();
       const name = resolvedName(model);
-      const map = await inspectModel(name, worker);
       const file = resolve(output);
+      if (force !== true && existsSync(file)) throw exists(file); // said before a model is loaded
+      const map = await inspectModel(name, worker);
       write(file, configFor({ model: name, map, sweep, run: basename(file, extname(file)) }), force === true);
-      if (json) console.log(JSON.stringify({ file, model_map: map }));
-      else if (!quiet) console.log(`${file} is written. Next: sparkablate run -c ${output}`);
+      if (json) process.stdout.write(`${JSON.stringify({ file, model_map: map }, null, 1)}\n`);
+      if (!quiet) say(`${file} is written. Next: sparkablate run -c ${output}`);
     });
 }
 
@@ -60,12 +56,15 @@ function write(file: string, text: string, force: boolean): void {
     writeFileSync(file, text, { flag: force ? "w" : "wx" });
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    const why = code === "EEXIST" ? "exists; pass --force to overwrite it" : `cannot be written (${code})`;
-    throw new SparkablateError("usage", `${file} ${why}`, { cause: error });
+    if (code === "EEXIST") throw exists(file);
+    throw new SparkablateError("usage", `${file} cannot be written (${code})`, { cause: error });
   }
 }
 
-export interface ConfigFor {
+const exists = (file: string): SparkablateError =>
+  new SparkablateError("usage", `${file} exists; pass --force to overwrite it, or -o to write elsewhere`);
+
+interface ConfigFor {
   readonly model: string;
   readonly map: ModelMap;
   readonly sweep: Sweep;
@@ -77,7 +76,7 @@ export interface ConfigFor {
 export function configFor({ model, map, sweep, run }: ConfigFor): string {
   const seqLen = Math.min(1024, map.max_positions ?? 1024);
   const dtype = model.startsWith("builtin:") ? "float32" : "bfloat16";
-  const counts = SWEEP_NAMES.map((name) => `${name} (${conditionCount(map, name)} conditions)`).join(" | ");
+  const counts = SWEEP_NAMES.map((name) => `${name} (${conditionCount(map, name)})`).join(" | ");
   const scalar = (value: string): string => stringify(value, { lineWidth: 0 }).trimEnd();
   return `# ${map.model_type}: ${map.n_layers} layers, d_model ${map.d_model}; 'sparkablate inspect' shows its map.
 model:
@@ -95,7 +94,7 @@ eval:
   seed: 0                         # which blocks, in which order
   metrics: [nll]                  # nll always; also kl, top1
 ablation:
-  # ${counts} | custom
+  # how many conditions each sweep has here: ${counts} | custom
   sweep: ${sweep}
   layers: all                     # or a list of numbers from 0 to ${map.n_layers - 1}
   mode: zero                      # zero | mean; layers are skipped, which is neither

@@ -12,7 +12,7 @@ function quoted(value: unknown): string {
   return text.length > 60 ? `${text.slice(0, 57)}…` : text;
 }
 
-export function complaint(value: unknown, allowed: string, hint = ""): string {
+function complaint(value: unknown, allowed: string, hint = ""): string {
   const what =
     value === undefined ? "is missing" : value === null ? "is empty" : `${quoted(value)} does not fit`;
   return `${what}${hint}; allowed: ${allowed}`;

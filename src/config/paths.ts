@@ -22,10 +22,10 @@ import { leaf } from "./leaves.ts";
 
 const SHIPPED_DIRECTORY = fileURLToPath(new URL("../../configs/", import.meta.url));
 const SHIPPED_PREFIX = "shipped:";
-export const BUILTIN_MODELS = ["builtin:smollm2-135m"] as const;
+const BUILTIN_MODELS = ["builtin:smollm2-135m"] as const;
 const HUB_NAME = /^[\w.-]{1,96}(?:\/[\w.-]{1,96})?$/;
 
-export type Complain = (code: ErrorCode, message: string) => void;
+type Complain = (code: ErrorCode, message: string) => void;
 
 /** A leaf that turns a written text into what it stands for; `meaning` complains and returns undefined where it cannot. */
 export function resolved<T>(allowed: string, meaning: (text: string, complain: Complain) => T | undefined) {

@@ -9,7 +9,7 @@ import { dataset, TRAINING_WIKITEXT, usesWikitext } from "./datasets.ts";
 import { choice, decimal, indices, kinds, leaf, optionalSection, section, whole } from "./leaves.ts";
 import { existingFile, modelName, outputDirectory, resolved } from "./paths.ts";
 
-export interface SchemaOptions {
+interface SchemaOptions {
   /** Where the user stands. */
   readonly cwd: string;
   /** Whether --trust-remote-code was given. */
@@ -249,4 +249,3 @@ export function runConfigSchema(options: SchemaOptions) {
 export type RunConfig = z.output<ReturnType<typeof runConfigSchema>>;
 export type AblationConfig = RunConfig["ablation"];
 export type TargetSpec = AblationConfig["targets"][number][number];
-export type DirectionTarget = AblationConfig["directions"][number];
