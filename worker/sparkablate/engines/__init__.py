@@ -1,0 +1,1 @@
+"""Engines: what a worker measures with. One interface, chosen by ``--engine``."""

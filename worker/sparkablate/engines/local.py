@@ -1,0 +1,250 @@
+"""The local engine: one model on one device, one slice at a time. Knows no sockets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparkablate import corpus, numerics, self_test
+from sparkablate.architectures import locate
+from sparkablate.engines.slices import Canary, EvaluateSummary, Measurement, SliceRun
+from sparkablate.errors import SparkablateError
+from sparkablate.fingerprints import digest_files, tokenizer_files, weight_files
+from sparkablate.likelihood import Likelihood
+from sparkablate.manager import AblationManager, MeanKey
+from sparkablate.model import OpenedModel, build_empty, load_config, open_model, resolve_source
+from sparkablate.progress import Progress
+from sparkablate.sweep import PROOF_POSITIONS, Entries, Walk, prove_entries
+
+__all__ = ["EvaluateSummary", "LocalEngine", "Measurement"]
+
+#: Shape of the load check where only the model's map is wanted.
+INSPECT_SHAPE = (1, PROOF_POSITIONS)
+
+
+@dataclass
+class _Loaded:
+    """The one model that is loaded, and what was proved of it."""
+
+    request: dict[str, Any]
+    opened: OpenedModel
+    manager: AblationManager
+    likelihood: Likelihood
+    entries: Entries
+    canary: Canary
+    self_test: list[dict[str, Any]]
+    notices: list[str]
+    weights_sha256: str
+    tokenizer_sha256: str
+    walk: Walk | None = None
+    directions: dict[str, float] = field(default_factory=dict)
+
+
+class LocalEngine:
+    """Answers the wire's load, inspect, tokenize, calibrate, put and evaluate, shaped as in protocol.ts."""
+
+    slots = 1
+
+    def __init__(self) -> None:
+        self._held: _Loaded | None = None
+        self._means: dict[str, dict[MeanKey, Tensor]] = {}
+
+    @property
+    def loaded(self) -> str | None:
+        """Name of the loaded model."""
+        return None if self._held is None else str(self._held.request["name"])
+
+    def load(
+        self, model: dict[str, Any], seq_len: int, batch_size: int, progress: Progress
+    ) -> dict[str, Any]:
+        """Loads, fingerprints and checks a model in the shape it will be run in; one that is there is kept.
+
+        Raises what ``open_model`` and ``locate`` do; ``config_invalid`` for a ``seq_len`` beyond the model's
+        positions.
+        """
+        began = time.perf_counter()
+        shape = (max(batch_size, 1), max(seq_len, 2))
+        held = self._held
+        reused = held is not None and held.request == model and self._unchanged(held, progress)
+        if reused:
+            assert held is not None
+            held.canary = _check_shape(held.likelihood, shape)
+        else:
+            self._held, held = None, None  # the old model's memory is needed for the new one
+            self._means.clear()
+            held = self._held = _open(model, shape, progress)
+        sites = held.manager.sites
+        bos, adds_bos = corpus.special_tokens(held.opened.tokenizer, sites.vocab_size)
+        return {
+            "source": held.opened.source,
+            "revision": held.opened.revision,
+            "model_map": sites.to_wire(),
+            "numerics": numerics.describe(held.opened.model, held.likelihood.full_logits[shape]),
+            "weights_sha256": held.weights_sha256,
+            "tokenizer_sha256": held.tokenizer_sha256,
+            "bos_token_id": bos,
+            "adds_bos": adds_bos,
+            "self_test": held.self_test,
+            "notices": held.notices,
+            "seconds": time.perf_counter() - began,
+            "reused": reused,
+        }
+
+    def inspect(self, model: dict[str, Any], meta: bool, progress: Progress) -> dict[str, Any]:
+        """The model's map; ``meta``: from its configuration alone, without weights and self-test."""
+        if meta:
+            config = load_config(
+                resolve_source(model["name"]),
+                revision=model["revision"],
+                trust_remote_code=model["trust_remote_code"],
+            )
+            return {"model_map": locate(build_empty(config)).to_wire(), "self_test": []}
+        batch_size, seq_len = INSPECT_SHAPE
+        loaded = self.load(model, seq_len, batch_size, progress)
+        return {"model_map": loaded["model_map"], "self_test": loaded["self_test"]}
+
+    def tokenize(
+        self, text: str | None, dataset: dict[str, Any] | None, max_tokens: int, progress: Progress
+    ) -> tuple[np.ndarray, bool]:
+        """Ids (int32 [tokens]) of a text or a dataset, and whether they were cut at ``max_tokens``."""
+        tokenizer = self._need().opened.tokenizer
+        rows = iter((text,)) if text is not None else corpus.dataset_rows(dataset or {})
+        return corpus.tokenize_rows(tokenizer, rows, max_tokens, progress)
+
+    def calibrate(
+        self, ids: np.ndarray, batch_size: int, sites: list[dict[str, Any]], progress: Progress
+    ) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """Means of the sites over ``ids`` [blocks, pos]: the sites with their widths, and the float32 means
+        one after the other."""
+        held = self._need()
+
+        def batches() -> Iterator[Tensor]:
+            for begin in range(0, len(ids), batch_size):
+                yield self._tensor(ids[begin : begin + batch_size])
+                progress("calibrate", float(min(begin + batch_size, len(ids))), float(len(ids)), "blocks")
+
+        keys = [MeanKey(site["kind"], site["layer"], site["positions"]) for site in sites]
+        means = held.manager.calibrate_means(batches(), keys)
+        wired = [{**site, "width": len(means[key])} for site, key in zip(sites, keys, strict=True)]
+        return wired, np.concatenate([means[key].numpy() for key in keys])
+
+    def put_means(self, sha256: str, sites: list[dict[str, Any]], values: np.ndarray) -> None:
+        """Keeps means (float32, one after the other) for conditions that name them by ``sha256``."""
+        self._need()
+        ends = np.cumsum([site["width"] for site in sites])
+        if len(sites) == 0 or ends[-1] != len(values):
+            raise SparkablateError("invalid_message", f"put: {len(values)} values for {len(sites)} sites")
+        self._means[sha256] = {
+            MeanKey(site["kind"], site["layer"], site["positions"]): torch.from_numpy(part.copy())
+            for site, part in zip(sites, np.split(values, ends[:-1]), strict=True)
+        }
+
+    def put_direction(self, sha256: str, vector: np.ndarray, norm: float) -> None:
+        """Keeps a unit vector (float32 [d_model]) for interventions that name it by ``sha256``."""
+        held = self._need()
+        held.manager.set_direction(sha256, torch.from_numpy(vector.copy()), norm)
+        held.directions[sha256] = norm
+
+    def evaluate(
+        self,
+        ids: np.ndarray,
+        conditions: list[dict[str, Any]],
+        metrics: list[str],
+        means_sha256: str | None,
+        on_measurement: Callable[[Measurement], None],
+        cancelled: Callable[[], bool],
+        progress: Progress,
+    ) -> EvaluateSummary:
+        """Measures every condition on ``ids`` [blocks, pos], one batch, and reports each as it is done.
+
+        Raises ``means_missing`` where means or a direction were not put, ``baseline_changed`` where the
+        unedited model is no longer what it was. What concerns one condition alone is in its
+        ``Measurement.error``.
+        """
+        held = self._need()
+        if means_sha256 is not None:
+            if means_sha256 not in self._means:
+                raise SparkablateError("means_missing", f"the means {means_sha256} are not here")
+            held.manager.set_means(self._means[means_sha256])
+        named = {i["sha256"] for condition in conditions for i in condition["interventions"] if "sha256" in i}
+        if absent := sorted(named - held.directions.keys()):
+            raise SparkablateError("means_missing", f"the direction {absent[0]} is not here")
+        tensor = self._tensor(ids)
+        if held.walk is None or not torch.equal(held.walk.ids, tensor):
+            held.walk = Walk(held.likelihood, held.entries, tensor)
+        return SliceRun(held.manager, held.walk, held.canary, metrics, progress).run(
+            conditions, on_measurement, cancelled
+        )
+
+    def _need(self) -> _Loaded:
+        if self._held is None:
+            raise SparkablateError("session_lost", "this worker has no model loaded")
+        return self._held
+
+    def _tensor(self, ids: np.ndarray) -> Tensor:
+        """int32 [blocks, pos] → int64 on the model's device; ids outside the vocabulary are refused."""
+        held = self._need()
+        vocab_size = held.manager.sites.vocab_size
+        if ids.size and not (ids.min() >= 0 and ids.max() < vocab_size):
+            raise SparkablateError("invalid_message", f"a token id is outside the vocabulary of {vocab_size}")
+        return torch.from_numpy(ids.astype(np.int64)).to(held.opened.model.device)
+
+    def _unchanged(self, held: _Loaded, progress: Progress) -> bool:
+        """Whether the files on disk are still those that were loaded."""
+        return held.weights_sha256 == digest_files(weight_files(held.opened.directory), progress)
+
+
+def _open(model: dict[str, Any], shape: tuple[int, int], progress: Progress) -> _Loaded:
+    progress("load", 0.0, None, "models")
+    opened = open_model(**model)
+    notices = list(opened.notices)
+    weights = digest_files(weight_files(opened.directory), progress)
+    tokenizer = digest_files(tokenizer_files(opened.directory), progress)
+    sites = locate(opened.model)
+    if sites.max_positions is not None and shape[1] > sites.max_positions:
+        raise SparkablateError(
+            "config_invalid", f"eval.seq_len {shape[1]}: {model['name']} has {sites.max_positions} positions"
+        )
+    progress("self-test", 0.0, 1.0, "tests")
+    tests = self_test.run(opened.model, sites)
+    refused = [label for test in tests for label in test["refused"]]
+    if refused:
+        notices.append(f"the self-test refused {', '.join(refused)}"[:4096])
+        sites = sites.refusing(refused)
+    progress("check", 0.0, 2.0, "checks")
+    likelihood = Likelihood(opened.model, sites)
+    canary = _check_shape(likelihood, shape)
+    progress("check", 1.0, 2.0, "checks")
+    entries = prove_entries(likelihood, _random_ids(likelihood, (1, min(PROOF_POSITIONS, shape[1]))))
+    if not entries.walkable:
+        notices.append(f"every condition takes a whole forward pass: {entries.reason}"[:4096])
+    progress("check", 2.0, 2.0, "checks")
+    return _Loaded(
+        request=dict(model),
+        opened=opened,
+        manager=AblationManager(opened.model, sites),
+        likelihood=likelihood,
+        entries=entries,
+        canary=canary,
+        self_test=tests,
+        notices=notices,
+        weights_sha256=weights,
+        tokenizer_sha256=tokenizer,
+    )
+
+
+def _check_shape(likelihood: Likelihood, shape: tuple[int, int]) -> Canary:
+    """Compares logits in chunks with full ones in the run's own shape, and measures the canary there."""
+    ids = _random_ids(likelihood, shape)
+    return Canary.measure(likelihood, ids, likelihood.check_chunks(ids))
+
+
+def _random_ids(likelihood: Likelihood, shape: tuple[int, int]) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(likelihood.sites.vocab_size, shape, generator=generator).to(likelihood.model.device)

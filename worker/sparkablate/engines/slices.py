@@ -1,0 +1,219 @@
+"""One slice: the conditions of one batch of blocks, measured in the order of the walk."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sparkablate.errors import SparkablateError
+from sparkablate.likelihood import Likelihood, block_sums
+from sparkablate.manager import AblationManager
+from sparkablate.metrics import Metric, metrics_of
+from sparkablate.progress import Progress
+from sparkablate.specs import Spec, from_wire, validate
+from sparkablate.sweep import Stage, Start, Walk, first_edit
+
+#: Flag of a condition that ran out of memory and was measured block by block.
+DEGRADED = "degraded"
+
+#: What torch's allocators say besides ``torch.OutOfMemoryError``.
+_OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One condition on the slice's blocks. ``sums``: float64 [columns, blocks], over ``tokens`` predicted
+    tokens a block; empty where ``error`` is set."""
+
+    condition: str
+    columns: tuple[str, ...]
+    sums: np.ndarray
+    tokens: int
+    seconds: float
+    flags: tuple[str, ...] = ()
+    error: SparkablateError | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateSummary:
+    measured: int
+    failed: int
+    cancelled: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A baseline measured when the model was loaded: ids [batch, pos] → NLL [batch, pos - 1]."""
+
+    ids: Tensor
+    nll: Tensor
+
+    @classmethod
+    def measure(cls, likelihood: Likelihood, ids: Tensor, hidden: Tensor) -> Canary:
+        return cls(ids, likelihood.measure(hidden, ids, metrics_of(["nll"]), None)["nll"])
+
+    def check(self, likelihood: Likelihood) -> None:
+        """Raises ``baseline_changed`` unless the model still computes exactly what it did."""
+        again = Canary.measure(likelihood, self.ids, likelihood.final_hidden(self.ids))
+        if not torch.equal(again.nll, self.nll):
+            raise SparkablateError(
+                "baseline_changed",
+                "after a failed condition the unedited model no longer computes the same bits",
+            )
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A condition, read: where it leaves the baseline (None: it is the baseline), or why it is refused."""
+
+    id: str
+    specs: tuple[Spec, ...] = ()
+    start: Start | None = None
+    error: SparkablateError | None = None
+
+
+@dataclass
+class SliceRun:
+    """``walk`` may come from the slice before it: the same blocks go on from the layer where it stopped."""
+
+    manager: AblationManager
+    walk: Walk
+    canary: Canary
+    metrics: list[str]
+    progress: Progress
+    _metrics: list[Metric] = field(init=False)
+    _columns: tuple[str, ...] = field(init=False)
+    _baseline: Tensor | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._metrics = metrics_of(self.metrics)
+        self._columns = tuple(column for metric in self._metrics for column in metric.columns)
+
+    def run(
+        self,
+        conditions: Sequence[dict[str, Any]],
+        on_measurement: Callable[[Measurement], None],
+        cancelled: Callable[[], bool],
+    ) -> EvaluateSummary:
+        """Measures every condition; one that fails is reported as such, and the others go on.
+
+        Raises ``baseline_changed`` where the model does not compute the same after a failure.
+        """
+        began = time.perf_counter()
+        planned = sorted((self._plan(condition) for condition in conditions), key=self._order)
+        measured = failed = 0
+        for done, condition in enumerate(planned):
+            if cancelled():
+                return EvaluateSummary(measured, failed, True, time.perf_counter() - began)
+            measurement = self._measure(condition)
+            on_measurement(measurement)
+            measured += measurement.error is None
+            failed += measurement.error is not None
+            self.progress("evaluate", done + 1, len(planned), "conditions")
+        return EvaluateSummary(measured, failed, False, time.perf_counter() - began)
+
+    def _plan(self, condition: dict[str, Any]) -> _Planned:
+        try:
+            specs = tuple(from_wire(intervention) for intervention in condition["interventions"])
+            validate(specs, self.manager.sites)
+        except SparkablateError as error:
+            return _Planned(condition["id"], error=error)
+        start = first_edit(specs, self.manager.sites) if specs else None
+        return _Planned(condition["id"], specs, start)
+
+    def _order(self, condition: _Planned) -> tuple[int, int]:
+        """Up the layers; the baseline last, since it is cheapest from where the walk has come to."""
+        if condition.start is None:
+            return (self.manager.sites.n_layers, 0)
+        return (condition.start.layer, condition.start.stage)
+
+    def _measure(self, condition: _Planned) -> Measurement:
+        began = time.perf_counter()
+        flags: tuple[str, ...] = ()
+        values: dict[str, Tensor] | SparkablateError
+        if condition.error is not None:
+            values = condition.error
+        else:
+            values = self._attempt(lambda: self._values(condition))
+            if isinstance(values, SparkablateError):
+                self._recover()
+                if values.code == "out_of_memory":
+                    smaller = self._attempt(lambda: self._values_by_block(condition))
+                    if isinstance(smaller, SparkablateError):
+                        self._recover()
+                    else:
+                        values, flags = smaller, (DEGRADED,)
+        tokens = self.walk.ids.shape[1] - 1
+        seconds = time.perf_counter() - began
+        if isinstance(values, SparkablateError):
+            return Measurement(condition.id, self._columns, np.empty((0, 0)), tokens, seconds, flags, values)
+        sums = block_sums(values, self._columns)
+        return Measurement(condition.id, self._columns, sums, tokens, time.perf_counter() - began, flags)
+
+    def _attempt(self, measure: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor] | SparkablateError:
+        """The values, or the failure: text only, so that no traceback keeps tensors alive."""
+        try:
+            values = measure()
+        except SparkablateError as error:
+            return SparkablateError(error.code, error.message, error.detail or traceback.format_exc())
+        except Exception as error:  # a hook may raise anything; it is reported with its traceback
+            code = "out_of_memory" if _is_out_of_memory(error) else "hook_failed"
+            return SparkablateError(code, f"{type(error).__name__}: {error}", traceback.format_exc())
+        bad = [column for column, value in values.items() if not bool(torch.isfinite(value).all())]
+        if bad:
+            return SparkablateError("nonfinite_logits", f"{', '.join(bad)} is NaN or infinite at some token")
+        return values
+
+    def _values(self, condition: _Planned) -> dict[str, Tensor]:
+        likelihood, ids = self.walk.likelihood, self.walk.ids
+        baseline = self._baseline_hidden()
+        if condition.start is not None:
+            hidden = self.walk.final_hidden(condition.start, lambda: self.manager.applied(condition.specs))
+        elif baseline is not None:
+            hidden = baseline
+        elif self.walk.state is not None:
+            hidden = self.walk.final_hidden(Start(self.walk.state.index, Stage.OUTPUT), nullcontext)
+        else:
+            hidden = likelihood.final_hidden(ids)
+        return likelihood.measure(hidden, ids, self._metrics, baseline)
+
+    def _values_by_block(self, condition: _Planned) -> dict[str, Tensor]:
+        """The plain pass, a block at a time: the least memory there is, but another batch shape."""
+        likelihood = self.walk.likelihood
+        baseline = self._baseline_hidden()
+        parts: list[dict[str, Tensor]] = []
+        for row in range(len(self.walk.ids)):
+            ids = self.walk.ids[row : row + 1]
+            with self.manager.applied(condition.specs) if condition.specs else nullcontext():
+                hidden = likelihood.final_hidden(ids)
+            reference = None if baseline is None else baseline[row : row + 1]
+            parts.append(likelihood.measure(hidden, ids, self._metrics, reference))
+            self.progress("evaluate", row + 1, len(self.walk.ids), "blocks")
+        return {column: torch.cat([part[column] for part in parts]) for column in self._columns}
+
+    def _baseline_hidden(self) -> Tensor | None:
+        if self._baseline is None and any(metric.needs_baseline for metric in self._metrics):
+            self._baseline = self.walk.likelihood.final_hidden(self.walk.ids)
+        return self._baseline
+
+    def _recover(self) -> None:
+        """Forgets what the failure may have touched, and proves that the model is what it was."""
+        self.walk.state = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.canary.check(self.walk.likelihood)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY_WORDS)
+    )

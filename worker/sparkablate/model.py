@@ -1,0 +1,220 @@
+"""``load_model``: a name becomes a model in evaluation mode, on a device that was proved to work."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparkablate import numerics
+from sparkablate.errors import SparkablateError
+from sparkablate.home import home
+
+#: ``builtin:`` names → directory under ``$SPARKABLATE_HOME/models``, made by ``sparkablate setup``.
+BUILTIN_MODELS = {"smollm2-135m": "smollm2-135m-instruct"}
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """``directory``: the files that were read; ``revision``: the resolved commit, None for a local one."""
+
+    model: Any
+    tokenizer: Any
+    source: str
+    directory: Path
+    revision: str | None
+    notices: tuple[str, ...]
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "bfloat16",
+    device: str = "auto",
+    attn_implementation: str | None = None,
+    threads: int | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any]:
+    """Loads a causal language model and its tokenizer (None where it has none).
+
+    ``name``: Hugging Face id, local directory, or ``builtin:smollm2-135m``. ``dtype``: bfloat16, float16 or
+    float32 (IEEE: TF32 is off). ``device``: auto (cuda > mps > cpu), cuda, mps or cpu. ``trust_remote_code``
+    needs a ``revision`` that is a commit. What a person should know is given as a ``UserWarning``.
+
+    Raises ``SparkablateError``: ``model_not_found``, ``environment_missing`` (a builtin model that was not
+    set up), ``device_unavailable``, ``load_failed``, ``config_invalid``.
+    """
+    opened = open_model(
+        name,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        attn_implementation=attn_implementation,
+        threads=threads,
+        trust_remote_code=trust_remote_code,
+    )
+    for notice in opened.notices:
+        warnings.warn(notice, stacklevel=2)
+    return opened.model, opened.tokenizer
+
+
+def open_model(
+    name: str,
+    *,
+    revision: str | None,
+    dtype: str,
+    device: str,
+    attn_implementation: str | None,
+    threads: int | None,
+    trust_remote_code: bool,
+) -> OpenedModel:
+    """``load_model`` with what the worker reports besides."""
+    if dtype not in numerics.DTYPES:
+        raise SparkablateError(
+            "config_invalid", f"model.dtype {dtype!r}: use one of {', '.join(numerics.DTYPES)}"
+        )
+    source = resolve_source(name)
+    _check_trust(source, revision, trust_remote_code)
+    where = numerics.resolve_device(device)
+    notices = numerics.configure(where, threads)
+    if where.type == "mps" and dtype == "bfloat16":
+        dtype = "float16"
+        notices.append("MPS has no bfloat16 worth using: model.dtype became float16")
+    numerics.prove_matmul(where, numerics.DTYPES[dtype])
+
+    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = load_config(source, **common)
+    options: dict[str, Any] = {"dtype": numerics.DTYPES[dtype], "config": config, **common}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    if where.type != "cpu":
+        # Weights go to the device one by one: no second copy in memory, which a unified-memory machine
+        # shares.
+        options["device_map"] = {"": where}
+    try:
+        model = model_class(config).from_pretrained(source, **options)
+    except torch.OutOfMemoryError as error:
+        raise SparkablateError(
+            "load_failed", f"{source}: no memory for the weights on {where}: {error}"
+        ) from error
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise SparkablateError("load_failed", f"{source}: {error}", detail=repr(error)) from error
+    model.eval()
+    model.requires_grad_(False)
+    tokenizer = _load_tokenizer(source, common)
+    directory, commit = _files_of(source, revision, config)
+    return OpenedModel(model, tokenizer, source, directory, commit, tuple(notices))
+
+
+def resolve_source(name: str) -> str:
+    """The directory of a local or builtin name; a Hugging Face id stays as it is.
+
+    Raises ``model_not_found`` for a path that is no model directory, ``environment_missing`` for a builtin
+    model that was not set up.
+    """
+    if name.startswith("builtin:"):
+        key = name.removeprefix("builtin:")
+        if key not in BUILTIN_MODELS:
+            known = ", ".join(f"builtin:{known}" for known in BUILTIN_MODELS)
+            raise SparkablateError(
+                "model_not_found", f"{name}: there is no such built-in model (known: {known})"
+            )
+        directory = home() / "models" / BUILTIN_MODELS[key]
+        if not (directory / "config.json").is_file():
+            raise SparkablateError(
+                "environment_missing", f"{name} is not in {directory}: run 'sparkablate setup'"
+            )
+        return str(directory)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise SparkablateError(
+                "model_not_found", f"{path.resolve()} is no model directory: it has no config.json"
+            )
+        return str(path.resolve())
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
+        raise SparkablateError(
+            "model_not_found", f"model.name {name!r}: there is no directory {path.absolute()}"
+        )
+    return name
+
+
+def load_config(source: str, *, revision: str | None, trust_remote_code: bool) -> Any:
+    """The model's configuration. Raises ``model_not_found`` where it is neither here nor can be fetched."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except OSError as error:
+        raise SparkablateError(
+            "model_not_found",
+            f"{source!r} is no local directory, and it could not be fetched from the Hugging Face hub "
+            f"(wrong id, gated, or no network): {_first_line(error)}",
+            detail=str(error),
+        ) from error
+    except (ValueError, KeyError, ImportError) as error:
+        raise SparkablateError("load_failed", f"{source}: {error}", detail=repr(error)) from error
+
+
+def model_class(config: Any) -> Any:
+    """The Auto class that has this configuration: causal LM, else a multimodal wrapper around one."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+        if type(config) in auto._model_mapping or "auto_map" in config.to_dict():
+            return auto
+    raise SparkablateError(
+        "architecture_unsupported",
+        f"model type {config.model_type!r} is no causal language model in transformers",
+    )
+
+
+def build_empty(config: Any) -> Any:
+    """The model of a configuration on the meta device: modules and shapes, no weights."""
+    with torch.device("meta"):
+        model = model_class(config).from_config(config)
+    return model.eval()
+
+
+def _check_trust(source: str, revision: str | None, trust_remote_code: bool) -> None:
+    local = Path(source).is_dir()
+    if trust_remote_code and not local and not (revision and _COMMIT.fullmatch(revision)):
+        raise SparkablateError(
+            "config_invalid",
+            "model.trust_remote_code runs code from the hub: pin model.revision to a commit (40 hex digits)",
+        )
+
+
+def _load_tokenizer(source: str, common: dict[str, Any]) -> Any:
+    """The tokenizer, or None where the model's files hold none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, **common)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        if Path(source).is_dir() and not any(Path(source).glob("*token*")):
+            return None
+        raise SparkablateError(
+            "load_failed", f"{source}: the tokenizer: {error}", detail=repr(error)
+        ) from error
+
+
+def _files_of(source: str, revision: str | None, config: Any) -> tuple[Path, str | None]:
+    """The directory the files were read from, and the commit (None for a local directory)."""
+    if Path(source).is_dir():
+        return Path(source), None
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(source, "config.json", revision=revision)
+    return Path(str(found)).parent, getattr(config, "_commit_hash", None) or revision
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]
