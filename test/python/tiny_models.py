@@ -170,6 +170,12 @@ TINY: dict[str, Tiny] = {
         },
     ),
     "llava": Tiny("llava", {**COMMON, "num_attention_heads": 4}, text_type="llama"),
+    "mistral3": Tiny("mistral3", COMMON, text_type="mistral"),
+    "gemma4": Tiny(
+        "gemma4",
+        {**GEMMA4, "num_kv_shared_layers": 0, "hidden_size_per_layer_input": 0},
+        text_type="gemma4_text",
+    ),
     "gemma3": Tiny("gemma3", {**COMMON, "query_pre_attn_scalar": 16}, text_type="gemma3_text"),
 }
 
