@@ -2,7 +2,7 @@
 import { styleText } from "node:util";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { toCsv, toJson, toMarkdown } from "../report/formats.ts";
-import { writePlots } from "../report/report.ts";
+import { writePage, writePlots } from "../report/report.ts";
 import { renderTable } from "../report/table.ts";
 import { readRun, type StoredRun } from "../store/run-directory.ts";
 import { type CommonFlags, say, withOutput } from "./common.ts";
@@ -18,11 +18,11 @@ export interface ReportFlags extends CommonFlags {
 
 export function reportCommand(): Command {
   return withOutput(new Command("report"))
-    .description("rank a run's conditions and draw the plots")
+    .description("rank a run's conditions, draw the plots, write the HTML page")
     .argument("<directory>", "a run directory, finished or still running")
     .addOption(new Option("--format <format>", "what to print on stdout (default: table)").choices(FORMATS))
     .option("--top <count>", "only the conditions with the largest Δ NLL", positiveInteger)
-    .option("--no-plots", "leave DIR/plots as it is")
+    .option("--no-plots", "leave DIR/plots and DIR/report.html as they are")
     .addHelpText(
       "after",
       `
@@ -42,8 +42,11 @@ export async function showRun(directory: string, run: StoredRun, flags: ReportFl
   const format = flags.json ? "json" : (flags.format ?? (flags.quiet ? null : "table"));
   if (format !== null) process.stdout.write(PRINTERS[format](run, flags.top ?? null));
   if (flags.plots === false) return;
-  const paths = await writePlots(directory, run);
-  if (!flags.quiet) for (const path of paths) say(`plot: ${path}`);
+  const plots = await writePlots(directory, run);
+  const page = writePage(directory, run);
+  if (flags.quiet) return;
+  for (const path of plots) say(`plot: ${path}`);
+  say(`page: ${page}`);
 }
 
 const PRINTERS: Readonly<Record<Format, (run: StoredRun, top: number | null) => string>> = {

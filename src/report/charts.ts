@@ -28,6 +28,8 @@ interface Chart {
   readonly name: string;
   readonly title: string;
   readonly subtitle: readonly string[];
+  /** What the signs mean, where Chart.js has no legend of its own for them. */
+  readonly legend: readonly string[];
   /** What a reader must know to read it: scale, intervals, marks. */
   readonly notes: readonly string[];
   /** One sentence for those who cannot see it. */
@@ -54,6 +56,14 @@ export interface Heatmap extends Chart {
 
 export type ChartDefinition = BarChart | Heatmap;
 
+/** What `drawing` puts on a heatmap's cells. */
+const CELL_SIGNS: Readonly<Record<Mark, string>> = {
+  unmarked: "• not distinguishable from 0",
+  doubted: "○ q ≤ 0.05, but flagged",
+  failed: "× failed",
+  distinguishable: "no sign: distinguishable from 0",
+};
+
 /** Most bars of a ranking chart. */
 const RANKING_BARS = 30;
 export const UNIT = "Δ NLL (nats per token)";
@@ -76,6 +86,7 @@ function layerBars(rows: readonly Row[], measured: readonly Row[], facts: RunFac
   return {
     ...frame(rows, ordered, facts, scale),
     type: "bars",
+    legend: [],
     name: facts.sweep,
     title: `What each ${componentName(facts)} is worth: Δ NLL without it${modeText(ordered)}`,
     horizontal: false,
@@ -99,6 +110,7 @@ function rankingBars(rows: readonly Row[], facts: RunFacts): BarChart {
   return {
     ...frame(rows, ranked, facts, scale),
     type: "bars",
+    legend: [],
     name: "ranking",
     title: `Conditions by Δ NLL, ${counted}`,
     horizontal: true,
@@ -120,6 +132,7 @@ function heatmap(rows: readonly Row[], measured: readonly Row[], facts: RunFacts
   return {
     ...frame(rows, measured, facts, scale),
     type: "heatmap",
+    legend: [signs(measured.map(markOf))],
     name: facts.sweep,
     title: `What each ${componentName(facts)} is worth: Δ NLL without it${modeText(measured)}`,
     columns: { title: facts.sweep === "heads" ? "head" : "key/value group", labels: heads.map(String) },
@@ -144,7 +157,7 @@ function frame(rows: readonly Row[], shown: readonly Row[], facts: RunFacts, sca
       ...(scale.linear_within === null
         ? []
         : [
-            `Scale: linear within about ±${scale.linear_within}, logarithmic beyond, since a few effects dwarf the rest.`,
+            `Scale (symlog): linear within about ±${scale.linear_within}, logarithmic beyond, since a few effects dwarf the rest.`,
           ]),
       "Distinguishable: q ≤ 0.05 over the whole sweep and no flag. Intervals are 95 %, paired by block, unadjusted.",
     ],
@@ -178,6 +191,13 @@ function point(row: Row, scale: Scale, decimals: number): Point {
       ...(flags === "" ? [] : [flags]),
     ],
   };
+}
+
+function signs(marks: readonly Mark[]): string {
+  const present = new Set(marks);
+  return Object.entries(CELL_SIGNS)
+    .flatMap(([mark, sign]) => (present.has(mark as Mark) ? [sign] : []))
+    .join("    ");
 }
 
 /** Which head, or which key/value group, of its layer. */

@@ -13,11 +13,16 @@ export interface Theme {
   readonly font: string;
 }
 
+export interface Look {
+  readonly theme: Theme;
+  /** Title, subtitle and notes inside the picture; the page has them as text around it. */
+  readonly framed: boolean;
+  /** Shows only what is distinguishable in a heatmap. */
+  readonly masked: boolean;
+}
+
 export interface Drawing {
-  /**
-   * @param framed title, subtitle and notes inside the picture; the page has them as text around it
-   */
-  configure(definition: ChartDefinition, theme: Theme, framed: boolean): ChartConfiguration;
+  configure(definition: ChartDefinition, look: Look): ChartConfiguration;
 }
 
 export function drawing(): Drawing {
@@ -132,7 +137,7 @@ export function drawing(): Drawing {
     };
   }
 
-  function bars(definition: BarChart, theme: Theme, framed: boolean): unknown {
+  function bars(definition: BarChart, { theme, framed }: Look): unknown {
     const { scale, horizontal } = definition;
     const [along, across] = horizontal ? (["x", "y"] as const) : (["y", "x"] as const);
     const present = (Object.keys(MARKS) as Mark[]).filter((mark) =>
@@ -156,7 +161,7 @@ export function drawing(): Drawing {
       type: "linear",
       min: scale.min,
       max: scale.max,
-      title: axisTitle(scale.kind === "symlog" ? `${UNIT}, symmetric log scale` : UNIT, theme),
+      title: axisTitle(scale.kind === "symlog" ? `${UNIT}, symlog` : UNIT, theme),
       grid: {
         color: (context: { tick?: { value: number } }) =>
           context.tick?.value === 0 ? theme.muted : theme.grid,
@@ -258,11 +263,12 @@ export function drawing(): Drawing {
     };
   }
 
-  function heatmap(definition: Heatmap, theme: Theme, framed: boolean): unknown {
+  function heatmap(definition: Heatmap, { theme, framed, masked }: Look): unknown {
     const { scale, cells } = definition;
     const reach = Math.max(scale.max, -scale.min);
-    const color = (cell: Point) => (cell.at === null ? theme.background : diverging(cell.at / reach));
-    const notes = framed ? [legendText(definition), ...definition.notes] : [];
+    const color = ({ at, mark }: Point) =>
+      at === null || (masked && mark !== "distinguishable") ? theme.background : diverging(at / reach);
+    const notes = framed ? [...definition.legend, ...definition.notes] : [];
     const size = (count: number, axis: "width" | "height") => (context: { chart: ChartJs }) =>
       Math.max(1, (context.chart.chartArea?.[axis] ?? 0) / count - 1);
     const axis = (side: Heatmap["rows"], reverse: boolean) => ({
@@ -316,25 +322,14 @@ export function drawing(): Drawing {
       },
       plugins: [
         framePlugin(theme, notes),
-        cellMarksPlugin(definition, theme),
+        cellMarksPlugin(definition, theme, masked),
         colorBarPlugin(definition, theme),
       ],
     };
   }
 
-  function legendText({ cells }: Heatmap): string {
-    const has = (mark: Mark) => cells.some((cell) => cell.mark === mark);
-    const parts = [
-      has("unmarked") ? "• not distinguishable from 0" : "",
-      has("doubted") ? "○ q ≤ 0.05, but flagged" : "",
-      has("failed") ? "× failed" : "",
-      has("distinguishable") ? "no sign: distinguishable from 0" : "",
-    ];
-    return parts.filter((part) => part !== "").join("    ");
-  }
-
   /** A dot on what is not distinguishable, a ring on what is doubted, a cross on what failed. */
-  function cellMarksPlugin({ cells, scale }: Heatmap, theme: Theme): Plugin {
+  function cellMarksPlugin({ cells, scale }: Heatmap, theme: Theme, masked: boolean): Plugin {
     const reach = Math.max(scale.max, -scale.min);
     return {
       id: "cell marks",
@@ -351,7 +346,7 @@ export function drawing(): Drawing {
         ctx.textAlign = "center";
         ctx.textBaseline = "middle";
         for (const cell of cells) {
-          if (cell.mark === "distinguishable") continue;
+          if (cell.mark === "distinguishable" || (masked && cell.mark !== "failed")) continue;
           const left = x.getPixelForValue(x.getLabels().indexOf(cell.column));
           const top = y.getPixelForValue(y.getLabels().indexOf(cell.row));
           const ink = cell.at !== null && Math.abs(cell.at / reach) > 0.6 ? "#ffffff" : "#333333";
@@ -400,16 +395,15 @@ export function drawing(): Drawing {
         ctx.rotate(-Math.PI / 2);
         ctx.textAlign = "center";
         ctx.font = `11px ${theme.font}`;
-        ctx.fillText(scale.kind === "symlog" ? `${UNIT}, symmetric log` : UNIT, 0, 0);
+        ctx.fillText(scale.kind === "symlog" ? `${UNIT}, symlog` : UNIT, 0, 0);
         ctx.restore();
       },
     };
   }
 
   return {
-    configure(definition, theme, framed) {
-      const configuration =
-        definition.type === "bars" ? bars(definition, theme, framed) : heatmap(definition, theme, framed);
+    configure(definition, look) {
+      const configuration = definition.type === "bars" ? bars(definition, look) : heatmap(definition, look);
       return configuration as ChartConfiguration;
     },
   };

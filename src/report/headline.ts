@@ -20,7 +20,7 @@ const SWEEPS: Readonly<Record<string, string>> = {
   attn: "attention block",
 };
 
-const CORRECTIONS = { bh: "Benjamini–Hochberg", by: "Benjamini–Yekutieli" } as const;
+export const CORRECTIONS = { bh: "Benjamini–Hochberg", by: "Benjamini–Yekutieli" } as const;
 
 /** A flag's short form for a narrow column, and what it means. */
 export const FLAG_NOTES: Readonly<Record<string, { readonly short: string; readonly meaning: string }>> = {

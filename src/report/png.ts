@@ -27,7 +27,7 @@ export function renderPng(definition: ChartDefinition): Buffer {
     height,
     plugins: { modern: ["chartjs-chart-matrix", "chartjs-chart-error-bars"] },
   });
-  const configuration = drawing().configure(definition, PAPER, true);
+  const configuration = drawing().configure(definition, { theme: PAPER, framed: true, masked: false });
   configuration.options = { ...configuration.options, devicePixelRatio: PIXEL_RATIO };
   return canvas.renderToBufferSync(configuration);
 }

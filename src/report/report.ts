@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { writeAtomically } from "../store/projections.ts";
 import type { StoredRun } from "../store/run-directory.ts";
 import { chartsFor } from "./charts.ts";
+import { renderPage } from "./page.ts";
 
 /** Draws the charts that fit the sweep into `plots/`; their paths. */
 export async function writePlots(directory: string, { rows, facts }: StoredRun): Promise<string[]> {
@@ -15,4 +16,11 @@ export async function writePlots(directory: string, { rows, facts }: StoredRun):
     writeAtomically(path, [renderPng(chart)]);
     return path;
   });
+}
+
+/** Writes the self-contained page; its path. */
+export function writePage(directory: string, { rows, facts }: StoredRun): string {
+  const path = join(directory, "report.html");
+  writeAtomically(path, [renderPage(rows, facts)]);
+  return path;
 }

@@ -2,8 +2,9 @@
 import { getBorderCharacters, table } from "table";
 import { rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
-import { flagLegend, headline, shortFlags } from "./headline.ts";
-import { decimalsFor, integer, interval, printable, probability, ratio, signed } from "./numbers.ts";
+import { type Column, columnsOf } from "./columns.ts";
+import { flagLegend, headline } from "./headline.ts";
+import { decimalsFor, printable } from "./numbers.ts";
 
 export interface TableOptions {
   /** Rows to show; null: all. */
@@ -13,47 +14,6 @@ export interface TableOptions {
   /** Styles text where the output supports it, e.g. `styleText` of node:util. */
   readonly paint: (style: "bold" | "dim" | "green" | "red", text: string) => string;
 }
-
-interface Column {
-  readonly title: string;
-  readonly align: "left" | "right";
-  /** In a narrow terminal the column with the highest number goes first; 0 stays. */
-  readonly expendable: number;
-  readonly text: (row: Row, rank: number, decimals: number) => string;
-}
-
-const COLUMNS: readonly Column[] = [
-  {
-    title: "#",
-    align: "right",
-    expendable: 0,
-    text: (row, rank) => (row.delta_nll === null ? "" : `${rank}`),
-  },
-  { title: "", align: "left", expendable: 0, text: (row) => (row.distinguishable ? "*" : "") },
-  { title: "condition", align: "left", expendable: 0, text: (row) => printable(row.condition) },
-  {
-    title: "Δ NLL",
-    align: "right",
-    expendable: 0,
-    text: (row, _, decimals) => orDash(row.delta_nll, (value) => signed(value, decimals)),
-  },
-  {
-    title: "SE",
-    align: "right",
-    expendable: 4,
-    text: (row, _, decimals) => orDash(row.se, (value) => value.toFixed(decimals)),
-  },
-  {
-    title: "95 % interval",
-    align: "right",
-    expendable: 0,
-    text: (row, _, decimals) => interval(row.ci95, decimals),
-  },
-  { title: "q", align: "right", expendable: 1, text: (row) => probability(row.q) },
-  { title: "ppl ×", align: "right", expendable: 2, text: (row) => ratio(row.perplexity_ratio) },
-  { title: "blocks", align: "right", expendable: 3, text: (row) => integer(row.blocks) },
-  { title: "flags", align: "left", expendable: 0, text: shortFlags },
-];
 
 export function renderTable(rows: readonly Row[], facts: RunFacts, options: TableOptions): string {
   const { paint, width } = options;
@@ -71,8 +31,7 @@ export function renderTable(rows: readonly Row[], facts: RunFacts, options: Tabl
 }
 
 function ranking(rows: readonly Row[], decimals: number, { width, paint }: TableOptions): string {
-  const metrics = Object.keys(rows.find((row) => Object.keys(row.metrics).length > 0)?.metrics ?? {});
-  const columns = [...COLUMNS.slice(0, -1), ...metrics.map(metricColumn), ...COLUMNS.slice(-1)];
+  const columns = columnsOf(rows).filter(({ expendable }) => expendable !== null);
   const cells = columns.map((column) => rows.map((row, index) => column.text(row, index + 1, decimals)));
   const used = shrink(
     columns.flatMap((column, index) => {
@@ -96,15 +55,6 @@ function ranking(rows: readonly Row[], decimals: number, { width, paint }: Table
     .join("\n");
 }
 
-function metricColumn(name: string): Column {
-  return {
-    title: name,
-    align: "right",
-    expendable: 1.5,
-    text: (row) => orDash(row.metrics[name]?.mean ?? null, (value) => value.toPrecision(3)),
-  };
-}
-
 interface Fitted {
   readonly column: Column;
   readonly texts: readonly string[];
@@ -116,10 +66,10 @@ function shrink(columns: readonly Fitted[], width: number | null): readonly Fitt
   const excess =
     columns.reduce((total, column) => total + column.width + 2, -2) - (width ?? Number.POSITIVE_INFINITY);
   if (excess <= 0) return columns;
-  const worst = Math.max(...columns.map(({ column }) => column.expendable));
+  const worst = Math.max(...columns.map(({ column }) => column.expendable ?? 0));
   if (worst > 0)
     return shrink(
-      columns.filter(({ column }) => column.expendable < worst),
+      columns.filter(({ column }) => (column.expendable ?? 0) < worst),
       width,
     );
   return columns.map((fitted) =>
@@ -143,10 +93,6 @@ function style(row: Row, text: string, paint: TableOptions["paint"]): string {
   if (text === "") return text;
   if (row.status === "failed") return paint("red", text);
   return row.distinguishable ? text : paint("dim", text);
-}
-
-function orDash(value: number | null, format: (value: number) => string): string {
-  return value === null ? "–" : format(value);
 }
 
 function wrap(text: string, width: number | null): string {

@@ -1,0 +1,121 @@
+/** The ranking's columns, for the terminal and the page. Adding one is adding a row here. */
+import type { Row } from "../rows.ts";
+import { shortFlags } from "./headline.ts";
+import { fixed, integer, interval, printable, probability, ratio, signed } from "./numbers.ts";
+
+export interface Column {
+  readonly title: string;
+  readonly align: "left" | "right";
+  /**
+   * In a narrow terminal the column with the highest number goes first, 0 stays; null: on the page
+   * only.
+   */
+  readonly expendable: number | null;
+  readonly text: (row: Row, rank: number, decimals: number) => string;
+  /** What the page sorts by, with every digit. */
+  readonly key: (row: Row, rank: number) => number | string | null;
+}
+
+const BEFORE_METRICS: readonly Column[] = [
+  {
+    title: "#",
+    align: "right",
+    expendable: 0,
+    text: (row, rank) => (row.delta_nll === null ? "" : `${rank}`),
+    key: (_, rank) => rank,
+  },
+  {
+    title: "",
+    align: "left",
+    expendable: 0,
+    text: (row) => (row.distinguishable ? "*" : ""),
+    key: (row) => (row.distinguishable ? 0 : 1),
+  },
+  {
+    title: "condition",
+    align: "left",
+    expendable: 0,
+    text: (row) => printable(row.condition),
+    key: (row) => row.condition,
+  },
+  {
+    title: "layer",
+    align: "right",
+    expendable: null,
+    text: (row) => (row.layer === null ? "" : String(row.layer)),
+    key: (row) => row.layer,
+  },
+  {
+    title: "Δ NLL",
+    align: "right",
+    expendable: 0,
+    text: (row, _, decimals) => orDash(row.delta_nll, (value) => signed(value, decimals)),
+    key: (row) => row.delta_nll,
+  },
+  {
+    title: "SE",
+    align: "right",
+    expendable: 4,
+    text: (row, _, decimals) => orDash(row.se, (value) => fixed(value, decimals)),
+    key: (row) => row.se,
+  },
+  {
+    title: "95 % interval",
+    align: "right",
+    expendable: 0,
+    text: (row, _, decimals) => interval(row.ci95, decimals),
+    key: (row) => row.ci95?.[0] ?? null,
+  },
+  {
+    title: "p",
+    align: "right",
+    expendable: null,
+    text: (row) => probability(row.p),
+    key: (row) => row.p,
+  },
+  { title: "q", align: "right", expendable: 1, text: (row) => probability(row.q), key: (row) => row.q },
+  {
+    title: "ppl ×",
+    align: "right",
+    expendable: 2,
+    text: (row) => ratio(row.perplexity_ratio),
+    key: (row) => row.perplexity_ratio,
+  },
+  {
+    title: "NLL",
+    align: "right",
+    expendable: null,
+    text: (row, _, decimals) => orDash(row.nll, (value) => fixed(value, decimals)),
+    key: (row) => row.nll,
+  },
+  {
+    title: "blocks",
+    align: "right",
+    expendable: 3,
+    text: (row) => integer(row.blocks),
+    key: (row) => row.blocks,
+  },
+];
+
+const FLAGS: Column = { title: "flags", align: "left", expendable: 0, text: shortFlags, key: shortFlags };
+
+/** The columns of these rows: the metrics that were measured stand before the flags. */
+export function columnsOf(rows: readonly Row[]): Column[] {
+  const metrics = Object.keys(rows.find((row) => Object.keys(row.metrics).length > 0)?.metrics ?? {});
+  return [...BEFORE_METRICS, ...metrics.map(metricColumn), FLAGS];
+}
+
+function metricColumn(name: string): Column {
+  const mean = (row: Row) => row.metrics[name]?.mean ?? null;
+  return {
+    title: name,
+    align: "right",
+    expendable: 1.5,
+    text: (row) => orDash(mean(row), (value) => value.toPrecision(3)),
+    key: mean,
+  };
+}
+
+function orDash(value: number | null, format: (value: number) => string): string {
+  return value === null ? "–" : format(value);
+}

@@ -1,0 +1,65 @@
+/** How the numbers were made, in words that a paper's methods section can take over; and how to cite. */
+import { sweepStatistics } from "../ranking.ts";
+import {
+  FALSE_DISCOVERY_RATE,
+  FEW_BLOCKS,
+  FLOOR_MULTIPLE,
+  MAX_SKEWNESS,
+  type Row,
+  type RunFacts,
+} from "../rows.ts";
+import { CORRECTIONS, componentName } from "./headline.ts";
+import { integer } from "./numbers.ts";
+
+const EDITS: Readonly<Record<string, string>> = {
+  zero: "setting its output to zero",
+  mean: "replacing its output by its mean over the calibration text",
+  skip: "skipping it, so that its output is its input",
+};
+
+const CORRECTION_SOURCES = {
+  bh: "Benjamini and Hochberg, 1995",
+  by: "Benjamini and Yekutieli, 2001",
+} as const;
+
+export function methods(rows: readonly Row[], facts: RunFacts): string[] {
+  const [baseline] = rows;
+  const { numerics } = facts;
+  const statistics = sweepStatistics(rows);
+  const revision = facts.revision === null ? "" : `, revision ${facts.revision}`;
+  return [
+    `We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. The text was tokenised once and cut into blocks of ${integer(facts.seq_len)} tokens${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}`,
+    `The model ran in ${numerics.dtype} on ${numerics.device} (${numerics.device_name}; attention implementation ${numerics.attn_implementation}, ${numerics.threads} threads, batches of ${facts.batch_size} blocks, TF32 ${numerics.tf32 ? "on" : "off"}). Log-probabilities were computed in float32 and summed in float64 per block.`,
+    `An effect is ΔNLL = NLL(condition) − NLL(baseline) on the same blocks. Blocks are the unit of analysis: standard errors, 95 % confidence intervals and two-sided p values come from the paired t statistic of the block differences with n − 1 degrees of freedom. Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(statistics.measured)} measured conditions were adjusted by the ${CORRECTIONS[facts.statistics.correction]} procedure (${CORRECTION_SOURCES[facts.statistics.correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE}, at least ${FEW_BLOCKS} blocks were measured, and the block differences' |skewness| is at most ${MAX_SKEWNESS}.${floorText(facts)} The t interval assumes roughly normal block means; for strongly skewed differences it is too narrow, which is why such conditions are flagged and never called distinguishable.`,
+    "The results describe this text. Perplexity on one text does not show what a component does elsewhere, and single removals do not show redundancy: two components that back each other up can both look unimportant.",
+  ];
+}
+
+export function bibtex(facts: RunFacts): string {
+  return [
+    `@software{sparkablate_${facts.version.replaceAll(/\W/g, "_")},`,
+    "  title   = {sparkablate: component ablation for open-weight causal language models},",
+    "  author  = {{The sparkablate authors}},",
+    `  version = {${facts.version}},`,
+    `  year    = {${facts.started.slice(0, 4)}}`,
+    "}",
+  ].join("\n");
+}
+
+function removal(rows: readonly Row[], facts: RunFacts): string {
+  const modes = [...new Set(rows.slice(1).map((row) => row.mode))];
+  const edits = modes.flatMap((mode) => (mode !== null && EDITS[mode] ? [EDITS[mode]] : []));
+  const one = facts.sweep === "custom" ? "listed in the config below" : `each ${componentName(facts)} alone`;
+  return edits.length === 0 || facts.sweep === "custom" ? one : `${one}, by ${edits.join(" or by ")}`;
+}
+
+function calibration(facts: RunFacts): string {
+  return facts.calibration === null
+    ? ""
+    : ` Mean activations were taken from ${facts.calibration}, on blocks disjoint from these.`;
+}
+
+function floorText({ statistics: { floor } }: RunFacts): string {
+  if (floor === null) return "";
+  return ` Null conditions, in which the residual stream moves by one unit in the last place, changed NLL by ${floor.rms.toPrecision(2)} (rms); effects below ${FLOOR_MULTIPLE} times that are never called distinguishable.`;
+}
