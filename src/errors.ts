@@ -23,7 +23,9 @@ export const ERROR_KINDS = {
   input_missing: exit2("Check the path; paths are relative to the directory you stand in."),
   text_too_short: exit2("Use a longer text, or lower eval.seq_len or eval.max_batches."),
   model_not_found: exit2("Give a Hugging Face id, a local model directory, or builtin:smollm2-135m."),
-  architecture_unsupported: exit2("Add a row to worker/sparkablate/architectures.py; docs/extending.md shows how."),
+  architecture_unsupported: exit2(
+    "Add a row to worker/sparkablate/architectures.py; docs/extending.md shows how.",
+  ),
   site_unsupported: exit2("'sparkablate inspect -m MODEL' lists the sites this model offers."),
   conditions_overlap: exit2("Split the target into separate conditions."),
   path_not_shared: exit2("Move the file under one of the listed mounts."),
@@ -41,14 +43,23 @@ export const ERROR_KINDS = {
   load_failed: exit3("The model could not be loaded; the worker's message says why."),
   disk_full: exit3("Free some space and run the same command again; nothing measured is lost."),
   store_corrupt: exit3("The database is left untouched. Restore it from a copy, or pass --fresh."),
-  baseline_changed: exit3("The worker's baseline is no longer bit-identical; it was stopped to protect the run."),
+  baseline_changed: exit3(
+    "The worker's baseline is no longer bit-identical; it was stopped to protect the run.",
+  ),
+  measurement_conflict: exit3(
+    "The worker measured the same block twice with different results; do not trust it.",
+  ),
   means_missing: exit3("The worker lost the calibrated means; the controller sends them again.", true),
   out_of_memory: condition("Lower eval.batch_size or eval.seq_len."),
   nonfinite_logits: condition("The edited model produced NaN or infinite logits; another dtype may help."),
   hook_failed: condition("The intervention raised an exception; the traceback is in the attempt table."),
   worker_crashed: condition("This condition killed the worker twice on its own."),
   interrupted: { exit: 130, retryable: false, help: "Run the same command again to go on." },
-  internal: { exit: 70, retryable: false, help: "This is a bug in sparkablate: please report it, with the traceback." },
+  internal: {
+    exit: 70,
+    retryable: false,
+    help: "This is a bug in sparkablate: please report it, with the traceback.",
+  },
 } as const satisfies Record<string, ErrorKind>;
 
 export type ErrorCode = keyof typeof ERROR_KINDS;
@@ -62,7 +73,11 @@ export class SparkablateError extends Error {
   readonly detail: string | undefined;
   readonly #help: string | undefined;
 
-  constructor(code: ErrorCode, message: string, options: { detail?: string | undefined; help?: string | undefined; cause?: unknown } = {}) {
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: { detail?: string | undefined; help?: string | undefined; cause?: unknown } = {},
+  ) {
     super(message, { cause: options.cause });
     this.code = code;
     this.detail = options.detail;

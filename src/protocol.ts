@@ -15,11 +15,17 @@ export const MAX_PAYLOAD_BYTES = 16 << 20;
 /** Most conditions in one slice. */
 export const MAX_SLICE_CONDITIONS = 256;
 
-const requestId = z.int().min(0).max(2 ** 31);
+const requestId = z
+  .int()
+  .min(0)
+  .max(2 ** 31);
 const session = z.string().min(1).max(64);
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
 const layer = z.int().min(0).max(100_000);
-const count = z.int().min(0).max(2 ** 31);
+const count = z
+  .int()
+  .min(0)
+  .max(2 ** 31);
 const label = z.string().min(1).max(4096);
 const seconds = z.number().min(0);
 
@@ -156,11 +162,22 @@ export type MeanSite = z.infer<typeof meanSite>;
 export const requests = {
   hello: z.strictObject({ type: z.literal("hello"), id: requestId, schema_sha256: sha256, owner }),
   ping: z.strictObject({ type: z.literal("ping"), ...base }),
-  load: z.strictObject({ type: z.literal("load"), ...base, model: modelConfig, seq_len: count, batch_size: count }),
+  load: z.strictObject({
+    type: z.literal("load"),
+    ...base,
+    model: modelConfig,
+    seq_len: count,
+    batch_size: count,
+  }),
   /** `meta`: from the configuration alone, no weights. */
   inspect: z.strictObject({ type: z.literal("inspect"), ...base, model: modelConfig, meta: z.boolean() }),
   /** Payload: UTF-8 text where `dataset` is null, else empty. */
-  tokenize: z.strictObject({ type: z.literal("tokenize"), ...base, dataset: dataset.nullable(), max_tokens: count }),
+  tokenize: z.strictObject({
+    type: z.literal("tokenize"),
+    ...base,
+    dataset: dataset.nullable(),
+    max_tokens: count,
+  }),
   /** Payload: int32 [blocks, seq_len]. */
   calibrate: z.strictObject({
     type: z.literal("calibrate"),
@@ -171,7 +188,13 @@ export const requests = {
   }),
   /** A vector or a set of means that later conditions name by its sha256. Payload: float32. */
   put: z.discriminatedUnion("kind", [
-    z.strictObject({ type: z.literal("put"), kind: z.literal("means"), ...base, sha256, sites: z.array(meanSite) }),
+    z.strictObject({
+      type: z.literal("put"),
+      kind: z.literal("means"),
+      ...base,
+      sha256,
+      sites: z.array(meanSite),
+    }),
     z.strictObject({
       type: z.literal("put"),
       kind: z.literal("direction"),
@@ -240,7 +263,11 @@ export const wireError = z.strictObject({
 });
 export type WireError = z.infer<typeof wireError>;
 
-export const failure = z.strictObject({ type: z.literal("failure"), id: requestId.nullable(), error: wireError });
+export const failure = z.strictObject({
+  type: z.literal("failure"),
+  id: requestId.nullable(),
+  error: wireError,
+});
 
 // ── Events: any number of them, before the reply ─────────────────────────────────────────────
 export const events = {
@@ -265,7 +292,12 @@ export const events = {
     flags: z.array(label),
     error: wireError.nullable(),
   }),
-  log: z.strictObject({ type: z.literal("log"), id: requestId, level: z.enum(["info", "warning"]), message: label }),
+  log: z.strictObject({
+    type: z.literal("log"),
+    id: requestId,
+    level: z.enum(["info", "warning"]),
+    message: label,
+  }),
 } as const;
 
 export type EventType = keyof typeof events;

@@ -2,42 +2,11 @@
 
 from __future__ import annotations
 
-CODES = frozenset(
-    {
-        "usage",
-        "config_invalid",
-        "input_missing",
-        "text_too_short",
-        "model_not_found",
-        "architecture_unsupported",
-        "site_unsupported",
-        "conditions_overlap",
-        "path_not_shared",
-        "other_run",
-        "run_locked",
-        "environment_missing",
-        "worker_died",
-        "worker_unreachable",
-        "worker_busy",
-        "worker_stalled",
-        "protocol_mismatch",
-        "session_lost",
-        "invalid_message",
-        "device_unavailable",
-        "load_failed",
-        "disk_full",
-        "store_corrupt",
-        "baseline_changed",
-        "measurement_conflict",
-        "means_missing",
-        "out_of_memory",
-        "nonfinite_logits",
-        "hook_failed",
-        "worker_crashed",
-        "interrupted",
-        "internal",
-    }
-)
+import json
+from pathlib import Path
+
+_SCHEMA = json.loads((Path(__file__).parent / "server" / "schema.json").read_bytes())
+CODES = frozenset(_SCHEMA["failure"]["properties"]["error"]["properties"]["code"]["enum"])
 
 
 class SparkablateError(Exception):
@@ -53,4 +22,4 @@ class SparkablateError(Exception):
 
     def to_wire(self) -> dict[str, str]:
         """The `wireError` of src/protocol.ts."""
-        return {"code": self.code, "message": self.message[:65_536], "detail": self.detail[:262_144]}
+        return {"code": self.code, "message": self.message[:65_536], "detail": self.detail[-262_144:]}

@@ -1,0 +1,79 @@
+/** `sparkablate inspect`: the model's map, from its weights or from its configuration alone. */
+import { Command } from "commander";
+import { parseConfig } from "../config.ts";
+import { Controller } from "../controller.ts";
+import type { ModelMap, Result } from "../protocol.ts";
+import { type CommonFlags, say, withOutput, withWorker } from "./common.ts";
+
+interface InspectFlags extends CommonFlags {
+  readonly model: string;
+  readonly meta?: true;
+  readonly worker?: string;
+}
+
+export function inspectCommand(): Command {
+  return withWorker(withOutput(new Command("inspect")))
+    .description("show a model's layers, heads, sites and module paths, and test that edits hit them")
+    .requiredOption("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
+    .option("--meta", "from the configuration alone: no weights are loaded, nothing is tested")
+    .addHelpText("after", "\nExample:\n  sparkablate inspect -m builtin:smollm2-135m")
+    .action(async ({ model, meta, worker, json, quiet }: InspectFlags) => {
+      const config = parseConfig(
+        JSON.stringify({ model: { name: model, dtype: "float32" } }),
+        "--model",
+      ).model;
+      await using controller = new Controller({ worker: worker ?? null });
+      if (!quiet) say(`inspecting ${model} …`);
+      const inspected = await controller.inspect(config, { meta: meta ?? false });
+      process.stdout.write(json ? `${JSON.stringify(inspected, null, 1)}\n` : describe(model, inspected));
+      if (inspected.self_test.some(({ passed }) => !passed)) process.exitCode = 1;
+    });
+}
+
+async function inspect(name: string, worker: string | undefined, meta: boolean): Promise<Result<"inspect">> {
+  const config = parseConfig(JSON.stringify({ model: { name, dtype: "float32" } }), "--model");
+  await using controller = new Controller({ worker: worker ?? null });
+  return await controller.inspect(config.model, { meta });
+}
+
+/** The model's map from its configuration alone. */
+export async function inspectModel(name: string, worker?: string): Promise<ModelMap> {
+  return (await inspect(name, worker, true)).model_map;
+}
+
+function describe(model: string, { model_map, self_test }: Result<"inspect">): string {
+  const { model_type, n_layers, d_model, vocab_size, max_positions, parameters, layers } = model_map;
+  const lines = [
+    `${model}: ${model_type}, ${n_layers} layers, d_model ${d_model}, vocabulary ${vocab_size}, ` +
+      `${max_positions === null ? "no limit of positions" : `${max_positions} positions`}, ${(parameters / 1e6).toFixed(1)} M parameters`,
+    "",
+    ...grouped(layers).flatMap(({ first, last, layer }) => [
+      `${first === last ? `layer ${first}` : `layers ${first}–${last}`}: ${heads(layer)}; sites: ${layer.sites.join(", ")}`,
+      ...Object.entries(layer.modules).map(([name, path]) => `    ${name.padEnd(18)} ${path}`),
+    ]),
+    "",
+    ...self_test.map(
+      ({ name, passed, detail, refused }) =>
+        `${passed ? "passed" : "FAILED"}  ${name}${detail === "" ? "" : `: ${detail}`}${refused.length > 0 ? `; refused: ${refused.join(", ")}` : ""}`,
+    ),
+  ];
+  return `${lines.join("\n").trimEnd()}\n`;
+}
+
+type Layer = ModelMap["layers"][number];
+
+const heads = ({ n_heads, n_kv_heads, d_head }: Layer): string =>
+  n_heads === 0 ? "no attention heads" : `${n_heads} heads of ${d_head}, ${n_kv_heads} key/value heads`;
+
+/** Neighbouring layers that offer the same; the paths shown are the first one's. */
+function grouped(layers: readonly Layer[]): { first: number; last: number; layer: Layer }[] {
+  const groups: { first: number; last: number; layer: Layer }[] = [];
+  for (const [index, layer] of layers.entries()) {
+    const previous = groups.at(-1);
+    const offers = ({ sites, n_heads, n_kv_heads, d_head, modules }: Layer): string =>
+      JSON.stringify([sites, n_heads, n_kv_heads, d_head, Object.keys(modules)]);
+    if (previous !== undefined && offers(previous.layer) === offers(layer)) previous.last = index;
+    else groups.push({ first: index, last: index, layer });
+  }
+  return groups;
+}

@@ -1,0 +1,88 @@
+/** The command line: a table of commands, one way to report an error, the only process.exit. */
+import { Command, CommanderError } from "commander";
+import { ERROR_KINDS, SparkablateError } from "../errors.ts";
+import { VERSION } from "../version.ts";
+import { paint, say } from "./common.ts";
+import { doctorCommand } from "./doctor.ts";
+import { initCommand } from "./init.ts";
+import { inspectCommand, inspectModel } from "./inspect.ts";
+import { quickstartCommand } from "./quickstart.ts";
+import { reportCommand } from "./report.ts";
+import { runCommand } from "./run.ts";
+import { setupCommand } from "./setup.ts";
+import { workerCommand } from "./worker.ts";
+
+const COMMANDS = [
+  quickstartCommand,
+  setupCommand,
+  runCommand,
+  reportCommand,
+  inspectCommand,
+  () => initCommand(inspectModel),
+  workerCommand,
+  doctorCommand,
+];
+
+function program(): Command {
+  const root = new Command("sparkablate")
+    .description("What happens to this language model if I knock out this piece?")
+    .version(VERSION)
+    .showHelpAfterError("(--help explains the options)")
+    .exitOverride();
+  for (const make of COMMANDS) {
+    const command = make();
+    command.exitOverride().showHelpAfterError("(--help explains the options)");
+    root.addCommand(command);
+  }
+  return root;
+}
+
+async function main(): Promise<number> {
+  try {
+    await program().parseAsync();
+    return Number(process.exitCode ?? 0);
+  } catch (error) {
+    return report(error);
+  }
+}
+
+/** Says what went wrong and what to do; returns the exit code. */
+function report(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : ERROR_KINDS.usage.exit;
+  if (error instanceof SparkablateError) {
+    const { detail, exitCode, code, message, help } = error;
+    if (code === "interrupted") {
+      say(message);
+      say(help);
+      return exitCode;
+    }
+    if (
+      detail !== undefined &&
+      (exitCode === 70 || exitCode === 3 || process.argv.includes("-v") || process.argv.includes("--verbose"))
+    ) {
+      say(
+        detail
+          .trimEnd()
+          .split("\n")
+          .map((line) => `  ${line}`)
+          .join("\n"),
+      );
+    }
+    say(`${paint("red", `error (${code}):`)} ${message}`);
+    say(help);
+    return exitCode;
+  }
+  say(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  say(ERROR_KINDS.internal.help);
+  return ERROR_KINDS.internal.exit;
+}
+
+// A reader that has seen enough (`| head`) is no error.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+    process.exit(0);
+  });
+}
+
+process.exit(await main());

@@ -1,0 +1,186 @@
+/** A running sweep on stderr: a live block on a terminal, a plain line now and then elsewhere. */
+import { createLogUpdate } from "log-update";
+import type { RunEvent, SweepPlan } from "../events.ts";
+import { rankRows } from "../ranking.ts";
+import type { Row } from "../rows.ts";
+import { paint, say } from "./common.ts";
+
+const TOP = 5;
+const REDRAW_MS = 100;
+const PLAIN_LINE_MS = 10_000;
+const BAR_CELLS = 24;
+
+export interface Progress {
+  on(event: RunEvent): void;
+  /** Leaves the screen as a reader wants it: no half-drawn bar. */
+  end(): void;
+}
+
+export const silent: Progress = { on: () => undefined, end: () => undefined };
+
+export function showProgress(verbose: boolean): Progress {
+  const live = process.stderr.isTTY && process.env.TERM !== "dumb" && !process.env.CI;
+  const draw = live ? liveBlock() : plainLines();
+  const rows = new Map<string, Row>();
+  let plan: SweepPlan | undefined;
+  return {
+    on(event) {
+      switch (event.type) {
+        case "stage":
+          draw.update(() => stageLine(event));
+          break;
+        case "loaded":
+          draw.print(loadedLine(event.model));
+          break;
+        case "notice":
+          draw.print(`note: ${event.message}`);
+          break;
+        case "plan":
+          plan = event.plan;
+          draw.print(planLine(plan));
+          break;
+        case "measured":
+          rows.set(event.row.condition, event.row);
+          draw.update(() => [measuredLine(event), ...(live ? topLines([...rows.values()]) : [])].join("\n"));
+          break;
+        case "restart":
+          draw.print(restartLines(event.error, verbose));
+          break;
+      }
+    },
+    end: () => draw.end(),
+  };
+}
+
+interface Draw {
+  /** Something that stays. */
+  print(line: string): void;
+  /** The state of work in progress; composed only when it is shown. */
+  update(compose: () => string): void;
+  end(): void;
+}
+
+function liveBlock(): Draw {
+  const block = createLogUpdate(process.stderr);
+  let current = "";
+  let drawnAt = 0;
+  let pending: NodeJS.Timeout | undefined;
+  return {
+    print(line) {
+      block.clear();
+      say(line);
+      if (current !== "") block(current);
+    },
+    update(compose) {
+      clearTimeout(pending);
+      const show = (): void => {
+        drawnAt = Date.now();
+        current = compose();
+        block(current);
+      };
+      const wait = REDRAW_MS - (Date.now() - drawnAt);
+      if (wait <= 0) show();
+      else pending = setTimeout(show, wait);
+    },
+    end() {
+      clearTimeout(pending);
+      block.clear();
+      current = "";
+    },
+  };
+}
+
+function plainLines(): Draw {
+  let shownAt = Date.now();
+  return {
+    print: say,
+    update(compose) {
+      if (Date.now() - shownAt < PLAIN_LINE_MS) return;
+      shownAt = Date.now();
+      say(compose());
+    },
+    end: () => undefined,
+  };
+}
+
+const bar = (share: number): string => {
+  const full = Math.round(Math.min(1, Math.max(0, share)) * BAR_CELLS);
+  return "█".repeat(full) + "░".repeat(BAR_CELLS - full);
+};
+
+function stageLine({ stage, done, total, unit }: RunEvent & { type: "stage" }): string {
+  if (total === null) return `${stage} …`;
+  return `${stage}  ${bar(done / total)}  ${amount(done, unit)} of ${amount(total, unit)}`;
+}
+
+const amount = (value: number, unit: string): string =>
+  unit === "bytes" ? `${(value / 2 ** 20).toFixed(0)} MiB` : `${value.toLocaleString("en")} ${unit}`;
+
+function loadedLine({
+  source,
+  model_map,
+  numerics,
+  seconds,
+  reused,
+  self_test,
+}: (RunEvent & { type: "loaded" })["model"]): string {
+  const { n_layers, parameters, model_type } = model_map;
+  const how = reused ? "was loaded already" : `loaded in ${seconds.toFixed(1)} s`;
+  const failed = self_test.filter(({ passed }) => !passed);
+  const tested =
+    failed.length === 0
+      ? `self-test passed (${self_test.length} checks)`
+      : failed
+          .map(
+            ({ name, detail, refused }) =>
+              `self-test failed: ${name}: ${detail}; refused: ${refused.join(", ")}`,
+          )
+          .join("\n");
+  return `${source} (${model_type}, ${n_layers} layers, ${(parameters / 1e6).toFixed(0)} M parameters) ${how}, ${numerics.dtype} on ${numerics.device_name}, ${numerics.threads} threads; ${tested}`;
+}
+
+function planLine({ conditions, blocks, batches, tokens, total, stored }: SweepPlan): string {
+  const resumed =
+    stored === 0
+      ? ""
+      : `; ${stored.toLocaleString("en")} of ${total.toLocaleString("en")} measurements are there already`;
+  return `${conditions.toLocaleString("en")} conditions (the baseline included) × ${blocks} blocks (${tokens.toLocaleString("en")} predicted tokens) in ${batches} batches${resumed}`;
+}
+
+function measuredLine({ done, total, seconds_left }: RunEvent & { type: "measured" }): string {
+  const count = `${done.toLocaleString("en")} / ${total.toLocaleString("en")}`;
+  return `${bar(done / total)}  ${count}  ${duration(seconds_left)} left`;
+}
+
+function topLines(rows: readonly Row[]): string[] {
+  const baseline = rows.find(({ kind }) => kind === "baseline");
+  const others = rows.filter((row) => row !== baseline && row.delta_nll !== null);
+  if (baseline === undefined || others.length === 0) return [];
+  const width = Math.max(...others.map(({ condition }) => condition.length));
+  return [
+    paint("dim", "largest Δ NLL so far, nats a token (95 % interval)"),
+    ...rankRows([baseline, ...others])
+      .slice(0, TOP)
+      .map(({ condition, delta_nll, ci95, blocks }) => {
+        const interval = ci95 === null ? "" : `  [${ci95.map((end) => end.toFixed(4)).join(", ")}]`;
+        return `  ${condition.padEnd(width)}  ${(delta_nll ?? 0).toFixed(4)}${interval}  ${blocks} blocks`;
+      }),
+  ];
+}
+
+function restartLines(
+  { message, detail }: (RunEvent & { type: "restart" })["error"],
+  verbose: boolean,
+): string {
+  const lines = detail?.split("\n").slice(verbose ? 0 : -5) ?? [];
+  return [
+    paint("yellow", `${message}; starting again, nothing measured is lost`),
+    ...lines.map((line) => `  worker: ${line}`),
+  ].join("\n");
+}
+
+export function duration(seconds: number): string {
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 90 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}

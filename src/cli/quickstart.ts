@@ -1,0 +1,28 @@
+/** `sparkablate quickstart`: set-up, smoke run, report. */
+import { join } from "node:path";
+import { Command } from "commander";
+import { loadConfig } from "../config.ts";
+import { packageRoot } from "../environment/environment.ts";
+import { setUp } from "../environment/setup.ts";
+import { say, withOutput } from "./common.ts";
+import { showRun } from "./report.ts";
+import { exitCodeOf, type SweepFlags, sweep } from "./sweep.ts";
+
+export function quickstartCommand(): Command {
+  return withOutput(new Command("quickstart"))
+    .description("set everything up, run the smoke sweep on the built-in model, and report it")
+    .addHelpText("after", "\nExample:\n  sparkablate quickstart")
+    .action(async (flags: SweepFlags) => {
+      await setUp({}, (line) => {
+        if (!flags.quiet) say(line);
+      });
+      const config = loadConfig(join(packageRoot(), "configs", "smoke_test.yaml"));
+      const run = await sweep(config, flags);
+      await showRun(config.output.dir, run, flags);
+      process.exitCode = exitCodeOf(run);
+      if (!flags.quiet) {
+        say("\nNext: which attention heads matter? This takes a few minutes on a laptop:");
+        say("  npx sparkablate run -c configs/head_sweep.yaml");
+      }
+    });
+}

@@ -1,0 +1,38 @@
+/** `sparkablate run`. */
+import { Command } from "commander";
+import { loadConfig } from "../config.ts";
+import { collect, withOutput, withWorker } from "./common.ts";
+import { showRun } from "./report.ts";
+import { exitCodeOf, type SweepFlags, sweep } from "./sweep.ts";
+
+interface RunFlags extends SweepFlags {
+  readonly config: string;
+  readonly set: string[];
+  readonly trustRemoteCode?: true;
+}
+
+export function runCommand(): Command {
+  return withWorker(withOutput(new Command("run")))
+    .description("run a sweep; resumes it if it was interrupted")
+    .requiredOption("-c, --config <file>", "the sweep, in YAML")
+    .option("--set <key=value>", "override a key of the config; may be repeated", collect, [])
+    .option("--fresh", "move an existing output directory aside and start anew")
+    .option("--retry-failed", "measure conditions again that failed before")
+    .option("--trust-remote-code", "let the model's repository run its code (the config must ask for it too)")
+    .addHelpText(
+      "after",
+      `
+Shipped examples: configs/smoke_test.yaml, layer_sweep.yaml, head_sweep.yaml, custom_targets.yaml.
+Ctrl-C once finishes the condition in hand and saves; twice stops at once. The same command goes on.
+
+Example:
+  sparkablate run -c configs/smoke_test.yaml --set eval.max_batches=4 --set output.dir=results/try`,
+    )
+    .action(async (flags: RunFlags) => {
+      const { config: file, set, trustRemoteCode = false } = flags;
+      const config = loadConfig(file, { set, trustRemoteCode });
+      const run = await sweep(config, flags);
+      await showRun(config.output.dir, run, flags);
+      process.exitCode = exitCodeOf(run);
+    });
+}

@@ -1,0 +1,54 @@
+/** Runs one sweep on a terminal: progress, Ctrl-C, exit code. Shared by `run` and `quickstart`. */
+import type { RunConfig } from "../config.ts";
+import { Controller } from "../controller.ts";
+import { SparkablateError } from "../errors.ts";
+import { readRun, type StoredRun } from "../store/run-directory.ts";
+import { type CommonFlags, say } from "./common.ts";
+import { showProgress, silent } from "./progress.ts";
+
+export interface SweepFlags extends CommonFlags {
+  readonly worker?: string;
+  readonly fresh?: true;
+  readonly retryFailed?: true;
+}
+
+/** Returns the finished run; throws `interrupted` after Ctrl-C, with everything measured saved. */
+export async function sweep(config: RunConfig, flags: SweepFlags): Promise<StoredRun> {
+  const controller = new Controller({ worker: flags.worker ?? null });
+  const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
+  const interrupt = new AbortController();
+  const onSignal = (): void => {
+    if (interrupt.signal.aborted) {
+      void controller.kill();
+      return;
+    }
+    if (!flags.quiet) say("\nfinishing the condition in hand; Ctrl-C again stops at once …");
+    interrupt.abort();
+  };
+  process.on("SIGINT", onSignal);
+  process.on("SIGTERM", onSignal);
+  try {
+    const options = {
+      on: progress.on,
+      signal: interrupt.signal,
+      fresh: flags.fresh ?? false,
+      retryFailed: flags.retryFailed ?? false,
+    };
+    for await (const _row of controller.run(config, options));
+  } catch (error) {
+    if (!interrupt.signal.aborted) throw error;
+    throw new SparkablateError("interrupted", `interrupted; what was measured is in ${config.output.dir}`, {
+      cause: error,
+    });
+  } finally {
+    progress.end();
+    await controller.close();
+    process.off("SIGINT", onSignal);
+    process.off("SIGTERM", onSignal);
+  }
+  return readRun(config.output.dir);
+}
+
+/** 1 where a condition failed. */
+export const exitCodeOf = ({ rows }: StoredRun): 0 | 1 =>
+  rows.some(({ status }) => status === "failed") ? 1 : 0;

@@ -1,0 +1,80 @@
+/** The public API: a worker, started here or reached elsewhere, and what one can ask of it. */
+import type { RunConfig } from "./config.ts";
+import { SparkablateError } from "./errors.ts";
+import { anonymousRunId } from "./link/client.ts";
+import { Worker } from "./link/worker.ts";
+import type { ModelConfig, Result } from "./protocol.ts";
+import type { Row } from "./rows.ts";
+import { type RunOptions, runSweep } from "./run.ts";
+
+export interface ControllerOptions {
+  /** `ipc://…` or `tcp://…` of a running worker; null or absent: one is started here when it is first needed. */
+  readonly worker?: string | null | undefined;
+}
+
+/**
+ * Drives one worker. Close it when done: then no process of ours is left.
+ *
+ * ```ts
+ * await using controller = new Controller();
+ * for await (const row of controller.run(loadConfig("sweep.yaml"))) console.log(row.condition, row.delta_nll);
+ * ```
+ */
+export class Controller {
+  readonly #address: string | null;
+  #worker: Worker | undefined;
+  #runId = "";
+  #busy = false;
+
+  constructor({ worker = null }: ControllerOptions = {}) {
+    this.#address = worker;
+  }
+
+  /** The pid of the worker that was started here, null before that or for a worker elsewhere. */
+  get workerPid(): number | null {
+    return this.#worker?.pid ?? null;
+  }
+
+  /**
+   * Runs a sweep, or resumes the one in its directory. Yields a condition's row each time one more batch of
+   * it is stored; the finished table is in the directory. Breaking off saves what was measured.
+   */
+  async *run(config: RunConfig, options: RunOptions = {}): AsyncGenerator<Row, void> {
+    if (this.#busy) throw new SparkablateError("usage", "this controller is running a sweep already");
+    this.#busy = true;
+    try {
+      yield* runSweep(config, (runId) => this.#attach(runId), options);
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  /** The model's map and self-test; `meta`: from its configuration alone, without weights. */
+  async inspect(model: ModelConfig, { meta = false }: { meta?: boolean } = {}): Promise<Result<"inspect">> {
+    const worker = await this.#attach(this.#runId || anonymousRunId());
+    const { result } = await worker.client.call("inspect", { model, meta });
+    return result;
+  }
+
+  /** Ends the worker at once; whatever waits for it fails. For a person who will not wait. */
+  async kill(): Promise<void> {
+    await this.#worker?.kill();
+  }
+
+  async close(): Promise<void> {
+    const worker = this.#worker;
+    this.#worker = undefined;
+    await worker?.close();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  async #attach(runId: string): Promise<Worker> {
+    if (this.#worker === undefined) this.#worker = await Worker.attach(this.#address, runId);
+    else if (runId !== this.#runId) await this.#worker.hold(runId);
+    this.#runId = runId;
+    return this.#worker;
+  }
+}

@@ -1,0 +1,41 @@
+/** What a running sweep tells whoever watches it, besides its rows. */
+import type { SparkablateError } from "./errors.ts";
+import type { LoadedModel } from "./protocol.ts";
+import type { Row } from "./rows.ts";
+
+export type RunEvent =
+  /** Work before the sweep: loading, tokenising, calibrating. */
+  | {
+      readonly type: "stage";
+      readonly stage: string;
+      readonly done: number;
+      readonly total: number | null;
+      readonly unit: string;
+    }
+  | { readonly type: "loaded"; readonly model: LoadedModel }
+  /** Something a person should know: text dropped, a dtype replaced, a layer that offers no site. */
+  | { readonly type: "notice"; readonly message: string }
+  | { readonly type: "plan"; readonly plan: SweepPlan }
+  /** One more measurement is stored. */
+  | {
+      readonly type: "measured";
+      readonly row: Row;
+      readonly done: number;
+      readonly total: number;
+      readonly seconds_left: number;
+    }
+  /** The worker was lost; it is being brought back. */
+  | { readonly type: "restart"; readonly error: SparkablateError };
+
+export interface SweepPlan {
+  readonly directory: string;
+  readonly conditions: number;
+  readonly blocks: number;
+  readonly batches: number;
+  readonly tokens: number;
+  /** (condition, batch) pairs to measure in all, and those that the store has already. */
+  readonly total: number;
+  readonly stored: number;
+}
+
+export type OnEvent = (event: RunEvent) => void;

@@ -1,0 +1,9 @@
+/** The public API of the npm package. Nothing else is meant to be imported. */
+export { type ConfigOptions, loadConfig, parseConfig, type RunConfig } from "./config.ts";
+export { Controller, type ControllerOptions } from "./controller.ts";
+export { type ErrorCode, SparkablateError } from "./errors.ts";
+export type { OnEvent, RunEvent, SweepPlan } from "./events.ts";
+export type { Condition, Intervention, LoadedModel, ModelConfig, ModelMap } from "./protocol.ts";
+export type { Row, RunFacts } from "./rows.ts";
+export type { RunOptions } from "./run.ts";
+export { readRun, type StoredRun } from "./store/run-directory.ts";

@@ -1,0 +1,100 @@
+/** A worker one can talk to: spawned here and replaced when it dies, or running elsewhere and reached again. */
+import { setTimeout as sleep } from "node:timers/promises";
+import { SparkablateError } from "../errors.ts";
+import type { Result } from "../protocol.ts";
+import { Client } from "./client.ts";
+import { spawnWorker, type WorkerProcess } from "./spawn.ts";
+
+const GOODBYE_DEADLINE_MS = 2_000;
+const RECONNECT_AFTER_MS = 1_000;
+
+export class Worker {
+  readonly #address: string | null;
+  #runId: string;
+  #process: WorkerProcess | undefined;
+  #client: Client;
+  /** What the worker answered to hello. */
+  greeting: Result<"hello">;
+
+  private constructor(address: string | null, runId: string, connected: Connected) {
+    this.#address = address;
+    this.#runId = runId;
+    this.#process = connected.process;
+    this.#client = connected.client;
+    this.greeting = connected.greeting;
+  }
+
+  /**
+   * @param address `ipc://…` or `tcp://…` of a running worker; null: spawn one here.
+   * @param runId who holds the worker: a hello of the same run takes it over.
+   */
+  static async attach(address: string | null, runId: string): Promise<Worker> {
+    return new Worker(address, runId, await connect(address, runId));
+  }
+
+  get client(): Client {
+    return this.#client;
+  }
+
+  /** The pid of a worker spawned here. */
+  get pid(): number | null {
+    return this.#process?.pid ?? null;
+  }
+
+  /** After a death, a stall or a lost session: a new process or connection, and a new session. */
+  async reconnect(): Promise<void> {
+    this.#client.close();
+    await this.#process?.kill();
+    await sleep(this.#address === null ? 0 : RECONNECT_AFTER_MS);
+    const { process, client, greeting } = await connect(this.#address, this.#runId);
+    this.#process = process;
+    this.#client = client;
+    this.greeting = greeting;
+  }
+
+  /** Ends this session and opens one for another run; the worker keeps its loaded model. */
+  async hold(runId: string): Promise<void> {
+    await this.#client.call("goodbye", {}, { deadlineMs: GOODBYE_DEADLINE_MS });
+    this.#runId = runId;
+    this.greeting = await this.#client.hello(runId);
+  }
+
+  /** Ends a worker of our own at once, or lets go of one elsewhere. */
+  async kill(): Promise<void> {
+    this.#client.close();
+    await this.#process?.kill();
+  }
+
+  /** Says goodbye to a running worker, shuts down one of our own; then no process of ours is left. */
+  async close(): Promise<void> {
+    const last = this.#process === undefined ? "goodbye" : "shutdown";
+    try {
+      await this.#client.call(last, {}, { deadlineMs: GOODBYE_DEADLINE_MS });
+    } catch (error) {
+      // It may be dead, stalled, or may have given the session away; stop() ends it all the same.
+      if (!(error instanceof SparkablateError)) throw error;
+    } finally {
+      this.#client.close();
+      await this.#process?.stop();
+    }
+  }
+}
+
+interface Connected {
+  readonly process: WorkerProcess | undefined;
+  readonly client: Client;
+  readonly greeting: Result<"hello">;
+}
+
+async function connect(address: string | null, runId: string): Promise<Connected> {
+  const process = address === null ? spawnWorker() : undefined;
+  const remote = new Promise<SparkablateError>(() => undefined);
+  const client = new Client(address ?? process?.address ?? "", process?.died ?? remote);
+  try {
+    return { process, client, greeting: await client.hello(runId) };
+  } catch (error) {
+    client.close();
+    await process?.kill();
+    throw error;
+  }
+}

@@ -1,0 +1,74 @@
+/** What has been measured so far, in memory: which sums are there, and one condition's row as it stands. */
+import type { Condition } from "./protocol.ts";
+import { buildRows, type ConditionMeasurements, type Row, type StatisticsSettings } from "./rows.ts";
+
+export class Measurements {
+  readonly #conditions: readonly Condition[];
+  readonly #blocks: number;
+  readonly #tokens: number;
+  /** metric → sums  # [conditions * blocks], NaN where there is none yet */
+  readonly #sums = new Map<string, Float64Array>();
+  readonly #seconds: Float64Array;
+  readonly #failed = new Map<number, NonNullable<ConditionMeasurements["error"]>>();
+
+  constructor(conditions: readonly Condition[], blocks: number, tokens: number) {
+    this.#conditions = conditions;
+    this.#blocks = blocks;
+    this.#tokens = tokens;
+    this.#seconds = new Float64Array(conditions.length);
+  }
+
+  add(condition: number, block: number, metric: string, sum: number): void {
+    let sums = this.#sums.get(metric);
+    if (sums === undefined) {
+      sums = new Float64Array(this.#conditions.length * this.#blocks).fill(Number.NaN);
+      this.#sums.set(metric, sums);
+    }
+    sums[condition * this.#blocks + block] = sum;
+  }
+
+  addSeconds(condition: number, seconds: number): void {
+    this.#seconds[condition] = (this.#seconds[condition] ?? 0) + seconds;
+  }
+
+  fail(condition: number, error: NonNullable<ConditionMeasurements["error"]>): void {
+    this.#failed.set(condition, error);
+  }
+
+  hasFailed(condition: number): boolean {
+    return this.#failed.has(condition);
+  }
+
+  has(condition: number, block: number): boolean {
+    const sum = this.#sums.get("nll")?.[condition * this.#blocks + block];
+    return sum !== undefined && !Number.isNaN(sum);
+  }
+
+  /** The condition against the baseline, on the blocks both have. */
+  row(condition: number, settings: StatisticsSettings): Row {
+    const baseline = this.#of(0);
+    const [first, second] = buildRows(baseline, condition === 0 ? [] : [this.#of(condition)], settings);
+    return (second ?? first) as Row;
+  }
+
+  #of(condition: number): ConditionMeasurements {
+    const blocks = Array.from({ length: this.#blocks }, (_, block) => block).filter((block) =>
+      this.has(condition, block),
+    );
+    const from = condition * this.#blocks;
+    return {
+      condition: this.#conditions[condition] as Condition,
+      blocks,
+      sums: Object.fromEntries(
+        [...this.#sums].map(([metric, sums]) => [
+          metric,
+          Float64Array.from(blocks, (block) => sums[from + block] ?? Number.NaN),
+        ]),
+      ),
+      tokens: this.#tokens,
+      seconds: this.#seconds[condition] ?? 0,
+      flags: [],
+      error: this.#failed.get(condition) ?? null,
+    };
+  }
+}

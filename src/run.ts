@@ -1,0 +1,399 @@
+/** One run, from a config to a finished directory: load → tokenize → calibrate → slices → summary. */
+import { randomUUID } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { basename } from "node:path";
+import { Readable } from "node:stream";
+import { type Plan, planConditions } from "./conditions.ts";
+import { identityConfig, type RunConfig, resolvedYaml } from "./config.ts";
+import { type ChosenBlocks, chooseBlocks, MAX_TEXT_TOKENS, type Text } from "./corpus.ts";
+import { SparkablateError } from "./errors.ts";
+import type { OnEvent } from "./events.ts";
+import type { Worker } from "./link/worker.ts";
+import { Measurements } from "./measurements.ts";
+import { measureMissing, packIds } from "./measuring.ts";
+import {
+  type Condition,
+  type Event,
+  type LoadedModel,
+  MAX_PAYLOAD_BYTES,
+  type MeanSite,
+} from "./protocol.ts";
+import type { Row } from "./rows.ts";
+import { batches } from "./slices.ts";
+import { type Identity, identityOf, requireSameRun, sha256 } from "./store/fingerprint.ts";
+import { RunDirectory } from "./store/run-directory.ts";
+import type { BlockRecord, Means, RunRecord } from "./store/sqlite.ts";
+import { VERSION } from "./version.ts";
+
+export interface RunOptions {
+  readonly on?: OnEvent | undefined;
+  /** Aborting finishes the condition in hand, saves, and ends the iteration with `interrupted`. */
+  readonly signal?: AbortSignal | undefined;
+  /** Moves an existing directory aside first. */
+  readonly fresh?: boolean | undefined;
+  /** Measures conditions again that failed before. */
+  readonly retryFailed?: boolean | undefined;
+}
+
+/**
+ * Yields a condition's row each time one more batch of it is stored.
+ * @param attach gives the worker, held by this run.
+ */
+export async function* runSweep(
+  config: RunConfig,
+  attach: (runId: string) => Promise<Worker>,
+  { on = () => undefined, signal, fresh = false, retryFailed = false }: RunOptions,
+): AsyncGenerator<Row, void> {
+  const directory = RunDirectory.open(config.output.dir, fresh);
+  try {
+    const texts = readTexts(config);
+    const stored = directory.store.run();
+    const runId = stored?.run_id ?? randomUUID();
+    const sweep = new Sweep(config, texts, await attach(runId), on);
+    const { run, means } = await sweep.prepare(runId, stored, directory);
+    yield* sweep.measure(run, means, directory, retryFailed, signal);
+    if (directory.store.run()?.facts.finished === null) directory.store.finish(new Date().toISOString());
+  } finally {
+    try {
+      directory.project();
+    } finally {
+      directory.close();
+    }
+  }
+}
+
+interface Texts {
+  readonly evaluation: Buffer | null;
+  readonly calibration: Buffer | null;
+}
+
+/** The .txt files among the texts; datasets are loaded by the worker. */
+function readTexts({ eval: { dataset, calibration } }: RunConfig): Texts {
+  const read = (source: TextSource | null): Buffer | null =>
+    typeof source === "string" ? readFileSync(source) : null;
+  return { evaluation: read(dataset), calibration: read(calibration) };
+}
+
+interface Prepared {
+  readonly loaded: LoadedModel;
+  readonly plan: Plan;
+  readonly blocks: ChosenBlocks;
+  readonly notices: readonly string[];
+  readonly identity: Identity;
+}
+
+class Sweep {
+  readonly #config: RunConfig;
+  readonly #texts: Texts;
+  readonly #worker: Worker;
+  readonly #on: OnEvent;
+  #prepared: Prepared | undefined;
+
+  constructor(config: RunConfig, texts: Texts, worker: Worker, on: OnEvent) {
+    this.#config = config;
+    this.#texts = texts;
+    this.#worker = worker;
+    this.#on = on;
+  }
+
+  /** Everything before the first measurement; a new run is written down, an old one is checked. */
+  async prepare(
+    runId: string,
+    stored: RunRecord | undefined,
+    directory: RunDirectory,
+  ): Promise<{ run: RunRecord; means: Means | null }> {
+    return this.#retryingOnce(async () => {
+      const prepared = await this.#describe();
+      this.#prepared = prepared;
+      for (const message of prepared.notices) this.#on({ type: "notice", message });
+      if (stored !== undefined) {
+        requireSameRun(directory.path, stored.identity, prepared.identity);
+        const means = directory.store.means();
+        if (means !== null) await this.#sendMeans(means);
+        return { run: stored, means };
+      }
+      const means = await this.#calibrate(prepared);
+      const run = this.#record(runId, prepared);
+      directory.store.begin(run, blockRecords(prepared.blocks), prepared.plan.conditions, means);
+      directory.project();
+      return { run, means };
+    });
+  }
+
+  async *measure(
+    run: RunRecord,
+    means: Means | null,
+    directory: RunDirectory,
+    retryFailed: boolean,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Row, void> {
+    const { plan, blocks, loaded } = this.#prepared as Prepared;
+    const { batch_size, seq_len, metrics } = this.#config.eval;
+    const { store } = directory;
+    const { conditions } = plan;
+    const measurements = new Measurements(conditions, blocks.evaluation.length, seq_len - 1);
+    store.forEachSum((condition, block, metric, sum) => measurements.add(condition, block, metric, sum));
+    if (!retryFailed) for (const [condition, error] of store.failures()) measurements.fail(condition, error);
+
+    const shape = batches(blocks.evaluation.length, batch_size);
+    const total = conditions.length * shape.length;
+    const isDone = (condition: number, batch: readonly number[]): boolean =>
+      measurements.hasFailed(condition) || batch.every((block) => measurements.has(condition, block));
+    let done = shape.reduce(
+      (sum, batch) =>
+        sum + conditions.keys().reduce((count, condition) => count + (isDone(condition, batch) ? 1 : 0), 0),
+      0,
+    );
+    const stored = done;
+    const began = performance.now();
+    this.#on({
+      type: "plan",
+      plan: {
+        directory: directory.path,
+        conditions: conditions.length,
+        blocks: blocks.evaluation.length,
+        batches: shape.length,
+        tokens: blocks.evaluation.length * (seq_len - 1),
+        total,
+        stored,
+      },
+    });
+
+    // Rows go through a stream: measuring does not wait for a slow reader, and a reader that breaks off ends it.
+    const rows = new Readable({ objectMode: true, read: () => undefined });
+    const stop = new AbortController();
+    const signals = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]);
+    const work = measureMissing(
+      {
+        conditions,
+        blocks: blocks.evaluation.map(({ ids }) => ids),
+        batchSize: batch_size,
+        seqLen: seq_len,
+        metrics,
+        meansSha256: means?.sha256 ?? null,
+      },
+      this.#worker,
+      store,
+      measurements,
+      {
+        onMeasured: (condition) => {
+          const row = measurements.row(condition, run.facts.statistics);
+          done++;
+          const seconds = (performance.now() - began) / 1000;
+          this.#on({
+            type: "measured",
+            row,
+            done,
+            total,
+            seconds_left: (seconds / (done - stored)) * (total - done),
+          });
+          rows.push(row);
+        },
+        onBatch: () => directory.projectNowAndThen(),
+        recover: (error) => this.#recover(error, loaded, means),
+      },
+      signals,
+    ).then(
+      () => void rows.push(null),
+      (error) => void rows.destroy(error),
+    );
+    try {
+      yield* rows;
+    } finally {
+      stop.abort();
+      await work;
+    }
+  }
+
+  /** Loads, plans, tokenises and chooses blocks: what the run is. */
+  async #describe(): Promise<Prepared> {
+    const config = this.#config;
+    const { seq_len, batch_size, max_batches, calibration_batches, add_bos, seed } = config.eval;
+    const loaded = await this.#load();
+    this.#on({ type: "loaded", model: loaded });
+    const plan = planConditions(config, loaded.model_map);
+    const evaluation = await this.#tokenize(config.eval.dataset, this.#texts.evaluation);
+    const needsMeans = meanSites(plan.conditions).length > 0;
+    const calibration =
+      needsMeans && config.eval.calibration !== null
+        ? await this.#tokenize(config.eval.calibration, this.#texts.calibration)
+        : null;
+    const bos = (add_bos === "auto" ? loaded.adds_bos : add_bos) ? loaded.bos_token_id : null;
+    if (add_bos === true && bos === null) {
+      throw new SparkablateError(
+        "config_invalid",
+        "eval.add_bos: true, but the tokenizer has no BOS token; allowed: auto, false",
+      );
+    }
+    const blocks = chooseBlocks({
+      evaluation,
+      calibration,
+      seq_len,
+      bos,
+      seed,
+      batch_size,
+      max_batches,
+      calibration_batches: needsMeans ? calibration_batches : 0,
+    });
+    const identity = identityOf({
+      config: identityConfig(config),
+      loaded,
+      evaluation: blocks.evaluation.map(({ sha256 }) => sha256),
+      calibration: blocks.calibration.map(({ sha256 }) => sha256),
+      conditions: plan.conditions.map(({ id }) => id),
+      directions: [],
+    });
+    const notices = [...loaded.notices, ...plan.notices, ...blocks.notices];
+    return { loaded, plan, blocks, notices, identity };
+  }
+
+  async #load(): Promise<LoadedModel> {
+    const { model, eval: evaluation } = this.#config;
+    const { result } = await this.#worker.client.call(
+      "load",
+      { model, seq_len: evaluation.seq_len, batch_size: evaluation.batch_size },
+      { onEvent: this.#stage },
+    );
+    return result;
+  }
+
+  async #tokenize(source: TextSource, bytes: Buffer | null): Promise<Text> {
+    const name = textName(source);
+    const payload = bytes === null ? undefined : fitting(bytes);
+    const tokenized = await this.#worker.client.call(
+      "tokenize",
+      { dataset: typeof source === "string" ? null : source, max_tokens: MAX_TEXT_TOKENS },
+      { ...(payload && { payload }), onEvent: this.#stage },
+    );
+    if (tokenized.result.truncated || payload?.length !== bytes?.length) {
+      this.#on({
+        type: "notice",
+        message: `${name} is too long; its first ${tokenized.result.tokens} tokens are used`,
+      });
+    }
+    return { name, ids: new Int32Array(new Uint8Array(tokenized.payload).buffer) };
+  }
+
+  async #calibrate({ plan, blocks }: Prepared): Promise<Means | null> {
+    const sites = meanSites(plan.conditions);
+    if (sites.length === 0) return null;
+    const { seq_len, batch_size } = this.#config.eval;
+    const { result, payload } = await this.#worker.client.call(
+      "calibrate",
+      { seq_len, batch_size, sites },
+      { payload: packIds(blocks.calibration.map(({ ids }) => ids)), onEvent: this.#stage },
+    );
+    if (sha256(payload) !== result.sha256) {
+      throw new SparkablateError("invalid_message", "calibrate: the means' sha256 does not fit them");
+    }
+    return { sha256: result.sha256, sites: result.sites, vectors: payload };
+  }
+
+  async #sendMeans({ sha256, sites, vectors }: Means): Promise<void> {
+    await this.#worker.client.call("put", { kind: "means", sha256, sites: [...sites] }, { payload: vectors });
+  }
+
+  /** After the worker was lost: the same model again, or none. */
+  async #recover(error: SparkablateError, loaded: LoadedModel, means: Means | null): Promise<void> {
+    this.#on({ type: "restart", error });
+    await this.#worker.reconnect();
+    const again = await this.#load();
+    for (const part of ["weights_sha256", "tokenizer_sha256", "numerics"] as const) {
+      if (JSON.stringify(again[part]) !== JSON.stringify(loaded[part])) {
+        throw new SparkablateError(
+          "baseline_changed",
+          `after the restart the worker's ${part} differ from before`,
+          { cause: error },
+        );
+      }
+    }
+    if (means !== null) await this.#sendMeans(means);
+  }
+
+  async #retryingOnce<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof SparkablateError) || !error.retryable) throw error;
+      this.#on({ type: "restart", error });
+      await this.#worker.reconnect();
+      return await work();
+    }
+  }
+
+  readonly #stage = (event: Event): void => {
+    if (event.type === "progress") {
+      const { stage, done, total, unit } = event;
+      this.#on({ type: "stage", stage, done, total, unit });
+    } else if (event.type === "log") this.#on({ type: "notice", message: event.message });
+  };
+
+  #record(runId: string, { loaded, plan, blocks, notices, identity }: Prepared): RunRecord {
+    const config = this.#config;
+    const { seq_len, batch_size, add_bos, seed, dataset, calibration } = config.eval;
+    return {
+      run_id: runId,
+      identity,
+      model: loaded,
+      notices,
+      facts: {
+        name: basename(config.output.dir),
+        model: config.model.name,
+        revision: loaded.revision,
+        weights_sha256: loaded.weights_sha256,
+        numerics: loaded.numerics,
+        text: textName(dataset),
+        calibration: blocks.calibration.length === 0 ? null : textName(calibration ?? dataset),
+        seq_len,
+        batch_size,
+        bos: add_bos === "auto" ? loaded.adds_bos : add_bos,
+        seed,
+        planned_blocks: blocks.evaluation.length,
+        planned_conditions: plan.conditions.length - 1,
+        sweep: config.ablation.sweep,
+        statistics: { correction: "bh", floor: null },
+        config: resolvedYaml(config),
+        version: VERSION,
+        started: new Date().toISOString(),
+        finished: null,
+      },
+    };
+  }
+}
+
+/** The beginning of a text, up to the last line that fits into one payload. */
+function fitting(bytes: Buffer): Buffer {
+  if (bytes.length <= MAX_PAYLOAD_BYTES) return bytes;
+  return bytes.subarray(0, bytes.lastIndexOf("\n", MAX_PAYLOAD_BYTES - 1) + 1);
+}
+
+type TextSource = RunConfig["eval"]["dataset"];
+
+const textName = (source: TextSource): string =>
+  typeof source === "string"
+    ? basename(source)
+    : [source.path, source.config, source.split].filter((part) => part !== null).join(" ");
+
+function* blockRecords({ evaluation, calibration }: ChosenBlocks): Generator<BlockRecord> {
+  for (const [split, blocks] of [
+    ["evaluation", evaluation],
+    ["calibration", calibration],
+  ] as const) {
+    for (const [ordinal, { index, sha256 }] of blocks.entries())
+      yield { split, ordinal, position: index, sha256 };
+  }
+}
+
+/** The sites whose mean some condition needs, each once, in canonical order. */
+function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "width">[] {
+  const sites = new Map<string, Omit<MeanSite, "width">>();
+  for (const { interventions } of conditions) {
+    for (const one of interventions) {
+      if (!("mode" in one) || one.mode !== "mean") continue;
+      const kind = one.kind === "kv_group" ? "head" : one.kind;
+      const site = { kind, layer: one.layer, positions: one.positions };
+      sites.set(JSON.stringify(site), site);
+    }
+  }
+  return [...sites.values()];
+}

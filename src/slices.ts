@@ -1,0 +1,101 @@
+/** Pure: which conditions to measure next on a batch, and in what portions. */
+import { type Condition, MAX_SLICE_CONDITIONS } from "./protocol.ts";
+
+/** A slice should take about this long: long enough to reuse the prefix, short enough to lose little. */
+const TARGET_SECONDS = 20;
+/** Before anything is known of the speed. */
+const FIRST_SLICE_CONDITIONS = 4;
+/** A condition that killed the worker this often, alone in its slice, is given up. */
+const POISON_DEATHS = 2;
+
+/** Lowest layer that a condition edits; −1: the embedding; −2: the baseline, which is measured first. */
+export function firstLayer({ interventions }: Condition): number {
+  if (interventions.length === 0) return -2;
+  return Math.min(
+    ...interventions.map((one) => {
+      if (one.kind !== "direction") return one.layer;
+      return one.layers === "all" ? -1 : Math.min(...one.layers);
+    }),
+  );
+}
+
+/** The order of work: by first edited layer, so that a slice's conditions share their prefix. Gives ordinals. */
+export function workOrder(conditions: readonly Condition[]): number[] {
+  const layers = conditions.map(firstLayer);
+  return [...conditions.keys()].sort((a, b) => (layers[a] ?? 0) - (layers[b] ?? 0) || a - b);
+}
+
+/** Evaluation blocks in batches of the run's one shape; the last may be shorter. */
+export function batches(blocks: number, batchSize: number): number[][] {
+  return Array.from({ length: Math.ceil(blocks / batchSize) }, (_, batch) =>
+    Array.from(
+      { length: Math.min(batchSize, blocks - batch * batchSize) },
+      (_, at) => batch * batchSize + at,
+    ),
+  );
+}
+
+/**
+ * Portions of a batch's missing conditions, and what to do when the worker dies on one: its unmeasured
+ * conditions are tried again in halves, until the one that kills it is alone.
+ */
+export class SlicePlanner {
+  readonly #missing: Set<number>;
+  #secondsPerCondition: number | undefined;
+  /** Suspects: how many of them may share a slice. */
+  readonly #groupLimit = new Map<number, number>();
+  readonly #deaths = new Map<number, number>();
+
+  constructor(missing: readonly number[], secondsPerCondition?: number) {
+    this.#missing = new Set(missing);
+    this.#secondsPerCondition = secondsPerCondition;
+  }
+
+  get secondsPerCondition(): number | undefined {
+    return this.#secondsPerCondition;
+  }
+
+  /** The next portion, or null when nothing is missing. */
+  next(): number[] | null {
+    const wanted =
+      this.#secondsPerCondition === undefined
+        ? FIRST_SLICE_CONDITIONS
+        : Math.floor(TARGET_SECONDS / Math.max(this.#secondsPerCondition, 1e-6));
+    let limit = Math.max(1, Math.min(wanted, MAX_SLICE_CONDITIONS));
+    const slice: number[] = [];
+    for (const condition of this.#missing) {
+      limit = Math.min(limit, this.#groupLimit.get(condition) ?? limit);
+      if (slice.length >= limit) break;
+      slice.push(condition);
+    }
+    return slice.length === 0 ? null : slice;
+  }
+
+  /** A condition was measured, or failed for good. */
+  settle(condition: number): void {
+    this.#missing.delete(condition);
+    this.#groupLimit.delete(condition);
+  }
+
+  /** A slice of `conditions` took `seconds`; the rate follows slowly, since early layers take longer than late ones. */
+  observe(seconds: number, conditions: number): void {
+    if (conditions === 0) return;
+    const rate = seconds / conditions;
+    this.#secondsPerCondition =
+      this.#secondsPerCondition === undefined ? rate : (this.#secondsPerCondition + rate) / 2;
+  }
+
+  /** The worker died on this slice. Returns the condition to give up, if it is proved guilty. */
+  died(slice: readonly number[]): number | null {
+    const unmeasured = slice.filter((condition) => this.#missing.has(condition));
+    const [only] = unmeasured;
+    if (only !== undefined && unmeasured.length === 1) {
+      const deaths = (this.#deaths.get(only) ?? 0) + 1;
+      this.#deaths.set(only, deaths);
+      this.#groupLimit.set(only, 1);
+      return deaths >= POISON_DEATHS ? only : null;
+    }
+    for (const condition of unmeasured) this.#groupLimit.set(condition, Math.ceil(unmeasured.length / 2));
+    return null;
+  }
+}

@@ -1,0 +1,62 @@
+/** What makes two runs the same run: config without names and paths, digests of what they name, numerics. */
+import { createHash } from "node:crypto";
+import { SparkablateError } from "../errors.ts";
+import type { LoadedModel } from "../protocol.ts";
+
+/** Part → its value as text, or its sha256; compared part by part, so that a difference can be named. */
+export type Identity = Readonly<Record<string, string>>;
+
+export const sha256 = (data: string | Uint8Array): string => createHash("sha256").update(data).digest("hex");
+
+export interface IdentityInput {
+  /** The config without output, names and paths. */
+  readonly config: unknown;
+  readonly loaded: LoadedModel;
+  /** sha256 of every evaluation block, in order; of every calibration block. */
+  readonly evaluation: readonly string[];
+  readonly calibration: readonly string[];
+  /** Ids of the conditions, in order. */
+  readonly conditions: readonly string[];
+  /** sha256 of every direction vector, in order of use. */
+  readonly directions: readonly string[];
+}
+
+export function identityOf(input: IdentityInput): Identity {
+  const { loaded } = input;
+  return {
+    ...flatten(input.config, "config"),
+    weights: loaded.weights_sha256,
+    tokenizer: loaded.tokenizer_sha256,
+    "evaluation blocks": sha256(input.evaluation.join("\n")),
+    "calibration blocks": sha256(input.calibration.join("\n")),
+    conditions: sha256(input.conditions.join("\n")),
+    directions: sha256(input.directions.join("\n")),
+    ...flatten(loaded.numerics, "numerics"),
+  };
+}
+
+/** Throws `other_run`, listing every part that differs, unless both are the same. */
+export function requireSameRun(directory: string, stored: Identity, now: Identity): void {
+  const parts = [...new Set([...Object.keys(stored), ...Object.keys(now)])].sort();
+  const differing = parts.filter((part) => stored[part] !== now[part]);
+  if (differing.length === 0) return;
+  const shown = differing.map((part) => `  ${part}: ${short(stored[part])} there, ${short(now[part])} now`);
+  throw new SparkablateError(
+    "other_run",
+    `${directory} belongs to another run; these differ:\n${shown.join("\n")}`,
+  );
+}
+
+const short = (value: string | undefined): string => {
+  if (value === undefined) return "absent";
+  return /^[0-9a-f]{64}$/.test(value) ? value.slice(0, 12) : value;
+};
+
+function flatten(value: unknown, prefix: string): Record<string, string> {
+  if (value === null || typeof value !== "object" || Array.isArray(value))
+    return { [prefix]: JSON.stringify(value) };
+  return Object.assign(
+    {},
+    ...Object.entries(value).map(([key, inner]) => flatten(inner, `${prefix}.${key}`)),
+  );
+}

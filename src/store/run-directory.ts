@@ -1,0 +1,112 @@
+/** One run's directory: lock, database, and the files derived from it. Opened by the one controller that writes. */
+import { mkdirSync, renameSync } from "node:fs";
+import { SparkablateError } from "../errors.ts";
+import { buildRows, type ConditionMeasurements, type Row, type RunFacts } from "../rows.ts";
+import { summarize } from "../summary.ts";
+import { storeError } from "./failure.ts";
+import { type Lock, lockDirectory } from "./lock.ts";
+import { writeConfig, writeRows, writeSummary } from "./projections.ts";
+import { type RunRecord, RunStore } from "./sqlite.ts";
+
+/** Derived files are rewritten at most this often while a sweep runs. */
+const PROJECT_EVERY_MS = 5_000;
+
+export class RunDirectory {
+  readonly path: string;
+  readonly store: RunStore;
+  readonly #lock: Lock;
+  #projectedAt = 0;
+
+  private constructor(path: string, lock: Lock, store: RunStore) {
+    this.path = path;
+    this.#lock = lock;
+    this.store = store;
+  }
+
+  /** @param fresh moves what is there aside, under a name with the time. */
+  static open(path: string, fresh: boolean): RunDirectory {
+    makeDirectory(path);
+    if (fresh) {
+      // Only a directory that no other controller works in may be moved.
+      lockDirectory(path).release();
+      renameSync(path, `${path}.${new Date().toISOString().replaceAll(":", "-")}`);
+      makeDirectory(path);
+    }
+    const lock = lockDirectory(path);
+    try {
+      return new RunDirectory(path, lock, RunStore.open(path));
+    } catch (error) {
+      lock.release();
+      throw error;
+    }
+  }
+
+  /** Rewrites results.jsonl and summary.json from the database. */
+  project(): void {
+    const run = this.store.run();
+    if (run === undefined) return;
+    this.store.flush();
+    const rows = rowsOf(this.store, run);
+    writeConfig(this.path, run.facts.config);
+    writeRows(this.path, rows);
+    writeSummary(this.path, summarize(run, rows));
+    this.#projectedAt = Date.now();
+  }
+
+  /** As `project`, but not more often than a person would look. */
+  projectNowAndThen(): void {
+    if (Date.now() - this.#projectedAt > PROJECT_EVERY_MS) this.project();
+  }
+
+  close(): void {
+    try {
+      this.store.close();
+    } finally {
+      this.#lock.release();
+    }
+  }
+}
+
+/** A run directory as a reader sees it, finished or not. */
+export interface StoredRun {
+  readonly facts: RunFacts;
+  /** The baseline first. */
+  readonly rows: readonly Row[];
+  readonly summary: Readonly<Record<string, unknown>>;
+}
+
+/** Reads a run; a sweep that is writing to it is not disturbed. Throws `input_missing` where there is none. */
+export function readRun(path: string): StoredRun {
+  const store = RunStore.read(path);
+  try {
+    const run = store.run();
+    if (run === undefined) {
+      throw new SparkablateError(
+        "input_missing",
+        `${path}: the run was stopped before its first measurement`,
+        {
+          help: "Run the same 'sparkablate run' command again.",
+        },
+      );
+    }
+    const rows = rowsOf(store, run);
+    return { facts: run.facts, rows, summary: summarize(run, rows) };
+  } finally {
+    store.close();
+  }
+}
+
+/** Every row of a run as it stands, the baseline first. */
+function rowsOf(store: RunStore, run: RunRecord): Row[] {
+  const measured = store.measurements();
+  const baseline = measured.next().value as ConditionMeasurements;
+  return buildRows(baseline, measured, run.facts.statistics);
+}
+
+function makeDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    throw storeError(error, path);
+  }
+}

@@ -1,0 +1,48 @@
+/** Tables of results.sqlite. Ordinals count from 0 in the canonical order of the run. */
+export const SCHEMA_VERSION = 1;
+
+export const SCHEMA = `
+CREATE TABLE run (
+  run_id TEXT NOT NULL,
+  identity TEXT NOT NULL,            -- JSON: part -> its value, or its sha256
+  model TEXT NOT NULL,               -- JSON: what the worker said at load
+  facts TEXT NOT NULL,               -- JSON: texts, sizes, settings, the resolved config
+  notices TEXT NOT NULL,             -- JSON list: what was dropped, capped or replaced
+  finished_at TEXT
+);
+CREATE TABLE block (
+  split TEXT NOT NULL,               -- evaluation | calibration
+  ordinal INTEGER NOT NULL,          -- order of evaluation
+  position INTEGER NOT NULL,         -- index of the block in the text
+  sha256 TEXT NOT NULL,              -- of its token ids, int32 little-endian
+  PRIMARY KEY (split, ordinal)
+) WITHOUT ROWID;
+CREATE TABLE condition (
+  ordinal INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  interventions TEXT NOT NULL        -- JSON
+);
+CREATE TABLE measurement (
+  condition INTEGER NOT NULL REFERENCES condition(ordinal),
+  block INTEGER NOT NULL,            -- ordinal of an evaluation block
+  metric TEXT NOT NULL,
+  sum REAL NOT NULL,                 -- over the block's predicted tokens, float64
+  PRIMARY KEY (condition, block, metric)
+) WITHOUT ROWID;
+CREATE TABLE attempt (
+  condition INTEGER NOT NULL REFERENCES condition(ordinal),
+  batch INTEGER NOT NULL,
+  at TEXT NOT NULL,
+  seconds REAL NOT NULL,
+  flags TEXT NOT NULL,               -- JSON list
+  code TEXT,                         -- error code; NULL where it was measured
+  message TEXT,
+  detail TEXT
+);
+CREATE INDEX attempt_condition ON attempt (condition);
+CREATE TABLE mean (
+  sha256 TEXT PRIMARY KEY,
+  sites TEXT NOT NULL,               -- JSON: kind, layer, positions, width
+  vectors BLOB NOT NULL              -- float32 little-endian, one site after the other
+);
+`;

@@ -1,0 +1,331 @@
+/** results.sqlite: the truth of a run. One writer (store/lock.ts), any number of readers. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import Database from "better-sqlite3";
+import { type ErrorCode, SparkablateError } from "../errors.ts";
+import type { Condition, LoadedModel, MeanSite } from "../protocol.ts";
+import type { ConditionMeasurements, RunFacts } from "../rows.ts";
+import { storeError } from "./failure.ts";
+import type { Identity } from "./fingerprint.ts";
+import { SCHEMA, SCHEMA_VERSION } from "./schema.sql.ts";
+
+/** Commits are coalesced: a crash costs at most this much of what was measured. */
+const COMMIT_EVERY_MS = 1_000;
+
+export interface RunRecord {
+  readonly run_id: string;
+  /** sha256 or value of everything that makes it this run (store/fingerprint.ts). */
+  readonly identity: Identity;
+  readonly model: LoadedModel;
+  /** What a report says beside its rows; `finished` is null while conditions are missing. */
+  readonly facts: RunFacts;
+  readonly notices: readonly string[];
+}
+
+export interface BlockRecord {
+  readonly split: "evaluation" | "calibration";
+  readonly ordinal: number;
+  readonly position: number;
+  readonly sha256: string;
+}
+
+/** One condition on one batch, as the worker sent it. */
+export interface Measured {
+  readonly condition: number;
+  readonly batch: number;
+  readonly blocks: readonly number[];
+  /** metric → sum a block, in the order of `blocks`; empty where it failed. */
+  readonly sums: Readonly<Record<string, Float64Array>>;
+  readonly seconds: number;
+  readonly flags: readonly string[];
+  readonly error: { readonly code: ErrorCode; readonly message: string; readonly detail: string } | null;
+}
+
+export interface Means {
+  readonly sha256: string;
+  readonly sites: readonly MeanSite[];
+  readonly vectors: Uint8Array;
+}
+
+export const databasePath = (directory: string): string => join(directory, "results.sqlite");
+
+export class RunStore {
+  readonly #path: string;
+  readonly #database: Database.Database;
+  #waiting: Measured[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  /** A failed background commit, thrown at the next call. */
+  #failure: unknown;
+
+  private constructor(path: string, database: Database.Database) {
+    this.#path = path;
+    this.#database = database;
+  }
+
+  /** Opens for writing, creating the tables where there is no database yet. Never overwrites a broken one. */
+  static open(directory: string): RunStore {
+    const path = databasePath(directory);
+    return RunStore.#connect(path, {}, (database) => {
+      database.pragma("journal_mode = WAL");
+      database.pragma("synchronous = FULL");
+      database.pragma("foreign_keys = ON");
+      const version = database.pragma("user_version", { simple: true });
+      if (version === 0) {
+        database.transaction(() => {
+          database.exec(SCHEMA);
+          database.pragma(`user_version = ${SCHEMA_VERSION}`);
+        })();
+      }
+    });
+  }
+
+  /** Opens an existing run for reading. Throws `input_missing` where there is none. */
+  static read(directory: string): RunStore {
+    const path = databasePath(directory);
+    if (!existsSync(path)) {
+      throw new SparkablateError(
+        "input_missing",
+        `${directory} is no run directory: it has no results.sqlite`,
+      );
+    }
+    return RunStore.#connect(path, { readonly: true }, () => undefined);
+  }
+
+  static #connect(
+    path: string,
+    options: Database.Options,
+    prepare: (database: Database.Database) => void,
+  ): RunStore {
+    let database: Database.Database | undefined;
+    try {
+      database = new Database(path, options);
+      prepare(database);
+      const version = database.pragma("user_version", { simple: true });
+      if (version !== SCHEMA_VERSION) {
+        throw new SparkablateError(
+          "store_corrupt",
+          `${path} has format ${version}, this version reads ${SCHEMA_VERSION}`,
+        );
+      }
+      const problems = database.pragma("quick_check", { simple: true });
+      if (problems !== "ok") throw new SparkablateError("store_corrupt", `${path} is damaged: ${problems}`);
+      return new RunStore(path, database);
+    } catch (error) {
+      database?.close();
+      throw storeError(error, path);
+    }
+  }
+
+  #guard<T>(work: () => T): T {
+    try {
+      return work();
+    } catch (error) {
+      throw storeError(error, this.#path);
+    }
+  }
+
+  run(): RunRecord | undefined {
+    return this.#guard(() => {
+      const row = this.#database.prepare("SELECT * FROM run").get() as
+        | Record<string, string | null>
+        | undefined;
+      if (row === undefined) return undefined;
+      return {
+        run_id: String(row.run_id),
+        identity: JSON.parse(String(row.identity)),
+        model: JSON.parse(String(row.model)),
+        facts: { ...JSON.parse(String(row.facts)), finished: row.finished_at ?? null },
+        notices: JSON.parse(String(row.notices)),
+      };
+    });
+  }
+
+  /** Writes the run, its blocks and its conditions in one transaction. */
+  begin(
+    run: RunRecord,
+    blocks: Iterable<BlockRecord>,
+    conditions: readonly Condition[],
+    means: Means | null,
+  ): void {
+    const database = this.#database;
+    this.#guard(() =>
+      database.transaction(() => {
+        database
+          .prepare("INSERT INTO run VALUES (?, ?, ?, ?, ?, NULL)")
+          .run(
+            run.run_id,
+            JSON.stringify(run.identity),
+            JSON.stringify(run.model),
+            JSON.stringify(run.facts),
+            JSON.stringify(run.notices),
+          );
+        const addBlock = database.prepare("INSERT INTO block VALUES (?, ?, ?, ?)");
+        for (const block of blocks) addBlock.run(block.split, block.ordinal, block.position, block.sha256);
+        const addCondition = database.prepare("INSERT INTO condition VALUES (?, ?, ?)");
+        for (const [ordinal, { id, interventions }] of conditions.entries()) {
+          addCondition.run(ordinal, id, JSON.stringify(interventions));
+        }
+        if (means !== null) {
+          const addMeans = database.prepare("INSERT INTO mean VALUES (?, ?, ?)");
+          addMeans.run(means.sha256, JSON.stringify(means.sites), means.vectors);
+        }
+      })(),
+    );
+  }
+
+  means(): Means | null {
+    return this.#guard(() => {
+      const row = this.#database.prepare("SELECT sha256, sites, vectors FROM mean").get() as
+        | { sha256: string; sites: string; vectors: Uint8Array }
+        | undefined;
+      return row === undefined ? null : { ...row, sites: JSON.parse(row.sites) };
+    });
+  }
+
+  /** Queues one measurement; it is committed within a second, or by `flush`. */
+  record(measured: Measured): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    this.#waiting.push(measured);
+    this.#timer ??= setTimeout(() => {
+      try {
+        this.flush();
+      } catch (error) {
+        this.#failure = error;
+      }
+    }, COMMIT_EVERY_MS);
+  }
+
+  /** Commits what waits. A measurement that is there already must be the same. */
+  flush(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#waiting.length === 0) return;
+    const waiting = this.#waiting;
+    this.#guard(() => this.#database.transaction(() => this.#insert(waiting))());
+    this.#waiting = [];
+  }
+
+  #insert(waiting: readonly Measured[]): void {
+    const add = this.#database.prepare("INSERT INTO measurement VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING");
+    const find = this.#database
+      .prepare("SELECT sum FROM measurement WHERE condition = ? AND block = ? AND metric = ?")
+      .pluck();
+    const attempt = this.#database.prepare("INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
+    for (const { condition, batch, blocks, sums, seconds, flags, error } of waiting) {
+      for (const [metric, values] of Object.entries(sums)) {
+        for (const [at, block] of blocks.entries()) {
+          const value = values[at];
+          if (add.run(condition, block, metric, value).changes === 1) continue;
+          const stored = find.get(condition, block, metric);
+          if (stored !== value) {
+            throw new SparkablateError(
+              "measurement_conflict",
+              `condition ${condition}, block ${block}, ${metric}: ${value} was measured where ${stored} is stored`,
+            );
+          }
+        }
+      }
+      attempt.run(
+        condition,
+        batch,
+        new Date().toISOString(),
+        seconds,
+        JSON.stringify(flags),
+        error?.code ?? null,
+        error?.message ?? null,
+        error?.detail ?? null,
+      );
+    }
+  }
+
+  /** Calls `visit` for every stored sum; linear in their number. */
+  forEachSum(visit: (condition: number, block: number, metric: string, sum: number) => void): void {
+    this.#guard(() => {
+      const select = this.#database.prepare("SELECT condition, block, metric, sum FROM measurement").raw();
+      for (const row of select.iterate()) visit(...(row as [number, number, string, number]));
+    });
+  }
+
+  /** Conditions whose last attempt failed, and how. */
+  failures(): Map<number, { code: ErrorCode; message: string }> {
+    return this.#guard(() => {
+      const rows = this.#database
+        .prepare(
+          `SELECT condition, code, message FROM attempt
+           WHERE rowid IN (SELECT max(rowid) FROM attempt GROUP BY condition) AND code IS NOT NULL`,
+        )
+        .all() as { condition: number; code: ErrorCode; message: string }[];
+      return new Map(rows.map(({ condition, code, message }) => [condition, { code, message }]));
+    });
+  }
+
+  blocks(split: BlockRecord["split"]): BlockRecord[] {
+    return this.#guard(
+      () =>
+        this.#database
+          .prepare("SELECT * FROM block WHERE split = ? ORDER BY ordinal")
+          .all(split) as BlockRecord[],
+    );
+  }
+
+  finish(at: string): void {
+    this.#guard(() => this.#database.prepare("UPDATE run SET finished_at = ?").run(at));
+  }
+
+  /** Every condition with what was measured of it, in canonical order, one at a time. */
+  *measurements(): Generator<ConditionMeasurements> {
+    const tokens = (this.run()?.facts.seq_len ?? 1) - 1;
+    const database = this.#database;
+    const sumsOf = database
+      .prepare("SELECT metric, block, sum FROM measurement WHERE condition = ? ORDER BY metric, block")
+      .raw();
+    const attemptsOf = database.prepare(
+      "SELECT seconds, flags, code, message FROM attempt WHERE condition = ? ORDER BY rowid",
+    );
+    const conditions = database
+      .prepare("SELECT ordinal, id, interventions FROM condition ORDER BY ordinal")
+      .all();
+    for (const row of conditions as { ordinal: number; id: string; interventions: string }[]) {
+      yield this.#guard(() => {
+        const byMetric = new Map<string, number[]>();
+        const blocks = new Set<number>();
+        for (const [metric, block, sum] of sumsOf.all(row.ordinal) as [string, number, number][]) {
+          blocks.add(block);
+          const values = byMetric.get(metric) ?? [];
+          values.push(sum);
+          byMetric.set(metric, values);
+        }
+        const attempts = attemptsOf.all(row.ordinal) as AttemptRow[];
+        const last = attempts.at(-1);
+        return {
+          condition: { id: row.id, interventions: JSON.parse(row.interventions) },
+          blocks: [...blocks],
+          sums: Object.fromEntries(
+            [...byMetric].map(([metric, values]) => [metric, Float64Array.from(values)]),
+          ),
+          tokens,
+          seconds: attempts.reduce((total, { seconds }) => total + seconds, 0),
+          flags: [...new Set(attempts.flatMap(({ flags }) => JSON.parse(flags) as string[]))].sort(),
+          error: last?.code ? { code: last.code, message: last.message ?? "" } : null,
+        };
+      });
+    }
+  }
+
+  close(): void {
+    try {
+      this.flush();
+    } finally {
+      clearTimeout(this.#timer);
+      this.#database.close();
+    }
+  }
+}
+
+interface AttemptRow {
+  readonly seconds: number;
+  readonly flags: string;
+  readonly code: ErrorCode | null;
+  readonly message: string | null;
+}

@@ -1,0 +1,52 @@
+"""``python -m sparkablate.server``: one worker in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+
+
+def main() -> int:
+    # Before the slow imports: a Ctrl-C meant for the controller must not end the worker it still talks to.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parser = argparse.ArgumentParser(prog="sparkablate worker", description=__doc__)
+    parser.add_argument("--bind", required=True, help="ipc:///private/dir/socket or tcp://127.0.0.1:port")
+    parser.add_argument("--lifeline", type=int, help="file descriptor whose end of file ends this process")
+    options = parser.parse_args()
+    if options.lifeline is not None:
+        threading.Thread(target=_die_with_parent, args=(options.lifeline, options.bind), daemon=True).start()
+
+    from sparkablate.engines.local import LocalEngine
+    from sparkablate.errors import SparkablateError
+    from sparkablate.server.loop import Server
+
+    try:
+        server = Server(LocalEngine(), options.bind)
+    except SparkablateError as error:
+        print(f"sparkablate worker: {error}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: server.stop())
+    print(f"sparkablate worker: listening on {options.bind}", file=sys.stderr, flush=True)
+    server.run()
+    return 0
+
+
+def _die_with_parent(fd: int, bind: str) -> None:
+    """Whatever killed the controller closes its end of the pipe, and this thread sees the end of file even
+    in mid-forward. The socket's directory was made for this worker alone, so it goes too."""
+    while os.read(fd, 4096):
+        pass
+    shutil.rmtree(Path(bind.removeprefix("ipc://")).parent, ignore_errors=True)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stderr.flush()
+    # Not sys.exit: a forward pass in progress on the compute thread would crash a finalising interpreter.
+    os._exit(code)

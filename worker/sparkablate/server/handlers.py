@@ -1,0 +1,147 @@
+"""★ Table: request type → what the engine does for it. No state of its own; runs on the compute thread."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from sparkablate.engines.local import LocalEngine, Measurement
+from sparkablate.errors import SparkablateError
+from sparkablate.server.protocol import Message, Request
+
+Reply = tuple[Message, bytes]
+
+
+class Context(Protocol):
+    """What a handler may do besides returning: send events, and see whether it was cancelled."""
+
+    def send(self, event: Message, payload: bytes = b"") -> None: ...
+
+    def cancelled(self) -> bool: ...
+
+
+def _progress(request: Request, context: Context) -> Callable[[str, float, float | None, str], None]:
+    def progress(stage: str, done: float, total: float | None, unit: str) -> None:
+        context.send(
+            {"type": "progress", "id": request.id, "stage": stage, "done": done, "total": total, "unit": unit}
+        )
+
+    return progress
+
+
+def _int32(request: Request, width: int) -> np.ndarray:
+    """The payload as token ids, int32 [blocks, width]."""
+    if len(request.payload) == 0 or len(request.payload) % (4 * width) != 0:
+        raise SparkablateError(
+            "invalid_message",
+            f"{request.type}: {len(request.payload)} bytes are no blocks of {width} int32 ids",
+        )
+    return np.frombuffer(request.payload, dtype="<i4").reshape(-1, width)
+
+
+def load(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    fields = request.fields
+    progress = _progress(request, context)
+    return engine.load(fields["model"], fields["seq_len"], fields["batch_size"], progress), b""
+
+
+def inspect(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    fields = request.fields
+    return engine.inspect(fields["model"], fields["meta"], _progress(request, context)), b""
+
+
+def tokenize(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    fields = request.fields
+    text = None
+    if fields["dataset"] is None:
+        try:
+            text = request.payload.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise SparkablateError("invalid_message", f"tokenize: the text is not UTF-8: {error}") from error
+    progress = _progress(request, context)
+    ids, truncated = engine.tokenize(text, fields["dataset"], fields["max_tokens"], progress)
+    return {"tokens": len(ids), "truncated": truncated}, ids.astype("<i4").tobytes()
+
+
+def calibrate(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    fields = request.fields
+    ids = _int32(request, fields["seq_len"])
+    progress = _progress(request, context)
+    sites, values = engine.calibrate(ids, fields["batch_size"], fields["sites"], progress)
+    payload = values.astype("<f4").tobytes()
+    return {"sites": sites, "sha256": _sha256(payload), "tokens": int(ids.size)}, payload
+
+
+def put(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    fields = request.fields
+    digest = _sha256(request.payload)
+    if digest != fields["sha256"]:
+        raise SparkablateError(
+            "invalid_message", f"put: the payload's sha256 is {digest}, not {fields['sha256']}"
+        )
+    values = np.frombuffer(request.payload, dtype="<f4")
+    if fields["kind"] == "means":
+        engine.put_means(digest, fields["sites"], values)
+    else:
+        engine.put_direction(digest, values, fields["norm"])
+    return {}, b""
+
+
+def evaluate(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    fields = request.fields
+    ids = _int32(request, fields["seq_len"])
+    if len(ids) != len(fields["blocks"]):
+        raise SparkablateError(
+            "invalid_message",
+            f"evaluate: {len(fields['blocks'])} block indices, but {len(ids)} blocks of ids",
+        )
+
+    def on_measurement(measurement: Measurement) -> None:
+        error = measurement.error
+        context.send(
+            {
+                "type": "measurement",
+                "id": request.id,
+                "condition": measurement.condition,
+                "columns": [] if error else list(measurement.columns),
+                "tokens": measurement.tokens,
+                "seconds": measurement.seconds,
+                "flags": list(measurement.flags),
+                "error": error.to_wire() if error else None,
+            },
+            b"" if error else np.ascontiguousarray(measurement.sums, dtype="<f8").tobytes(),
+        )
+
+    summary = engine.evaluate(
+        ids,
+        fields["conditions"],
+        fields["metrics"],
+        fields["means_sha256"],
+        on_measurement,
+        context.cancelled,
+        _progress(request, context),
+    )
+    result: dict[str, Any] = {
+        "measured": summary.measured,
+        "failed": summary.failed,
+        "cancelled": summary.cancelled,
+        "seconds": summary.seconds,
+    }
+    return result, b""
+
+
+def _sha256(payload: bytes) -> str:
+    return hashlib.sha256(payload).hexdigest()
+
+
+HANDLERS: dict[str, Callable[[LocalEngine, Request, Context], Reply]] = {
+    "load": load,
+    "inspect": inspect,
+    "tokenize": tokenize,
+    "calibrate": calibrate,
+    "put": put,
+    "evaluate": evaluate,
+}

@@ -1,0 +1,252 @@
+"""The ROUTER socket and its two threads: I/O answers at once, compute takes its time.
+
+Nothing else in the package imports zmq. Frames on the wire: [envelope, payload]; ROUTER adds the peer's id.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import threading
+import traceback
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import zmq
+
+from sparkablate.engines.local import LocalEngine
+from sparkablate.errors import SparkablateError
+from sparkablate.server import protocol
+from sparkablate.server.handlers import HANDLERS, Reply
+from sparkablate.server.protocol import InvalidMessage, Message, Request
+from sparkablate.server.session import Session, Sessions
+
+POLL_MS = 500
+#: ZMTP heartbeats prove the link, not progress: libzmq's own thread answers them.
+HEARTBEAT_MS = 5_000
+HEARTBEAT_TIMEOUT_MS = 30_000
+#: Frames waiting for a peer that stopped reading; more are dropped, and its session then times out.
+SEND_LIMIT_FRAMES = 10_000
+#: ipc paths are limited by sockaddr_un.
+MAX_IPC_PATH_BYTES = 107
+#: Session id and request id: ids start anew in every session.
+JobKey = tuple[str, int]
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+
+
+@dataclass
+class Job:
+    """One request on its way through the compute thread; the ``Context`` of its handler."""
+
+    session: Session
+    request: Request
+    outbox: zmq.Socket[bytes]
+    cancel: threading.Event = field(default_factory=threading.Event)
+    #: Set when the session ended: nobody waits for events or the reply any more.
+    abandoned: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def key(self) -> JobKey:
+        return self.session.id, self.request.id
+
+    def send(self, event: Message, payload: bytes = b"") -> None:
+        self._post(protocol.encode_event(event), payload)
+
+    def finish(self, outcome: Reply | SparkablateError) -> None:
+        """Sends the one reply; a result that breaks the schema or the size limit goes out as our failure."""
+        if isinstance(outcome, SparkablateError):
+            self._post(protocol.encode_failure(self.request.id, outcome), b"")
+            return
+        result, payload = outcome
+        try:
+            envelope = protocol.encode_reply(self.request, result, payload)
+        except SparkablateError as error:
+            self._post(protocol.encode_failure(self.request.id, error), b"")
+            return
+        self._post(envelope, payload)
+
+    def cancelled(self) -> bool:
+        return self.cancel.is_set() or self.abandoned.is_set()
+
+    def _post(self, envelope: bytes, payload: bytes) -> None:
+        if not self.abandoned.is_set():
+            self.outbox.send_multipart([self.session.peer, envelope, payload])
+
+
+class Server:
+    """Serves one engine at one address until ``shutdown`` or ``stop()``."""
+
+    def __init__(self, engine: LocalEngine, bind: str) -> None:
+        self._engine = engine
+        self._bind = check_address(bind)
+        self._sessions = Sessions(self._abandon)
+        self._jobs: dict[JobKey, Job] = {}
+        self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._stopping = threading.Event()
+        self._context = zmq.Context()
+        self._versions = {
+            name: metadata.version(name) for name in ("torch", "transformers", "pyzmq", "msgpack")
+        }
+
+    def stop(self) -> None:
+        """Ends ``run`` after its current poll; safe in a signal handler."""
+        self._stopping.set()
+
+    def run(self) -> None:
+        router = self._context.socket(zmq.ROUTER)
+        router.set(zmq.ROUTER_MANDATORY, 1)
+        router.set(zmq.LINGER, 1_000)
+        router.set(zmq.MAXMSGSIZE, protocol.MAX_PAYLOAD_BYTES)
+        router.set(zmq.SNDHWM, SEND_LIMIT_FRAMES)
+        router.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        router.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        inbox = self._context.socket(zmq.PULL)
+        inbox.bind("inproc://compute")
+        outbox = self._context.socket(zmq.PUSH)
+        outbox.connect("inproc://compute")
+        self._outbox = outbox  # used by the compute thread alone, once it runs
+        old_umask = os.umask(0o077)
+        try:
+            router.bind(self._bind)
+        finally:
+            os.umask(old_umask)
+        # A daemon: a forward pass in progress must not hold up the end of the process.
+        threading.Thread(target=self._compute, name="compute", daemon=True).start()
+        poller = zmq.Poller()
+        poller.register(router, zmq.POLLIN)
+        poller.register(inbox, zmq.POLLIN)
+        while not self._stopping.is_set():
+            ready = dict(poller.poll(POLL_MS))
+            if inbox in ready:
+                self._forward(router, inbox.recv_multipart())
+            if router in ready:
+                peer, *frames = router.recv_multipart()
+                self._answer(router, peer, frames)
+            self._sessions.expire()
+        self._queue.put(None)
+        router.close()
+
+    # ── I/O thread ───────────────────────────────────────────────────────────────────────────
+    def _forward(self, router: zmq.Socket[bytes], frames: list[bytes]) -> None:
+        """Passes on what the compute thread sent; three frames: peer, envelope, payload."""
+        try:
+            router.send_multipart(frames)
+        except zmq.ZMQError as error:
+            # The peer is gone or has stopped reading. Its session ends by the rules of session.py, and the
+            # controller asks again for what it lacks, so the frame may be dropped.
+            if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
+                raise
+
+    def _answer(self, router: zmq.Socket[bytes], peer: bytes, frames: list[bytes]) -> None:
+        try:
+            request = protocol.decode_request(frames)
+        except InvalidMessage as error:
+            self._forward(router, [peer, protocol.encode_failure(error.request_id, error), b""])
+            return
+        try:
+            result = self._serve(peer, request)
+        except SparkablateError as error:
+            self._forward(router, [peer, protocol.encode_failure(request.id, error), b""])
+            return
+        if result is not None:
+            self._forward(router, [peer, protocol.encode_reply(request, result, b""), b""])
+
+    def _serve(self, peer: bytes, request: Request) -> Message | None:
+        """The result of what I/O answers itself; None where the compute thread will reply."""
+        if request.type == "hello":
+            return self._hello(peer, request)
+        session = self._sessions.check(request.fields["session"])
+        if request.type == "ping":
+            return {}
+        if request.type == "cancel":
+            job = self._jobs.get((session.id, request.fields["target"]))
+            if job is not None:
+                job.cancel.set()
+            return {}
+        if request.type == "goodbye":
+            self._sessions.end()
+            return {}
+        if request.type == "shutdown":
+            self._sessions.end()
+            self.stop()
+            return {}
+        if len(self._jobs) > self._engine.slots:
+            raise SparkablateError(
+                "invalid_message", f"more than {self._engine.slots + 1} requests in flight"
+            )
+        job = Job(session=session, request=request, outbox=self._outbox)
+        if job.key in self._jobs:
+            raise SparkablateError("invalid_message", f"request id {request.id} is in use")
+        self._jobs[job.key] = job
+        self._queue.put(job)
+        return None
+
+    def _hello(self, peer: bytes, request: Request) -> Message:
+        theirs = request.fields["schema_sha256"]
+        if theirs != protocol.SCHEMA_SHA256:
+            raise SparkablateError(
+                "protocol_mismatch",
+                f"the controller speaks schema {theirs[:12]}, this worker {protocol.SCHEMA_SHA256[:12]}",
+            )
+        session = self._sessions.hello(peer, request.fields["owner"])
+        return {
+            "session": session.id,
+            "model": self._engine.loaded,
+            "slots": self._engine.slots,
+            "mounts": [],
+            "versions": self._versions,
+        }
+
+    def _abandon(self, session: Session) -> None:
+        for job in list(self._jobs.values()):
+            if job.session is session:
+                job.abandoned.set()
+        self._jobs.clear()
+
+    # ── compute thread ───────────────────────────────────────────────────────────────────────
+    def _compute(self) -> None:
+        while (job := self._queue.get()) is not None:
+            if job.abandoned.is_set():
+                continue
+            outcome: Reply | SparkablateError
+            try:
+                outcome = HANDLERS[job.request.type](self._engine, job.request, job)
+            except SparkablateError as error:
+                outcome = error
+            except Exception as error:
+                outcome = SparkablateError(
+                    "internal", f"{type(error).__name__}: {error}", traceback.format_exc()
+                )
+            # Freed before the reply, so that the controller's next request finds the slot free.
+            self._jobs.pop(job.key, None)
+            job.finish(outcome)
+
+
+def check_address(bind: str) -> str:
+    """Refuses addresses that others could reach: only ``ipc://`` in a private directory, or loopback."""
+    parts = urlsplit(bind)
+    if parts.scheme == "ipc":
+        path = Path(bind.removeprefix("ipc://"))
+        if len(os.fsencode(path)) > MAX_IPC_PATH_BYTES:
+            raise SparkablateError("usage", f"--bind: {path} is longer than {MAX_IPC_PATH_BYTES} bytes")
+        if not path.parent.is_dir():
+            raise SparkablateError("usage", f"--bind: the directory {path.parent} does not exist")
+        if path.parent.stat().st_mode & 0o077:
+            raise SparkablateError(
+                "usage", f"--bind: others may enter {path.parent}; run 'chmod 700 {path.parent}' first"
+            )
+        with socket.socket(socket.AF_UNIX) as probe:
+            # libzmq would silently take the path over from a worker that still listens there.
+            if probe.connect_ex(os.fspath(path)) == 0:
+                raise SparkablateError("usage", f"--bind: another worker listens on {path}")
+        return bind
+    if parts.scheme == "tcp" and any(parts.netloc.startswith(f"{host}:") for host in LOOPBACK):
+        return bind
+    raise SparkablateError(
+        "usage",
+        f"--bind {bind}: only ipc:// or a loopback tcp:// address; anything else would be open to others",
+    )
