@@ -1,4 +1,4 @@
-"""``python -m sparkablate.device_report``: what torch can do here, as one JSON object, for ``sparkablate doctor``."""
+"""``python -m sparkablate.device_report``: what torch can do here, as JSON, for ``sparkablate doctor``."""
 
 from __future__ import annotations
 
