@@ -3,12 +3,18 @@ import { FALSE_DISCOVERY_RATE, type Row } from "./rows.ts";
 import { median, smallestDetectable } from "./statistics/effects.ts";
 
 /**
- * A sweep's rows without the baseline, by Δ NLL, the most harmful first; then those with nothing
- * to rank (failed, pending). Equal effects keep the run's order.
+ * A sweep's rows without the baseline: by Δ NLL, the most harmful first, or where a race ran by
+ * their places in it; then those with nothing to rank (failed, pending). Equals keep the run's order.
  */
 export function rankRows([, ...rows]: readonly Row[]): Row[] {
-  const key = (row: Row) => row.delta_nll ?? Number.NEGATIVE_INFINITY;
-  return rows.sort((a, b) => (key(a) === key(b) ? 0 : key(b) - key(a)));
+  const place = (row: Row) => row.standing ?? Number.POSITIVE_INFINITY;
+  const effect = (row: Row) => row.delta_nll ?? Number.NEGATIVE_INFINITY;
+  return rows.sort((a, b) => descending(place(b), place(a)) || descending(effect(a), effect(b)));
+}
+
+/** Like b − a, but infinities may be equal. */
+function descending(a: number, b: number): number {
+  return a === b ? 0 : b > a ? 1 : -1;
 }
 
 export interface SweepStatistics {

@@ -2,8 +2,18 @@
 import { conditionColumns } from "./conditions.ts";
 import type { ErrorCode } from "./errors.ts";
 import type { Condition, Numerics } from "./protocol.ts";
-import { type Estimate, estimate, type Interval, pairedEffect } from "./statistics/effects.ts";
+import { standInRace } from "./race-rows.ts";
+import {
+  blockDifferences,
+  type Estimate,
+  estimate,
+  finite,
+  type Interval,
+  pairedEffect,
+  ratioInterval,
+} from "./statistics/effects.ts";
 import { adjust, type Correction } from "./statistics/multiplicity.ts";
+import type { RacePlan } from "./statistics/racing.ts";
 
 /** All that the store has of one condition. */
 export interface ConditionMeasurements {
@@ -23,6 +33,8 @@ export interface StatisticsSettings {
   readonly correction: Correction;
   /** What rounding alone does to Δ NLL (null conditions, below float32); null where not measured. */
   readonly floor: { readonly rms: number; readonly mean: number } | null;
+  /** `stop:`; absent or null where every condition sees every block. */
+  readonly race?: RacePlan | null;
 }
 
 /** All that a report says of a run beside its rows. */
@@ -75,10 +87,10 @@ export const DOUBTS = {
 } as const;
 
 /**
- * done: measured on every block of the baseline; partial: on some of them so far;
- * pending: on none yet; failed: see `error`.
+ * done: measured on every block of the baseline; partial: on some of them so far; stopped: on all
+ * that `stop:` wants of it; pending: on none yet; failed: see `error`.
  */
-export type Status = "done" | "partial" | "pending" | "failed";
+export type Status = "done" | "partial" | "stopped" | "pending" | "failed";
 
 export interface MetricEstimate {
   /** Mean a predicted token. */
@@ -101,6 +113,7 @@ export interface Row {
   /** Paired with the baseline on the same blocks; 0 for the baseline itself. */
   readonly delta_nll: number | null;
   readonly se: number | null;
+  /** Of this condition alone; in a race simultaneous for all conditions, at the race's confidence. */
   readonly ci95: Interval | null;
   readonly p: number | null;
   readonly q: number | null;
@@ -118,6 +131,8 @@ export interface Row {
   /** Columns beside nll: kl, top1, … */
   readonly metrics: Readonly<Record<string, MetricEstimate>>;
   readonly error: ErrorCode | null;
+  /** Place in the ranking where a race gives it, since means over different blocks do not compare. */
+  readonly standing: number | null;
 }
 
 /**
@@ -130,20 +145,32 @@ export function buildRows(
   conditions: Iterable<ConditionMeasurements>,
   settings: StatisticsSettings,
 ): Row[] {
-  const effects = [];
-  for (const measured of conditions) effects.push(compare(measured, baseline));
-  const tested = effects.filter(({ effect }) => effect !== null);
+  const race = settings.race ?? null;
+  const entries: Entry[] = [];
+  for (const measured of conditions) entries.push(compare(measured, baseline, race !== null));
+  for (const { row, effect } of entries) {
+    if (effect !== null) row.flags = [...row.flags, ...doubtsAbout(effect, settings)];
+  }
+  if (race === null) markTested(entries, settings.correction);
+  else standInRace(entries, race);
+  return [baselineRow(baseline), ...entries.map(({ row }) => row)];
+}
+
+/** q values over all that was measured, and who is marked. */
+function markTested(entries: readonly Entry[], correction: Correction): void {
+  const tested = entries.filter(({ effect }) => effect !== null);
   const q = adjust(
-    tested.map(({ effect }) => effect?.p ?? null),
-    settings.correction,
+    tested.map(({ row }) => row.p),
+    correction,
   );
-  tested.forEach((entry, index) => {
-    const doubts = doubtsAbout(entry.effect as Estimate, settings);
-    entry.row.q = q[index] ?? null;
-    entry.row.flags = [...entry.row.flags, ...doubts];
-    entry.row.distinguishable = (q[index] ?? 1) <= FALSE_DISCOVERY_RATE && doubts.length === 0;
+  tested.forEach(({ row }, index) => {
+    row.q = q[index] ?? null;
+    row.distinguishable = (row.q ?? 1) <= FALSE_DISCOVERY_RATE && !row.flags.some(isDoubt);
   });
-  return [baselineRow(baseline), ...effects.map(({ row }) => row)];
+}
+
+function isDoubt(flag: string): boolean {
+  return Object.values<string>(DOUBTS).includes(flag);
 }
 
 /** Reasons not to trust a condition's interval: none of them is ever marked distinguishable. */
@@ -158,24 +185,34 @@ function doubtsAbout(effect: Estimate, settings: StatisticsSettings): string[] {
   return doubts;
 }
 
-type Draft = { -readonly [K in keyof Row]: Row[K] };
+export type Draft = { -readonly [K in keyof Row]: Row[K] };
 
-function compare(measured: ConditionMeasurements, baseline: ConditionMeasurements) {
+/** A row in the making. */
+export interface Entry {
+  readonly row: Draft;
+  /** null where nothing was compared. */
+  readonly effect: Estimate | null;
+  /** In a race: Δ NLL a token of blocks 0, 1, 2, … as far as they are measured without a gap. */
+  readonly differences: Float64Array | null;
+}
+
+function compare(measured: ConditionMeasurements, baseline: ConditionMeasurements, racing: boolean): Entry {
   const row = emptyRow(measured);
   if (measured.error !== null) {
     row.status = "failed";
     row.error = measured.error.code;
-    return { row, effect: null };
+    return { row, effect: null, differences: null };
   }
   const common = commonBlocks(measured.blocks, baseline.blocks);
-  if (common.length === 0) return { row, effect: null };
+  if (common.length === 0) return { row, effect: null, differences: null };
   const mine = pick(measured, common.mine);
   if (!Object.values(mine).every((sums) => sums.every(Number.isFinite))) {
     row.status = "failed";
     row.error = "nonfinite_logits";
-    return { row, effect: null };
+    return { row, effect: null, differences: null };
   }
-  const effect = pairedEffect(nllOf(mine), nllOf(pick(baseline, common.reference)), measured.tokens);
+  const [nll, reference] = [nllOf(mine), nllOf(pick(baseline, common.reference))];
+  const effect = pairedEffect(nll, reference, measured.tokens);
   fillLevels(row, mine, measured.tokens, common.length);
   row.status = common.length < baseline.blocks.length ? "partial" : "done";
   row.delta_nll = effect.mean;
@@ -183,8 +220,12 @@ function compare(measured: ConditionMeasurements, baseline: ConditionMeasurement
   row.ci95 = effect.ci95;
   row.p = effect.p;
   row.perplexity_ratio = finite(Math.exp(effect.mean));
-  row.perplexity_ratio_ci95 = effect.ci95 && finiteInterval(effect.ci95.map(Math.exp));
-  return { row, effect };
+  row.perplexity_ratio_ci95 = effect.ci95 && ratioInterval(effect.ci95);
+  const gap = common.mine.findIndex((position, index) => measured.blocks[position] !== index);
+  const differences = racing
+    ? blockDifferences(nll, reference, measured.tokens).subarray(0, gap < 0 ? undefined : gap)
+    : null;
+  return { row, effect, differences };
 }
 
 function baselineRow(baseline: ConditionMeasurements): Row {
@@ -221,6 +262,7 @@ function emptyRow({ condition, flags, seconds }: ConditionMeasurements): Draft {
     seconds,
     metrics: {},
     error: null,
+    standing: null,
   };
 }
 
@@ -275,16 +317,8 @@ function pick({ sums, blocks }: ConditionMeasurements, positions: readonly numbe
   );
 }
 
-function finite(value: number): number | null {
-  return Number.isFinite(value) ? value : null;
-}
-
-function finiteInterval([low, high]: readonly number[]): Interval | null {
-  return Number.isFinite(low) && Number.isFinite(high) ? [low as number, high as number] : null;
-}
-
 /** The row as JSON and JSONL carry it: the columns in order, the metrics' own before `error`. */
-export function rowRecord({ metrics, error, ...columns }: Row): Record<string, unknown> {
+export function rowRecord({ metrics, error, standing: _, ...columns }: Row): Record<string, unknown> {
   const record: Record<string, unknown> = { ...columns };
   for (const [name, { mean, se, ci95 }] of Object.entries(metrics)) {
     record[name] = mean;

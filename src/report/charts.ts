@@ -5,11 +5,11 @@
 import { isDoubted, rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
 import { componentName, sampleText, shortFlags } from "./headline.ts";
-import { decimalsFor, integer, interval, probability, signed } from "./numbers.ts";
+import { decimalsFor, integer, interval, percent, probability, signed } from "./numbers.ts";
 import { place, type Scale, scaleFor } from "./scale.ts";
 
 /** How far a value may be trusted; each has its own look. */
-export type Mark = "distinguishable" | "doubted" | "unmarked" | "failed";
+export type Mark = "distinguishable" | "doubted" | "unmarked" | "untested" | "failed";
 
 export interface Point {
   readonly condition: string;
@@ -61,6 +61,7 @@ const CELL_SIGNS: Readonly<Record<Mark, string>> = {
   unmarked: "• not distinguishable from 0",
   doubted: "○ q ≤ 0.05, but flagged",
   failed: "× failed",
+  untested: "no sign: not tested (stop:)",
   distinguishable: "no sign: distinguishable from 0",
 };
 
@@ -159,7 +160,9 @@ function frame(rows: readonly Row[], shown: readonly Row[], facts: RunFacts, sca
         : [
             `Scale (symlog): linear within about ±${scale.linear_within}, logarithmic beyond, since a few effects dwarf the rest.`,
           ]),
-      "Distinguishable: q ≤ 0.05 over the whole sweep and no flag. Intervals are 95 %, paired by block, unadjusted.",
+      facts.statistics.race
+        ? `Intervals hold for all conditions together at ${percent(facts.statistics.race.confidence)}, paired by block; conditions saw different numbers of blocks.`
+        : "Distinguishable: q ≤ 0.05 over the whole sweep and no flag. Intervals are 95 %, paired by block, unadjusted.",
     ],
     description:
       top?.delta_nll == null
@@ -208,6 +211,7 @@ function headIndex({ interventions: [only] }: Row): number {
 
 function markOf(row: Row): Mark {
   if (row.delta_nll === null) return "failed";
+  if (row.distinguishable === null) return "untested";
   if (row.distinguishable) return "distinguishable";
   return isDoubted(row) ? "doubted" : "unmarked";
 }

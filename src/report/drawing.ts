@@ -44,6 +44,7 @@ export function drawing(): Drawing {
     distinguishable: { label: "distinguishable from 0", fill: "#0072b2", border: "#0072b2" },
     doubted: { label: "q ≤ 0.05, but flagged", fill: "#a6cee3", border: "#0072b2" },
     unmarked: { label: "not distinguishable", fill: "#d9d9d9", border: "#8c8c8c" },
+    untested: { label: "not tested (stop:)", fill: "#56b4e9", border: "#0072b2" },
     failed: { label: "failed", fill: "#ffffff", border: "#8c8c8c" },
   };
   const UNIT = "Δ NLL (nats per token)";
@@ -267,7 +268,9 @@ export function drawing(): Drawing {
     const { scale, cells } = definition;
     const reach = Math.max(scale.max, -scale.min);
     const color = ({ at, mark }: Point) =>
-      at === null || (masked && mark !== "distinguishable") ? theme.background : diverging(at / reach);
+      at === null || (masked && (mark === "unmarked" || mark === "doubted"))
+        ? theme.background
+        : diverging(at / reach);
     const notes = framed ? [...definition.legend, ...definition.notes] : [];
     const size = (count: number, axis: "width" | "height") => (context: { chart: ChartJs }) =>
       Math.max(1, (context.chart.chartArea?.[axis] ?? 0) / count - 1);
@@ -346,7 +349,8 @@ export function drawing(): Drawing {
         ctx.textAlign = "center";
         ctx.textBaseline = "middle";
         for (const cell of cells) {
-          if (cell.mark === "distinguishable" || (masked && cell.mark !== "failed")) continue;
+          if (cell.mark === "distinguishable" || cell.mark === "untested") continue;
+          if (masked && cell.mark !== "failed") continue;
           const left = x.getPixelForValue(x.getLabels().indexOf(cell.column));
           const top = y.getPixelForValue(y.getLabels().indexOf(cell.row));
           const ink = cell.at !== null && Math.abs(cell.at / reach) > 0.6 ? "#ffffff" : "#333333";

@@ -1,5 +1,6 @@
 /** The sentences that stand above every form of a report: what was measured, on what, and how far to trust it. */
-import { rankRows, sweepStatistics } from "../ranking.ts";
+import { RACE_FLAGS } from "../race-rows.ts";
+import { rankRows, type SweepStatistics, sweepStatistics } from "../ranking.ts";
 import {
   DOUBTS,
   FALSE_DISCOVERY_RATE,
@@ -9,7 +10,8 @@ import {
   type Row,
   type RunFacts,
 } from "../rows.ts";
-import { counted, decimalsFor, fixed, integer, ratio } from "./numbers.ts";
+import type { RacePlan } from "../statistics/racing.ts";
+import { counted, decimalsFor, fixed, integer, percent, ratio } from "./numbers.ts";
 
 /** What a sweep's name in the config removes, one at a time. */
 const SWEEPS: Readonly<Record<string, string>> = {
@@ -60,7 +62,7 @@ export function headline(rows: readonly Row[], facts: RunFacts): string[] {
       ? "No baseline yet: nothing can be compared."
       : `Baseline: NLL ${fixed(baseline.nll, 4)} nats per token, perplexity ${ratio(baseline.perplexity)}.`,
     `Ranked by Δ NLL: nats per token by which the model predicts this text worse without the ${componentName(facts)}.`,
-    `${statistics.distinguishable} of ${counted(statistics.measured, "effect")} distinguishable from 0 (*: ${CORRECTIONS[facts.statistics.correction]} q ≤ ${FALSE_DISCOVERY_RATE}, no flag).${doubted(statistics.doubted)}`,
+    facts.statistics.race ? raceSentence(rows, facts.statistics.race) : testSentence(statistics, facts),
   ];
   if (statistics.median_smallest_detectable !== null) {
     lines.push(
@@ -68,6 +70,22 @@ export function headline(rows: readonly Row[], facts: RunFacts): string[] {
     );
   }
   return [...lines, ...warnings(rows, facts)];
+}
+
+function testSentence(statistics: SweepStatistics, facts: RunFacts): string {
+  const procedure = CORRECTIONS[facts.statistics.correction];
+  return `${statistics.distinguishable} of ${counted(statistics.measured, "effect")} distinguishable from 0 (*: ${procedure} q ≤ ${FALSE_DISCOVERY_RATE}, no flag).${doubted(statistics.doubted)}`;
+}
+
+/** What `stop:` settled, how surely, and what it saved. */
+function raceSentence(rows: readonly Row[], race: RacePlan): string {
+  const settled = rows.filter(({ flags }) => flags.includes(RACE_FLAGS.top)).length;
+  const [used, all] = [
+    rows.slice(1).reduce((sum, { blocks }) => sum + blocks, 0),
+    race.conditions * (race.rounds.at(-1) ?? 0),
+  ];
+  const confidence = percent(race.confidence);
+  return `Top ${race.top}: ${settled} settled at ${confidence} confidence (approximate), up to ${race.tolerance} nats per token; intervals are simultaneous at ${confidence}, without p and q. Measured: ${integer(used)} of ${integer(all)} condition × blocks.`;
 }
 
 /** What is missing or limits the comparison; empty for a complete run. */

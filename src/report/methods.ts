@@ -8,6 +8,7 @@ import {
   type Row,
   type RunFacts,
 } from "../rows.ts";
+import type { RacePlan } from "../statistics/racing.ts";
 import { CORRECTIONS, componentName } from "./headline.ts";
 import { integer } from "./numbers.ts";
 
@@ -30,7 +31,7 @@ export function methods(rows: readonly Row[], facts: RunFacts): string[] {
   return [
     `We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. The text was tokenised once and cut into blocks of ${integer(facts.seq_len)} tokens${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}`,
     `The model ran in ${numerics.dtype} on ${numerics.device} (${numerics.device_name}; attention implementation ${numerics.attn_implementation}, ${numerics.threads} threads, batches of ${facts.batch_size} blocks, TF32 ${numerics.tf32 ? "on" : "off"}). Log-probabilities were computed in float32 and summed in float64 per block.`,
-    `An effect is ΔNLL = NLL(condition) − NLL(baseline) on the same blocks. Blocks are the unit of analysis: standard errors, 95 % confidence intervals and two-sided p values come from the paired t statistic of the block differences with n − 1 degrees of freedom. Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(statistics.measured)} measured conditions were adjusted by the ${CORRECTIONS[facts.statistics.correction]} procedure (${CORRECTION_SOURCES[facts.statistics.correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE}, at least ${FEW_BLOCKS} blocks were measured, and the block differences' |skewness| is at most ${MAX_SKEWNESS}.${floorText(facts)} The t interval assumes roughly normal block means; for strongly skewed differences it is too narrow, which is why such conditions are flagged and never called distinguishable.`,
+    `An effect is ΔNLL = NLL(condition) − NLL(baseline) on the same blocks. Blocks are the unit of analysis: standard errors, 95 % confidence intervals and two-sided p values come from the paired t statistic of the block differences with n − 1 degrees of freedom.${facts.statistics.race ? raceText(facts.statistics.race) : testText(statistics.measured, facts)}${floorText(facts)} The t interval assumes roughly normal block means; for strongly skewed differences it is too narrow, which is why such conditions are flagged and never called distinguishable.`,
     "The results describe this text. Perplexity on one text does not show what a component does elsewhere, and single removals do not show redundancy: two components that back each other up can both look unimportant.",
   ];
 }
@@ -44,6 +45,15 @@ export function bibtex(facts: RunFacts): string {
     `  year    = {${facts.started.slice(0, 4)}}`,
     "}",
   ].join("\n");
+}
+
+function testText(measured: number, { statistics: { correction } }: RunFacts): string {
+  return ` Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(measured)} measured conditions were adjusted by the ${CORRECTIONS[correction]} procedure (${CORRECTION_SOURCES[correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE}, at least ${FEW_BLOCKS} blocks were measured, and the block differences' |skewness| is at most ${MAX_SKEWNESS}.`;
+}
+
+function raceText(race: RacePlan): string {
+  const rounds = race.rounds.map(integer).join(", ");
+  return ` To settle the ${race.top} largest effects, conditions raced in rounds of ${rounds} blocks, fixed in advance: after each round one-sided paired t bounds between conditions, at an error of ${(1 - race.confidence).toPrecision(2)} divided by the number of ordered pairs and of rounds, decided which could no longer enter or leave the top; effects within ${race.tolerance} nats per token of its edge count as equal. The guarantee is approximate, since t bounds at such tails are too narrow for skewed data. Intervals hold for all conditions and rounds together; no p values are given.`;
 }
 
 function removal(rows: readonly Row[], facts: RunFacts): string {

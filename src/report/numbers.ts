@@ -42,6 +42,11 @@ export function integer(value: number): string {
   return value.toLocaleString("en-US");
 }
 
+/** 0.95 → "95 %". */
+export function percent(share: number): string {
+  return `${Number((share * 100).toPrecision(6))} %`;
+}
+
 /** "1 condition", "2 conditions". */
 export function counted(count: number, noun: string): string {
   return `${integer(count)} ${noun}${count === 1 ? "" : "s"}`;

@@ -73,20 +73,37 @@ export function estimate(values: Float64Array, resolution = 0): Estimate {
  * @param tokens predicted tokens a block
  */
 export function pairedEffect(condition: Float64Array, baseline: Float64Array, tokens: number): Estimate {
+  let largest = 0;
+  for (const sums of [condition, baseline])
+    for (const sum of sums) largest = Math.max(largest, Math.abs(sum));
+  return estimate(blockDifferences(condition, baseline, tokens), (4 * Number.EPSILON * largest) / tokens);
+}
+
+/** condition − baseline of each block, per predicted token. */
+export function blockDifferences(
+  condition: Float64Array,
+  baseline: Float64Array,
+  tokens: number,
+): Float64Array {
   if (condition.length !== baseline.length)
     throw new RangeError("a paired effect needs the same blocks twice");
-  let largest = 0;
-  const differences = condition.map((value, block) => {
-    const reference = baseline[block] as number;
-    largest = Math.max(largest, Math.abs(value), Math.abs(reference));
-    return (value - reference) / tokens;
-  });
-  return estimate(differences, (4 * Number.EPSILON * largest) / tokens);
+  return condition.map((value, block) => (value - (baseline[block] as number)) / tokens);
 }
 
 /** Effect that a paired t test at 5 % finds with 80 % power: (t₀.₉₇₅ + t₀.₈) × se, n − 1 degrees of freedom. */
 export function smallestDetectable(se: number, n: number): number {
   return (quantile(0.975, n - 1) + quantile(0.8, n - 1)) * se;
+}
+
+/** Interval of the perplexity ratio exp(Δ NLL); null where an end overflows. */
+export function ratioInterval([low, high]: Interval): Interval | null {
+  const ends = [finite(Math.exp(low)), finite(Math.exp(high))] as const;
+  return ends[0] === null || ends[1] === null ? null : [ends[0], ends[1]];
+}
+
+/** The number, or null where it is infinite or none: JSON has no word for those. */
+export function finite(value: number): number | null {
+  return Number.isFinite(value) ? value : null;
 }
 
 /** Middle value (mean of the middle two); null of none. */

@@ -1,7 +1,7 @@
 /** A real run directory with planted measurements: what a report reads. */
 
-import type { ConditionMeasurements, RunFacts } from "../../src/rows.ts";
 import { mkdirSync } from "node:fs";
+import type { ConditionMeasurements, RunFacts } from "../../src/rows.ts";
 import { RunStore } from "../../src/store/sqlite.ts";
 
 export function plantRun(

@@ -236,6 +236,57 @@ test("a metric's columns: mean a token, error and interval, before `error`", () 
   expect(record.kl_se).toBeCloseTo((0.1 * Math.sqrt(16 / 15)) / 4, 12);
 });
 
+describe("with stop:", () => {
+  const plan = { top: 2, confidence: 0.95, tolerance: 0.001, conditions: 4, rounds: [16, 32] };
+  const { baseline, conditions } = sweep(
+    [
+      { of: skip(0), mean: 0.1, sd: 0.002 },
+      { of: skip(1), mean: 0.9, sd: 0.01 },
+      { of: skip(2), mean: 0.5, sd: 0.01 },
+      { of: skip(3), mean: 0.2, sd: 0.002 },
+    ],
+    32,
+  );
+  /** As a race would have measured them: all decided after 16 blocks. */
+  const early = conditions.map((entry) => ({
+    ...entry,
+    blocks: entry.blocks.slice(0, 16),
+    sums: { nll: (entry.sums.nll as Float64Array).slice(0, 16) },
+  }));
+  const rows = buildRows(baseline, early, { ...SETTINGS, race: plan });
+
+  test("no tests, wider intervals, and the top is flagged and ranked first", () => {
+    expect(rankRows(rows).map(({ condition: id, flags }) => [id, flags])).toEqual([
+      ["L1.layer.skip", ["in the top"]],
+      ["L2.layer.skip", ["in the top"]],
+      ["L3.layer.skip", []],
+      ["L0.layer.skip", []],
+    ]);
+    const alone = buildRows(baseline, early, SETTINGS);
+    for (const [index, each] of rows.slice(1).entries()) {
+      expect(each).toMatchObject({ p: null, q: null, distinguishable: null, status: "stopped", blocks: 16 });
+      expect(each.ci95?.[0]).toBeLessThan(alone[index + 1]?.ci95?.[0] as number);
+      expect(each.ci95?.[1]).toBeGreaterThan(alone[index + 1]?.ci95?.[1] as number);
+    }
+    expect(rowRecord(rows[1] as Row)).not.toHaveProperty("standing");
+  });
+
+  test("before the first round ends nothing is in the top", () => {
+    const partial = early.map((entry, index) =>
+      index === 0
+        ? {
+            ...entry,
+            blocks: entry.blocks.slice(0, 8),
+            sums: { nll: (entry.sums.nll as Float64Array).slice(0, 8) },
+          }
+        : entry,
+    );
+    const unfinished = buildRows(baseline, partial, { ...SETTINGS, race: plan });
+    expect(unfinished.flatMap(({ flags }) => flags)).toEqual([DOUBTS.fewBlocks]);
+    expect(unfinished.slice(1).every(({ status }) => status === "partial")).toBe(true);
+  });
+});
+
 test("100,000 conditions", { timeout: 20_000 }, () => {
   const levels = Array.from({ length: 32 }, (_, block) => 3 + Math.sin(block));
   function* many() {

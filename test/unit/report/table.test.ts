@@ -84,6 +84,19 @@ describe("the ranked table", () => {
     expect(text).toContain("a [2J b");
   });
 
+  test("a race says what it settled and what it cost, and no q stands in the table", () => {
+    const race = { top: 1, confidence: 0.95, tolerance: 0.001, conditions: 3, rounds: [16, 32] };
+    const settings = { ...SETTINGS, race };
+    const text = renderTable(buildRows(baseline, conditions, settings), facts({ statistics: settings }), {
+      top: null,
+      width: null,
+      paint: plain,
+    });
+    expect(text).toContain("Top 1: 1 settled at 95 % confidence (approximate)");
+    expect(text).toContain("Measured: 96 of 96 condition × blocks");
+    expect(text).toMatch(/L0\.layer\.skip.* – .*in the top/);
+  });
+
   test("an unfinished run says so", () => {
     const text = renderTable(rows.slice(0, 2), facts({ finished: null }), {
       top: null,

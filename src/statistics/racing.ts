@@ -1,0 +1,188 @@
+/**
+ * `stop:`: which conditions of a sweep need more blocks to settle the k largest effects.
+ *
+ * Conditions race in rounds of 16, 32, 64, … blocks. At the end of a round every pair that is still
+ * running is compared on the blocks both have, by a one-sided t bound on the mean of their block
+ * differences (the baseline cancels). All bounds hold together with the asked confidence: the error
+ * is divided by the number of ordered pairs, since the data choose who is compared with whom, and
+ * by the number of rounds. The guarantee is approximate, because the t bound is: at such small tails
+ * it is too narrow for skewed differences.
+ *
+ * With m places of the top k still open among the conditions not yet accepted,
+ * - one is accepted when fewer than m others may exceed it by more than the tolerance;
+ * - one is out when at least m others are better for certain.
+ * Where all bounds hold, a condition that is out never belongs to the m best of those not accepted,
+ * so an accepted one lies at most the tolerance below the k-th largest effect: the tolerance is
+ * spent once, never along a chain of comparisons.
+ */
+import quantile from "@stdlib/stats-base-dists-t-quantile";
+import type { Interval } from "./effects.ts";
+
+export interface RacePlan {
+  /** How many conditions to settle. */
+  readonly top: number;
+  readonly confidence: number;
+  /** Nats per token; effects this close to the edge may be taken for one another. */
+  readonly tolerance: number;
+  /** Conditions at the start, failed ones included. */
+  readonly conditions: number;
+  /** Blocks at the end of each round, ascending; fixed before anything is measured. */
+  readonly rounds: readonly number[];
+}
+
+export interface Race {
+  /** Still measured, the largest effect first. */
+  readonly active: readonly number[];
+  /** Blocks that every active condition needs before the next decision. */
+  readonly target: number;
+  /** In the top k with the asked confidence, in the order of their acceptance. */
+  readonly accepted: readonly number[];
+  /** The accepted; at the end of an unsettled race filled up with the largest effects. */
+  readonly top: readonly number[];
+  /** Rounds that have been decided. */
+  readonly decided: number;
+  /** True where the top k stands with the asked confidence. */
+  readonly settled: boolean;
+  /** True where no more blocks are wanted: settled, or every round is over. */
+  readonly finished: boolean;
+}
+
+const FIRST_ROUND_BLOCKS = 16;
+
+/** 16, 32, 64, … up to all blocks, each a whole number of batches: a round ends where a batch does. */
+export function roundsFor(blocks: number, batchSize: number): number[] {
+  const rounds: number[] = [];
+  for (let end = FIRST_ROUND_BLOCKS; end < blocks; end *= 2) {
+    const whole = Math.ceil(end / batchSize) * batchSize;
+    if (whole < blocks && whole > (rounds.at(-1) ?? 0)) rounds.push(whole);
+  }
+  return [...rounds, blocks];
+}
+
+/**
+ * The race as far as the measurements decide it. Pure: the same measurements give the same
+ * decisions, however often and in whatever pieces a run was interrupted; blocks beyond a
+ * condition's last round are ignored.
+ *
+ * @param effects a condition's Δ NLL a token, a block each, from block 0 on; null where it failed
+ */
+export function race(plan: RacePlan, effects: readonly (Float64Array | null)[]): Race {
+  let active = effects.flatMap((values, condition) => (values === null ? [] : [condition]));
+  const accepted: number[] = [];
+  for (const [round, blocks] of plan.rounds.entries()) {
+    const samples = active.map((condition) => (effects[condition] as Float64Array).subarray(0, blocks));
+    if (samples.some(({ length }) => length < blocks)) {
+      return {
+        active,
+        target: blocks,
+        accepted,
+        top: accepted,
+        decided: round,
+        settled: false,
+        finished: false,
+      };
+    }
+    const entrants = active
+      .map((condition, index) => entrant(condition, samples[index] as Float64Array))
+      .sort((a, b) => b.mean - a.mean || a.condition - b.condition);
+    const running = decide(entrants, plan, blocks, accepted);
+    active = running.map(({ condition }) => condition);
+    const settled = accepted.length === plan.top || active.length === 0;
+    if (settled || round === plan.rounds.length - 1) {
+      const top = [...accepted, ...active.slice(0, plan.top - accepted.length)];
+      return { active: [], target: blocks, accepted, top, decided: round + 1, settled, finished: true };
+    }
+  }
+  throw new RangeError("a race needs at least one round");
+}
+
+/**
+ * Interval of one condition's effect that holds together with those of all other conditions in all
+ * rounds; null with fewer than two blocks.
+ */
+export function simultaneousInterval(
+  plan: RacePlan,
+  mean: number,
+  se: number,
+  blocks: number,
+): Interval | null {
+  if (blocks < 2) return null;
+  const tail = (1 - plan.confidence) / (2 * plan.conditions * plan.rounds.length);
+  const width = -quantile(tail, blocks - 1) * se;
+  return [mean - width, mean + width];
+}
+
+interface Entrant {
+  readonly condition: number;
+  readonly mean: number;
+  readonly values: Float64Array;
+}
+
+function entrant(condition: number, values: Float64Array): Entrant {
+  return { condition, mean: meanOf(values), values };
+}
+
+/** Decides one round; adds to `accepted`, returns who runs on in the order given (largest mean first). */
+function decide(entrants: readonly Entrant[], plan: RacePlan, blocks: number, accepted: number[]): Entrant[] {
+  // One block says nothing about spread.
+  if (blocks < 2) return [...entrants];
+  const pairs = Math.max(1, plan.conditions * (plan.conditions - 1));
+  const tail = (1 - plan.confidence) / (pairs * plan.rounds.length);
+  const factor = -quantile(tail, blocks - 1) / Math.sqrt(blocks);
+  /** Most by which `a`'s true effect exceeds `b`'s. */
+  const excess = (a: Entrant, b: Entrant): number => {
+    const spread = deviationOfDifference(a, b);
+    // The same difference in every block is no proof of certainty (effects.ts says why).
+    if (spread === 0) return a.mean === b.mean ? 0 : Number.POSITIVE_INFINITY;
+    return a.mean - b.mean + factor * spread;
+  };
+
+  let running = [...entrants];
+  let index = 0;
+  while (index < Math.min(running.length, plan.top - accepted.length)) {
+    const candidate = running[index] as Entrant;
+    const mayExceed = (other: Entrant) => other !== candidate && excess(other, candidate) > plan.tolerance;
+    if (fewer(running, plan.top - accepted.length, mayExceed)) {
+      accepted.push(candidate.condition);
+      running.splice(index, 1);
+      // One place less is open: those before it are judged again.
+      index = 0;
+    } else {
+      index++;
+    }
+  }
+  const open = plan.top - accepted.length;
+  running = running.filter((candidate) =>
+    fewer(running, open, (other) => other.mean > candidate.mean && excess(candidate, other) < 0),
+  );
+  if (running.length <= open) {
+    accepted.push(...running.map(({ condition }) => condition));
+    return [];
+  }
+  return running;
+}
+
+/** Whether fewer than `limit` of the entrants are such; stops counting there. */
+function fewer(entrants: readonly Entrant[], limit: number, such: (entrant: Entrant) => boolean): boolean {
+  let count = 0;
+  for (const entrant of entrants) {
+    if (count >= limit) return false;
+    if (such(entrant)) count++;
+  }
+  return count < limit;
+}
+
+function deviationOfDifference(a: Entrant, b: Entrant): number {
+  const shift = a.mean - b.mean;
+  let squares = 0;
+  for (let block = 0; block < a.values.length; block++) {
+    squares += ((a.values[block] as number) - (b.values[block] as number) - shift) ** 2;
+  }
+  return Math.sqrt(squares / (a.values.length - 1));
+}
+
+function meanOf(values: Float64Array): number {
+  let total = 0;
+  for (const value of values) total += value;
+  return total / values.length;
+}
