@@ -1,14 +1,7 @@
 /** What `stop:` makes of a sweep's rows: simultaneous intervals, no tests, and places by common blocks. */
 import type { Entry } from "./rows.ts";
 import { estimate, ratioInterval } from "./statistics/effects.ts";
-import { type RacePlan, race, simultaneousInterval } from "./statistics/racing.ts";
-
-export const RACE_FLAGS = {
-  /** One of the top k with the race's confidence. */
-  top: "in the top",
-  /** Among the k largest when the blocks ran out. */
-  leading: "leading, not settled",
-} as const;
+import { RACE_FLAGS, type RacePlan, race, simultaneousInterval } from "./statistics/racing.ts";
 
 /** Fills in the columns that a race decides. */
 export function standInRace(entries: readonly Entry[], plan: RacePlan): void {

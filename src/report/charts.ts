@@ -67,7 +67,6 @@ const CELL_SIGNS: Readonly<Record<Mark, string>> = {
 
 /** Most bars of a ranking chart. */
 const RANKING_BARS = 30;
-export const UNIT = "Δ NLL (nats per token)";
 
 /** The charts that fit a sweep: bars over layers, a layer × head map, or the ranking itself. */
 export function chartsFor(rows: readonly Row[], facts: RunFacts): ChartDefinition[] {

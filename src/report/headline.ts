@@ -1,5 +1,4 @@
 /** The sentences that stand above every form of a report: what was measured, on what, and how far to trust it. */
-import { RACE_FLAGS } from "../race-rows.ts";
 import { rankRows, type SweepStatistics, sweepStatistics } from "../ranking.ts";
 import {
   DOUBTS,
@@ -10,7 +9,7 @@ import {
   type Row,
   type RunFacts,
 } from "../rows.ts";
-import type { RacePlan } from "../statistics/racing.ts";
+import { RACE_FLAGS, type RacePlan } from "../statistics/racing.ts";
 import { counted, decimalsFor, fixed, integer, percent, ratio } from "./numbers.ts";
 
 /** What a sweep's name in the config removes, one at a time. */

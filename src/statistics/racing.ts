@@ -47,6 +47,14 @@ export interface Race {
   readonly finished: boolean;
 }
 
+/** What a race says of a condition, among the row's flags. */
+export const RACE_FLAGS = {
+  /** One of the top k with the race's confidence. */
+  top: "in the top",
+  /** Among the k largest when the blocks ran out. */
+  leading: "leading, not settled",
+} as const;
+
 const FIRST_ROUND_BLOCKS = 16;
 
 /** 16, 32, 64, … up to all blocks, each a whole number of batches: a round ends where a batch does. */
