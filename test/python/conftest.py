@@ -1,4 +1,5 @@
-"""Shared by all Python tests: two threads, and each tiny model is built once."""
+"""Shared by all Python tests: one thread (tiny tensors only wait for a second one), and each tiny model is
+built once."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from sparkablate.manager import AblationManager
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

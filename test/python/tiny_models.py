@@ -190,9 +190,12 @@ VISION = {
 
 
 def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
+    return make(TINY[name], dtype, seed)
+
+
+def make(tiny: Tiny, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
     """The model in evaluation mode. Every parameter is random: biases and norms too, so that nothing is
     right by accident."""
-    tiny = TINY[name]
     if tiny.text_type is None:
         config = AutoConfig.for_model(tiny.model_type, **tiny.config)
         factory: Any = AutoModelForCausalLM

@@ -56,8 +56,32 @@ class AblationManager:
 
     # ── What the edits need ──────────────────────────────────────────────────────────────────
     def set_means(self, means: Mapping[MeanKey, Tensor]) -> None:
-        """Replaces the means that `mode="mean"` uses. Each is float32 [width of the site's tensor]."""
-        self._means = {MeanKey(*key): mean.detach() for key, mean in means.items()}
+        """Replaces the means that `mode="mean"` uses. Each is float32 [width of the site's tensor].
+
+        Raises SparkablateError("invalid_message") where a mean does not fit its site.
+        """
+        self._means = {}
+        for key, mean in means.items():
+            width = self.mean_width(MeanKey(*key))
+            if mean.shape != (width,):
+                raise SparkablateError(
+                    "invalid_message", f"the mean of {tuple(key)} is not {width} wide but {list(mean.shape)}"
+                )
+            self._means[MeanKey(*key)] = mean.detach()
+
+    def mean(self, key: MeanKey) -> Tensor:
+        """The mean in use  # [width]"""
+        if key not in self._means:
+            raise SparkablateError(
+                "means_missing", f"{tuple(key)} is not calibrated: call calibrate_means() first"
+            )
+        return self._means[key]
+
+    def mean_width(self, key: MeanKey) -> int:
+        """Width of the tensor whose mean it is: of a head, the whole input of the output projection."""
+        self._mean_tap(key)
+        layer = self.sites.layers[key.layer]
+        return layer.n_heads * layer.d_head if key.kind == "head" else self.sites.d_model
 
     def set_direction(self, sha256: str, vector: Tensor, norm: float = 1.0) -> None:
         """A unit vector [d_model] that later specs name by `sha256`, and its recorded norm."""
@@ -101,7 +125,7 @@ class AblationManager:
 
         with (
             torch.inference_mode(),
-            first_tokens.watching(self.sites),
+            first_tokens.watching(self.model, self.sites.stack),
             recording(list(taps.values()), accumulate),
         ):
             for batch in batches:
@@ -154,7 +178,7 @@ class AblationManager:
         try:
             with ExitStack() as stack:
                 if any(spec.positions == "not_first" for spec in wanted):
-                    stack.enter_context(first_tokens.watching(self.sites))
+                    stack.enter_context(first_tokens.watching(self.model, self.sites.stack))
                 stack.callback(self.sites.stack.register_forward_hook(count).remove)
                 for spec in wanted:
                     if isinstance(spec, AblationSpec) and spec.kind == "layer":
@@ -191,12 +215,9 @@ class AblationManager:
             columns = (heads[:, None] * layer.d_head + torch.arange(layer.d_head)).reshape(-1)
         mean: Tensor | None = None
         if mode.needs_mean:
-            key = MeanKey(kind.mean, spec.layer, spec.positions)
-            if key not in self._means:
-                raise SparkablateError(
-                    "means_missing", f"{spec_id(spec)} needs calibrated means: call calibrate_means() first"
-                )
-            mean = self._means[key] if columns is None else self._means[key][columns]
+            mean = self.mean(MeanKey(kind.mean, spec.layer, spec.positions))
+            if columns is not None:
+                mean = mean[columns]
 
         def edit(x: Tensor) -> Tensor:
             values = x if columns is None else x[..., columns.to(x.device)]

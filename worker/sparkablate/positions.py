@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .errors import SparkablateError
-from .sites import SiteMap
 
 #: What a key/value cache is called in the layers and stacks of the architectures we know.
 CACHE_ARGUMENTS = ("cache", "past_key_values", "layer_past", "cache_params")
 
 
 class FirstTokens:
-    """Watches the stack's inputs and knows, for the pass in hand, where each sequence begins.
+    """Watches a model's inputs and knows, for the pass in hand, where each sequence begins.
 
     With a cache the tokens of the pass stand behind those in the cache; with a padding mask [batch, pos]
     a sequence begins at its first unmasked token.
@@ -25,34 +24,48 @@ class FirstTokens:
 
     def __init__(self) -> None:
         self._first: Tensor | None = None
+        self._inside = 0
 
     @contextmanager
-    def watching(self, sites: SiteMap) -> Iterator[FirstTokens]:
-        handle = sites.stack.register_forward_pre_hook(self._before, with_kwargs=True)
-        try:
+    def watching(self, *modules: nn.Module) -> Iterator[FirstTokens]:
+        """`modules`: the model and its stack, whichever is called. The outermost call of a pass counts: a
+        multimodal wrapper embeds the tokens itself and hands masks of its own making to the stack."""
+        with ExitStack() as stack:
+            for module in dict.fromkeys(modules):
+                stack.callback(module.register_forward_pre_hook(self._before, with_kwargs=True).remove)
+                stack.callback(module.register_forward_hook(self._after, always_call=True).remove)
             yield self
-        finally:
-            handle.remove()
 
     def at(self, tensor: Tensor) -> Tensor:
-        """True at first tokens, broadcastable to `tensor` [..., width]: [batch, pos, 1] or [tokens, 1]."""
+        """True at first tokens, broadcastable to `tensor`: [batch, pos, 1], or [batch · pos, 1]."""
         if self._first is None:
             raise SparkablateError(
                 "hook_failed", "positions 'not_first': the model's own forward pass was not run"
             )
         first = self._first.to(tensor.device)  # [batch, pos]
-        if first.shape == tensor.shape[:-1] or tensor.shape[0] == 1:  # [1, pos, d]: learned positions
-            return first[..., None]
-        # OPT's MLP and some experts see [batch · pos, width]
-        return first.reshape(tensor.shape[:-1])[..., None]
+        if tensor.dim() == 2:  # OPT's MLP sees [batch · pos, width]
+            return first.reshape(-1, 1)
+        if tensor.shape[0] == 1 and first.shape[0] > 1:  # learned positions, one row for all sequences
+            if not bool((first == first[:1]).all()):
+                raise SparkablateError(
+                    "hook_failed",
+                    "positions 'not_first' with padding: give the model position_ids [batch, pos]",
+                )
+            first = first[:1]
+        return first[..., None]
+
+    def _after(self, *_: Any) -> None:
+        self._inside -= 1
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._inside += 1
+        if self._inside > 1:
+            return
         tokens = args[0] if args else kwargs.get("input_ids")
         if tokens is None:
             tokens = kwargs["inputs_embeds"][..., 0]
         batch, length = tokens.shape
-        cache = cache_of(kwargs)
-        past = 0 if cache is None else int(cache.get_seq_length())
+        past = _tokens_before(cache_of(kwargs))
         index = past + torch.arange(length, device=tokens.device)  # [pos]
         begins = torch.zeros(batch, 1, dtype=torch.long, device=tokens.device)
         mask = kwargs.get("attention_mask")
@@ -64,6 +77,17 @@ class FirstTokens:
                 )
             begins = mask.to(tokens.device).ne(0).int().argmax(dim=1, keepdim=True)  # [batch, 1]
         self._first = index[None, :] == begins  # [batch, pos]
+
+
+def _tokens_before(cache: Any) -> int:
+    """How many tokens a cache stands for. One of recurrent states alone does not count them; then 1 says
+    that there were some."""
+    if cache is None:
+        return 0
+    try:
+        return int(cache.get_seq_length())
+    except ValueError:
+        return int(cache.has_previous_state())
 
 
 def cache_of(kwargs: dict[str, Any]) -> Any:

@@ -283,7 +283,7 @@ def _distinct(taps: Iterable[Tap]) -> list[Tap]:
 
 # ── 3. All heads zero ────────────────────────────────────────────────────────────────────────
 def _all_heads_faults(model: nn.Module, sites: SiteMap, ids: Tensor, untested: Faults) -> Faults:
-    faults: Faults = {index: "not tested, since its head slices are wrong" for index in untested}
+    faults: Faults = dict.fromkeys(untested, "not tested, since its head slices are wrong")
     layers = [layer for layer in _with_heads(sites) if layer.index not in untested]
     outputs: dict[int, Tap] = {}
     for layer in layers:
