@@ -98,6 +98,12 @@ export function warnings(rows: readonly Row[], facts: RunFacts): string[] {
     lines.push(
       `Unfinished: ${missing} of ${counted(facts.planned_conditions, "condition")} not measured yet.`,
     );
+  const blocks = rows[0]?.blocks ?? 0;
+  if (facts.finished === null && missing <= 0) {
+    lines.push(
+      `Unfinished: ${counted(blocks, "block")} of ${integer(facts.planned_blocks)} so far; intervals will shrink.`,
+    );
+  }
   if (partial > 0) {
     lines.push(
       `Seen on fewer blocks than the baseline: ${counted(partial, "condition")}; ranks then compare different blocks.`,

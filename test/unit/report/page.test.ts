@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
@@ -71,7 +71,10 @@ describe.skipIf(!wanted)(`in a browser${wanted ? "" : " (skipped: chromium is no
     if (executablePath === undefined) throw new Error("REQUIRE=browser, but chromium is not installed");
     browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
   }, 60_000);
-  afterAll(() => browser?.close());
+  afterAll(async () => {
+    await browser?.close();
+    rmSync(directory, { recursive: true });
+  });
 
   /** Opens a page from disk, without a network; anything the console complains of fails the test. */
   async function open(name: string, html: string, width: number, check: (page: Page) => Promise<void>) {

@@ -1,9 +1,9 @@
-import { mkdtempSync, readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { execa } from "execa";
-import { describe, expect, test } from "vitest";
+import { afterAll, describe, expect, test } from "vitest";
 import { buildRows } from "../../../src/rows.ts";
 import { facts, measured, skip, sweep } from "../planted.ts";
 import { plantRun } from "../planted-run.ts";
@@ -20,7 +20,9 @@ const { baseline, conditions } = sweep(
   32,
 );
 const failed = measured(skip(2), [], { error: { code: "hook_failed", message: "boom" } });
-const directory = join(mkdtempSync(join(tmpdir(), "report-")), "run");
+const scratch = mkdtempSync(join(tmpdir(), "report-"));
+afterAll(() => rmSync(scratch, { recursive: true }));
+const directory = join(scratch, "run");
 const planned = facts({ planned_conditions: 3, finished: null });
 plantRun(directory, planned, baseline, [...conditions, failed]);
 
@@ -51,7 +53,7 @@ describe("sparkablate report", () => {
   });
 
   test("--no-plots draws nothing; -q says nothing", async () => {
-    const other = join(mkdtempSync(join(tmpdir(), "report-")), "run");
+    const other = join(scratch, "other");
     plantRun(other, planned, baseline, conditions);
     expect(await report(other, "--no-plots", "-q")).toMatchObject({ exitCode: 0, stdout: "", stderr: "" });
     expect(readdirSync(other).filter((name) => !name.startsWith("results"))).toEqual([]);
