@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 import tiny_models
 from sparkablate import AblationManager, AblationSpec, DirectionSpec
-from sparkablate.architectures import input_width
 from sparkablate.errors import SparkablateError
 from sparkablate.hooks import recording
 from sparkablate.manager import MeanKey
+from sparkablate.modules import input_width
 from sparkablate.sites import Tap
 
 ROWS = list(tiny_models.TINY)
@@ -280,11 +280,14 @@ class TestEveryRow:
     ) -> None:
         subject = manager(row)
         subject.calibrate_means([IDS])
-        means = [spec for spec in specs_of(subject, 1) if spec.mode == "mean"]
+        by_kind = {spec.kind: spec for spec in specs_of(subject, 1)}  # the last of each kind: mode mean
+        by_kind.pop("layer")
+        add = DirectionSpec("add", unit(), layers=(0,), norm=4.0, positions="not_first")
         conditions: list[Any] = [
             AblationSpec("layer", 0),
-            [*means[:1], AblationSpec("layer", 2)],
-            DirectionSpec("add", unit(), layers=(0,), norm=4.0, positions="not_first"),
+            [*map(by_kind.get, by_kind.keys() & {"head", "mlp"}), AblationSpec("layer", 2)],
+            [*map(by_kind.get, by_kind.keys() & {"attn"}), DirectionSpec("project_out", unit(), layers=(1,))],
+            [*map(by_kind.get, by_kind.keys() & {"kv_group"}), add],
         ]
         for specs in conditions:
             with subject.applied(specs):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import tiny_models
-from sparkablate import AblationManager, AblationSpec, architectures, self_test
+from sparkablate import AblationManager, AblationSpec, additions, architectures, self_test
 from sparkablate.architectures import ARCHITECTURES, locate
 from sparkablate.errors import SparkablateError
 
@@ -102,11 +102,11 @@ def halve_heads(config: Any) -> int:
             "replayed_additions",
             "off its output",
         ),
-        ("gpt_neox", {"additions": architectures.sequential}, "replayed_additions", "off its output"),
+        ("gpt_neox", {"additions": additions.sequential}, "replayed_additions", "off its output"),
         # a missing write
         ("llama", {"writes": (("attn", "self_attn"),)}, "replayed_additions", "cannot be replayed"),
         ("gemma4_text", {"writes": architectures.POST_NORMS}, "replayed_additions", "off its output"),
-        ("granite", {"additions": architectures.sequential}, "replayed_additions", "off its output"),
+        ("granite", {"additions": additions.sequential}, "replayed_additions", "off its output"),
     ],
 )
 def test_a_sabotaged_row_is_caught_by_name(

@@ -11,50 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
-from .errors import SparkablateError
+from .additions import bloom_post_norm, gemma4, granite, mamba2, opt_post_norm, sequential, writes_first
+from .modules import find, find_named, input_width, output_width, require, require_named, resolve, unsupported
 from .sites import SITE_ORDER, Additions, LayerSites, Logits, SiteMap, Tap, Values
-
-
-def sequential(layer: nn.Module, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
-    """(x + a) + m. Also the order of parallel layers that sum `residual + attention + mlp`."""
-    return (x + writes["attn"]) + writes["mlp"]
-
-
-def writes_first(layer: nn.Module, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
-    """(a + m) + x: parallel layers that add their two writes before the residual."""
-    return (writes["attn"] + writes["mlp"]) + x
-
-
-def granite(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
-    """Sequential; each write is scaled on its way into the stream."""
-    scale = layer.residual_multiplier
-    return (x + writes["attn"] * scale) + writes["mlp"] * scale
-
-
-def gemma4(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
-    """Sequential, then the per-layer embedding's write where there is one; the stream is scaled in place."""
-    stream = sequential(layer, x, writes)
-    if "per_layer" in writes:
-        stream = stream + writes["per_layer"]
-    return stream.mul_(layer.layer_scalar)
-
-
-def opt_post_norm(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
-    """Each sum is normalised: the stream itself goes through the norms (OPT-350m)."""
-    return layer.final_layer_norm(layer.self_attn_layer_norm(x + writes["attn"]) + writes["mlp"])
-
-
-def bloom_post_norm(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
-    """Each write is added to the normalised stream."""
-    middle = writes["attn"] + layer.input_layernorm(x)
-    return writes["mlp"] + layer.post_attention_layernorm(middle)
-
-
-def mamba2(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
-    """One write, added in float32 where the configuration says so."""
-    return (x.float() if layer.residual_in_fp32 else x) + writes["mixer"]
 
 
 def one_per_head(config: Any, attention: nn.Module) -> int:
@@ -285,30 +246,30 @@ def locate(model: nn.Module) -> SiteMap:
     """
     config: Any = getattr(model, "config", None)
     if config is None or not hasattr(config, "get_text_config"):
-        raise _unsupported(model, "it has no transformers configuration")
+        raise unsupported(model, "it has no transformers configuration")
     text_config = config.get_text_config()
     model_type = text_config.model_type
     row = next(
         (row for row in ARCHITECTURES if model_type in row.model_types and row.when(text_config)), None
     )
     if row is None:
-        raise _unsupported(
+        raise unsupported(
             model, f"no row of architectures.py describes model type {model_type!r} in this configuration"
         )
     stack_path = row.stack
     if text_config is not config:
         if config.model_type not in WRAPPERS:
-            raise _unsupported(
+            raise unsupported(
                 model, f"{model_type!r} is known, but not inside the wrapper {config.model_type!r}"
             )
         stack_path = WRAPPERS[config.model_type]
 
-    stack = _require(model, model, stack_path)
-    head = _require(model, model, row.head)
-    layers = _require(model, stack, row.layers)
+    stack = require(model, model, stack_path)
+    head = require(model, model, row.head)
+    layers = require(model, stack, row.layers)
     if not isinstance(layers, nn.ModuleList):
-        raise _unsupported(model, f"{stack_path}.{row.layers} is not a list of layers")
-    tail = [_find(model, stack, path) for path in row.tail]
+        raise unsupported(model, f"{stack_path}.{row.layers} is not a list of layers")
+    tail = [find(model, stack, path) for path in row.tail]
     logits = Logits()
     if row.logits is not None:
         op, key = row.logits
@@ -324,7 +285,7 @@ def locate(model: nn.Module) -> SiteMap:
         stack=stack,
         embedding=tuple(
             Tap(f"{stack_path}.{name}", module, "output")
-            for name, module in (_require_named(model, stack, path) for path in row.embedding)
+            for name, module in (require_named(model, stack, path) for path in row.embedding)
         ),
         layers=tuple(
             _locate_layer(model, row, text_config, layer, index, f"{stack_path}.{row.layers}.{index}")
@@ -344,15 +305,15 @@ def _locate_layer(
     model: nn.Module, row: Architecture, config: Any, layer: nn.Module, index: int, path: str
 ) -> LayerSites:
     mixer = row.headless_mixer
-    if mixer is not None and not isinstance(_resolve(layer, mixer), nn.Module):
+    if mixer is not None and not isinstance(resolve(layer, mixer), nn.Module):
         mixer = None
     attention_path = mixer or row.attention
     headless = mixer is not None or row.attention is None
-    attention = None if attention_path is None else _require(model, layer, attention_path)
-    mlp = None if row.mlp is None else _require(model, layer, row.mlp)
+    attention = None if attention_path is None else require(model, layer, attention_path)
+    mlp = None if row.mlp is None else require(model, layer, row.mlp)
     writes: dict[str, Tap] = {}
     for name, where in row.writes:
-        found = _find_named(model, layer, mixer if mixer and where == row.attention else where)
+        found = find_named(model, layer, mixer if mixer and where == row.attention else where)
         if found is not None:
             writes[name] = Tap(f"{path}.{found[0]}", found[1], "output")
 
@@ -363,16 +324,16 @@ def _locate_layer(
         note = f"layer {index} has no attention heads ({mixer or config.model_type})"
     else:
         assert attention is not None
-        attention_output = _require(model, layer, row.attention_output)
+        attention_output = require(model, layer, row.attention_output)
         heads = Tap(f"{path}.{row.attention_output}", attention_output, row.attention_output_side)
         n_heads = row.n_heads(config)
         # d_head comes from the projection's real width: Qwen3 and Gemma choose it freely.
         d_head, rest = divmod(input_width(attention_output), n_heads)
         if rest:
-            raise _unsupported(model, f"{heads.path} does not divide into {n_heads} heads")
+            raise unsupported(model, f"{heads.path} does not divide into {n_heads} heads")
         n_kv_heads = row.n_kv_heads(config, attention)
         # Layers that reuse another's keys and values have no projection of their own.
-        found = _find_named(model, layer, row.values, "optional" if row.shares_kv else "required")
+        found = find_named(model, layer, row.values, "optional" if row.shares_kv else "required")
         if found is not None:
             tap = Tap(f"{path}.{found[0]}", found[1], "output")
             values = Values(tap, row.value_layout, output_width(found[1]))
@@ -400,83 +361,3 @@ def _locate_layer(
         gated=row.gated,
         note=note,
     )
-
-
-def input_width(projection: Any) -> int:
-    """Input features of a Linear (quantised or not) or of GPT-2's Conv1D."""
-    return projection.nx if hasattr(projection, "nx") else projection.in_features
-
-
-def output_width(projection: Any) -> int:
-    """Output features of a Linear (quantised or not) or of GPT-2's Conv1D."""
-    return projection.nf if hasattr(projection, "nf") else projection.out_features
-
-
-_ABSENT = object()
-
-
-def _resolve(root: Any, path: str) -> Any:
-    for name in path.split("."):
-        root = getattr(root, name, _ABSENT)
-        if root is None or root is _ABSENT:
-            return root
-    return root
-
-
-def _find_named(
-    model: nn.Module,
-    root: nn.Module,
-    path: str,
-    need: Literal["required", "may_be_none", "optional"] = "may_be_none",
-) -> tuple[str, nn.Module] | None:
-    """First alternative that is a module, or None: where the attribute is None, or absent and optional."""
-    resolved = {name: _resolve(root, name) for name in path.split("|")}
-    for name, module in resolved.items():
-        if isinstance(module, nn.Module):
-            return name, module
-    absent = all(value is _ABSENT for value in resolved.values())
-    if need == "required" or (need == "may_be_none" and absent):
-        raise _unsupported(model, f"its row names {path!r}, which {type(root).__name__} does not have")
-    return None
-
-
-def _require_named(model: nn.Module, root: nn.Module, path: str) -> tuple[str, nn.Module]:
-    found = _find_named(model, root, path, "required")
-    assert found is not None
-    return found
-
-
-def _find(model: nn.Module, root: nn.Module, path: str) -> nn.Module | None:
-    found = _find_named(model, root, path)
-    return None if found is None else found[1]
-
-
-def _require(model: nn.Module, root: nn.Module, path: str) -> nn.Module:
-    return _require_named(model, root, path)[1]
-
-
-def _unsupported(model: nn.Module, reason: str) -> SparkablateError:
-    return SparkablateError(
-        "architecture_unsupported",
-        f"{type(model).__name__} cannot be ablated: {reason}.\n"
-        f"Its modules:\n{module_tree(model)}\n"
-        "Hint: load it with AutoModelForCausalLM; if it is a new architecture, add a row to "
-        "worker/sparkablate/architectures.py that says where its sites are.",
-    )
-
-
-def module_tree(model: nn.Module, depth: int = 5) -> str:
-    """Indented module names and classes; of a list of layers only the first."""
-    lines: list[str] = []
-
-    def walk(module: nn.Module, indent: int) -> None:
-        for name, child in module.named_children():
-            if isinstance(module, nn.ModuleList) and name != "0":
-                lines.append(f"{'  ' * indent}… {len(module) - 1} more")
-                return
-            lines.append(f"{'  ' * indent}{name}: {type(child).__name__}")
-            if indent + 1 < depth:
-                walk(child, indent + 1)
-
-    walk(model, 0)
-    return "\n".join(lines)

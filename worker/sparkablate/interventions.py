@@ -99,7 +99,7 @@ def project_out(basis: Tensor, coefficient: float) -> Callable[[Tensor], Tensor]
     def edit(x: Tensor) -> Tensor:
         if coefficient == 0:
             return x
-        q = basis.to(device=x.device, dtype=x.dtype)  # [d_model, k]
+        q = basis.to(x.dtype).to(x.device)  # [d_model, k]; cast first, for devices without float64
         return x - coefficient * ((x @ q) @ q.T)
 
     return edit
@@ -109,7 +109,7 @@ def add(offset: Tensor) -> Callable[[Tensor], Tensor]:
     """x ← x + c·s·v̂, where `offset` [d_model] is c·s·v̂ in float64."""
 
     def edit(x: Tensor) -> Tensor:
-        return x + offset.to(device=x.device, dtype=x.dtype)
+        return x + offset.to(x.dtype).to(x.device)
 
     return edit
 

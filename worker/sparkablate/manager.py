@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .architectures import locate
+from .calibration import MeanKey as MeanKey
+from .calibration import mean_width, measure_means, offered_means
 from .errors import SparkablateError
-from .hooks import Edit, editing, recording, stream_of
+from .hooks import Edit, editing, stream_of
 from .interventions import KINDS, MODES, add, orthonormal_basis, project_out
 from .positions import FirstTokens, cache_of
 from .sites import LayerSites, SiteMap, Tap
@@ -27,14 +29,6 @@ from .specs import (
     spec_id,
     validate,
 )
-
-
-class MeanKey(NamedTuple):
-    """Whose mean: kind "head" (the whole input of the output projection), "attn" or "mlp"."""
-
-    kind: str
-    layer: int
-    positions: str = "all"
 
 
 class AblationManager:
@@ -62,7 +56,7 @@ class AblationManager:
         """
         self._means = {}
         for key, mean in means.items():
-            width = self.mean_width(MeanKey(*key))
+            width = mean_width(self.sites, MeanKey(*key))
             if mean.shape != (width,):
                 raise SparkablateError(
                     "invalid_message", f"the mean of {tuple(key)} is not {width} wide but {list(mean.shape)}"
@@ -76,12 +70,6 @@ class AblationManager:
                 "means_missing", f"{tuple(key)} is not calibrated: call calibrate_means() first"
             )
         return self._means[key]
-
-    def mean_width(self, key: MeanKey) -> int:
-        """Width of the tensor whose mean it is: of a head, the whole input of the output projection."""
-        self._mean_tap(key)
-        layer = self.sites.layers[key.layer]
-        return layer.n_heads * layer.d_head if key.kind == "head" else self.sites.d_model
 
     def set_direction(self, sha256: str, vector: Tensor, norm: float = 1.0) -> None:
         """A unit vector [d_model] that later specs name by `sha256`, and its recorded norm."""
@@ -102,53 +90,10 @@ class AblationManager:
             raise SparkablateError(
                 "usage", "calibrate_means() measures the unedited model: call it outside applied()"
             )
-        wanted = list(self._mean_keys() if keys is None else (MeanKey(*key) for key in keys))
-        by_tap: dict[tuple[str, str], list[MeanKey]] = defaultdict(list)
-        taps: dict[tuple[str, str], Tap] = {}
-        for key in wanted:
-            tap = self._mean_tap(key)
-            taps[tap.path, tap.side] = tap
-            by_tap[tap.path, tap.side].append(key)
-        sums: dict[MeanKey, Tensor] = {}
-        counts: dict[MeanKey, int] = defaultdict(int)
-        first_tokens = FirstTokens()
-
-        def accumulate(tap: Tap, tensor: Tensor) -> None:
-            for key in by_tap[tap.path, tap.side]:
-                values = tensor.double()
-                if key.positions == "not_first":
-                    values = values[~first_tokens.at(tensor).squeeze(-1)]
-                values = values.reshape(-1, tensor.shape[-1])
-                total = values.sum(dim=0)
-                sums[key] = sums[key] + total if key in sums else total
-                counts[key] += values.shape[0]
-
-        with (
-            torch.inference_mode(),
-            first_tokens.watching(self.model, self.sites.stack),
-            recording(list(taps.values()), accumulate),
-        ):
-            for batch in batches:
-                self.sites.stack(input_ids=batch, use_cache=False)
-        missing = [key for key in wanted if not counts[key]]
-        if missing:
-            raise SparkablateError("means_missing", f"no tokens to average over for {missing[0]}")
-        means = {key: (sums[key] / counts[key]).float().cpu() for key in wanted}
+        wanted = offered_means(self.sites) if keys is None else [MeanKey(*key) for key in keys]
+        means = measure_means(self.model, self.sites, batches, wanted)
         self._means |= means
         return means
-
-    def _mean_keys(self) -> Iterator[MeanKey]:
-        for layer in self.sites.layers:
-            for kind in ("head", "attn", "mlp"):
-                if kind in layer.sites:
-                    yield MeanKey(kind, layer.index, "all")
-                    yield MeanKey(kind, layer.index, "not_first")
-
-    def _mean_tap(self, key: MeanKey) -> Tap:
-        tap = KINDS[key.kind].tap(self.sites.layers[key.layer])
-        if tap is None:
-            raise SparkablateError("site_unsupported", f"layer {key.layer} has no {key.kind!r} to average")
-        return tap
 
     # ── Applying ─────────────────────────────────────────────────────────────────────────────
     @contextmanager

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .architectures import input_width
 from .hooks import Edit, editing, recording
 from .manager import AblationManager
+from .modules import input_width
 from .sites import LayerSites, SiteMap, Tap
 from .specs import AblationSpec
 
@@ -36,9 +36,12 @@ def run(model: nn.Module, sites: SiteMap) -> list[dict[str, Any]]:
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, sites.vocab_size, (1, TOKENS), generator=generator)
-    ids = ids.to(next(sites.stack.parameters()).device)
+    # accelerate keeps offloaded parameters on "meta" and moves the tokens itself
+    devices = (parameter.device for parameter in sites.stack.parameters())
+    ids = ids.to(next((device for device in devices if device.type != "meta"), ids.device))
     with torch.inference_mode():
-        value_faults = _value_faults(sites, ids)
+        plain = _pass(sites, ids, _all_taps(sites))
+        value_faults = _value_faults(sites, ids, plain)
         return [
             _result(
                 sites,
@@ -54,7 +57,7 @@ def run(model: nn.Module, sites: SiteMap) -> list[dict[str, Any]]:
                 "adding a layer's writes to its input gives its output bit for bit",
                 sites.layers,
                 ("attn", "mlp", "direction"),
-                _replay_faults(sites, ids),
+                _replay_faults(sites, plain),
             ),
             _result(
                 sites,
@@ -107,13 +110,22 @@ def _pass(
     return recorded
 
 
+def _all_taps(sites: SiteMap) -> list[Tap]:
+    """Every layer's input, output, writes and head slices; a tensor that is two of these only once."""
+    taps: list[Tap] = []
+    for layer in sites.layers:
+        taps += [Tap(layer.path, layer.module, "input"), layer.stream, *layer.writes.values()]
+        if layer.heads is not None:
+            taps.append(layer.heads)
+    return list({(tap.path, tap.side): tap for tap in taps}.values())
+
+
 # ── 1. Head slices ───────────────────────────────────────────────────────────────────────────
-def _value_faults(sites: SiteMap, ids: Tensor) -> Faults:
+def _value_faults(sites: SiteMap, ids: Tensor, before: Recorded) -> Faults:
     layers = _with_heads(sites)
     faults = {layer.index: fault for layer in layers if (fault := _misfit(layer))}
     sound = [layer for layer in layers if layer.index not in faults]
     taps = [layer.heads for layer in sound if layer.heads is not None]
-    before = _pass(sites, ids, taps)
     for which in (0, -1):  # the first and the last key/value head
         for width in ("head", "feature"):
             edits = [_zero_values(layer, which, width) for layer in sound if layer.values is not None]
@@ -204,7 +216,7 @@ def _pattern_faults(sites: SiteMap, ids: Tensor, layers: Sequence[LayerSites]) -
             assert layer.heads is not None
             tensor = recorded[layer.heads.path, layer.heads.side]
             tolerance = 2 * torch.finfo(tensor.dtype).eps
-            steps = tensor.double().diff(dim=-1).abs().amax(dim=(0, 1))  # [columns - 1]
+            steps = tensor.float().diff(dim=-1).abs().amax(dim=(0, 1))  # [columns - 1]
             changed = set((1 + torch.nonzero(steps > tolerance).flatten()).tolist())
             boundaries = set(range(layer.d_head, layer.n_heads * layer.d_head, layer.d_head))
             seen[layer.n_heads, layer.d_head] |= changed & boundaries
@@ -248,12 +260,7 @@ def _signed_values(layer: LayerSites, signs: Tensor, scale: float) -> list[tuple
 
 
 # ── 2. Writes ────────────────────────────────────────────────────────────────────────────────
-def _replay_faults(sites: SiteMap, ids: Tensor) -> Faults:
-    entries = {layer.index: Tap(layer.path, layer.module, "input") for layer in sites.layers}
-    taps = [
-        tap for layer in sites.layers for tap in (entries[layer.index], layer.stream, *layer.writes.values())
-    ]
-    recorded = _pass(sites, ids, _distinct(taps))
+def _replay_faults(sites: SiteMap, recorded: Recorded) -> Faults:
     faults: Faults = {}
     for layer in sites.layers:
         entry, output = recorded[layer.path, "input"], recorded[layer.path, "output"]
@@ -270,15 +277,11 @@ def _replay_faults(sites: SiteMap, ids: Tensor) -> Faults:
             faults[layer.index] = f"its additions cannot be replayed from {sorted(layer.writes)}: {error}"
             continue
         if not torch.equal(replayed, output):
-            off = (replayed.double() - output.double()).abs().max().item()
+            off = (replayed.float() - output.float()).abs().max().item()
             faults[layer.index] = (
                 f"its input plus {' and '.join(layer.writes)} is off its output by up to {off:.3g}"
             )
     return faults
-
-
-def _distinct(taps: Iterable[Tap]) -> list[Tap]:
-    return list({(tap.path, tap.side): tap for tap in taps}.values())
 
 
 # ── 3. All heads zero ────────────────────────────────────────────────────────────────────────
