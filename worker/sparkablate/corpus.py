@@ -17,11 +17,6 @@ ROW_SEPARATOR = "\n\n"
 CHARACTERS_PER_TOKEN = 6
 
 
-def tokenize_text(tokenizer: Any, text: str, max_tokens: int, progress: Progress) -> tuple[np.ndarray, bool]:
-    """Ids of ``text`` (int32 [tokens], at most ``max_tokens``), and whether there was more text than that."""
-    return tokenize_rows(tokenizer, iter((text,)), max_tokens, progress)
-
-
 def tokenize_rows(
     tokenizer: Any, rows: Iterator[str], max_tokens: int, progress: Progress
 ) -> tuple[np.ndarray, bool]:

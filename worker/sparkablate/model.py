@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from sparkablate import numerics
 from sparkablate.errors import SparkablateError
@@ -99,13 +100,15 @@ def open_model(
         # shares.
         options["device_map"] = {"": where}
     try:
-        model = model_class(config).from_pretrained(source, **options)
+        model, info = model_class(config).from_pretrained(source, output_loading_info=True, **options)
     except torch.OutOfMemoryError as error:
         raise SparkablateError(
             "load_failed", f"{source}: no memory for the weights on {where}: {error}"
         ) from error
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise SparkablateError("load_failed", f"{source}: {error}", detail=repr(error)) from error
+    if missing := sorted(info["missing_keys"]):
+        raise SparkablateError("load_failed", f"{source} lacks {len(missing)} weights, e.g. {missing[0]}")
     model.eval()
     model.requires_grad_(False)
     tokenizer = _load_tokenizer(source, common)
