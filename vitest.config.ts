@@ -6,7 +6,7 @@ export default defineConfig({
     // Tests start real processes; two cores are shared by vitest and the workers it starts.
     pool: "forks",
     maxWorkers: 2,
-    testTimeout: 30_000,
+    testTimeout: 180_000,
     hookTimeout: 120_000,
   },
 });

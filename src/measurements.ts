@@ -44,11 +44,14 @@ export class Measurements {
     return sum !== undefined && !Number.isNaN(sum);
   }
 
-  /** The condition against the baseline, on the blocks both have. */
+  /**
+   * The condition against the baseline, on the blocks both have. What the whole sweep decides (q, the mark) is
+   * null: one condition alone would be over-confident.
+   */
   row(condition: number, settings: StatisticsSettings): Row {
     const baseline = this.#of(0);
     const [first, second] = buildRows(baseline, condition === 0 ? [] : [this.#of(condition)], settings);
-    return (second ?? first) as Row;
+    return { ...((second ?? first) as Row), q: null, distinguishable: null };
   }
 
   #of(condition: number): ConditionMeasurements {

@@ -2,10 +2,10 @@
 import { Command } from "commander";
 import { loadConfig } from "../config.ts";
 import { collect, withOutput, withWorker } from "./common.ts";
-import { showRun } from "./report.ts";
+import { type ReportFlags, showRun } from "./report.ts";
 import { exitCodeOf, type SweepFlags, sweep } from "./sweep.ts";
 
-interface RunFlags extends SweepFlags {
+interface RunFlags extends SweepFlags, ReportFlags {
   readonly config: string;
   readonly set: string[];
   readonly trustRemoteCode?: true;
@@ -18,6 +18,7 @@ export function runCommand(): Command {
     .option("--set <key=value>", "override a key of the config; may be repeated", collect, [])
     .option("--fresh", "move an existing output directory aside and start anew")
     .option("--retry-failed", "measure conditions again that failed before")
+    .option("--no-plots", "do not draw DIR/plots and DIR/report.html at the end")
     .option("--trust-remote-code", "let the model's repository run its code (the config must ask for it too)")
     .addHelpText(
       "after",

@@ -1,0 +1,116 @@
+/** A running worker, reached by its address: kept between runs, held by one, refused to others. */
+import { chmodSync, mkdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { execa } from "execa";
+import { expect, it, onTestFinished } from "vitest";
+import { resolveEnvironment } from "../../src/environment/environment.ts";
+import { pythonCommand } from "../../src/link/spawn.ts";
+import { cli, scratch, sweepFile, table, tinyModel, until } from "../fixtures/harness.ts";
+
+async function startWorker(
+  directory: string,
+  script: readonly string[] = ["-m", "sparkablate.server"],
+): Promise<string> {
+  const run = join(directory, "run");
+  mkdirSync(run, { mode: 0o700 });
+  const address = `ipc://${join(run, "worker.sock")}`;
+  const { python, env } = pythonCommand(resolveEnvironment());
+  const worker = execa(python, [...script, "--bind", address], {
+    env,
+    reject: false,
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  let said = "";
+  worker.stderr?.on("data", (chunk) => {
+    said += chunk;
+  });
+  onTestFinished(() => void worker.kill("SIGKILL"));
+  await until(() => said.includes("listening on"), 60, `the worker starts: ${said}`);
+  return address;
+}
+
+it("serves one run after another without loading again", { timeout: 120_000 }, async () => {
+  const directory = scratch();
+  const worker = await startWorker(directory);
+  const tables = [];
+  for (const [index, loaded] of ["loaded in", "was loaded already"].entries()) {
+    const output = join(directory, `out${index}`);
+    const config = sweepFile(directory, { model: tinyModel(), output, batches: 1 });
+    const run = await cli(["run", "-c", config, "--worker", worker, "--no-plots"]);
+    expect(run.exitCode, String(run.stderr)).toBe(0);
+    expect(run.stderr).toContain(loaded);
+    tables.push(table(output));
+  }
+  expect(tables[1]).toEqual(tables[0]);
+});
+
+it("tells a second controller who holds it", { timeout: 120_000 }, async () => {
+  const directory = scratch();
+  const worker = await startWorker(directory);
+  const model = tinyModel("--layers", "8", "--width", "256");
+  const output = join(directory, "long");
+  const long = cli([
+    "run",
+    "-c",
+    sweepFile(directory, { model, output, seqLen: 128, batches: 16, ablation: "sweep: heads" }),
+    "--worker",
+    worker,
+    "--no-plots",
+  ]);
+  await until(() => existsAndHolds(output), 60, "the first run measures");
+  const other = scratch();
+  const second = await cli([
+    "run",
+    "-c",
+    sweepFile(other, { model, output: join(other, "out") }),
+    "--worker",
+    worker,
+  ]);
+  expect(second.exitCode).toBe(3);
+  expect(second.stderr).toMatch(
+    /error \(worker_busy\): this worker is held by run .* \(pid \d+ on .*\) since 20/,
+  );
+  long.kill("SIGINT");
+  expect((await long).exitCode).toBe(130);
+});
+
+function existsAndHolds(output: string): boolean {
+  try {
+    return readFileSync(join(output, "results.jsonl"), "utf8").includes("baseline");
+  } catch {
+    return false;
+  }
+}
+
+it("refuses a worker that speaks another schema", { timeout: 120_000 }, async () => {
+  const directory = scratch();
+  const script = `import runpy, sys
+from sparkablate.server import protocol
+protocol.SCHEMA_SHA256 = "0" * 64
+runpy.run_module("sparkablate.server", run_name="__main__", alter_sys=True)`;
+  const worker = await startWorker(directory, ["-c", script]);
+  const run = await cli([
+    "run",
+    "-c",
+    sweepFile(directory, { model: tinyModel(), output: join(directory, "out") }),
+    "--worker",
+    worker,
+  ]);
+  expect(run.exitCode).toBe(3);
+  expect(run.stderr).toContain("error (protocol_mismatch)");
+  expect(run.stderr).toContain("install the same one");
+});
+
+it("refuses an address that others could reach", { timeout: 60_000 }, async () => {
+  const directory = scratch();
+  chmodSync(directory, 0o755);
+  for (const [bind, message] of [
+    ["tcp://0.0.0.0:5555", "only ipc:// or a loopback tcp:// address"],
+    [`ipc://${join(directory, "worker.sock")}`, "others may enter"],
+    [`ipc://${join(directory, "missing", "worker.sock")}`, "does not exist"],
+  ] as const) {
+    const worker = await cli(["worker", "--bind", bind]);
+    expect(worker.exitCode).toBe(2);
+    expect(worker.stderr).toContain(message);
+  }
+});
