@@ -2,18 +2,12 @@
 import { existsSync, readFileSync, statfsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { freemem } from "node:os";
-import { execa } from "execa";
-import { z } from "zod";
 import { SparkablateError } from "../errors.ts";
-import {
-  type Environment,
-  readRecord,
-  resolveEnvironment,
-  sparkablateHome,
-  workerDirectory,
-} from "./environment.ts";
+import { reportDevice } from "./device.ts";
+import { readRecord, resolveEnvironment, sparkablateHome, workerDirectory } from "./environment.ts";
 import { findPython } from "./python.ts";
 import { builtinModelDirectory } from "./setup.ts";
+import { runModule } from "./tether.ts";
 import { nvidiaPresent } from "./venv.ts";
 
 export interface Finding {
@@ -34,7 +28,6 @@ const BUNDLED_NODE: Readonly<Record<string, string>> = {
 /** The built-in model in float32 with its logits, and torch itself. */
 const MEMORY_LOW_GB = 2;
 const DISK_LOW_GB = 2;
-const REPORT_TIMEOUT_MS = 120_000;
 
 /** In this order; each says what it found and, where that is not well, how to mend it. */
 const CHECKS: readonly { readonly name: string; readonly run: () => Result | Promise<Result> }[] = [
@@ -99,19 +92,8 @@ function checkEnvironment(): Result {
   return ok(resolveEnvironment().python);
 }
 
-const deviceReport = z.object({
-  torch: z.string(),
-  cuda: z.string().nullable(),
-  transformers: z.string(),
-  device: z.string(),
-  arch_list: z.array(z.string()),
-  devices: z.array(z.object({ name: z.string(), capability: z.string(), has_kernels: z.boolean() })),
-  matmul: z.record(z.string(), z.string().nullable()),
-});
-
 async function checkTorch(): Promise<Result> {
-  const { stdout } = await python(resolveEnvironment(), ["-m", "sparkablate.device_report"]);
-  const report = deviceReport.parse(JSON.parse(stdout.trim().split("\n").at(-1) ?? ""));
+  const report = await reportDevice(resolveEnvironment().python);
   const build = readRecord(sparkablateHome())?.torch_build ?? "unknown";
   const names = report.devices.map((device) => `${device.name} (compute capability ${device.capability})`);
   const found = [
@@ -142,7 +124,9 @@ function checkModel(): Result {
 }
 
 async function checkWorker(): Promise<Result> {
-  await python(resolveEnvironment(), ["-m", "sparkablate.server", "--help"]);
+  await runModule(resolveEnvironment().python, "sparkablate.server", ["--help"], {
+    env: { PYTHONPATH: workerDirectory() },
+  });
   return ok(`${workerDirectory()} starts`);
 }
 
@@ -168,21 +152,4 @@ function checkDisk(): Result {
   const free_gb = (bavail * bsize) / 1e9;
   const found = `${free_gb.toFixed(1)} GB free under ${home}`;
   return free_gb >= DISK_LOW_GB ? ok(found) : warning(found, "free some space, or move SPARKABLATE_HOME");
-}
-
-async function python(environment: Environment, args: readonly string[]): Promise<{ stdout: string }> {
-  const result = await execa(environment.python, args, {
-    env: { PYTHONPATH: workerDirectory(), SPARKABLATE_HOME: environment.home },
-    reject: false,
-    stdin: "ignore",
-    timeout: REPORT_TIMEOUT_MS,
-  });
-  if (result.failed) {
-    const last = result.stderr.trim().split("\n").at(-1) || result.shortMessage;
-    throw new SparkablateError("environment_missing", `python ${args.join(" ")} failed: ${last}`, {
-      detail: result.stderr,
-      help: "Run 'sparkablate setup'; if this stays, delete SPARKABLATE_HOME and run it again.",
-    });
-  }
-  return result;
 }

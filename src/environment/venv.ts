@@ -6,6 +6,7 @@ import { execa } from "execa";
 import { parse as parseToml } from "smol-toml";
 import { z } from "zod";
 import { SparkablateError } from "../errors.ts";
+import { reportDevice } from "./device.ts";
 import {
   constraintsFile,
   type EnvironmentRecord,
@@ -135,7 +136,8 @@ async function install(
   }
   forgetRecord(join(home, wanted.venv));
   await runModule(python, "pip", pipArguments(plan), { env: PIP_ENV, onLine: sayPipLine(say) });
-  const finished = { ...wanted, torch_version: await torchVersion(python) };
+  // An installation that cannot be imported is not finished.
+  const finished = { ...wanted, torch_version: (await reportDevice(python)).torch };
   if (wanted.torch_build === "existing") {
     const after = await existingVersions(python, wanted.base_python);
     if (after.join() !== before.join()) {
@@ -228,20 +230,6 @@ for name in ("torch", "numpy"):
     });
   }
   return versions;
-}
-
-/** Imports it: an installation that cannot be imported is not finished. */
-async function torchVersion(python: string): Promise<string> {
-  const result = await execa(python, ["-c", "import torch; print(torch.__version__)"], {
-    reject: false,
-    stdin: "ignore",
-  });
-  if (result.failed) {
-    throw new SparkablateError("environment_missing", "the torch that was installed cannot be imported", {
-      detail: result.stderr.split("\n").slice(-20).join("\n"),
-    });
-  }
-  return result.stdout.trim();
 }
 
 /** True with a kernel driver, and in WSL 2, which has none of its own but brings nvidia-smi. */

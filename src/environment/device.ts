@@ -1,0 +1,28 @@
+/** What torch can do on this machine, from worker/sparkablate/device_report.py. */
+import { z } from "zod";
+import { workerDirectory } from "./environment.ts";
+import { runModule } from "./tether.ts";
+
+const deviceReport = z.object({
+  torch: z.string(),
+  cuda: z.string().nullable(),
+  transformers: z.string(),
+  device: z.string(),
+  arch_list: z.array(z.string()),
+  devices: z.array(z.object({ name: z.string(), capability: z.string(), has_kernels: z.boolean() })),
+  /** By dtype: why its matmul was refused, or null. */
+  matmul: z.record(z.string(), z.string().nullable()),
+});
+export type DeviceReport = z.infer<typeof deviceReport>;
+
+/** Imports torch and transformers and multiplies matrices; throws `environment_missing` where that fails. */
+export async function reportDevice(python: string): Promise<DeviceReport> {
+  let json = "";
+  await runModule(python, "sparkablate.device_report", [], {
+    env: { PYTHONPATH: workerDirectory() },
+    onLine: (line) => {
+      if (line.startsWith("{")) json = line;
+    },
+  });
+  return deviceReport.parse(JSON.parse(json));
+}
