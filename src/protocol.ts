@@ -20,7 +20,11 @@ const requestId = z
   .min(0)
   .max(2 ** 31);
 const session = z.string().min(1).max(64);
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+/** The length too, since `$` of Python's re lets a line feed pass. */
+const sha256 = z
+  .string()
+  .length(64)
+  .regex(/^[0-9a-f]{64}$/);
 const layer = z.int().min(0).max(100_000);
 const count = z
   .int()
@@ -204,6 +208,8 @@ export const requests = {
       norm: z.number(),
     }),
   ]),
+  /** A vector out of a pickled file, with torch's restricted loader. Payload: the bytes of a `.pt`. */
+  read_direction: z.strictObject({ type: z.literal("read_direction"), ...base }),
   /** One slice. Payload: int32 [blocks, seq_len]. */
   evaluate: z.strictObject({
     type: z.literal("evaluate"),
@@ -245,6 +251,8 @@ export const results = {
   /** Payload: float32, the sites' means one after the other. */
   calibrate: z.strictObject({ sites: z.array(meanSite), sha256, tokens: count }),
   put: empty,
+  /** Payload: float32 [d_model], of unit length. `norm`: the length that was divided out, or was recorded. */
+  read_direction: z.strictObject({ norm: z.number(), layer: layer.nullable() }),
   evaluate: z.strictObject({ measured: count, failed: count, cancelled: z.boolean(), seconds }),
   cancel: empty,
   goodbye: empty,

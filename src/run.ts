@@ -6,6 +6,14 @@ import { Readable } from "node:stream";
 import { type Plan, planConditions } from "./conditions.ts";
 import { identityConfig, type RunConfig, resolvedYaml } from "./config.ts";
 import { type ChosenBlocks, chooseBlocks, MAX_TEXT_TOKENS, type Text } from "./corpus.ts";
+import {
+  type Direction,
+  type DirectionFiles,
+  readDirectionFiles,
+  requireWidth,
+  sendDirections,
+  unpickled,
+} from "./directions.ts";
 import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
 import type { Worker } from "./link/worker.ts";
@@ -46,10 +54,10 @@ export async function* runSweep(
 ): AsyncGenerator<Row, void> {
   const directory = RunDirectory.open(config.output.dir, fresh);
   try {
-    const texts = readTexts(config);
+    const inputs = readInputs(config);
     const stored = directory.store.run();
     const runId = stored?.run_id ?? randomUUID();
-    const sweep = new Sweep(config, texts, await attach(runId), on);
+    const sweep = new Sweep(config, inputs, await attach(runId), on);
     const { run, means } = await sweep.prepare(runId, stored, directory);
     yield* sweep.measure(run, means, directory, retryFailed, signal);
     if (directory.store.run()?.facts.finished === null) directory.store.finish(new Date().toISOString());
@@ -62,16 +70,23 @@ export async function* runSweep(
   }
 }
 
-interface Texts {
+/** The files that the config names, read before any Python starts. Datasets are loaded by the worker. */
+interface Inputs {
   readonly evaluation: Buffer | null;
   readonly calibration: Buffer | null;
+  readonly directions: DirectionFiles;
 }
 
-/** The .txt files among the texts; datasets are loaded by the worker. */
-function readTexts({ eval: { dataset, calibration } }: RunConfig): Texts {
+function readInputs({ eval: { dataset, calibration }, ablation }: RunConfig): Inputs {
   const read = (source: TextSource | null): Buffer | null =>
     typeof source === "string" ? readFileSync(source) : null;
-  return { evaluation: read(dataset), calibration: read(calibration) };
+  const directions = [...ablation.targets.flat(), ...ablation.directions];
+  const paths = directions.flatMap((spec) => ("path" in spec ? [spec.path] : []));
+  return {
+    evaluation: read(dataset),
+    calibration: read(calibration),
+    directions: readDirectionFiles(paths),
+  };
 }
 
 interface Prepared {
@@ -80,18 +95,19 @@ interface Prepared {
   readonly blocks: ChosenBlocks;
   readonly notices: readonly string[];
   readonly identity: Identity;
+  readonly directions: ReadonlyMap<string, Direction>;
 }
 
 class Sweep {
   readonly #config: RunConfig;
-  readonly #texts: Texts;
+  readonly #inputs: Inputs;
   readonly #worker: Worker;
   readonly #on: OnEvent;
   #prepared: Prepared | undefined;
 
-  constructor(config: RunConfig, texts: Texts, worker: Worker, on: OnEvent) {
+  constructor(config: RunConfig, inputs: Inputs, worker: Worker, on: OnEvent) {
     this.#config = config;
-    this.#texts = texts;
+    this.#inputs = inputs;
     this.#worker = worker;
     this.#on = on;
   }
@@ -105,6 +121,7 @@ class Sweep {
     return this.#retryingOnce(async () => {
       const prepared = await this.#describe();
       this.#prepared = prepared;
+      await sendDirections(prepared.directions.values(), this.#worker.client);
       for (const message of prepared.notices) this.#on({ type: "notice", message });
       if (stored !== undefined) {
         requireSameRun(directory.path, stored.identity, prepared.identity);
@@ -127,7 +144,7 @@ class Sweep {
     retryFailed: boolean,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Row, void> {
-    const { plan, blocks, loaded } = this.#prepared as Prepared;
+    const { plan, blocks, loaded, directions } = this.#prepared as Prepared;
     const { batch_size, seq_len, metrics } = this.#config.eval;
     const { store } = directory;
     const { conditions } = plan;
@@ -190,7 +207,7 @@ class Sweep {
           rows.push(row);
         },
         onBatch: () => directory.projectNowAndThen(),
-        recover: (error) => this.#recover(error, loaded, means),
+        recover: (error) => this.#recover(error, loaded, means, directions),
       },
       signals,
     ).then(
@@ -209,14 +226,16 @@ class Sweep {
   async #describe(): Promise<Prepared> {
     const config = this.#config;
     const { seq_len, batch_size, max_batches, calibration_batches, add_bos, seed } = config.eval;
+    const directions = await unpickled(this.#inputs.directions, this.#worker.client);
     const loaded = await this.#load();
     this.#on({ type: "loaded", model: loaded });
-    const plan = planConditions(config, loaded.model_map);
-    const evaluation = await this.#tokenize(config.eval.dataset, this.#texts.evaluation);
+    requireWidth(directions, loaded.model_map);
+    const plan = planConditions(config, loaded.model_map, directions);
+    const evaluation = await this.#tokenize(config.eval.dataset, this.#inputs.evaluation);
     const needsMeans = meanSites(plan.conditions).length > 0;
     const calibration =
       needsMeans && config.eval.calibration !== null
-        ? await this.#tokenize(config.eval.calibration, this.#texts.calibration)
+        ? await this.#tokenize(config.eval.calibration, this.#inputs.calibration)
         : null;
     const bos = (add_bos === "auto" ? loaded.adds_bos : add_bos) ? loaded.bos_token_id : null;
     if (add_bos === true && bos === null) {
@@ -241,10 +260,10 @@ class Sweep {
       evaluation: blocks.evaluation.map(({ sha256 }) => sha256),
       calibration: blocks.calibration.map(({ sha256 }) => sha256),
       conditions: plan.conditions.map(({ id }) => id),
-      directions: [],
+      directions: [...directions.values()].map(({ sha256, norm }) => `${sha256} ${norm}`),
     });
     const notices = [...loaded.notices, ...plan.notices, ...blocks.notices];
-    return { loaded, plan, blocks, notices, identity };
+    return { loaded, plan, blocks, notices, identity, directions };
   }
 
   async #load(): Promise<LoadedModel> {
@@ -294,7 +313,12 @@ class Sweep {
   }
 
   /** After the worker was lost: the same model again, or none. */
-  async #recover(error: SparkablateError, loaded: LoadedModel, means: Means | null): Promise<void> {
+  async #recover(
+    error: SparkablateError,
+    loaded: LoadedModel,
+    means: Means | null,
+    directions: ReadonlyMap<string, Direction>,
+  ): Promise<void> {
     this.#on({ type: "restart", error });
     await this.#worker.reconnect();
     const again = await this.#load();
@@ -308,6 +332,7 @@ class Sweep {
       }
     }
     if (means !== null) await this.#sendMeans(means);
+    await sendDirections(directions.values(), this.#worker.client);
   }
 
   async #retryingOnce<T>(work: () => Promise<T>): Promise<T> {

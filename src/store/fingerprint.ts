@@ -17,7 +17,7 @@ export interface IdentityInput {
   readonly calibration: readonly string[];
   /** Ids of the conditions, in order. */
   readonly conditions: readonly string[];
-  /** sha256 of every direction vector, in order of use. */
+  /** sha256 and recorded norm of every direction vector, in order of use. */
   readonly directions: readonly string[];
 }
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from sparkablate.direction_files import unpickle_direction
 from sparkablate.engines.local import LocalEngine, Measurement
 from sparkablate.errors import SparkablateError
 from sparkablate.server.protocol import Message, Request
@@ -90,6 +91,11 @@ def put(engine: LocalEngine, request: Request, context: Context) -> Reply:
     return {}, b""
 
 
+def read_direction(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    vector, norm, layer = unpickle_direction(request.payload)
+    return {"norm": norm, "layer": layer}, vector.numpy().astype("<f4").tobytes()
+
+
 def evaluate(engine: LocalEngine, request: Request, context: Context) -> Reply:
     fields = request.fields
     ids = _int32(request, fields["seq_len"])
@@ -143,5 +149,6 @@ HANDLERS: dict[str, Callable[[LocalEngine, Request, Context], Reply]] = {
     "tokenize": tokenize,
     "calibrate": calibrate,
     "put": put,
+    "read_direction": read_direction,
     "evaluate": evaluate,
 }
