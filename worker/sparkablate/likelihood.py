@@ -6,7 +6,8 @@ that chunks do not give the same bits on this machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ from sparkablate.sites import SiteMap
 #: Positions a chunk aims at. A GEMM of 1 to 3 rows takes another kernel and gives other bits, so chunks are
 #: cut near-equal and never leave a short tail.
 CHUNK_POSITIONS = 256
+
+#: Rows that are copied to the CPU at a time where logits are compared.
+DIGEST_ROWS = 64
 
 
 class Likelihood:
@@ -41,16 +45,17 @@ class Likelihood:
         """Compares logits in chunks with the model's own on ``ids`` [batch, pos], bit for bit, and remembers
         the answer for this shape. Returns the final hidden states.
 
-        Raises ``architecture_unsupported`` where even body and head, run one after the other on the whole
-        batch, do not give the logits of the model's own forward pass.
+        Digests are compared, so that full logits and chunks are never in memory together. Raises
+        ``architecture_unsupported`` where even body and head, run one after the other on the whole batch, do
+        not give the logits of the model's own forward pass.
         """
         shape = _shape(ids)
-        full = self.model(input_ids=ids, use_cache=False).logits.flatten(0, 1)  # [batch * pos, vocab]
         hidden = self.final_hidden(ids)
+        full = _digest_full(self.model(input_ids=ids, use_cache=False).logits)
         self.full_logits[shape] = False
-        if not all(torch.equal(full[rows], logits) for rows, logits in self._chunks(hidden)):
+        if _digest(logits for _, logits in self._chunks(hidden)) != full:
             self.full_logits[shape] = True
-            if not torch.equal(full, self.sites.to_logits(hidden).flatten(0, 1)):
+            if _digest_full(self.sites.to_logits(hidden)) != full:
                 raise SparkablateError(
                     "architecture_unsupported",
                     f"{type(self.model).__name__}: its row's stack, head and logits columns, run one after "
@@ -99,6 +104,20 @@ class Likelihood:
 def block_sums(values: dict[str, Tensor], columns: tuple[str, ...]) -> np.ndarray:
     """Sums over each block's predicted tokens, float64 [columns, blocks]."""
     return torch.stack([values[column].cpu().double().sum(dim=1) for column in columns]).numpy()
+
+
+def _digest_full(logits: Tensor) -> bytes:
+    """Of the rows that predict a token: logits [batch, pos, vocab] without each block's last."""
+    return _digest(block[:-1] for block in logits)
+
+
+def _digest(parts: Iterable[Tensor]) -> bytes:
+    """Of logits as the loss sees them, in float32: some models return them so, whatever their dtype."""
+    digest = hashlib.blake2b()
+    for part in parts:
+        for rows in part.split(DIGEST_ROWS):
+            digest.update(rows.float().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.digest()
 
 
 def _shape(ids: Tensor) -> tuple[int, int]:

@@ -211,20 +211,21 @@ def _open(model: dict[str, Any], shape: tuple[int, int], progress: Progress) -> 
         raise SparkablateError(
             "config_invalid", f"eval.seq_len {shape[1]}: {model['name']} has {sites.max_positions} positions"
         )
-    progress("self-test", 0.0, 1.0, "tests")
+    progress("check", 0.0, None, "logits")
+    likelihood = Likelihood(opened.model, sites)
+    # First, since it takes the most memory: what the self-test leaves in the allocator would come on top.
+    canary = _check_shape(likelihood, shape)
+    progress("self-test", 0.0, None, "tests")
     tests = self_test.run(opened.model, sites)
     refused = [label for test in tests for label in test["refused"]]
     if refused:
         notices.append(f"the self-test refused {', '.join(refused)}"[:4096])
         sites = sites.refusing(refused)
-    progress("check", 0.0, 2.0, "checks")
-    likelihood = Likelihood(opened.model, sites)
-    canary = _check_shape(likelihood, shape)
-    progress("check", 1.0, 2.0, "checks")
+    progress("check", 0.0, float(sites.n_layers), "layers")
     entries = prove_entries(likelihood, _random_ids(likelihood, (1, min(PROOF_POSITIONS, shape[1]))))
     if not entries.walkable:
         notices.append(f"every condition takes a whole forward pass: {entries.reason}"[:4096])
-    progress("check", 2.0, 2.0, "checks")
+    progress("check", float(sites.n_layers), float(sites.n_layers), "layers")
     return _Loaded(
         request=dict(model),
         opened=opened,
