@@ -3,8 +3,8 @@ import { type Condition, MAX_SLICE_CONDITIONS } from "./protocol.ts";
 
 /** A slice should take about this long: long enough to reuse the prefix, short enough to lose little. */
 const TARGET_SECONDS = 20;
-/** Before anything is known of the speed. */
-const FIRST_SLICE_CONDITIONS = 4;
+/** Before anything is known of the speed: the baseline alone, so that every later row can be compared with it. */
+const FIRST_SLICE_CONDITIONS = 1;
 /** A condition that killed the worker this often, alone in its slice, is given up. */
 const POISON_DEATHS = 2;
 

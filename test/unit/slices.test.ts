@@ -80,6 +80,7 @@ describe("slices", () => {
     const { measured, deaths } = drive(new SlicePlanner(all), new Set());
     expect(measured).toEqual(all);
     expect(deaths).toBe(0);
+    expect(new SlicePlanner(all).next()).toEqual([0]);
     expect(new SlicePlanner(all, 2).next()).toHaveLength(10);
     expect(new SlicePlanner(all, 1000).next()).toHaveLength(1);
     expect(new SlicePlanner([]).next()).toBeNull();
