@@ -15,6 +15,7 @@ from torch import nn
 
 from .additions import bloom_post_norm, gemma4, granite, mamba2, opt_post_norm, sequential, writes_first
 from .modules import find, find_named, input_width, output_width, require, require_named, resolve, unsupported
+from .projections import DENSE, EXPERTS_AND_SHARED, Projection, linear, stacked
 from .sites import SITE_ORDER, Additions, LayerSites, Logits, SiteMap, Tap, Values
 
 
@@ -62,6 +63,14 @@ class Architecture:
     norm_after_write: bool = False
     norm_on_stream: bool = False
     norm_after_embedding: bool = False
+
+    #: Write → the checkpoint tensors that make it. The attention's is `attention_output` where it has heads.
+    outputs: tuple[tuple[str, tuple[Projection, ...]], ...] = (("mlp", DENSE),)
+    #: The unembedding as checkpoints name it, where a tied one has to be written out.
+    head_tensor: str = "lm_head.weight"
+    #: Tensor of a layer that multiplies the stream: 1 where the layer is to be the identity.
+    stream_scale: str | None = None
+
     #: Which configurations of these model types the row describes.
     when: Callable[[Any], bool] = lambda config: True
 
@@ -93,6 +102,8 @@ GPT_NEOX = Architecture(
     n_kv_heads=one_per_head,
     values="attention.query_key_value",
     value_layout="grouped",
+    outputs=(("mlp", (linear("mlp.dense_4h_to_h"),)),),
+    head_tensor="embed_out.weight",
     when=lambda config: not config.use_parallel_residual,
 )
 FALCON = Architecture(
@@ -108,6 +119,7 @@ FALCON = Architecture(
     values="self_attention.query_key_value",
     value_layout="grouped",
     returns_tuple=True,
+    outputs=(("mlp", (linear("mlp.dense_4h_to_h"),)),),
     when=lambda config: not (config.new_decoder_architecture or config.parallel_attn),
 )
 OPT = Architecture(
@@ -119,6 +131,7 @@ OPT = Architecture(
     mlp="fc2",
     writes=(("attn", "self_attn"), ("mlp", "fc2")),
     n_kv_heads=one_per_head,
+    outputs=(("mlp", (linear("fc2"),)),),
     when=lambda config: config.do_layer_norm_before,
 )
 BLOOM = Architecture(
@@ -137,6 +150,7 @@ BLOOM = Architecture(
     max_positions=None,
     returns_tuple=True,
     norm_after_embedding=True,
+    outputs=(("mlp", (linear("mlp.dense_4h_to_h"),)),),
     # pretraining_tp with slow_but_exact multiplies slices of the weights without calling the modules.
     when=lambda config: not config.apply_residual_connection_post_layernorm and _calls_modules(config),
 )
@@ -150,26 +164,48 @@ GEMMA4 = Architecture(
     shares_kv=True,
     norm_after_write=True,
     logits=SOFT_CAP,
+    outputs=(
+        ("mlp", (*DENSE, stacked("experts.down_proj"))),
+        ("per_layer", (linear("per_layer_projection"),)),
+    ),
+    stream_scale="layer_scalar",
     when=lambda config: not config.hidden_size_per_layer_input,
 )
 
 ARCHITECTURES: tuple[Architecture, ...] = (
     # stablelm's parallel layers sum `residual + attention + mlp`: the sequential order of additions.
+    Architecture(("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo", "gemma", "stablelm")),
+    Architecture(("starcoder2",), outputs=(("mlp", (linear("mlp.c_proj"),)),)),
     Architecture(
-        ("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo", "gemma", "starcoder2", "stablelm")
+        ("mixtral",),
+        outputs=(("mlp", (linear("block_sparse_moe.experts.*.w2"), stacked("mlp.experts.down_proj"))),),
     ),
-    Architecture(("mixtral", "olmoe", "qwen2_moe", "qwen3_moe", "gpt_oss")),
+    Architecture(("olmoe", "qwen2_moe", "qwen3_moe"), outputs=(("mlp", EXPERTS_AND_SHARED),)),
+    Architecture(("gpt_oss",), outputs=(("mlp", (stacked("mlp.experts.down_proj", -1),)),)),
     # Token mixers of two kinds; those named linear_attn have no attention heads to slice.
-    Architecture(("qwen3_next",), gated=True, headless_mixer="linear_attn"),
+    Architecture(
+        ("qwen3_next",),
+        gated=True,
+        headless_mixer="linear_attn",
+        outputs=(("attn", (linear("linear_attn.out_proj"),)), ("mlp", EXPERTS_AND_SHARED)),
+    ),
     # Latent attention: kv_b_proj expands the latent into [key without position | value] a head.
     Architecture(
-        ("deepseek_v3",), values="self_attn.kv_b_proj", value_layout="grouped", n_kv_heads=one_per_head
+        ("deepseek_v3",),
+        values="self_attn.kv_b_proj",
+        value_layout="grouped",
+        n_kv_heads=one_per_head,
+        outputs=(("mlp", EXPERTS_AND_SHARED),),
     ),
     Architecture(("phi3",), values="self_attn.qkv_proj"),
     Architecture(("granite",), additions=granite, logits=("divide", "logits_scaling")),
     Architecture(("cohere2",), logits=("multiply", "logit_scale")),
     Architecture(
-        ("phi",), attention_output="self_attn.dense", tail=("final_layernorm",), additions=writes_first
+        ("phi",),
+        attention_output="self_attn.dense",
+        tail=("final_layernorm",),
+        additions=writes_first,
+        outputs=(("mlp", (linear("mlp.fc2"),)),),
     ),
     Architecture(("gemma2", "gemma3_text"), writes=POST_NORMS, norm_after_write=True, logits=SOFT_CAP),
     Architecture(("olmo2",), writes=POST_NORMS, norm_after_write=True),
@@ -191,6 +227,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         writes=(("attn", "attn"), ("mlp", "mlp")),
         n_kv_heads=one_per_head,
         values="attn.c_attn",
+        outputs=(("mlp", (linear("mlp.c_proj", -1),)),),
         when=lambda config: not config.add_cross_attention,
     ),
     GPT_NEOX,
@@ -227,6 +264,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         additions=mamba2,
         cast_final=True,
         max_positions=None,
+        outputs=(("mixer", (linear("mixer.out_proj"),)),),
     ),
 )
 
@@ -239,6 +277,14 @@ WRAPPERS: Mapping[str, str] = {
 }
 
 
+def row_of(text_config: Any) -> Architecture | None:
+    """The row that describes a text configuration."""
+    return next(
+        (row for row in ARCHITECTURES if text_config.model_type in row.model_types and row.when(text_config)),
+        None,
+    )
+
+
 def locate(model: nn.Module) -> SiteMap:
     """Finds every site of a causal language model by its row.
 
@@ -249,9 +295,7 @@ def locate(model: nn.Module) -> SiteMap:
         raise unsupported(model, "it has no transformers configuration")
     text_config = config.get_text_config()
     model_type = text_config.model_type
-    row = next(
-        (row for row in ARCHITECTURES if model_type in row.model_types and row.when(text_config)), None
-    )
+    row = row_of(text_config)
     if row is None:
         raise unsupported(
             model, f"no row of architectures.py describes model type {model_type!r} in this configuration"
