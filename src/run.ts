@@ -1,11 +1,10 @@
 /** One run, from a config to a finished directory: load → tokenize → calibrate → slices → summary. */
 import { randomUUID } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { Readable } from "node:stream";
 import { type Plan, planConditions } from "./conditions.ts";
 import { identityConfig, type RunConfig, resolvedYaml } from "./config.ts";
-import { type ChosenBlocks, chooseBlocks, MAX_TEXT_TOKENS, type Text } from "./corpus.ts";
+import { type ChosenBlocks, chooseBlocks, type Text } from "./corpus.ts";
 import {
   type Direction,
   type DirectionFiles,
@@ -18,17 +17,21 @@ import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
 import type { Worker } from "./link/worker.ts";
 import { Measurements } from "./measurements.ts";
-import { measureMissing, packIds } from "./measuring.ts";
+import { measureMissing } from "./measuring.ts";
 import {
-  type Condition,
-  type Event,
-  type LoadedModel,
-  MAX_PAYLOAD_BYTES,
-  type MeanSite,
-} from "./protocol.ts";
+  calibrate,
+  loadModel,
+  meanSites,
+  readText,
+  sendMeans,
+  type TextSource,
+  textName,
+  tokenize,
+} from "./preparing.ts";
+import type { LoadedModel } from "./protocol.ts";
 import type { Row } from "./rows.ts";
 import { batches } from "./slices.ts";
-import { type Identity, identityOf, requireSameRun, sha256 } from "./store/fingerprint.ts";
+import { type Identity, identityOf, requireSameRun } from "./store/fingerprint.ts";
 import { RunDirectory } from "./store/run-directory.ts";
 import type { BlockRecord, Means, RunRecord } from "./store/sqlite.ts";
 import { VERSION } from "./version.ts";
@@ -78,13 +81,11 @@ interface Inputs {
 }
 
 function readInputs({ eval: { dataset, calibration }, ablation }: RunConfig): Inputs {
-  const read = (source: TextSource | null): Buffer | null =>
-    typeof source === "string" ? readFileSync(source) : null;
   const directions = [...ablation.targets.flat(), ...ablation.directions];
   const paths = directions.flatMap((spec) => ("path" in spec ? [spec.path] : []));
   return {
-    evaluation: read(dataset),
-    calibration: read(calibration),
+    evaluation: readText(dataset),
+    calibration: readText(calibration),
     directions: readDirectionFiles(paths),
   };
 }
@@ -129,7 +130,13 @@ class Sweep {
         if (means !== null) await this.#sendMeans(means);
         return { run: stored, means };
       }
-      const means = await this.#calibrate(prepared);
+      const means = await calibrate(
+        this.#worker.client,
+        meanSites(prepared.plan.conditions),
+        prepared.blocks.calibration,
+        this.#config.eval,
+        this.#on,
+      );
       const run = this.#record(runId, prepared);
       directory.store.begin(run, blockRecords(prepared.blocks), prepared.plan.conditions, means);
       directory.project();
@@ -267,49 +274,15 @@ class Sweep {
   }
 
   async #load(): Promise<LoadedModel> {
-    const { model, eval: evaluation } = this.#config;
-    const { result } = await this.#worker.client.call(
-      "load",
-      { model, seq_len: evaluation.seq_len, batch_size: evaluation.batch_size },
-      { onEvent: this.#stage },
-    );
-    return result;
+    return await loadModel(this.#worker.client, this.#config.model, this.#config.eval, this.#on);
   }
 
   async #tokenize(source: TextSource, bytes: Buffer | null): Promise<Text> {
-    const name = textName(source);
-    const payload = bytes === null ? undefined : fitting(bytes);
-    const tokenized = await this.#worker.client.call(
-      "tokenize",
-      { dataset: typeof source === "string" ? null : source, max_tokens: MAX_TEXT_TOKENS },
-      { ...(payload && { payload }), onEvent: this.#stage },
-    );
-    if (tokenized.result.truncated || payload?.length !== bytes?.length) {
-      this.#on({
-        type: "notice",
-        message: `${name} is too long; its first ${tokenized.result.tokens} tokens are used`,
-      });
-    }
-    return { name, ids: new Int32Array(new Uint8Array(tokenized.payload).buffer) };
+    return await tokenize(this.#worker.client, source, bytes, this.#on);
   }
 
-  async #calibrate({ plan, blocks }: Prepared): Promise<Means | null> {
-    const sites = meanSites(plan.conditions);
-    if (sites.length === 0) return null;
-    const { seq_len, batch_size } = this.#config.eval;
-    const { result, payload } = await this.#worker.client.call(
-      "calibrate",
-      { seq_len, batch_size, sites },
-      { payload: packIds(blocks.calibration.map(({ ids }) => ids)), onEvent: this.#stage },
-    );
-    if (sha256(payload) !== result.sha256) {
-      throw new SparkablateError("invalid_message", "calibrate: the means' sha256 does not fit them");
-    }
-    return { sha256: result.sha256, sites: result.sites, vectors: payload };
-  }
-
-  async #sendMeans({ sha256, sites, vectors }: Means): Promise<void> {
-    await this.#worker.client.call("put", { kind: "means", sha256, sites: [...sites] }, { payload: vectors });
+  async #sendMeans(means: Means): Promise<void> {
+    await sendMeans(this.#worker.client, means);
   }
 
   /** After the worker was lost: the same model again, or none. */
@@ -346,13 +319,6 @@ class Sweep {
     }
   }
 
-  readonly #stage = (event: Event): void => {
-    if (event.type === "progress") {
-      const { stage, done, total, unit } = event;
-      this.#on({ type: "stage", stage, done, total, unit });
-    } else if (event.type === "log") this.#on({ type: "notice", message: event.message });
-  };
-
   #record(runId: string, { loaded, plan, blocks, notices, identity }: Prepared): RunRecord {
     const config = this.#config;
     const { seq_len, batch_size, add_bos, seed, dataset, calibration } = config.eval;
@@ -386,19 +352,6 @@ class Sweep {
   }
 }
 
-/** The beginning of a text, up to the last line that fits into one payload. */
-function fitting(bytes: Buffer): Buffer {
-  if (bytes.length <= MAX_PAYLOAD_BYTES) return bytes;
-  return bytes.subarray(0, bytes.lastIndexOf("\n", MAX_PAYLOAD_BYTES - 1) + 1);
-}
-
-type TextSource = RunConfig["eval"]["dataset"];
-
-const textName = (source: TextSource): string =>
-  typeof source === "string"
-    ? basename(source)
-    : [source.path, source.config, source.split].filter((part) => part !== null).join(" ");
-
 function* blockRecords({ evaluation, calibration }: ChosenBlocks): Generator<BlockRecord> {
   for (const [split, blocks] of [
     ["evaluation", evaluation],
@@ -407,18 +360,4 @@ function* blockRecords({ evaluation, calibration }: ChosenBlocks): Generator<Blo
     for (const [ordinal, { index, sha256 }] of blocks.entries())
       yield { split, ordinal, position: index, sha256 };
   }
-}
-
-/** The sites whose mean some condition needs, each once, in canonical order. */
-function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "width">[] {
-  const sites = new Map<string, Omit<MeanSite, "width">>();
-  for (const { interventions } of conditions) {
-    for (const one of interventions) {
-      if (!("mode" in one) || one.mode !== "mean") continue;
-      const kind = one.kind === "kv_group" ? "head" : one.kind;
-      const site = { kind, layer: one.layer, positions: one.positions };
-      sites.set(JSON.stringify(site), site);
-    }
-  }
-  return [...sites.values()];
 }

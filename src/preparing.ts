@@ -1,0 +1,122 @@
+/** What a worker does before it measures: load, tokenise, calibrate. Shared by every command that needs a model. */
+import { readFileSync } from "node:fs";
+import { basename } from "node:path";
+import type { RunConfig } from "./config.ts";
+import { type Block, MAX_TEXT_TOKENS, type Text } from "./corpus.ts";
+import { SparkablateError } from "./errors.ts";
+import type { OnEvent } from "./events.ts";
+import type { Client } from "./link/client.ts";
+import { packIds } from "./measuring.ts";
+import {
+  type Condition,
+  type Event,
+  type LoadedModel,
+  MAX_PAYLOAD_BYTES,
+  type MeanSite,
+  type ModelConfig,
+} from "./protocol.ts";
+import { sha256 } from "./store/fingerprint.ts";
+import type { Means } from "./store/sqlite.ts";
+
+export type TextSource = RunConfig["eval"]["dataset"];
+
+export interface BatchShape {
+  readonly seq_len: number;
+  readonly batch_size: number;
+}
+
+export const textName = (source: TextSource): string =>
+  typeof source === "string"
+    ? basename(source)
+    : [source.path, source.config, source.split].filter((part) => part !== null).join(" ");
+
+/** A `.txt` file's bytes; null for a dataset, which the worker loads. */
+export const readText = (source: TextSource | null): Buffer | null =>
+  typeof source === "string" ? readFileSync(source) : null;
+
+/** Hands a request's progress and log events on. */
+export function stages(on: OnEvent): (event: Event) => void {
+  return (event) => {
+    if (event.type === "progress") {
+      const { stage, done, total, unit } = event;
+      on({ type: "stage", stage, done, total, unit });
+    } else if (event.type === "log") on({ type: "notice", message: event.message });
+  };
+}
+
+export async function loadModel(
+  client: Client,
+  model: ModelConfig,
+  { seq_len, batch_size }: BatchShape,
+  on: OnEvent,
+): Promise<LoadedModel> {
+  const { result } = await client.call("load", { model, seq_len, batch_size }, { onEvent: stages(on) });
+  return result;
+}
+
+/** @param bytes what `readText` gave. */
+export async function tokenize(
+  client: Client,
+  source: TextSource,
+  bytes: Buffer | null,
+  on: OnEvent,
+): Promise<Text> {
+  const name = textName(source);
+  const payload = bytes === null ? undefined : fitting(bytes);
+  const tokenized = await client.call(
+    "tokenize",
+    { dataset: typeof source === "string" ? null : source, max_tokens: MAX_TEXT_TOKENS },
+    { ...(payload && { payload }), onEvent: stages(on) },
+  );
+  if (tokenized.result.truncated || payload?.length !== bytes?.length) {
+    on({
+      type: "notice",
+      message: `${name} is too long; its first ${tokenized.result.tokens} tokens are used`,
+    });
+  }
+  return { name, ids: new Int32Array(new Uint8Array(tokenized.payload).buffer) };
+}
+
+/** The beginning of a text, up to the last line that fits into one payload. */
+function fitting(bytes: Buffer): Buffer {
+  if (bytes.length <= MAX_PAYLOAD_BYTES) return bytes;
+  return bytes.subarray(0, bytes.lastIndexOf("\n", MAX_PAYLOAD_BYTES - 1) + 1);
+}
+
+/** The sites whose mean some condition needs, each once, in canonical order. */
+export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "width">[] {
+  const sites = new Map<string, Omit<MeanSite, "width">>();
+  for (const { interventions } of conditions) {
+    for (const one of interventions) {
+      if (!("mode" in one) || one.mode !== "mean") continue;
+      const kind = one.kind === "kv_group" ? "head" : one.kind;
+      const site = { kind, layer: one.layer, positions: one.positions };
+      sites.set(JSON.stringify(site), site);
+    }
+  }
+  return [...sites.values()];
+}
+
+/** The sites' means over the blocks; null where there is no site. */
+export async function calibrate(
+  client: Client,
+  sites: Omit<MeanSite, "width">[],
+  blocks: readonly Block[],
+  { seq_len, batch_size }: BatchShape,
+  on: OnEvent,
+): Promise<Means | null> {
+  if (sites.length === 0) return null;
+  const { result, payload } = await client.call(
+    "calibrate",
+    { seq_len, batch_size, sites },
+    { payload: packIds(blocks.map(({ ids }) => ids)), onEvent: stages(on) },
+  );
+  if (sha256(payload) !== result.sha256) {
+    throw new SparkablateError("invalid_message", "calibrate: the means' sha256 does not fit them");
+  }
+  return { sha256: result.sha256, sites: result.sites, vectors: payload };
+}
+
+export async function sendMeans(client: Client, { sha256, sites, vectors }: Means): Promise<void> {
+  await client.call("put", { kind: "means", sha256, sites: [...sites] }, { payload: vectors });
+}
