@@ -1,0 +1,208 @@
+/** The README: every command is run, every snippet works, the tree is the file system's, every link leads somewhere. */
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { join } from "node:path";
+import { execa } from "execa";
+import { describe, expect, it } from "vitest";
+import { packageRoot, resolveEnvironment, sparkablateHome } from "../../src/environment/environment.ts";
+import { LAUNCHER, processesOf, scratch, tinyModel, until } from "../fixtures/harness.ts";
+import { commands, fences, localLinks } from "../fixtures/markdown.ts";
+
+const ROOT = packageRoot();
+const README = readFileSync(join(ROOT, "README.md"), "utf8");
+
+/** Not run here, and why. */
+const EXCLUDED: Readonly<Record<string, string>> = {
+  "npm run quickstart": "set-up and a sweep of minutes; .ci/run's set-up and e2e/run.test.ts cover its parts",
+  "npm test": "this is it",
+};
+
+/** As many layers as the built-in model, and the heads that configs/custom_targets.yaml names. */
+const lookalike = (): string => tinyModel("--layers", "30", "--heads", "8");
+
+/** Less work, same command: another model of the same shape, few and short blocks. */
+function smaller(command: string): string {
+  if (!command.startsWith("npx sparkablate run ")) return command;
+  const set = [
+    `model.name=${lookalike()}`,
+    "eval.max_batches=1",
+    "eval.seq_len=32",
+    "eval.calibration_batches=1",
+  ];
+  return `${command} ${set.map((one) => `--set '${one}'`).join(" ")}`;
+}
+
+/** Programs as a reader has them on the PATH: npx in a checkout, pip of an environment of theirs. */
+function programs(directory: string): string {
+  const bin = join(directory, "bin");
+  mkdirSync(bin);
+  const { python } = resolveEnvironment();
+  const write = (name: string, body: string): void => {
+    writeFileSync(join(bin, name), `#!/bin/sh\n${body}\n`);
+    chmodSync(join(bin, name), 0o755);
+  };
+  write("npx", `shift\nexec '${process.execPath}' '${LAUNCHER}' "$@"`);
+  // Without the dependencies, and not into the environment that the tests run in.
+  write(
+    "pip",
+    `shift\nexec '${python}' -m pip install --quiet --no-deps --target '${join(directory, "site")}' "$@"`,
+  );
+  return bin;
+}
+
+describe("README.md", () => {
+  it("every command works, in the order in which a reader types them", { timeout: 600_000 }, async () => {
+    const directory = scratch();
+    for (const name of ["configs", "worker"]) symlinkSync(join(ROOT, name), join(directory, name));
+    const runtime = join(directory, "runtime");
+    mkdirSync(runtime, { mode: 0o700 });
+    const env = {
+      PATH: `${programs(directory)}:${process.env.PATH}`,
+      XDG_RUNTIME_DIR: runtime,
+      SPARKABLATE_HOME: sparkablateHome(),
+      SPARKABLATE_TEST_MARK: directory,
+      OMP_NUM_THREADS: "1",
+    };
+    const typed = commands(README);
+    expect(typed.length).toBeGreaterThan(10);
+    for (const command of typed) {
+      const reason = EXCLUDED[command];
+      if (reason !== undefined) {
+        console.log(`not run: ${command}: ${reason}`);
+        continue;
+      }
+      const options = { shell: "/bin/bash", cwd: directory, env, reject: false } as const;
+      if (command.startsWith("npx sparkablate worker")) {
+        // A terminal of its own.
+        void execa(command, { ...options, stdio: "ignore" });
+        await until(() => existsSync(join(runtime, "sparkablate.sock")), 120, "the worker listens");
+        continue;
+      }
+      const { exitCode, stderr } = await execa(smaller(command), options);
+      expect(exitCode, `${command}\n${stderr}`).toBe(0);
+    }
+    for (const made of [
+      "results/head_sweep/plots/heads.png",
+      "results/custom_targets/report.html",
+      "results/my-sweep/results.jsonl",
+      "site/sparkablate/server/schema.json",
+    ]) {
+      expect(existsSync(join(directory, made)), made).toBe(true);
+    }
+    // Ctrl-C in the worker's terminal.
+    for (const { pid, command } of processesOf(directory))
+      if (command.includes("sparkablate.cjs") || command.includes("main.js")) process.kill(pid, "SIGINT");
+    await until(() => processesOf(directory).length === 0, 30, "the worker ends");
+  });
+
+  it("npx finds the command in a checkout", async () => {
+    const { stdout } = await execa("npx", ["sparkablate", "--version"], { cwd: ROOT });
+    const { version } = JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")) as { version: string };
+    expect(stdout).toBe(version);
+  });
+
+  it("lists exactly the commands that exist", async () => {
+    const { stdout } = await execa(process.execPath, [LAUNCHER, "--help"]);
+    const existing = [...stdout.matchAll(/^ {2}([a-z]+) .*/gm)].map(([, name]) => name);
+    const table = README.slice(README.indexOf("## Commands"), README.indexOf("Exit codes:"));
+    const listed = [...table.matchAll(/^\| `([a-z]+)/gm)].map(([, name]) => name);
+    expect(listed.toSorted()).toEqual(existing.filter((name) => name !== "help").toSorted());
+    for (const name of listed) {
+      const row = table.split("\n").find((line) => line.startsWith(`| \`${name}`)) ?? "";
+      const help = (await execa(process.execPath, [LAUNCHER, name ?? "", "--help"])).stdout;
+      for (const [option] of row.matchAll(/(?<![\w-])--?[a-z][a-z-]*/g))
+        expect(help, `${name} ${option}`).toContain(option);
+    }
+  });
+
+  it("the TypeScript example type-checks under strict and runs", { timeout: 180_000 }, async () => {
+    const directory = scratch();
+    mkdirSync(join(directory, "node_modules"));
+    symlinkSync(ROOT, join(directory, "node_modules", "sparkablate"));
+    mkdirSync(join(directory, "configs"));
+    const config = readFileSync(join(ROOT, "configs", "smoke_test.yaml"), "utf8");
+    writeFileSync(
+      join(directory, "configs", "smoke_test.yaml"),
+      config.replace("builtin:smollm2-135m", lookalike()),
+    );
+    const [example] = fences(README).filter(({ language }) => language === "ts");
+    writeFileSync(join(directory, "example.mts"), example?.text ?? "");
+    writeFileSync(
+      join(directory, "tsconfig.json"),
+      JSON.stringify({
+        compilerOptions: {
+          strict: true,
+          module: "nodenext",
+          target: "esnext",
+          noEmit: true,
+          types: ["node"],
+          typeRoots: [join(ROOT, "node_modules", "@types")],
+        },
+        files: ["example.mts"],
+      }),
+    );
+    const typescript = join(ROOT, "node_modules", "typescript", "bin", "tsc");
+    const types = await execa(process.execPath, [typescript, "-p", directory], { reject: false });
+    expect(types.stdout).toBe("");
+    const ran = await execa(process.execPath, ["example.mts"], {
+      cwd: directory,
+      env: { SPARKABLATE_TEST_MARK: directory, OMP_NUM_THREADS: "1" },
+      reject: false,
+    });
+    expect(ran.exitCode, ran.stderr).toBe(0);
+    expect(ran.stdout).toContain("L29.layer.skip");
+    expect(ran.stdout).toMatch(/^4 \d{4}-\d{2}-\d{2}T/m);
+    expect(processesOf(directory)).toEqual([]);
+  });
+
+  it("the tree names what is there, and leaves no directory out", () => {
+    const tree =
+      fences(README).find(({ language, text }) => language === "text" && text.includes("src/ "))?.text ?? "";
+    const listed = treePaths(tree);
+    for (const path of listed) expect(existsSync(join(ROOT, path)), path).toBe(true);
+    const top = readdirSync(ROOT, { withFileTypes: true })
+      .filter(({ name }) => !name.startsWith(".") && !IGNORED.has(name))
+      .map((entry) => (entry.isDirectory() ? `${entry.name}/` : entry.name));
+    expect(listed.filter((path) => /^[^/]+\/?$/.test(path)).toSorted()).toEqual(top.toSorted());
+    for (const parent of ["src/", "worker/sparkablate/", "test/"]) {
+      const inside = readdirSync(join(ROOT, parent), { withFileTypes: true })
+        .filter((entry) => entry.isDirectory() && !IGNORED.has(entry.name))
+        .map(({ name }) => `${parent}${name}/`);
+      expect(listed, parent).toEqual(expect.arrayContaining(inside));
+    }
+  });
+
+  it("every link to a file leads somewhere", () => {
+    const links = localLinks(README);
+    expect(links.length).toBeGreaterThan(5);
+    for (const link of links) expect(existsSync(join(ROOT, link)), link).toBe(true);
+  });
+});
+
+/** What .gitignore keeps out of the repository. */
+const IGNORED = new Set(
+  readFileSync(join(ROOT, ".gitignore"), "utf8")
+    .split("\n")
+    .map((line) => line.replace(/\/$/, "")),
+);
+
+/** Paths of an indented tree; a directory ends with a slash. */
+function treePaths(tree: string): string[] {
+  const parents: string[] = [];
+  return tree
+    .split("\n")
+    .filter((line) => line.trim() !== "")
+    .map((line) => {
+      const depth = (line.length - line.trimStart().length) / 2;
+      const name = line.trim().split(" ", 1)[0] ?? "";
+      parents[depth] = name;
+      return parents.slice(0, depth + 1).join("");
+    });
+}
