@@ -207,7 +207,7 @@ class AblationManager:
         edits: list[tuple[list[DirectionSpec], Edit]] = []
         projections = [spec for spec in specs if spec.op == "project_out"]
         if projections:
-            basis = orthonormal_basis([self._vector(spec)[0] for spec in projections])
+            basis = orthonormal_basis([self.direction(spec)[0] for spec in projections])
             edits.append((projections, project_out(basis, projections[0].coefficient)))
         for positions in POSITIONS:
             added = [spec for spec in specs if spec.op == "add" and spec.positions == positions]
@@ -216,10 +216,14 @@ class AblationManager:
         return edits
 
     def _offset(self, spec: DirectionSpec) -> Tensor:
-        vector, norm = self._vector(spec)
+        vector, norm = self.direction(spec)
         return vector.double() * (spec.coefficient * norm)
 
-    def _vector(self, spec: DirectionSpec) -> tuple[Tensor, float]:
+    def direction(self, spec: DirectionSpec) -> tuple[Tensor, float]:
+        """The unit vector [d_model] that the spec holds or names, and its recorded norm.
+
+        Raises SparkablateError: "input_missing" where it was not given, "config_invalid" for a wrong width.
+        """
         if spec.vector is not None:
             vector, norm = spec.vector, spec.norm
         elif spec.sha256 in self._directions:

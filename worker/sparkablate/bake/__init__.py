@@ -1,0 +1,87 @@
+"""Writes interventions into the weights: a stock checkpoint, certified against the live intervention.
+
+from sparkablate import AblationSpec
+from sparkablate.bake import bake
+
+report = bake("builtin:smollm2-135m", AblationSpec(kind="head", layer=14, heads=(3, 7)), "out/no-3-7")
+print(report["certificate"]["behaviour"]["logit_difference"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sparkablate import self_test
+from sparkablate.architectures import locate
+from sparkablate.bake.baking import Baking, Source, source_dtype
+from sparkablate.calibration import MeanKey
+from sparkablate.errors import SparkablateError
+from sparkablate.manager import AblationManager
+from sparkablate.model import load_config, open_model, resolve_source
+from sparkablate.progress import Progress, silent
+from sparkablate.specs import AblationSpec, DirectionSpec, Spec
+
+__all__ = ["bake"]
+
+
+def bake(
+    model: str,
+    specs: Spec | Sequence[Spec],
+    out: str | Path,
+    *,
+    dtype: str = "float32",
+    prune_layers: bool = False,
+    force: bool = False,
+    means: Mapping[MeanKey, Tensor] | None = None,
+    revision: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Bakes one condition of `model` into the directory `out`, which appears certified or not at all.
+
+    Args:
+        model: Hugging Face id, local directory, or `builtin:smollm2-135m`.
+        specs: the interventions, applied jointly. A DirectionSpec needs its `vector`.
+        dtype: of the result: "float32", or "source" for the source's own.
+        prune_layers: delete skipped layers instead of making them the identity.
+        force: replace `out` where an earlier bake made it.
+        means: calibrated means, for mode="mean" (`AblationManager.calibrate_means`).
+
+    Returns what `sparkablate_bake.json` holds. Raises SparkablateError: "bake_refused" where there is no
+    exact weight equivalent, "certificate_failed", "disk_full", "usage" for a target that exists, and what
+    `load_model` and `applied` raise.
+    """
+    wanted = [specs] if isinstance(specs, AblationSpec | DirectionSpec) else list(specs)
+    name = dtype_of(model, dtype, revision)
+    opened = open_model(
+        model,
+        revision=revision,
+        dtype=name,
+        device=device,
+        attn_implementation=None,
+        threads=threads,
+        trust_remote_code=False,
+    )
+    sites = locate(opened.model)
+    refused = [label for test in self_test.run(opened.model, sites) for label in test["refused"]]
+    manager = AblationManager(opened.model, sites.refusing(refused))
+    if means is not None:
+        manager.set_means(means)
+    source = Source(model, opened.revision, opened.directory, opened.tokenizer, manager)
+    baking = Baking(source, wanted, Path(out), dtype, prune_layers, force)
+    del opened, manager, source, sites  # the live model is freed before the fresh process loads its own
+    return baking.run(progress, lambda: None)
+
+
+def dtype_of(model: str, dtype: str, revision: str | None) -> str:
+    """The dtype of the result, as `load_model` calls it."""
+    if dtype == "float32":
+        return dtype
+    if dtype != "source":
+        raise SparkablateError("usage", f"dtype {dtype!r}: use float32 or source")
+    return source_dtype(load_config(resolve_source(model), revision=revision, trust_remote_code=False))

@@ -1,0 +1,236 @@
+"""One bake, from plan to place: refuse → live side → write → certify → rename."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparkablate import numerics
+from sparkablate.architectures import row_of
+from sparkablate.bake import card, live
+from sparkablate.bake.certificate import Loading, judge, run_jobs, write_job
+from sparkablate.bake.checkpoint import Checkpoint, check_plain, find_names
+from sparkablate.bake.edits import Planner
+from sparkablate.bake.place import RECORD, Place, check_target, placed, require_space, sync_file
+from sparkablate.bake.prune import Renumbering, mend_config
+from sparkablate.bake.readers import gguf_command, warnings_for
+from sparkablate.bake.rules import check
+from sparkablate.bake.writer import copy_files, plan_outputs, write_json, write_weights
+from sparkablate.calibration import MeanKey
+from sparkablate.errors import SparkablateError
+from sparkablate.interventions import KINDS, MODES
+from sparkablate.manager import AblationManager
+from sparkablate.model import model_class
+from sparkablate.progress import Progress
+from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, condition_id, validate
+
+#: Room for configuration, tokenizer, card and the file system's own needs.
+SPARE_BYTES = 16 << 20
+
+
+def source_dtype(config: Any) -> str:
+    """The dtype that a checkpoint's configuration declares; float32 where it declares none."""
+    declared = config.dtype or config.get_text_config().dtype or torch.float32
+    return str(declared).removeprefix("torch.")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The loaded source model: `name` as it was asked for, its files, and the manager that edits it."""
+
+    name: str
+    revision: str | None
+    directory: Path
+    tokenizer: Any
+    manager: AblationManager
+
+
+class Baking:
+    """Everything that needs no writing is checked when it is made."""
+
+    def __init__(
+        self, source: Source, specs: Sequence[Spec], out: Path, dtype: str, prune: bool, force: bool
+    ) -> None:
+        """Raises "bake_refused", "usage", and what `validate` does; see `sparkablate.bake.bake`."""
+        self.target = Path(out).expanduser().absolute()
+        self.force = force
+        self.prune = prune
+        self.source: Source | None = source
+        check_target(self.target, source.directory.resolve(), force)
+        manager = source.manager
+        sites = manager.sites
+        self.specs = canonical([_with_vector(spec, manager) for spec in specs])
+        self.condition = condition_id(self.specs)
+        validate(self.specs, sites)
+        model: Any = manager.model
+        self.text_config = model.config.get_text_config()
+        row = row_of(self.text_config)
+        assert row is not None
+        check(self.specs, row, prune)
+        self.dtype = torch.float32 if dtype == "float32" else None
+        skipped = {s.layer for s in self.specs if isinstance(s, AblationSpec) and s.kind == "layer"}
+        self.renumbering = Renumbering(frozenset(skipped if prune else ()), sites.n_layers)
+        with Checkpoint(source.directory) as checkpoint:
+            check_plain(model.config, checkpoint.entries)
+            names = find_names(row, model.config.model_type, checkpoint.entries)
+            self.edits = Planner(model, sites, row, checkpoint, names, _means(self.specs, manager)).plan(
+                self.specs, self.renumbering.removed
+            )
+            self.outputs = plan_outputs(
+                checkpoint, self.edits, lambda name: self.renumbering.tensor(name, names), self.dtype
+            )
+            self.files = {name: entry.file for name, entry in checkpoint.entries.items()}
+        self.config = self._config(source.directory)
+        self.facts = numerics.describe(model, full_logits=True)
+
+    def run(self, progress: Progress, stop: Callable[[], None]) -> dict[str, Any]:
+        """Writes, certifies and places the directory; returns what sparkablate_bake.json holds.
+
+        `stop` may raise, and is called often. Nothing is left behind unless it succeeds.
+        """
+        require_space(self.target.parent, self._bytes_needed())
+        with placed(self.target) as place:
+            check_target(
+                self.target, self._held.directory.resolve(), self.force
+            )  # it may have come meanwhile
+            record = self._record()
+            floor = self._live(place, progress)
+            copied = self._write(place, progress, stop)
+            job = write_job(
+                place.model, self._held.directory, self.files, self.outputs, self._loading(), place.work
+            )
+            self._release()
+            certificate = judge(run_jobs([job], place.work, progress, stop)[0], floor)
+            if not certificate["passed"]:
+                raise SparkablateError(
+                    "certificate_failed",
+                    f"{self.condition}: {'; '.join(certificate['problems'])}",
+                    detail=json.dumps(certificate, indent=1),
+                )
+            record |= {"certificate": certificate, "copied": copied}
+            return self._place(place, record)
+
+    # ── The steps ────────────────────────────────────────────────────────────────────────────
+    @property
+    def _held(self) -> Source:
+        assert self.source is not None, "the source model was freed already"
+        return self.source
+
+    def _live(self, place: Place, progress: Progress) -> float | None:
+        manager, sites = self._held.manager, self._held.manager.sites
+        ids = live.fixed_ids(self._held.tokenizer, sites.vocab_size, sites.max_positions)
+        return live.record(manager, self.specs, ids, place.work, progress)
+
+    def _write(self, place: Place, progress: Progress, stop: Callable[[], None]) -> list[str]:
+        with Checkpoint(self._held.directory) as checkpoint:
+            write_weights(checkpoint, self.outputs, place.model, progress, stop)
+        write_json(place.model / "config.json", self.config)
+        return copy_files(self._held.directory, place.model)
+
+    def _place(self, place: Place, record: dict[str, Any]) -> dict[str, Any]:
+        card_path = place.model / "README.md"
+        card_path.write_text(card.model_card(record, self.specs), encoding="utf-8")
+        sync_file(card_path)
+        record["files"] = card.file_digests(place.model)
+        write_json(place.model / RECORD, record)
+        place.finish()
+        return record
+
+    def _release(self) -> None:
+        """Frees the live model: the two sides are never in memory together."""
+        self.source = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # ── What is written besides the weights ──────────────────────────────────────────────────
+    def _config(self, directory: Path) -> dict[str, Any]:
+        """The source's config.json, changed only where the bake changes what it says."""
+        raw: dict[str, Any] = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        nested = isinstance(raw.get("text_config"), dict)
+        parts = [raw, raw["text_config"]] if nested else [raw]
+        if self.renumbering.removed:
+            mended = mend_config(parts[-1], self.text_config, self.renumbering)
+            parts[-1].clear()
+            parts[-1].update(mended)
+        for part in parts:
+            if self.edits.untied_head is not None:
+                part["tie_word_embeddings"] = False
+            if self.dtype is not None:
+                part.pop("torch_dtype", None)
+                part["dtype"] = str(self.dtype).removeprefix("torch.")
+        return raw
+
+    def _record(self) -> dict[str, Any]:
+        held = self._held
+        model_type = self.text_config.model_type
+        untied = self.edits.untied_head is not None
+        removed = sorted(self.renumbering.removed)
+        warnings = warnings_for(model_type, untied, bool(removed))
+        notes = list(warnings)
+        if untied:
+            notes.insert(
+                0, "the embedding was tied to the head and only one side is edited: they are untied now"
+            )
+        if removed:
+            notes.insert(0, f"layers {removed} of the source are deleted; the others are renumbered")
+        return {
+            "condition": self.condition,
+            "directory": str(self.target),
+            "base_model": {"name": held.name, "revision": held.revision},
+            "interventions": [card.described(spec) for spec in self.specs],
+            "directions": [s.sha256 for s in self.specs if isinstance(s, DirectionSpec)],
+            "dtype": "source" if self.dtype is None else "float32",
+            "pruned_layers": removed,
+            "untied": untied,
+            "notes": notes,
+            "gguf_command": gguf_command(model_type, str(self.target), warnings),
+            "numerics": self.facts,
+            "versions": self.facts["versions"],
+        }
+
+    def _loading(self) -> Loading:
+        model: Any = self._held.manager.model
+        sites = self._held.manager.sites
+        implementation = model.config._attn_implementation
+        return Loading(
+            auto_class=model_class(model.config).__name__,
+            dtype=model.dtype,
+            device=model.device.type,
+            attn_implementation=implementation,
+            layers_path=sites.layers[0].path.removesuffix("0"),
+            kept=self.renumbering.kept,
+            must_be_read=[
+                output.name for output in self.outputs if output.edits or output.name not in self.files
+            ],
+        )
+
+    def _bytes_needed(self) -> int:
+        sites = self._held.manager.sites
+        logits = live.BLOCKS * live.LENGTH * sites.vocab_size * 4
+        return sum(output.bytes for output in self.outputs) + logits + SPARE_BYTES
+
+
+def _with_vector(spec: Spec, manager: AblationManager) -> Spec:
+    """A direction named by its sha256 gets the vector that the manager was given."""
+    if not isinstance(spec, DirectionSpec):
+        return spec
+    vector, norm = manager.direction(spec)
+    return replace(spec, vector=vector, norm=norm)
+
+
+def _means(specs: Sequence[Spec], manager: AblationManager) -> Mapping[MeanKey, Tensor]:
+    """The calibrated means that the specs need."""
+    needed = [
+        MeanKey(KINDS[spec.kind].mean, spec.layer, "all")
+        for spec in specs
+        if isinstance(spec, AblationSpec) and spec.kind in KINDS and MODES[spec.mode].needs_mean
+    ]
+    return {key: manager.mean(key) for key in needed}

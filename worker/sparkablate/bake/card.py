@@ -1,0 +1,95 @@
+"""What is saved besides the weights: sparkablate_bake.json and the model card."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sparkablate.specs import AblationSpec, Spec, spec_id
+
+CHUNK_BYTES = 8 << 20
+
+
+def described(spec: Spec) -> dict[str, Any]:
+    """An intervention as `intervention` of src/protocol.ts."""
+    if isinstance(spec, AblationSpec):
+        parts = (
+            {"heads": list(spec.heads)}
+            if spec.heads
+            else {"groups": list(spec.groups)}
+            if spec.groups
+            else {}
+        )
+        positions = {} if spec.kind == "layer" else {"positions": spec.positions}
+        return {"kind": spec.kind, "layer": spec.layer, "mode": spec.mode, **parts, **positions}
+    return {
+        "kind": "direction",
+        "op": spec.op,
+        "at": spec.at,
+        "layers": spec.layers if spec.layers == "all" else list(spec.layers),
+        "coefficient": spec.coefficient,
+        "positions": spec.positions,
+        "sha256": spec.sha256,
+    }
+
+
+def file_digests(directory: Path) -> dict[str, str]:
+    """sha256 of every file below the directory, by its relative name."""
+    return {
+        path.relative_to(directory).as_posix(): _digest(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def model_card(record: dict[str, Any], specs: Sequence[Spec]) -> str:
+    """README.md of the baked directory."""
+    base, certificate = record["base_model"], record["certificate"]
+    behaviour, edit = certificate["behaviour"], certificate["edit"]
+    local = Path(base["name"]).is_absolute() or base["name"].startswith("builtin:")
+    front = (
+        "---\n" + ("" if local else f"base_model: {base['name']}\n") + "tags: [ablation, sparkablate]\n---\n"
+    )
+    floor = "" if behaviour["floor"] is None else f" (two equal live runs differ by {behaviour['floor']:.1e})"
+    notes = [f"- {note}" for note in record["notes"]]
+    gguf = record["gguf_command"]
+    lines = [
+        f"# {record['condition']}",
+        "",
+        f"`{base['name']}`{_revision(base)} with this ablation written into its weights:",
+        "",
+        *(f"- `{spec_id(spec)}`" for spec in specs),
+        "",
+        "No new parameters and no custom code: stock transformers loads it.",
+        *(["", "**Note**", "", *notes] if notes else []),
+        "",
+        "## Certificate",
+        "",
+        "Measured in a fresh process with stock transformers, against the live intervention on fixed text:",
+        "",
+        f"- edited tensors: {edit['edited']}, equal to the source's: {edit['equal']}",
+        f"- largest logit difference over largest logit: {behaviour['logit_difference']:.2e}, "
+        f"tolerance {behaviour['tolerance']:.1e}{floor}",
+        f"- KL(live ‖ baked): {behaviour['kl']:.2e} nats, Δ NLL: {behaviour['delta_nll']:.2e} nats a token",
+        f"- positions: {behaviour['positions']}, of which {behaviour['rerouted']} took other experts",
+        "",
+        "`sparkablate_bake.json` holds all figures and the sha256 of every file.",
+        *(["", "## GGUF", "", f"    {gguf}"] if gguf is not None else []),
+        "",
+        f"Made with sparkablate {record['versions']['sparkablate']}.",
+    ]
+    return front + "\n".join(lines) + "\n"
+
+
+def _revision(base: dict[str, Any]) -> str:
+    return "" if base["revision"] is None else f" at `{base['revision']}`"

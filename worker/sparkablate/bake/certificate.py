@@ -1,0 +1,203 @@
+"""The certificate: a fresh process that knows only stock transformers checks the written directory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sparkablate.bake.edits import Edit, Fill, ProjectOut, Shift
+from sparkablate.bake.writer import Output
+from sparkablate.errors import SparkablateError
+from sparkablate.progress import Progress
+
+SCRIPT = Path(__file__).with_name("verify.py")
+#: Largest logit difference over largest logit where nothing but the order of operations differs.
+TOLERANCE = 1e-5
+#: A difference up to this many times that between two equal live runs is rounding.
+FLOORS = 10.0
+#: Largest share of positions whose experts may differ.
+REROUTED = 1e-3
+#: Most of the machine's free memory that the loaded directory may take before layers stay on disk.
+MEMORY_SHARE = 0.8
+#: How often a waiting bake says that it is alive.
+BEAT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How the fresh process loads the directory: as the live side did."""
+
+    auto_class: str
+    dtype: torch.dtype
+    device: str
+    attn_implementation: str | None
+    #: Prefix of the layers' module paths, and which of the source's layers each one is.
+    layers_path: str
+    kept: list[int]
+    #: Weights that stock transformers must not leave unread.
+    must_be_read: list[str]
+
+
+def write_job(
+    directory: Path,
+    source: Path,
+    files: dict[str, str],
+    outputs: Iterable[Output],
+    loading: Loading,
+    work: Path,
+) -> dict[str, Any]:
+    """What verify.py is to check; the vectors that edits need go into a file in `work`.
+
+    `files`: source tensor → its file. `work` holds the live side's blocks too.
+    """
+    vectors: dict[str, Tensor] = {}
+    tensors = [
+        {
+            "name": output.name,
+            "source": output.source,
+            "source_file": str(source / files[output.source]),
+            "dtype": str(output.dtype),
+            "edits": [_stated(edit, vectors) for edit in output.edits],
+        }
+        for output in outputs
+    ]
+    if vectors:
+        save_file(vectors, work / "vectors.safetensors")
+    size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
+    free = _free_memory()
+    offloaded = loading.device == "cpu" and size > MEMORY_SHARE * free
+    return {
+        "directory": str(directory),
+        "tensors": tensors,
+        "vectors": str(work / "vectors.safetensors") if vectors else None,
+        "live": str(work),
+        "auto_class": loading.auto_class,
+        "dtype": str(loading.dtype),
+        "device": loading.device,
+        "attn_implementation": loading.attn_implementation,
+        "threads": torch.get_num_threads(),
+        "layers_path": loading.layers_path,
+        "kept": loading.kept,
+        "must_be_read": loading.must_be_read,
+        "offload": str(work / "offload") if offloaded else None,
+        "max_memory": {"cpu": int(MEMORY_SHARE * free)} if offloaded else None,
+    }
+
+
+def _stated(edit: Edit, vectors: dict[str, Tensor]) -> dict[str, Any]:
+    if isinstance(edit, Fill):
+        return {"op": "fill", "value": edit.value, "axis": edit.axis, "indices": list(edit.indices)}
+    name = str(len(vectors))
+    vectors[name] = (edit.basis if isinstance(edit, ProjectOut) else edit.vector).contiguous().clone()
+    if isinstance(edit, ProjectOut):
+        return {"op": "project", "vector": name, "axis": edit.axis, "coefficient": edit.coefficient}
+    return {"op": "shift" if isinstance(edit, Shift) else "assign", "vector": name}
+
+
+def _free_memory() -> int:
+    """Bytes that can be taken without swapping; where the system does not say, nothing is offloaded."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return 1 << 62
+    for line in meminfo.read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 1 << 62
+
+
+def run_jobs(
+    jobs: list[dict[str, Any]], work: Path, progress: Progress, stop: Callable[[], None]
+) -> list[dict[str, Any]]:
+    """One fresh process for all jobs; their reports. `stop` may raise, which ends it.
+
+    Raises "certificate_failed" where a directory cannot even be checked.
+    """
+    path = work / "jobs.json"
+    path.write_text(json.dumps(jobs), encoding="utf-8")
+    # -I: no PYTHONPATH, no user packages, not the directory one stands in.
+    process = subprocess.Popen(
+        [sys.executable, "-I", str(SCRIPT), str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    messages: list[dict[str, Any]] = []
+    errors: list[str] = []
+    readers = [
+        threading.Thread(target=lambda: messages.extend(map(json.loads, process.stdout or ())), daemon=True),
+        threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True),
+    ]
+    for reader in readers:
+        reader.start()
+    beat = time.monotonic()
+    try:
+        while process.poll() is None:
+            stop()
+            if time.monotonic() - beat > BEAT_S:
+                beat = time.monotonic()
+                steps = [message for message in messages if "done" in message]
+                if steps:
+                    progress("certify", steps[-1]["done"], steps[-1]["total"], steps[-1]["unit"])
+                else:
+                    progress("certify", 0.0, None, "tensors")
+            time.sleep(0.02)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        for reader in readers:
+            reader.join()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+    failures = [message for message in messages if "failure" in message]
+    reports = [message["report"] for message in messages if "report" in message]
+    if failures or len(reports) != len(jobs):
+        why = failures[0]["failure"] if failures else f"the process ended with code {process.returncode}"
+        detail = failures[0]["detail"] if failures else "".join(errors[-50:])
+        raise SparkablateError(
+            "certificate_failed", f"stock transformers cannot check the written directory: {why}", detail
+        )
+    return reports
+
+
+def judge(report: dict[str, Any], floor: float | None) -> dict[str, Any]:
+    """The certificate: all figures, the tolerance, and the problems (none: it passed)."""
+    behaviour, problems = report["behaviour"], list(report["problems"])
+    tolerance = max(TOLERANCE, FLOORS * floor) if floor is not None else TOLERANCE
+    difference = behaviour["logit_difference"]
+    compared = behaviour["positions"] - behaviour["left_out"]
+    if not behaviour["finite"]:
+        problems.append("its logits are not finite")
+    elif compared == 0:
+        problems.append("no position could be compared")
+    elif not difference <= tolerance:
+        problems.append(
+            f"its logits differ from the live intervention's by {difference:.2e} of the largest; "
+            f"tolerance {tolerance:.2e}"
+        )
+    if behaviour["rerouted"] > REROUTED * behaviour["positions"]:
+        problems.append(f"{behaviour['rerouted']} of {behaviour['positions']} positions take other experts")
+    if report["imports_sparkablate"]:
+        problems.append("the checking process imported sparkablate, so it proves nothing of stock readers")
+    return {
+        "passed": not problems,
+        "problems": problems,
+        "edit": report["edit"],
+        "behaviour": {**behaviour, "tolerance": tolerance, "floor": floor},
+    }

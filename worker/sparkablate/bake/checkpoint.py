@@ -1,0 +1,183 @@
+"""A model directory's weights as they are on disk: names, shapes and dtypes first, tensors one at a time."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from sparkablate.architectures import WRAPPERS, Architecture
+from sparkablate.errors import SparkablateError
+
+#: safetensors' names of dtypes → torch's.
+SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+#: What edits can be stated for; anything narrower is quantised.
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of the checkpoint."""
+
+    file: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+class Checkpoint:
+    """The weights of a directory, safetensors or (mapped, with torch's restricted loader) .bin files.
+
+    Use as a context manager. `entries` is in the order of the files. Raises "load_failed" where there are
+    none, or where they are in a format that holds no plain tensors.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.files = _weight_files(directory)
+        self._stack = ExitStack()
+        self._open: dict[str, Any] = {}
+        self.entries: dict[str, Entry] = {}
+
+    def __enter__(self) -> Checkpoint:
+        for path in self.files:
+            if path.suffix == ".safetensors":
+                self._read_safetensors(path)
+            else:
+                self._read_pickle(path)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.clear()
+        self._stack.close()
+
+    def read(self, name: str) -> Tensor:
+        """The tensor, on the CPU, as it is on disk, in memory of its own."""
+        held = self._open[self.entries[name].file]
+        return held[name].clone() if isinstance(held, dict) else held.get_tensor(name)
+
+    def _read_safetensors(self, path: Path) -> None:
+        reader = self._stack.enter_context(safe_open(path, framework="pt"))
+        self._open[path.name] = reader
+        for name in reader.keys():  # noqa: SIM118 (not a dict)
+            part = reader.get_slice(name)
+            dtype = SAFETENSORS_DTYPES.get(part.get_dtype())
+            if dtype is None:
+                raise _quantised(f"{path.name}: {name} is {part.get_dtype()}")
+            self.entries[name] = Entry(path.name, tuple(part.get_shape()), dtype)
+
+    def _read_pickle(self, path: Path) -> None:
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        self._open[path.name] = tensors
+        for name, tensor in tensors.items():
+            self.entries[name] = Entry(path.name, tuple(tensor.shape), tensor.dtype)
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    for index, single, pattern in (
+        ("model.safetensors.index.json", "model.safetensors", "*.safetensors"),
+        ("pytorch_model.bin.index.json", "pytorch_model.bin", "pytorch_model*.bin"),
+    ):
+        if (directory / index).is_file():
+            weight_map = json.loads((directory / index).read_text(encoding="utf-8"))["weight_map"]
+            return [directory / name for name in sorted(set(weight_map.values()))]
+        if (directory / single).is_file():
+            return [directory / single]
+        if found := sorted(directory.glob(pattern)):
+            return found
+    raise SparkablateError(
+        "load_failed",
+        f"{directory} holds no weights that can be rewritten (safetensors or pytorch_model.bin)",
+    )
+
+
+def check_plain(config: Any, entries: dict[str, Entry]) -> None:
+    """Refuses quantised sources: an edit of packed numbers is not an edit of the weights."""
+    if getattr(config, "quantization_config", None) is not None:
+        method = _field(config.quantization_config, "quant_method")
+        raise _quantised(f"its config says so ({method})")
+    for name, entry in entries.items():
+        if name.endswith(".weight") and entry.dtype not in FLOATS:
+            raise _quantised(f"{name} is {entry.dtype}")
+
+
+def _field(config: Any, name: str) -> Any:
+    return config.get(name) if isinstance(config, dict) else getattr(config, name, None)
+
+
+def _quantised(how: str) -> SparkablateError:
+    return SparkablateError(
+        "bake_refused",
+        f"the source is quantised: {how}; bake from the unquantised checkpoint and quantise the result",
+    )
+
+
+@dataclass(frozen=True)
+class Names:
+    """How this checkpoint names the tensors of the text stack and the head.
+
+    Old checkpoints leave the model's own name out ("h.0…"), wrappers turn it round
+    ("language_model.model.layers.0…").
+    """
+
+    stack: str
+    layers: str
+    head: str
+
+    def layer(self, index: int) -> str:
+        return f"{self.layers}{index}."
+
+    def in_layer(self, index: int, pattern: str, entries: dict[str, Entry]) -> list[str]:
+        """Tensors of the layer that the pattern names; `*` is an expert's number."""
+        expression = re.compile(
+            re.escape(self.layer(index) + pattern).replace(r"\*", r"\d+"),
+        )
+        return [name for name in entries if expression.fullmatch(name)]
+
+    def layer_of(self, name: str) -> tuple[int, str] | None:
+        """(index, rest) of a tensor that belongs to a layer of the text stack."""
+        found = re.match(re.escape(self.layers) + r"(\d+)\.", name)
+        return None if found is None else (int(found[1]), name[found.end() :])
+
+
+def find_names(row: Architecture, model_type: str, entries: dict[str, Entry]) -> Names:
+    """Finds the text stack's prefix. Raises "architecture_unsupported" where not exactly one fits."""
+    fitting = [
+        prefix
+        for prefix in _prefixes(row, model_type)
+        if any(name.startswith(f"{prefix}{row.layers}.0.") for name in entries)
+    ]
+    if len(fitting) != 1:
+        raise SparkablateError(
+            "architecture_unsupported",
+            f"the checkpoint names its layers in no way that is known for {model_type!r}: "
+            f"{len(fitting)} of the prefixes {', '.join(map(repr, _prefixes(row, model_type)))} fit",
+        )
+    stack = fitting[0]
+    # "language_model.model." has its head beside the inner model; all others at the top.
+    head = "language_model." if stack == "language_model.model." else ""
+    return Names(stack, f"{stack}{row.layers}.", head + row.head_tensor)
+
+
+def _prefixes(row: Architecture, model_type: str) -> list[str]:
+    if model_type in WRAPPERS:
+        return ["model.language_model.", "language_model.model.", "language_model."]
+    parts = row.stack.split(".")
+    return [".".join(parts[start:]) + "." if parts[start:] else "" for start in range(len(parts) + 1)]

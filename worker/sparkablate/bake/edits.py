@@ -1,0 +1,245 @@
+"""Interventions → edits of checkpoint tensors, stated before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparkablate.architectures import Architecture
+from sparkablate.bake.checkpoint import Checkpoint, Names
+from sparkablate.bake.rules import mean_refusal
+from sparkablate.calibration import MeanKey
+from sparkablate.errors import SparkablateError
+from sparkablate.interventions import KINDS, MODES, orthonormal_basis
+from sparkablate.modules import resolve
+from sparkablate.projections import Projection, linear
+from sparkablate.sites import LayerSites, SiteMap
+from sparkablate.specs import AblationSpec, DirectionSpec, Spec, edited_heads, spec_id
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Every number, or those at `indices` of `axis`, becomes `value`."""
+
+    value: float
+    axis: int | None = None
+    indices: tuple[int, ...] = ()
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        if self.axis is None:
+            return torch.full_like(tensor, self.value)
+        return tensor.index_fill(self.axis, torch.tensor(self.indices), self.value)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """A bias grows by `vector` [d_model]."""
+
+    vector: Tensor
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        return tensor + self.vector
+
+
+@dataclass(frozen=True)
+class Assign:
+    """A bias becomes `vector` [d_model]."""
+
+    vector: Tensor
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        return self.vector.expand_as(tensor).clone()
+
+
+@dataclass(frozen=True)
+class ProjectOut:
+    """x ← x − c · (x·Q)Qᵀ along `axis`, for an orthonormal basis Q [d_model, k] in float64."""
+
+    basis: Tensor
+    coefficient: float
+    axis: int
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        x = tensor.movedim(self.axis, -1)
+        x = x - self.coefficient * ((x @ self.basis) @ self.basis.T)
+        return x.movedim(-1, self.axis)
+
+
+#: Acts on a float64 copy of a checkpoint tensor.
+Edit = Fill | Shift | Assign | ProjectOut
+
+
+@dataclass(frozen=True)
+class Edits:
+    """What becomes of the checkpoint's tensors.
+
+    `by_tensor`: source tensor → edits in the order in which they act. `untied_head`: the tensor that has to
+    be written besides, an unedited copy of the tied embedding, and that embedding's name; None where the head
+    stays as it is.
+    """
+
+    by_tensor: Mapping[str, tuple[Edit, ...]]
+    untied_head: tuple[str, str] | None
+
+
+class Planner:
+    """Collects the edits of one condition on one checkpoint."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: SiteMap,
+        row: Architecture,
+        checkpoint: Checkpoint,
+        names: Names,
+        means: Mapping[MeanKey, Tensor],
+    ) -> None:
+        self.model: Any = model
+        self.sites = sites
+        self.row = row
+        self.checkpoint = checkpoint
+        self.names = names
+        self.means = means
+        self._edits: dict[str, list[Edit]] = {}
+
+    def plan(self, specs: Sequence[Spec], pruned: frozenset[int]) -> Edits:
+        """`specs`: canonical and validated. Raises "bake_refused" where a mean has no bias to go to."""
+        for spec in specs:
+            if isinstance(spec, AblationSpec) and spec.layer not in pruned:
+                self._site(spec)
+        self._directions([spec for spec in specs if isinstance(spec, DirectionSpec)], pruned)
+        return Edits({name: tuple(edits) for name, edits in self._edits.items()}, self._untied())
+
+    # ── Sites ────────────────────────────────────────────────────────────────────────────────
+    def _site(self, spec: AblationSpec) -> None:
+        layer = self.sites.layers[spec.layer]
+        if spec.kind == "layer":
+            for write in layer.writes:
+                self._zero(layer, write)
+            if self.row.stream_scale is not None:
+                self._add(self.names.layer(layer.index) + self.row.stream_scale, Fill(1.0))
+        elif KINDS[spec.kind].parts is not None:
+            self._heads(spec, layer)
+        elif MODES[spec.mode].needs_mean:
+            _, bias = self._biased(spec, layer, spec.kind)
+            self._zero(layer, spec.kind)
+            self._edits[bias] = [Assign(self.means[MeanKey(spec.kind, layer.index, "all")].double())]
+        else:
+            self._zero(layer, spec.kind)
+
+    def _heads(self, spec: AblationSpec, layer: LayerSites) -> None:
+        projection = self._projections(layer, "attn")[0]
+        columns = tuple(
+            head * layer.d_head + offset
+            for head in edited_heads(spec, layer)
+            for offset in range(layer.d_head)
+        )
+        weight = self.names.layer(layer.index) + projection.weight
+        if MODES[spec.mode].needs_mean:
+            weight, bias = self._biased(spec, layer, "attn")
+            mean = self.means[MeanKey("head", layer.index, "all")].double()[list(columns)]
+            read = self.checkpoint.read(weight).double().movedim(projection.input_axis, -1)
+            self._add(bias, Shift(read[..., list(columns)] @ mean))
+        self._add(weight, Fill(0.0, projection.input_axis, columns))
+
+    def _biased(self, spec: AblationSpec, layer: LayerSites, write: str) -> tuple[str, str]:
+        """(weight, bias) of the one projection that makes the write; refused where there is no such bias."""
+        projections = [p for p in self._projections(layer, write) if self._found(layer, p.weight)]
+        module = resolve(layer.module, projections[0].weight.removesuffix(".weight"))
+        loaded = getattr(module, "bias", None) is not None
+        on_disk = bool(self._found(layer, projections[0].bias))
+        reason = mean_refusal(self.row, len(projections), "*" in projections[0].weight, loaded and on_disk)
+        if reason is not None:
+            raise SparkablateError("bake_refused", f"{spec_id(spec)}: {reason}")
+        prefix = self.names.layer(layer.index)
+        return prefix + projections[0].weight, prefix + projections[0].bias
+
+    def _zero(self, layer: LayerSites, write: str) -> None:
+        for name, _ in self._tensors(layer, write):
+            self._add(name, Fill(0.0))
+
+    # ── Directions ───────────────────────────────────────────────────────────────────────────
+    def _directions(self, specs: Sequence[DirectionSpec], pruned: frozenset[int]) -> None:
+        for layer in self.sites.layers:
+            here = [spec for spec in specs if layer.index in spec.indices(self.sites.n_layers)]
+            if not here or layer.index in pruned:
+                continue
+            basis, coefficient = _span(here)
+            for write in layer.writes:
+                for name, axis in self._tensors(layer, write):
+                    self._add(name, ProjectOut(basis, coefficient, axis))
+        everywhere = [spec for spec in specs if spec.edits_embedding]
+        if everywhere:
+            basis, coefficient = _span(everywhere)
+            for name, axis in self._embedding_tensors():
+                self._add(name, ProjectOut(basis, coefficient, axis))
+
+    def _embedding_tensors(self) -> list[tuple[str, int]]:
+        found = []
+        for tap in self.sites.embedding:
+            module = tap.path.removeprefix(f"{self.sites.stack_path}.")
+            name = f"{self.names.stack}{module}.weight"
+            if name not in self.checkpoint.entries and self._is_tied():
+                name = self.names.head  # a tied pair may be stored under the head's name alone
+            self._require(name)
+            found.append((name, -1 if isinstance(tap.module, nn.Embedding) else -2))
+        return found
+
+    def _untied(self) -> tuple[str, str] | None:
+        if not self._is_tied():
+            return None
+        embedding = self.model.get_input_embeddings()
+        module = next(name for name, found in self.sites.stack.named_modules() if found is embedding)
+        name = f"{self.names.stack}{module}.weight"
+        edited = name if name in self.checkpoint.entries else self.names.head
+        return (self.names.head, edited) if edited in self._edits else None
+
+    def _is_tied(self) -> bool:
+        head = self.model.get_output_embeddings()
+        embedding = self.model.get_input_embeddings()
+        return head is not None and embedding is not None and head.weight is embedding.weight
+
+    # ── Names ────────────────────────────────────────────────────────────────────────────────
+    def _projections(self, layer: LayerSites, write: str) -> tuple[Projection, ...]:
+        if write == "attn" and layer.heads is not None:
+            axis = -1 if hasattr(layer.attention_output, "nx") else -2
+            return (linear(self.row.attention_output, axis),)
+        return dict(self.row.outputs)[write]
+
+    def _tensors(self, layer: LayerSites, write: str) -> list[tuple[str, int]]:
+        """Every tensor that makes the write, with its axis of length d_model."""
+        found = []
+        for projection in self._projections(layer, write):
+            weights = self._found(layer, projection.weight)
+            found += [(name, projection.output_axis) for name in weights]
+            if weights:
+                found += [(name, -1) for name in self._found(layer, projection.bias)]
+        if not found:
+            expected = ", ".join(projection.weight for projection in self._projections(layer, write))
+            raise SparkablateError(
+                "architecture_unsupported",
+                f"the checkpoint has none of the tensors {expected} in {self.names.layer(layer.index)}*, "
+                f"which make the {write} write of {self.sites.model_type!r}",
+            )
+        return found
+
+    def _found(self, layer: LayerSites, pattern: str) -> list[str]:
+        return self.names.in_layer(layer.index, pattern, self.checkpoint.entries)
+
+    def _add(self, name: str, edit: Edit) -> None:
+        self._require(name)
+        self._edits.setdefault(name, []).append(edit)
+
+    def _require(self, name: str) -> None:
+        if name not in self.checkpoint.entries:
+            raise SparkablateError("architecture_unsupported", f"the checkpoint has no tensor {name}")
+
+
+def _span(specs: Sequence[DirectionSpec]) -> tuple[Tensor, float]:
+    """Orthonormal basis [d_model, k] of the directions that act at one place, and their coefficient."""
+    vectors = [spec.vector for spec in specs if spec.vector is not None]
+    return orthonormal_basis(vectors), specs[0].coefficient

@@ -1,0 +1,63 @@
+"""Table: where other readers of a checkpoint are known to read a baked model wrongly, by model type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+GGUF_COMMAND = "python convert_hf_to_gguf.py {directory} --outfile {directory}/model.gguf --outtype f32"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What is known of one model type. A text is a warning; empty: nothing is known against it."""
+
+    #: A head that was tied in the source and is a tensor of its own now.
+    untied_head: str = ""
+    #: Fewer layers than the pattern of attention types was made for.
+    pruned: str = ""
+    #: Whether llama.cpp's converter knows the architecture at all.
+    llama_cpp: bool = True
+
+
+_HEAD_IGNORED = "llama.cpp drops lm_head.weight and reads the edited embedding as the head"
+_HEAD_REFUSED = "vLLM and llama.cpp take the embedding for the head whatever the checkpoint says"
+_PATTERN = (
+    "llama.cpp derives which layers have which attention from the layer's number, "
+    "which is no longer the source's"
+)
+
+READERS: Mapping[str, Reader] = {
+    "gemma": Reader(untied_head=_HEAD_IGNORED),
+    "gemma2": Reader(untied_head=f"{_HEAD_IGNORED}; older vLLM too (vllm PR 12467)", pruned=_PATTERN),
+    "gemma3_text": Reader(untied_head=_HEAD_IGNORED, pruned=_PATTERN),
+    "gemma4_text": Reader(untied_head=_HEAD_IGNORED, pruned=_PATTERN),
+    "gpt2": Reader(untied_head="vLLM takes the embedding for the head (vllm PR 51665)"),
+    "cohere2": Reader(untied_head=_HEAD_REFUSED, pruned=_PATTERN),
+    "gpt_oss": Reader(pruned=_PATTERN),
+    "smollm3": Reader(pruned="llama.cpp leaves out rotary positions in every fourth layer by its number"),
+    "qwen2_moe": Reader(pruned="llama.cpp expects experts in every layer"),
+    "qwen3_moe": Reader(pruned="llama.cpp expects experts in every layer"),
+    "qwen3_next": Reader(pruned=_PATTERN),
+    "opt": Reader(llama_cpp=False),
+}
+#: For model types without a row.
+UNKNOWN = Reader()
+
+
+def warnings_for(model_type: str, untied: bool, pruned: bool) -> list[str]:
+    """What a person has to know before another program reads the result."""
+    reader = READERS.get(model_type, UNKNOWN)
+    found = []
+    if untied and reader.untied_head:
+        found.append(f"untied head: {reader.untied_head}")
+    if pruned and reader.pruned:
+        found.append(f"pruned layers: {reader.pruned}")
+    return found
+
+
+def gguf_command(model_type: str, directory: str, warnings: list[str]) -> str | None:
+    """The conversion command; None where it is known not to give the same model."""
+    if warnings or not READERS.get(model_type, UNKNOWN).llama_cpp:
+        return None
+    return GGUF_COMMAND.format(directory=directory)

@@ -1,0 +1,111 @@
+"""Which intervention has an exact weight equivalent in which architecture, and why not elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from sparkablate.architectures import ARCHITECTURES, Architecture
+from sparkablate.errors import SparkablateError
+from sparkablate.specs import AblationSpec, DirectionSpec, Spec, spec_id
+
+AFTER_WRITE = "a norm follows the projection, so no weights give this write"
+ON_STREAM = "the stream itself goes through norms here"
+NO_BIAS = "the loaded projection has no bias that could hold the mean, and bake adds no parameters"
+EXPERTS = "several experts make this write, and no one bias can hold its mean"
+EMBEDDING = "a norm follows the embedding; name the layers instead of all"
+RUN_ONLY = "measure it with 'sparkablate run' instead"
+
+
+def mean_refusal(row: Architecture, projections: int, experts: bool, has_bias: bool) -> str | None:
+    """Why a mean does not bake; None where it does."""
+    if row.norm_after_write:
+        return AFTER_WRITE
+    if projections != 1 or experts:
+        return EXPERTS
+    return None if has_bias else NO_BIAS
+
+
+def _mean(row: Architecture, write: str) -> str | None:
+    """Like `mean_refusal`, as far as the row alone can tell: None means "where there is a bias"."""
+    projections = dict(row.outputs)[write] if write != "attn" else ()
+    return mean_refusal(row, 1, len(projections) > 1 or any("*" in p.weight for p in projections), True)
+
+
+def _skip(row: Architecture) -> str | None:
+    return f"{ON_STREAM}; prune the layer (--prune-layers)" if row.norm_on_stream else None
+
+
+def _direction(row: Architecture) -> str | None:
+    return AFTER_WRITE if row.norm_after_write else ON_STREAM if row.norm_on_stream else None
+
+
+def _everywhere(row: Architecture) -> str | None:
+    return _direction(row) or (EMBEDDING if row.norm_after_embedding else None)
+
+
+def _none(row: Architecture) -> str | None:
+    return None
+
+
+#: Column of the printed table → why it does not bake in a row (None: it does).
+COLUMNS: Mapping[str, Callable[[Architecture], str | None]] = {
+    "head, kv_group, attn, mlp zero": _none,
+    "head, attn mean": lambda row: _mean(row, "attn"),
+    "mlp mean": lambda row: _mean(row, "mlp"),
+    "layer skip": _skip,
+    "layer pruned": _none,
+    "project_out, layers listed": _direction,
+    "project_out, layers: all": _everywhere,
+}
+
+
+def check(specs: Sequence[Spec], row: Architecture, prune: bool) -> None:
+    """Raises "bake_refused" with every reason at once. Whether a mean has a bias is known to edits.py."""
+    reasons = [f"{spec_id(spec)}: {why}" for spec in specs if (why := _refusal(spec, row, prune)) is not None]
+    if prune and not any(isinstance(spec, AblationSpec) and spec.kind == "layer" for spec in specs):
+        reasons.append("--prune-layers: no layer is skipped, so none can be pruned")
+    if not specs:
+        reasons.append("there is no intervention, so the result would be a copy")
+    if reasons:
+        raise SparkablateError("bake_refused", "\n".join(reasons))
+
+
+def _refusal(spec: Spec, row: Architecture, prune: bool) -> str | None:
+    if spec.positions != "all":
+        return f"weights cannot know a token's position; {RUN_ONLY}"
+    if isinstance(spec, DirectionSpec):
+        if spec.op != "project_out":
+            return f"adding to the stream would need a new bias in every layer; {RUN_ONLY}"
+        if spec.at != "writes":
+            return f"at: stream has no weight equivalent; bake at: writes, or {RUN_ONLY}"
+        return _everywhere(row) if spec.layers == "all" else _direction(row)
+    if spec.kind == "layer":
+        return None if prune else _skip(row)
+    return AFTER_WRITE if spec.mode == "mean" and row.norm_after_write else None
+
+
+def table() -> list[list[str]]:
+    """Rows of the printed table: model types, then yes, yes if biased, or the reason, a column each."""
+    return [
+        [", ".join(row.model_types) + _variant(row), *(_cell(name, row) for name in COLUMNS)]
+        for row in ARCHITECTURES
+    ]
+
+
+def _cell(name: str, row: Architecture) -> str:
+    if name.endswith("mean") and row.attention is None:
+        return "–"
+    why = COLUMNS[name](row)
+    if why is not None:
+        return f"no: {why}"
+    return "where there is a bias" if name.endswith("mean") else "yes"
+
+
+def _variant(row: Architecture) -> str:
+    """Tells the rows of one model type apart."""
+    same = [other for other in ARCHITECTURES if other.model_types == row.model_types]
+    if len(same) == 1:
+        return ""
+    if row.norm_on_stream != same[0].norm_on_stream or row.norm_on_stream:
+        return " (norms on the stream)"
+    return f" ({row.additions.__name__.replace('_', ' ')})"

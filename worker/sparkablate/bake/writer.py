@@ -1,0 +1,174 @@
+"""Streams a checkpoint into a new one: what is not edited keeps its bytes, or is cast exactly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sparkablate.bake.checkpoint import FLOATS, Checkpoint
+from sparkablate.bake.edits import Edit, Edits
+from sparkablate.bake.place import sync_file
+from sparkablate.errors import SparkablateError
+from sparkablate.progress import Progress
+
+#: A shard is in memory as a whole while it is written.
+MAX_SHARD_BYTES = 4 << 30
+
+#: What travels with a model besides its weights and configuration, copied byte for byte.
+COPIED = (
+    "tokenizer*",
+    "vocab.*",
+    "merges.txt",
+    "*.tiktoken",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template*",
+    "*processor_config.json",
+    "LICENSE*",
+    "NOTICE*",
+)
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor to write: its name, the source tensor, and the edits in their order."""
+
+    name: str
+    source: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    edits: tuple[Edit, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count * self.dtype.itemsize
+
+
+@dataclass
+class Shard:
+    outputs: list[Output] = field(default_factory=list)
+    bytes: int = 0
+
+
+def plan_outputs(
+    checkpoint: Checkpoint,
+    edits: Edits,
+    renamed: Callable[[str], str | None],
+    dtype: torch.dtype | None,
+) -> list[Output]:
+    """Every tensor of the new checkpoint, in the source's order. `dtype`: None keeps the source's."""
+    outputs = []
+    for name, entry in checkpoint.entries.items():
+        new = renamed(name)
+        if new is None or (edits.untied_head is not None and name == edits.untied_head[0]):
+            continue
+        outputs.append(
+            Output(new, name, entry.shape, _target(entry.dtype, dtype), edits.by_tensor.get(name, ()))
+        )
+    if edits.untied_head is not None:
+        head, embedding = edits.untied_head
+        entry = checkpoint.entries[embedding]
+        outputs.append(Output(head, embedding, entry.shape, _target(entry.dtype, dtype)))
+    return outputs
+
+
+def _target(source: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
+    """Counters and masks keep their type, float64 is never narrowed: every cast is exact."""
+    if wanted is None or source not in FLOATS or source == torch.float64:
+        return source
+    return wanted
+
+
+def edited(tensor: Tensor, output: Output) -> Tensor:
+    """The tensor as it will be on disk: edits act in float64, one cast at the end."""
+    if output.edits:
+        tensor = tensor.double()
+        for edit in output.edits:
+            tensor = edit.apply(tensor)
+    return tensor.to(output.dtype).contiguous()
+
+
+def write_weights(
+    checkpoint: Checkpoint,
+    outputs: list[Output],
+    directory: Path,
+    progress: Progress,
+    stop: Callable[[], None],
+) -> None:
+    """Writes and syncs the shards, then their index. `stop` may raise between tensors."""
+    shards = _shards(outputs)
+    total = float(sum(shard.bytes for shard in shards))
+    done = 0.0
+    weight_map: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        name = (
+            "model.safetensors"
+            if len(shards) == 1
+            else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        )
+        tensors: dict[str, Tensor] = {}
+        for output in shard.outputs:
+            stop()
+            tensors[output.name] = edited(checkpoint.read(output.source), output)
+            weight_map[output.name] = name
+            done += output.bytes
+            progress("write", done, total, "bytes")
+        try:
+            save_file(tensors, directory / name, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise _write_error(error, directory / name) from error
+        sync_file(directory / name)
+        del tensors
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": int(total)}, "weight_map": weight_map}
+        write_json(directory / "model.safetensors.index.json", index)
+
+
+def _write_error(error: SafetensorError, path: Path) -> Exception:
+    """The library wraps what the system said into a text."""
+    text = str(error)
+    if "No space left" in text or "os error 28" in text or "quota" in text.lower():
+        return SparkablateError("disk_full", f"no room left for {path.name}: {text}")
+    return SparkablateError("load_failed", f"{path.name} could not be written: {text}")
+
+
+def _shards(outputs: Iterable[Output]) -> list[Shard]:
+    shards = [Shard()]
+    for output in outputs:
+        if shards[-1].outputs and shards[-1].bytes + output.bytes > MAX_SHARD_BYTES:
+            shards.append(Shard())
+        shards[-1].outputs.append(output)
+        shards[-1].bytes += output.bytes
+    return shards
+
+
+def copy_files(source: Path, directory: Path) -> list[str]:
+    """Copies and syncs what travels with a model; the names."""
+    copied = []
+    for path in sorted({path for pattern in COPIED for path in source.glob(pattern)}):
+        target = directory / path.name
+        if path.is_dir():
+            shutil.copytree(path, target)
+        else:
+            shutil.copyfile(path, target)
+            sync_file(target)
+        copied.append(path.name)
+    return copied
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    sync_file(path)
