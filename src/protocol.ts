@@ -221,6 +221,18 @@ export const requests = {
     /** Which means `mode: mean` uses; null where no condition needs them. */
     means_sha256: sha256.nullable(),
   }),
+  /** Greedy continuations of every prompt under every condition. Payload: the prompts' UTF-8, one after another. */
+  generate: z.strictObject({
+    type: z.literal("generate"),
+    ...base,
+    /** Length of each prompt in the payload. */
+    prompt_bytes: z.array(z.int().min(1).max(MAX_PAYLOAD_BYTES)).min(1).max(4096),
+    conditions: z.array(condition).min(1).max(MAX_SLICE_CONDITIONS),
+    max_new_tokens: z.int().min(1).max(65_536),
+    /** Each prompt as a user's message in the model's chat template. */
+    chat_template: z.boolean(),
+    means_sha256: sha256.nullable(),
+  }),
   cancel: z.strictObject({ type: z.literal("cancel"), ...base, target: requestId }),
   goodbye: z.strictObject({ type: z.literal("goodbye"), ...base }),
   shutdown: z.strictObject({ type: z.literal("shutdown"), ...base }),
@@ -254,6 +266,14 @@ export const results = {
   /** Payload: float32 [d_model], of unit length. `norm`: the length that was divided out, or was recorded. */
   read_direction: z.strictObject({ norm: z.number(), layer: layer.nullable() }),
   evaluate: z.strictObject({ measured: count, failed: count, cancelled: z.boolean(), seconds }),
+  /** `prompt_tokens`: of each prompt, special tokens and template included. */
+  generate: z.strictObject({
+    prompt_tokens: z.array(count),
+    cancelled: z.boolean(),
+    /** Settings of the model's generation config that change the choice of tokens. */
+    notices: z.array(label),
+    seconds,
+  }),
   cancel: empty,
   goodbye: empty,
   shutdown: empty,
@@ -300,6 +320,19 @@ export const events = {
     flags: z.array(label),
     error: wireError.nullable(),
   }),
+  /** One prompt continued under one condition. Payload: int32 ids of the new tokens; empty where it failed. */
+  generation: z.strictObject({
+    type: z.literal("generation"),
+    id: requestId,
+    condition: label,
+    /** Index of the prompt. */
+    prompt: count,
+    text: z.string().max(524_288),
+    /** Whether the model ended the text itself, with an end token. */
+    stopped: z.boolean(),
+    seconds,
+    error: wireError.nullable(),
+  }),
   log: z.strictObject({
     type: z.literal("log"),
     id: requestId,
@@ -312,5 +345,12 @@ export type EventType = keyof typeof events;
 export type Event<T extends EventType = EventType> = z.infer<(typeof events)[T]>;
 
 /** Whatever a worker sends. */
-export const fromWorker = z.union([reply, failure, events.progress, events.measurement, events.log]);
+export const fromWorker = z.union([
+  reply,
+  failure,
+  events.progress,
+  events.measurement,
+  events.generation,
+  events.log,
+]);
 export type FromWorker = z.infer<typeof fromWorker>;

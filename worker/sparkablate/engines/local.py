@@ -13,6 +13,7 @@ from torch import Tensor
 
 from sparkablate import corpus, numerics, self_test
 from sparkablate.architectures import locate
+from sparkablate.engines.generations import Generation, GenerationRun
 from sparkablate.engines.slices import Canary, EvaluateSummary, Measurement, SliceRun
 from sparkablate.errors import SparkablateError
 from sparkablate.fingerprints import digest_files, tokenizer_files, weight_files
@@ -22,7 +23,7 @@ from sparkablate.model import OpenedModel, build_empty, load_config, open_model,
 from sparkablate.progress import Progress
 from sparkablate.sweep import PROOF_POSITIONS, Entries, Walk, prove_entries
 
-__all__ = ["EvaluateSummary", "LocalEngine", "Measurement"]
+__all__ = ["EvaluateSummary", "Generation", "LocalEngine", "Measurement"]
 
 #: Shape of the load check where only the model's map is wanted.
 INSPECT_SHAPE = (1, PROOF_POSITIONS)
@@ -167,6 +168,44 @@ class LocalEngine:
         unedited model is no longer what it was. What concerns one condition alone is in its
         ``Measurement.error``.
         """
+        held = self._ready(conditions, means_sha256)
+        tensor = self._tensor(ids)
+        if held.walk is None or not torch.equal(held.walk.ids, tensor):
+            held.walk = Walk(held.likelihood, held.entries, tensor)
+        return SliceRun(held.manager, held.walk, held.canary, metrics, progress).run(
+            conditions, on_measurement, cancelled
+        )
+
+    def generate(
+        self,
+        prompts: list[str],
+        conditions: list[dict[str, Any]],
+        max_new_tokens: int,
+        chat_template: bool,
+        means_sha256: str | None,
+        on_generation: Callable[[Generation], None],
+        cancelled: Callable[[], bool],
+        progress: Progress,
+    ) -> dict[str, Any]:
+        """Continues every prompt greedily under every condition, and reports each text as it is done.
+
+        Raises ``means_missing`` and ``baseline_changed`` as ``evaluate``; ``config_invalid`` for a prompt
+        that does not fit the model's positions. What concerns one text alone is in ``Generation.error``.
+        """
+        held = self._ready(conditions, means_sha256)
+        run = GenerationRun(
+            held.opened.model,
+            held.opened.tokenizer,
+            held.manager,
+            max_new_tokens,
+            cancelled,
+            progress,
+            recover=lambda: held.canary.check(held.likelihood),
+        )
+        return run.run(prompts, chat_template, conditions, on_generation)
+
+    def _ready(self, conditions: list[dict[str, Any]], means_sha256: str | None) -> _Loaded:
+        """The loaded model with the means in use. Raises ``means_missing`` for vectors that were not put."""
         held = self._need()
         if means_sha256 is not None:
             if means_sha256 not in self._means:
@@ -175,12 +214,7 @@ class LocalEngine:
         named = {i["sha256"] for condition in conditions for i in condition["interventions"] if "sha256" in i}
         if absent := sorted(named - held.directions.keys()):
             raise SparkablateError("means_missing", f"the direction {absent[0]} is not here")
-        tensor = self._tensor(ids)
-        if held.walk is None or not torch.equal(held.walk.ids, tensor):
-            held.walk = Walk(held.likelihood, held.entries, tensor)
-        return SliceRun(held.manager, held.walk, held.canary, metrics, progress).run(
-            conditions, on_measurement, cancelled
-        )
+        return held
 
     def _need(self) -> _Loaded:
         if self._held is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparkablate.errors import SparkablateError
+from sparkablate.failures import condition_failure
 from sparkablate.likelihood import Likelihood, block_sums
 from sparkablate.manager import AblationManager
 from sparkablate.metrics import Metric, metrics_of
@@ -23,9 +23,6 @@ from sparkablate.sweep import Stage, Start, Walk, first_edit
 
 #: Flag of a condition that ran out of memory and was measured block by block.
 DEGRADED = "degraded"
-
-#: What torch's allocators say besides ``torch.OutOfMemoryError``.
-_OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -160,14 +157,11 @@ class SliceRun:
         return Measurement(condition.id, self._columns, sums, tokens, time.perf_counter() - began, flags)
 
     def _attempt(self, measure: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor] | SparkablateError:
-        """The values, or the failure: text only, so that no traceback keeps tensors alive."""
+        """The values, or the failure."""
         try:
             values = measure()
-        except SparkablateError as error:
-            return SparkablateError(error.code, error.message, error.detail or traceback.format_exc())
         except Exception as error:  # a hook may raise anything; it is reported with its traceback
-            code = "out_of_memory" if _is_out_of_memory(error) else "hook_failed"
-            return SparkablateError(code, f"{type(error).__name__}: {error}", traceback.format_exc())
+            return condition_failure(error)
         bad = [column for column, value in values.items() if not bool(torch.isfinite(value).all())]
         if bad:
             return SparkablateError("nonfinite_logits", f"{', '.join(bad)} is NaN or infinite at some token")
@@ -211,9 +205,3 @@ class SliceRun:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.canary.check(self.walk.likelihood)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY_WORDS)
-    )

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sparkablate.direction_files import unpickle_direction
-from sparkablate.engines.local import LocalEngine, Measurement
+from sparkablate.engines.local import Generation, LocalEngine, Measurement
 from sparkablate.errors import SparkablateError
 from sparkablate.server.protocol import Message, Request
 
@@ -83,6 +83,8 @@ def put(engine: LocalEngine, request: Request, context: Context) -> Reply:
         raise SparkablateError(
             "invalid_message", f"put: the payload's sha256 is {digest}, not {fields['sha256']}"
         )
+    if len(request.payload) % 4 != 0:
+        raise SparkablateError("invalid_message", f"put: {len(request.payload)} bytes are no float32 values")
     values = np.frombuffer(request.payload, dtype="<f4")
     if fields["kind"] == "means":
         engine.put_means(digest, fields["sites"], values)
@@ -139,6 +141,54 @@ def evaluate(engine: LocalEngine, request: Request, context: Context) -> Reply:
     return result, b""
 
 
+def generate(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    fields = request.fields
+
+    def on_generation(generation: Generation) -> None:
+        made, error = generation.made, generation.error
+        context.send(
+            {
+                "type": "generation",
+                "id": request.id,
+                "condition": generation.condition,
+                "prompt": generation.prompt,
+                "text": "" if made is None else made.text,
+                "stopped": made is not None and made.stopped,
+                "seconds": generation.seconds,
+                "error": error.to_wire() if error else None,
+            },
+            b"" if made is None else np.asarray(made.ids, dtype="<i4").tobytes(),
+        )
+
+    result = engine.generate(
+        _texts(request, fields["prompt_bytes"]),
+        fields["conditions"],
+        fields["max_new_tokens"],
+        fields["chat_template"],
+        fields["means_sha256"],
+        on_generation,
+        context.cancelled,
+        _progress(request, context),
+    )
+    return result, b""
+
+
+def _texts(request: Request, lengths: list[int]) -> list[str]:
+    """The payload cut into texts of these lengths in bytes."""
+    ends = np.cumsum(lengths, dtype=np.int64).tolist()
+    if ends[-1] != len(request.payload):
+        raise SparkablateError(
+            "invalid_message", f"{request.type}: {len(request.payload)} bytes for texts of {ends[-1]}"
+        )
+    try:
+        return [
+            request.payload[end - length : end].decode("utf-8")
+            for end, length in zip(ends, lengths, strict=True)
+        ]
+    except UnicodeDecodeError as error:
+        raise SparkablateError("invalid_message", f"{request.type}: a text is not UTF-8: {error}") from error
+
+
 def _sha256(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
@@ -151,4 +201,5 @@ HANDLERS: dict[str, Callable[[LocalEngine, Request, Context], Reply]] = {
     "put": put,
     "read_direction": read_direction,
     "evaluate": evaluate,
+    "generate": generate,
 }
