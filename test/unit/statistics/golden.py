@@ -44,7 +44,11 @@ def main():
             ("negative", rng.standard_t(3, n) - 1),
         ):
             samples.append(sample(f"{name}, {n} blocks", baseline + shift, baseline, 255))
-    p_values = [rng.uniform(size=1), rng.uniform(size=7) ** 3, np.r_[rng.uniform(size=60) ** 4, 0, 1, 1, 0.03, 0.03]]
+    p_values = [
+        rng.uniform(size=1),
+        rng.uniform(size=7) ** 3,
+        np.r_[rng.uniform(size=60) ** 4, 0, 1, 1, 0.03, 0.03],
+    ]
     golden = {
         "samples": samples,
         "multiplicity": [
