@@ -1,4 +1,5 @@
 /** The public API: a worker, started here or reached elsewhere, and what one can ask of it. */
+import { type CompareOptions, type Comparison, comparePrompts } from "./comparing.ts";
 import type { RunConfig } from "./config.ts";
 import { SparkablateError } from "./errors.ts";
 import { anonymousRunId } from "./link/client.ts";
@@ -54,6 +55,12 @@ export class Controller {
     const worker = await this.#attach(this.#runId || anonymousRunId());
     const { result } = await worker.client.call("inspect", { model, meta });
     return result;
+  }
+
+  /** Continues prompts greedily with and without the config's ablations. Means are taken over `eval.calibration`. */
+  async compare(config: RunConfig, options: CompareOptions): Promise<Comparison> {
+    const worker = await this.#attach(this.#runId || anonymousRunId());
+    return await comparePrompts(worker.client, config, options);
   }
 
   /** Ends the worker at once; whatever waits for it fails. For a person who will not wait. */

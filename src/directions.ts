@@ -3,6 +3,7 @@
  * it with torch's restricted loader and no code in it is ever run.
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import type { RunConfig } from "./config.ts";
 import { SparkablateError } from "./errors.ts";
 import type { Client } from "./link/client.ts";
 import { MAX_PAYLOAD_BYTES, type ModelMap } from "./protocol.ts";
@@ -32,6 +33,10 @@ interface Pickled {
 
 /** Direction files by their path, as far as they can be read without Python. */
 export type DirectionFiles = ReadonlyMap<string, Direction | Pickled>;
+
+/** The files that a config's conditions name, in order of use. */
+export const directionPaths = ({ ablation }: RunConfig): string[] =>
+  [...ablation.targets.flat(), ...ablation.directions].flatMap((spec) => ("path" in spec ? [spec.path] : []));
 
 /** @throws SparkablateError input_missing, config_invalid; the message names the file and the remedy. */
 export function readDirectionFiles(paths: Iterable<string>): DirectionFiles {

@@ -8,6 +8,7 @@ import { type ChosenBlocks, chooseBlocks, type Text } from "./corpus.ts";
 import {
   type Direction,
   type DirectionFiles,
+  directionPaths,
   readDirectionFiles,
   requireWidth,
   sendDirections,
@@ -80,13 +81,12 @@ interface Inputs {
   readonly directions: DirectionFiles;
 }
 
-function readInputs({ eval: { dataset, calibration }, ablation }: RunConfig): Inputs {
-  const directions = [...ablation.targets.flat(), ...ablation.directions];
-  const paths = directions.flatMap((spec) => ("path" in spec ? [spec.path] : []));
+function readInputs(config: RunConfig): Inputs {
+  const { dataset, calibration } = config.eval;
   return {
     evaluation: readText(dataset),
     calibration: readText(calibration),
-    directions: readDirectionFiles(paths),
+    directions: readDirectionFiles(directionPaths(config)),
   };
 }
 

@@ -1,0 +1,206 @@
+/** Texts with and without an ablation: every prompt continued greedily under every condition, in one load. */
+import { planConditions } from "./conditions.ts";
+import type { RunConfig } from "./config.ts";
+import { blockAt, cutBlocks, sampleBlocks } from "./corpus.ts";
+import { directionPaths, readDirectionFiles, requireWidth, sendDirections, unpickled } from "./directions.ts";
+import { SparkablateError } from "./errors.ts";
+import type { OnEvent } from "./events.ts";
+import type { Client } from "./link/client.ts";
+import {
+  calibrate,
+  loadModel,
+  meanSites,
+  readText,
+  sendMeans,
+  stages,
+  textName,
+  tokenize,
+} from "./preparing.ts";
+import {
+  type Condition,
+  type LoadedModel,
+  MAX_PAYLOAD_BYTES,
+  MAX_SLICE_CONDITIONS,
+  type WireError,
+} from "./protocol.ts";
+import type { Means } from "./store/sqlite.ts";
+
+export interface CompareOptions {
+  readonly prompts: readonly string[];
+  /** Default 64. */
+  readonly max_new_tokens?: number | undefined;
+  /** Each prompt as a user's message in the model's chat template. */
+  readonly chat_template?: boolean | undefined;
+  readonly on?: OnEvent | undefined;
+}
+
+export interface Comparison {
+  readonly model: LoadedModel;
+  /** The baseline first. */
+  readonly conditions: readonly Condition[];
+  readonly max_new_tokens: number;
+  readonly chat_template: boolean;
+  readonly prompts: readonly ComparedPrompt[];
+}
+
+export interface ComparedPrompt {
+  readonly prompt: string;
+  /** Special tokens and chat template included. */
+  readonly prompt_tokens: number;
+  /** One a condition, in their order: the baseline's first. */
+  readonly texts: readonly ComparedText[];
+}
+
+export interface ComparedText {
+  readonly condition: string;
+  readonly text: string;
+  /** New tokens, an end token included. */
+  readonly ids: readonly number[];
+  /** Whether the model ended the text itself. */
+  readonly stopped: boolean;
+  readonly seconds: number;
+  /** With the baseline's text; null where either of them failed. */
+  readonly agreement: Agreement | null;
+  readonly error: WireError | null;
+}
+
+export interface Agreement {
+  /** The same tokens to the end. */
+  readonly identical: boolean;
+  /** How many tokens, and characters, are the same before the first that differs. */
+  readonly tokens: number;
+  readonly characters: number;
+}
+
+const MAX_NEW_TOKENS = 64;
+
+/** @throws SparkablateError as planConditions; config_invalid for prompts that do not fit. */
+export async function comparePrompts(
+  client: Client,
+  config: RunConfig,
+  { prompts, max_new_tokens = MAX_NEW_TOKENS, chat_template = false, on = () => undefined }: CompareOptions,
+): Promise<Comparison> {
+  const payload = Buffer.concat(prompts.map((prompt) => Buffer.from(prompt)));
+  checkPrompts(prompts, payload);
+  const files = readDirectionFiles(directionPaths(config));
+  const text = readText(config.eval.calibration);
+  const directions = await unpickled(files, client);
+  const loaded = await loadModel(client, config.model, config.eval, on);
+  on({ type: "loaded", model: loaded });
+  requireWidth(directions, loaded.model_map);
+  const { conditions, notices } = planConditions(config, loaded.model_map, directions);
+  for (const message of notices) on({ type: "notice", message });
+  if (conditions.length > MAX_SLICE_CONDITIONS) {
+    throw new SparkablateError(
+      "config_invalid",
+      `${conditions.length} conditions are too many to compare; allowed: ${MAX_SLICE_CONDITIONS}, the baseline included`,
+    );
+  }
+  await sendDirections(directions.values(), client);
+  const means = await calibrated(client, config, text, loaded, conditions, on);
+  if (means !== null) await sendMeans(client, means);
+
+  const texts = prompts.map((): ComparedText[] => []);
+  const forward = stages(on);
+  const { result } = await client.call(
+    "generate",
+    {
+      prompt_bytes: prompts.map((prompt) => Buffer.byteLength(prompt)),
+      conditions,
+      max_new_tokens,
+      chat_template,
+      means_sha256: means?.sha256 ?? null,
+    },
+    {
+      payload,
+      onEvent(event, bytes) {
+        if (event.type !== "generation") return forward(event);
+        const { condition, prompt, text, stopped, seconds, error } = event;
+        const ids = [...new Int32Array(new Uint8Array(bytes).buffer)];
+        const made = texts[prompt];
+        if (made === undefined || conditions[made.length]?.id !== condition) {
+          throw new SparkablateError("invalid_message", `a text of ${condition}, which was not due`);
+        }
+        const agreement = made[0] === undefined ? null : agreementOf(made[0], { text, ids, error });
+        made.push({ condition, text, ids, stopped, seconds, agreement, error });
+      },
+    },
+  );
+  for (const message of result.notices) on({ type: "notice", message });
+  return {
+    model: loaded,
+    conditions,
+    max_new_tokens,
+    chat_template,
+    prompts: prompts.map((prompt, index) => ({
+      prompt,
+      prompt_tokens: result.prompt_tokens[index] ?? 0,
+      texts: texts[index] ?? [],
+    })),
+  };
+}
+
+function checkPrompts(prompts: readonly string[], payload: Uint8Array): void {
+  if (prompts.length === 0)
+    throw new SparkablateError("config_invalid", "there is no prompt; allowed: one or more");
+  if (prompts.some((prompt) => prompt === "")) {
+    throw new SparkablateError("config_invalid", "a prompt is empty; allowed: at least one character");
+  }
+  if (payload.length > MAX_PAYLOAD_BYTES) {
+    throw new SparkablateError(
+      "config_invalid",
+      `the prompts have ${payload.length} bytes; allowed: ${MAX_PAYLOAD_BYTES}`,
+    );
+  }
+}
+
+/** The means that `mode: mean` uses, over a sample of the calibration text. */
+async function calibrated(
+  client: Client,
+  { eval: settings }: RunConfig,
+  bytes: Buffer | null,
+  loaded: LoadedModel,
+  conditions: readonly Condition[],
+  on: OnEvent,
+): Promise<Means | null> {
+  const sites = meanSites(conditions);
+  if (sites.length === 0) return null;
+  const { calibration, seq_len, batch_size, calibration_batches, add_bos, seed } = settings;
+  if (calibration === null) {
+    throw new SparkablateError(
+      "config_invalid",
+      "eval.calibration is missing: mode mean needs a text to take means over; allowed: a .txt path or a dataset",
+    );
+  }
+  const { ids } = await tokenize(client, calibration, bytes, on);
+  const bos = (add_bos === "auto" ? loaded.adds_bos : add_bos) ? loaded.bos_token_id : null;
+  const shape = { seq_len, bos };
+  const total = cutBlocks(ids, shape).blocks;
+  if (total === 0) {
+    throw new SparkablateError(
+      "text_too_short",
+      `${textName(calibration)} has ${ids.length} tokens, less than one block of ${seq_len}`,
+      { help: "Use a longer calibration text, or lower eval.seq_len." },
+    );
+  }
+  const wanted = calibration_batches * batch_size;
+  const blocks = sampleBlocks({ total, wanted, seed, batch_size }).map((index) => blockAt(ids, index, shape));
+  return await calibrate(client, sites, blocks, { seq_len, batch_size }, on);
+}
+
+type Generated = Pick<ComparedText, "text" | "ids" | "error">;
+
+function agreementOf(baseline: Generated, edited: Generated): Agreement | null {
+  if (baseline.error !== null || edited.error !== null) return null;
+  const tokens = commonLength(baseline.ids, edited.ids);
+  return {
+    identical: tokens === baseline.ids.length && tokens === edited.ids.length,
+    tokens,
+    characters: commonLength([...baseline.text], [...edited.text]),
+  };
+}
+
+function commonLength<T>(a: readonly T[], b: readonly T[]): number {
+  const at = a.findIndex((value, index) => value !== b[index]);
+  return at < 0 ? a.length : at;
+}
