@@ -27,6 +27,9 @@ export const ERROR_KINDS = {
     "Add a row to worker/sparkablate/architectures.py; docs/extending.md shows how.",
   ),
   site_unsupported: exit2("'sparkablate inspect -m MODEL' lists the sites this model offers."),
+  bake_refused: exit2(
+    "docs/bake.md lists what has an exact weight equivalent; 'sparkablate run' needs none.",
+  ),
   conditions_overlap: exit2("Split the target into separate conditions."),
   path_not_shared: exit2("Move the file under one of the listed mounts."),
   other_run: exit2("Choose another output.dir, or pass --fresh to move the old directory aside."),
@@ -54,6 +57,9 @@ export const ERROR_KINDS = {
   nonfinite_logits: condition("The edited model produced NaN or infinite logits; another dtype may help."),
   hook_failed: condition("The intervention raised an exception; the traceback is in the attempt table."),
   worker_crashed: condition("This condition killed the worker twice on its own."),
+  certificate_failed: condition(
+    "Nothing was written. The figures are in the message; please report them with the model's name.",
+  ),
   interrupted: { exit: 130, retryable: false, help: "Run the same command again to go on." },
   internal: {
     exit: 70,

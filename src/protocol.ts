@@ -233,6 +233,20 @@ export const requests = {
     chat_template: z.boolean(),
     means_sha256: sha256.nullable(),
   }),
+  /** Writes one condition into the weights of the loaded model; afterwards no model is loaded. Never sent twice. */
+  bake: z.strictObject({
+    type: z.literal("bake"),
+    ...base,
+    condition,
+    /** Absolute path of the directory to make, as the worker sees it. */
+    out: label,
+    dtype: z.enum(["float32", "source"]),
+    /** Skipped layers are deleted instead of made the identity. */
+    prune_layers: z.boolean(),
+    /** Whether a directory that an earlier bake made may be replaced. */
+    force: z.boolean(),
+    means_sha256: sha256.nullable(),
+  }),
   cancel: z.strictObject({ type: z.literal("cancel"), ...base, target: requestId }),
   goodbye: z.strictObject({ type: z.literal("goodbye"), ...base }),
   shutdown: z.strictObject({ type: z.literal("shutdown"), ...base }),
@@ -242,6 +256,34 @@ export type RequestType = keyof typeof requests;
 export type Request<T extends RequestType = RequestType> = z.infer<(typeof requests)[T]>;
 
 // ── Results: exactly one a request, unless it fails ──────────────────────────────────────────
+/** What a fresh process with stock transformers found in a baked directory. */
+export const certificate = z.strictObject({
+  edit: z.strictObject({
+    edited: count,
+    /** Tensors that are the source's, byte for byte or exactly cast. */
+    equal: count,
+    /** Largest error of an edited tensor, over its norm. */
+    largest_residual: z.number().min(0),
+  }),
+  behaviour: z.strictObject({
+    /** Largest difference to the live intervention's logits, over the largest logit. */
+    logit_difference: z.number().min(0),
+    tolerance: z.number().min(0),
+    /** The same between two algebraically equal live runs; null where the two sides have no reason to differ. */
+    floor: z.number().min(0).nullable(),
+    largest_logit: z.number().min(0),
+    /** KL(live ‖ baked), nats a position. */
+    kl: z.number().min(0),
+    nll: z.number().min(0),
+    delta_nll: z.number(),
+    positions: count,
+    /** Positions whose chosen experts differ, and positions left out for it. */
+    rerouted: count,
+    left_out: count,
+  }),
+});
+export type Certificate = z.infer<typeof certificate>;
+
 const mount = z.strictObject({ host: label, worker: label, writable: z.boolean() });
 const empty = z.strictObject({});
 
@@ -272,6 +314,18 @@ export const results = {
     cancelled: z.boolean(),
     /** Settings of the model's generation config that change the choice of tokens. */
     notices: z.array(label),
+    seconds,
+  }),
+  bake: z.strictObject({
+    directory: label,
+    condition: label,
+    files: count,
+    bytes: z.int().min(0),
+    certificate,
+    /** What a person should know before another program reads it. */
+    notes: z.array(label),
+    /** null where llama.cpp is known to read it wrongly. */
+    gguf_command: label.nullable(),
     seconds,
   }),
   cancel: empty,

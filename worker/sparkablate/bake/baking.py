@@ -27,7 +27,7 @@ from sparkablate.calibration import MeanKey
 from sparkablate.errors import SparkablateError
 from sparkablate.interventions import KINDS, MODES
 from sparkablate.manager import AblationManager
-from sparkablate.model import model_class
+from sparkablate.model import OpenedModel, load_config, model_class
 from sparkablate.progress import Progress
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, condition_id, validate
 
@@ -36,9 +36,24 @@ SPARE_BYTES = 16 << 20
 
 
 def source_dtype(config: Any) -> str:
-    """The dtype that a checkpoint's configuration declares; float32 where it declares none."""
-    declared = config.dtype or config.get_text_config().dtype or torch.float32
+    """The dtype that a configuration declares, as it was read from disk: loading a model overwrites it.
+
+    Raises "bake_refused" where it declares none.
+    """
+    declared = config.dtype or config.get_text_config().dtype
+    if declared is None:
+        raise SparkablateError(
+            "bake_refused", "config.json declares no dtype to keep; bake with --dtype float32"
+        )
     return str(declared).removeprefix("torch.")
+
+
+def result_dtype(opened: OpenedModel, dtype: str) -> str:
+    """The dtype in which a bake's live side has to run. `dtype`: "float32" or "source"."""
+    if dtype == "float32":
+        return dtype
+    config = load_config(str(opened.directory), revision=None, trust_remote_code=False)
+    return source_dtype(config)
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,7 @@ class Baking:
         check_target(self.target, source.directory.resolve(), force)
         manager = source.manager
         sites = manager.sites
-        self.specs = canonical([_with_vector(spec, manager) for spec in specs])
+        self.specs = canonical(resolved(specs, manager))
         self.condition = condition_id(self.specs)
         validate(self.specs, sites)
         model: Any = manager.model
@@ -101,7 +116,7 @@ class Baking:
                 self.target, self._held.directory.resolve(), self.force
             )  # it may have come meanwhile
             record = self._record()
-            floor = self._live(place, progress)
+            floor = self._live(place, progress, stop)
             copied = self._write(place, progress, stop)
             job = write_job(
                 place.model, self._held.directory, self.files, self.outputs, self._loading(), place.work
@@ -123,10 +138,10 @@ class Baking:
         assert self.source is not None, "the source model was freed already"
         return self.source
 
-    def _live(self, place: Place, progress: Progress) -> float | None:
+    def _live(self, place: Place, progress: Progress, stop: Callable[[], None]) -> float | None:
         manager, sites = self._held.manager, self._held.manager.sites
         ids = live.fixed_ids(self._held.tokenizer, sites.vocab_size, sites.max_positions)
-        return live.record(manager, self.specs, ids, place.work, progress)
+        return live.record(manager, self.specs, ids, place.work, progress, stop)
 
     def _write(self, place: Place, progress: Progress, stop: Callable[[], None]) -> list[str]:
         with Checkpoint(self._held.directory) as checkpoint:
@@ -218,12 +233,15 @@ class Baking:
         return sum(output.bytes for output in self.outputs) + logits + SPARE_BYTES
 
 
-def _with_vector(spec: Spec, manager: AblationManager) -> Spec:
-    """A direction named by its sha256 gets the vector that the manager was given."""
-    if not isinstance(spec, DirectionSpec):
-        return spec
-    vector, norm = manager.direction(spec)
-    return replace(spec, vector=vector, norm=norm)
+def resolved(specs: Sequence[Spec], manager: AblationManager) -> list[Spec]:
+    """Directions named by their sha256 get the vector that the manager was given."""
+    found: list[Spec] = []
+    for spec in specs:
+        if isinstance(spec, DirectionSpec):
+            vector, norm = manager.direction(spec)
+            spec = replace(spec, vector=vector, norm=norm)
+        found.append(spec)
+    return found
 
 
 def _means(specs: Sequence[Spec], manager: AblationManager) -> Mapping[MeanKey, Tensor]:
@@ -234,3 +252,19 @@ def _means(specs: Sequence[Spec], manager: AblationManager) -> Mapping[MeanKey, 
         if isinstance(spec, AblationSpec) and spec.kind in KINDS and MODES[spec.mode].needs_mean
     ]
     return {key: manager.mean(key) for key in needed}
+
+
+def to_wire(record: Mapping[str, Any], target: Path) -> dict[str, Any]:
+    """The wire's result of a bake, without its duration."""
+    files = [path for path in target.rglob("*") if path.is_file()]
+    certificate = record["certificate"]
+    behaviour = {key: value for key, value in certificate["behaviour"].items() if key != "finite"}
+    return {
+        "directory": record["directory"],
+        "condition": record["condition"],
+        "files": len(files),
+        "bytes": sum(path.stat().st_size for path in files),
+        "certificate": {"edit": certificate["edit"], "behaviour": behaviour},
+        "notes": record["notes"],
+        "gguf_command": record["gguf_command"],
+    }

@@ -37,7 +37,12 @@ def fixed_ids(tokenizer: Any, vocab_size: int, max_positions: int | None) -> Ten
 
 
 def record(
-    manager: AblationManager, specs: Sequence[Spec], ids: Tensor, into: Path, progress: Progress
+    manager: AblationManager,
+    specs: Sequence[Spec],
+    ids: Tensor,
+    into: Path,
+    progress: Progress,
+    stop: Callable[[], None],
 ) -> float | None:
     """Writes block-N.safetensors (ids [1, pos], logits [pos, vocab] in float32, experts:PATH [pos, k]) for
     every block of `ids` [blocks, pos]; returns the floor.
@@ -55,6 +60,7 @@ def record(
 
     def run(edits: Callable[[], Any], block: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         nonlocal done
+        stop()
         with torch.inference_mode(), edits(), watching_experts(model) as experts:
             logits = model(input_ids=block.to(model.device), use_cache=False).logits
         done += 1

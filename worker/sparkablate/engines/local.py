@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from sparkablate import corpus, numerics, self_test
 from sparkablate.architectures import locate
+from sparkablate.bake.baking import Baking, Source, resolved, result_dtype, to_wire
 from sparkablate.engines.generations import Generation, GenerationRun
 from sparkablate.engines.slices import Canary, EvaluateSummary, Measurement, SliceRun
 from sparkablate.errors import SparkablateError
@@ -21,6 +23,7 @@ from sparkablate.likelihood import Likelihood
 from sparkablate.manager import AblationManager, MeanKey
 from sparkablate.model import OpenedModel, build_empty, load_config, open_model, resolve_source
 from sparkablate.progress import Progress
+from sparkablate.specs import from_wire
 from sparkablate.sweep import PROOF_POSITIONS, Entries, Walk, prove_entries
 
 __all__ = ["EvaluateSummary", "Generation", "LocalEngine", "Measurement"]
@@ -75,7 +78,8 @@ class LocalEngine:
         reused = held is not None and held.request == model and self._unchanged(held, progress)
         if reused:
             assert held is not None
-            held.canary = _check_shape(held.likelihood, shape)
+            held.likelihood.check_chunks(*shape)
+            held.canary = Canary.measure(held.likelihood, _random_ids(held.likelihood, shape))
         else:
             self._held, held = None, None  # the old model's memory is needed for the new one
             self._means.clear()
@@ -204,6 +208,42 @@ class LocalEngine:
         )
         return run.run(prompts, chat_template, conditions, on_generation)
 
+    def bake(
+        self,
+        condition: dict[str, Any],
+        out: str,
+        dtype: str,
+        prune_layers: bool,
+        force: bool,
+        means_sha256: str | None,
+        progress: Progress,
+        stop: Callable[[], None],
+    ) -> dict[str, Any]:
+        """Bakes one condition of the loaded model; then no model is loaded, since the check needs the memory.
+
+        Raises ``means_missing`` as ``evaluate``, and what ``sparkablate.bake.bake`` does.
+        """
+        began = time.perf_counter()
+        held = self._ready([condition], means_sha256)
+        specs = resolved([from_wire(wire) for wire in condition["interventions"]], held.manager)
+        means = self._means.get(means_sha256 or "", {})
+        request, tests = held.request, held.self_test
+        opened, manager = held.opened, held.manager
+        del held
+        wanted = result_dtype(opened, dtype)
+        if numerics.DTYPES[wanted] != opened.model.dtype:
+            self._held = None
+            del opened, manager  # the new model needs their memory
+            opened = open_model(**{**request, "dtype": wanted})
+            manager = AblationManager(opened.model, locate(opened.model).refusing(_refused(tests)))
+            manager.set_means(means)
+        source = Source(request["name"], opened.revision, opened.directory, opened.tokenizer, manager)
+        baking = Baking(source, specs, Path(out), dtype, prune_layers, force)
+        self._held = None
+        del opened, manager, source
+        record = baking.run(progress, stop)
+        return {**to_wire(record, baking.target), "seconds": time.perf_counter() - began}
+
     def _ready(self, conditions: list[dict[str, Any]], means_sha256: str | None) -> _Loaded:
         """The loaded model with the means in use. Raises ``means_missing`` for vectors that were not put."""
         held = self._need()
@@ -247,16 +287,17 @@ def _open(model: dict[str, Any], shape: tuple[int, int], progress: Progress) -> 
         )
     progress("check", 0.0, None, "logits")
     likelihood = Likelihood(opened.model, sites)
-    # First, since it takes the most memory: what the self-test leaves in the allocator would come on top.
-    canary = _check_shape(likelihood, shape)
+    likelihood.check_chunks(*shape)
+    small = _random_ids(likelihood, (1, min(PROOF_POSITIONS, shape[1])))
+    likelihood.prove_head(small)
+    canary = Canary.measure(likelihood, _random_ids(likelihood, shape))
     progress("self-test", 0.0, None, "tests")
     tests = self_test.run(opened.model, sites)
-    refused = [label for test in tests for label in test["refused"]]
-    if refused:
+    if refused := _refused(tests):
         notices.append(f"the self-test refused {', '.join(refused)}"[:4096])
         sites = sites.refusing(refused)
     progress("check", 0.0, float(sites.n_layers), "layers")
-    entries = prove_entries(likelihood, _random_ids(likelihood, (1, min(PROOF_POSITIONS, shape[1]))))
+    entries = prove_entries(likelihood, small)
     if not entries.walkable:
         notices.append(f"every condition takes a whole forward pass: {entries.reason}"[:4096])
     progress("check", float(sites.n_layers), float(sites.n_layers), "layers")
@@ -274,10 +315,9 @@ def _open(model: dict[str, Any], shape: tuple[int, int], progress: Progress) -> 
     )
 
 
-def _check_shape(likelihood: Likelihood, shape: tuple[int, int]) -> Canary:
-    """Compares logits in chunks with full ones in the run's own shape, and measures the canary there."""
-    ids = _random_ids(likelihood, shape)
-    return Canary.measure(likelihood, ids, likelihood.check_chunks(ids))
+def _refused(tests: list[dict[str, Any]]) -> list[str]:
+    """Sites that the self-test refused, e.g. "L0.head"."""
+    return [label for test in tests for label in test["refused"]]
 
 
 def _random_ids(likelihood: Likelihood, shape: tuple[int, int]) -> Tensor:

@@ -189,6 +189,26 @@ def _texts(request: Request, lengths: list[int]) -> list[str]:
         raise SparkablateError("invalid_message", f"{request.type}: a text is not UTF-8: {error}") from error
 
 
+def bake(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    fields = request.fields
+
+    def stop() -> None:
+        if context.cancelled():
+            raise SparkablateError("interrupted", f"interrupted; {fields['out']} was not written")
+
+    result = engine.bake(
+        fields["condition"],
+        fields["out"],
+        fields["dtype"],
+        fields["prune_layers"],
+        fields["force"],
+        fields["means_sha256"],
+        _progress(request, context),
+        stop,
+    )
+    return result, b""
+
+
 def _sha256(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
@@ -202,4 +222,5 @@ HANDLERS: dict[str, Callable[[LocalEngine, Request, Context], Reply]] = {
     "read_direction": read_direction,
     "evaluate": evaluate,
     "generate": generate,
+    "bake": bake,
 }
