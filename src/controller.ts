@@ -1,4 +1,6 @@
 /** The public API: a worker, started here or reached elsewhere, and what one can ask of it. */
+
+import { type Baked, type BakeOptions, bakeCondition } from "./baking.ts";
 import { type CompareOptions, type Comparison, comparePrompts } from "./comparing.ts";
 import type { RunConfig } from "./config.ts";
 import { SparkablateError } from "./errors.ts";
@@ -61,6 +63,12 @@ export class Controller {
   async compare(config: RunConfig, options: CompareOptions): Promise<Comparison> {
     const worker = await this.#attach(this.#runId || anonymousRunId());
     return await comparePrompts(worker.client, config, options);
+  }
+
+  /** Writes the config's one condition into a checkpoint, which appears certified or not at all. */
+  async bake(config: RunConfig, options: BakeOptions): Promise<Baked> {
+    const worker = await this.#attach(this.#runId || anonymousRunId());
+    return await bakeCondition(worker.client, config, options);
   }
 
   /** Ends the worker at once; whatever waits for it fails. For a person who will not wait. */

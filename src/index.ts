@@ -1,4 +1,6 @@
 /** The public API of the npm package. Nothing else is meant to be imported. */
+
+export type { Baked, BakeOptions } from "./baking.ts";
 export type { Agreement, ComparedPrompt, ComparedText, CompareOptions, Comparison } from "./comparing.ts";
 export { type ConfigOptions, loadConfig, parseConfig, type RunConfig } from "./config.ts";
 export { Controller, type ControllerOptions } from "./controller.ts";

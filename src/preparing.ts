@@ -2,7 +2,7 @@
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import type { RunConfig } from "./config.ts";
-import { type Block, MAX_TEXT_TOKENS, type Text } from "./corpus.ts";
+import { type Block, type ChosenBlocks, chooseBlocks, MAX_TEXT_TOKENS, type Text } from "./corpus.ts";
 import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
 import type { Client } from "./link/client.ts";
@@ -75,6 +75,49 @@ export async function tokenize(
     });
   }
   return { name, ids: new Int32Array(new Uint8Array(tokenized.payload).buffer) };
+}
+
+/** What `readText` gave of a config's two texts. */
+export interface TextBytes {
+  readonly evaluation: Buffer | null;
+  readonly calibration: Buffer | null;
+}
+
+/**
+ * The blocks of a run: the same config, model and texts give the same ones.
+ * @param needsMeans whether calibration blocks are wanted.
+ */
+export async function chooseTexts(
+  client: Client,
+  { eval: settings }: RunConfig,
+  bytes: TextBytes,
+  loaded: LoadedModel,
+  needsMeans: boolean,
+  on: OnEvent,
+): Promise<ChosenBlocks> {
+  const { seq_len, batch_size, max_batches, calibration_batches, add_bos, seed } = settings;
+  const evaluation = await tokenize(client, settings.dataset, bytes.evaluation, on);
+  const calibration =
+    needsMeans && settings.calibration !== null
+      ? await tokenize(client, settings.calibration, bytes.calibration, on)
+      : null;
+  const bos = (add_bos === "auto" ? loaded.adds_bos : add_bos) ? loaded.bos_token_id : null;
+  if (add_bos === true && bos === null) {
+    throw new SparkablateError(
+      "config_invalid",
+      "eval.add_bos: true, but the tokenizer has no BOS token; allowed: auto, false",
+    );
+  }
+  return chooseBlocks({
+    evaluation,
+    calibration,
+    seq_len,
+    bos,
+    seed,
+    batch_size,
+    max_batches,
+    calibration_batches: needsMeans ? calibration_batches : 0,
+  });
 }
 
 /** The beginning of a text, up to the last line that fits into one payload. */

@@ -4,7 +4,7 @@ import { basename } from "node:path";
 import { Readable } from "node:stream";
 import { type Plan, planConditions } from "./conditions.ts";
 import { identityConfig, type RunConfig, resolvedYaml } from "./config.ts";
-import { type ChosenBlocks, chooseBlocks, type Text } from "./corpus.ts";
+import type { ChosenBlocks } from "./corpus.ts";
 import {
   type Direction,
   type DirectionFiles,
@@ -21,13 +21,13 @@ import { Measurements } from "./measurements.ts";
 import { measureMissing } from "./measuring.ts";
 import {
   calibrate,
+  chooseTexts,
   loadModel,
   meanSites,
   readText,
   sendMeans,
-  type TextSource,
+  type TextBytes,
   textName,
-  tokenize,
 } from "./preparing.ts";
 import type { LoadedModel } from "./protocol.ts";
 import type { Row } from "./rows.ts";
@@ -75,9 +75,7 @@ export async function* runSweep(
 }
 
 /** The files that the config names, read before any Python starts. Datasets are loaded by the worker. */
-interface Inputs {
-  readonly evaluation: Buffer | null;
-  readonly calibration: Buffer | null;
+interface Inputs extends TextBytes {
   readonly directions: DirectionFiles;
 }
 
@@ -232,35 +230,13 @@ class Sweep {
   /** Loads, plans, tokenises and chooses blocks: what the run is. */
   async #describe(): Promise<Prepared> {
     const config = this.#config;
-    const { seq_len, batch_size, max_batches, calibration_batches, add_bos, seed } = config.eval;
     const directions = await unpickled(this.#inputs.directions, this.#worker.client);
     const loaded = await this.#load();
     this.#on({ type: "loaded", model: loaded });
     requireWidth(directions, loaded.model_map);
     const plan = planConditions(config, loaded.model_map, directions);
-    const evaluation = await this.#tokenize(config.eval.dataset, this.#inputs.evaluation);
     const needsMeans = meanSites(plan.conditions).length > 0;
-    const calibration =
-      needsMeans && config.eval.calibration !== null
-        ? await this.#tokenize(config.eval.calibration, this.#inputs.calibration)
-        : null;
-    const bos = (add_bos === "auto" ? loaded.adds_bos : add_bos) ? loaded.bos_token_id : null;
-    if (add_bos === true && bos === null) {
-      throw new SparkablateError(
-        "config_invalid",
-        "eval.add_bos: true, but the tokenizer has no BOS token; allowed: auto, false",
-      );
-    }
-    const blocks = chooseBlocks({
-      evaluation,
-      calibration,
-      seq_len,
-      bos,
-      seed,
-      batch_size,
-      max_batches,
-      calibration_batches: needsMeans ? calibration_batches : 0,
-    });
+    const blocks = await chooseTexts(this.#worker.client, config, this.#inputs, loaded, needsMeans, this.#on);
     const identity = identityOf({
       config: identityConfig(config),
       loaded,
@@ -275,10 +251,6 @@ class Sweep {
 
   async #load(): Promise<LoadedModel> {
     return await loadModel(this.#worker.client, this.#config.model, this.#config.eval, this.#on);
-  }
-
-  async #tokenize(source: TextSource, bytes: Buffer | null): Promise<Text> {
-    return await tokenize(this.#worker.client, source, bytes, this.#on);
   }
 
   async #sendMeans(means: Means): Promise<void> {

@@ -1,0 +1,111 @@
+/** One condition written into the weights: load → plan → calibrate → bake. Nothing is ever sent twice. */
+import { planConditions } from "./conditions.ts";
+import type { RunConfig } from "./config.ts";
+import { directionPaths, readDirectionFiles, requireWidth, sendDirections, unpickled } from "./directions.ts";
+import { SparkablateError } from "./errors.ts";
+import type { OnEvent } from "./events.ts";
+import type { Client } from "./link/client.ts";
+import { calibrate, chooseTexts, loadModel, meanSites, readText, sendMeans, stages } from "./preparing.ts";
+import type { Condition, LoadedModel, Result } from "./protocol.ts";
+import type { Means } from "./store/sqlite.ts";
+
+export interface BakeOptions {
+  /** Absolute path of the directory to make. */
+  readonly out: string;
+  /** Of the result; default float32. `source` keeps the source's. */
+  readonly dtype?: "float32" | "source" | undefined;
+  /** Deletes skipped layers instead of making them the identity. */
+  readonly prune_layers?: boolean | undefined;
+  /** Replaces a directory that an earlier bake made. */
+  readonly force?: boolean | undefined;
+  /** Allows the config to have several entries: they are applied together, as one condition. */
+  readonly joint?: boolean | undefined;
+  readonly on?: OnEvent | undefined;
+  /** Told the condition's id before anything is written. */
+  readonly onCondition?: ((id: string) => void) | undefined;
+}
+
+export type Baked = Result<"bake">;
+
+/**
+ * @throws SparkablateError as planConditions; bake_refused where there is no exact weight equivalent; usage for a
+ *   target that exists and for several entries without `joint`; disk_full; certificate_failed.
+ */
+export async function bakeCondition(
+  client: Client,
+  written: RunConfig,
+  { out, dtype = "float32", prune_layers = false, force = false, joint = false, ...rest }: BakeOptions,
+): Promise<Baked> {
+  const { on = () => undefined, onCondition } = rest;
+  const { entries, config: together } = jointly(written);
+  // The live side runs in the result's dtype; the worker loads anew where the source's is another one.
+  const model = dtype === "float32" ? { ...together.model, dtype } : together.model;
+  const config = { ...together, model };
+  const files = readDirectionFiles(directionPaths(config));
+  const needsTexts = config.ablation.targets.flat().some((spec) => "mode" in spec && spec.mode === "mean");
+  const texts = needsTexts
+    ? { evaluation: readText(config.eval.dataset), calibration: readText(config.eval.calibration) }
+    : null;
+  const directions = await unpickled(files, client);
+  const loaded = await loadModel(client, model, config.eval, on);
+  on({ type: "loaded", model: loaded });
+  for (const message of loaded.notices) on({ type: "notice", message });
+  requireWidth(directions, loaded.model_map);
+  const condition = onlyCondition(config, planConditions(config, loaded.model_map, directions).conditions);
+  onCondition?.(condition.id);
+  if (entries > 1 && !joint) {
+    throw new SparkablateError(
+      "usage",
+      `the config has ${entries} entries, which together are ${condition.id}`,
+      {
+        help: "Pass --joint to bake them together, or leave one entry in the config.",
+      },
+    );
+  }
+  await sendDirections(directions.values(), client);
+  const means = texts === null ? null : await meansOf(client, config, texts, loaded, condition, on);
+  if (means !== null) await sendMeans(client, means);
+  const { result } = await client.call(
+    "bake",
+    { condition, out, dtype, prune_layers, force, means_sha256: means?.sha256 ?? null },
+    { onEvent: stages(on) },
+  );
+  return result;
+}
+
+/** All entries as one; a sweep has no entries. */
+function jointly(config: RunConfig): { entries: number; config: RunConfig } {
+  const { sweep, targets, directions } = config.ablation;
+  if (sweep !== "custom") {
+    throw new SparkablateError(
+      "config_invalid",
+      `ablation.sweep: ${sweep} is many conditions; allowed: custom`,
+    );
+  }
+  const specs = [...targets.flat(), ...directions.map((spec) => ({ kind: "direction" as const, ...spec }))];
+  return {
+    entries: targets.length + directions.length,
+    config: { ...config, ablation: { ...config.ablation, targets: [specs], directions: [] } },
+  };
+}
+
+function onlyCondition({ ablation }: RunConfig, [, condition]: readonly Condition[]): Condition {
+  if (condition === undefined) {
+    throw new SparkablateError("internal", `${ablation.targets.length} entries gave no condition`);
+  }
+  return condition;
+}
+
+/** The means that a run with this config uses. */
+async function meansOf(
+  client: Client,
+  config: RunConfig,
+  texts: { evaluation: Buffer | null; calibration: Buffer | null },
+  loaded: LoadedModel,
+  condition: Condition,
+  on: OnEvent,
+): Promise<Means | null> {
+  const { calibration, notices } = await chooseTexts(client, config, texts, loaded, true, on);
+  for (const message of notices) on({ type: "notice", message });
+  return await calibrate(client, meanSites([condition]), calibration, config.eval, on);
+}
