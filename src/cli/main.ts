@@ -2,7 +2,9 @@
 import { Command, CommanderError } from "commander";
 import { ERROR_KINDS, SparkablateError } from "../errors.ts";
 import { VERSION } from "../version.ts";
+import { bakeCommand } from "./bake.ts";
 import { paint, say } from "./common.ts";
+import { compareCommand } from "./compare.ts";
 import { doctorCommand } from "./doctor.ts";
 import { initCommand } from "./init.ts";
 import { inspectCommand, inspectModel } from "./inspect.ts";
@@ -17,6 +19,8 @@ const COMMANDS = [
   setupCommand,
   runCommand,
   reportCommand,
+  compareCommand,
+  bakeCommand,
   inspectCommand,
   () => initCommand(inspectModel),
   workerCommand,

@@ -1,0 +1,155 @@
+/** `sparkablate bake`: a standalone checkpoint with the ablation in its weights. */
+import { existsSync } from "node:fs";
+import { resolve } from "node:path";
+import { Command, Option } from "commander";
+import type { Baked } from "../baking.ts";
+import { loadConfig, type RunConfig } from "../config.ts";
+import { Controller } from "../controller.ts";
+import { SparkablateError } from "../errors.ts";
+import { type CommonFlags, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { interruptible } from "./interrupt.ts";
+import { configFromFlags, type EditFlags, editSection, modelSection, withEdits } from "./model-flags.ts";
+import { showProgress, silent } from "./progress.ts";
+
+/** Tokens a calibration block: long enough for a mean, short enough for a small text. */
+const CALIBRATION_BLOCK = 256;
+
+interface BakeFlags extends CommonFlags, WorkerFlags, EditFlags {
+  readonly out: string;
+  readonly config?: string;
+  readonly joint?: true;
+  readonly model?: string;
+  readonly revision?: string;
+  readonly device?: string;
+  readonly threads?: string;
+  readonly calibration?: string;
+  readonly dtype: "float32" | "source";
+  readonly pruneLayers?: true;
+  readonly force?: true;
+}
+
+export function bakeCommand(): Command {
+  return withEdits(withWorker(withOutput(new Command("bake"))))
+    .description("write an ablation into the weights: a certified checkpoint that stock transformers loads")
+    .optionsGroup("Model:")
+    .option("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
+    .option("--revision <commit>", "commit, branch or tag of a Hugging Face model")
+    .option("-c, --config <file>", "take model and ablation from a config; its entries are applied together")
+    .option("--joint", "the config has several entries, and they are meant together")
+    .addOption(new Option("--device <device>", "where to compute").choices(["auto", "cuda", "mps", "cpu"]))
+    .option("--threads <number>", "CPU threads")
+    .option("--calibration <text>", "a .txt file to take the means of --mode mean over")
+    .optionsGroup("Result:")
+    .requiredOption("--out <directory>", "the directory to make; it appears whole or not at all")
+    .addOption(
+      new Option("--dtype <dtype>", "source keeps the source's")
+        .choices(["float32", "source"])
+        .default("float32"),
+    )
+    .option("--prune-layers", "delete skipped layers instead of making them the identity")
+    .option("--force", "replace a directory that an earlier bake made")
+    .addHelpText(
+      "after",
+      `
+The result is compared with the live ablation by a fresh process that knows only stock transformers; what
+fails is not written. docs/bake.md lists what has an exact weight equivalent in which architecture.
+
+Examples:
+  sparkablate bake -m builtin:smollm2-135m --kind head --layer 14 --heads 3 7 --out baked/no-3-7
+  sparkablate bake -m builtin:smollm2-135m --kind layer --layer 26 --prune-layers --out baked/29-layers
+  sparkablate bake -c sweep.yaml --joint --out baked/all-of-it`,
+    )
+    .action(async (flags: BakeFlags) => {
+      const config = flags.config === undefined ? configOf(flags) : configFile(flags.config, flags);
+      const out = resolve(flags.out);
+      // The worker checks it again; said here, it costs no model's loading.
+      if (flags.force !== true && flags.worker === undefined && existsSync(out)) {
+        throw new SparkablateError(
+          "usage",
+          `${out} exists; pass --force to replace it, or choose another --out`,
+        );
+      }
+      await using controller = new Controller({ worker: flags.worker ?? null });
+      const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
+      const baked = await interruptible(controller, () =>
+        controller.bake(config, {
+          out,
+          dtype: flags.dtype,
+          prune_layers: flags.pruneLayers ?? false,
+          force: flags.force ?? false,
+          joint: flags.joint ?? flags.config === undefined,
+          on: progress.on,
+          onCondition: (id) => progress.on({ type: "notice", message: `condition: ${id}` }),
+        }),
+      ).finally(() => progress.end());
+      if (flags.json) process.stdout.write(`${JSON.stringify(baked, null, 1)}\n`);
+      else process.stdout.write(`${describe(baked)}\n`);
+    });
+}
+
+function configOf(flags: BakeFlags): RunConfig {
+  const { model, calibration } = flags;
+  if (model === undefined)
+    throw new SparkablateError("usage", "a model is missing; allowed: -m MODEL, or -c FILE");
+  const config = configFromFlags({
+    model: { ...modelSection({ ...flags, model, dtype: "bfloat16" }) },
+    ablation: editSection(flags),
+    eval: {
+      // Of one text a batch is set aside for evaluation; the means are taken over the rest.
+      ...(calibration !== undefined && { calibration, dataset: calibration }),
+      seq_len: CALIBRATION_BLOCK,
+      max_batches: 1,
+    },
+  });
+  const means = config.ablation.targets.flat().some((spec) => "mode" in spec && spec.mode === "mean");
+  if (means && calibration === undefined) {
+    throw new SparkablateError("usage", "mode mean needs --calibration, a text to take the means over");
+  }
+  return config;
+}
+
+/** Flags that say what a config says already, and would be overruled silently. */
+const SAID_BY_CONFIG = [
+  "model",
+  "revision",
+  "device",
+  "threads",
+  "calibration",
+  "kind",
+  "layer",
+  "heads",
+  "groups",
+  "mode",
+  "positions",
+  "direction",
+  "op",
+  "at",
+  "layers",
+  "coefficient",
+] as const satisfies (keyof BakeFlags)[];
+
+function configFile(file: string, flags: BakeFlags): RunConfig {
+  const twice = SAID_BY_CONFIG.find((name) => flags[name] !== undefined);
+  if (twice !== undefined || flags.condition.length > 0) {
+    throw new SparkablateError("usage", `--${twice ?? "condition"} and --config both say what to bake`);
+  }
+  return loadConfig(file);
+}
+
+function describe({ directory, condition, files, bytes, certificate, notes, gguf_command }: Baked): string {
+  const { edit, behaviour } = certificate;
+  const floor =
+    behaviour.floor === null ? "" : `, two equal live runs differ by ${scientific(behaviour.floor)}`;
+  return [
+    `${directory}: ${condition}, ${files} files, ${(bytes / 2 ** 20).toFixed(0)} MiB`,
+    `certified with stock transformers: ${edit.edited} tensors edited, ${edit.equal} equal to the source's`,
+    `  logits differ from the live ablation's by ${scientific(behaviour.logit_difference)} of the largest ` +
+      `(tolerance ${scientific(behaviour.tolerance)}${floor})`,
+    `  KL ${scientific(behaviour.kl)} nats, Δ NLL ${scientific(behaviour.delta_nll)} nats a token, ` +
+      `${behaviour.positions} positions, ${behaviour.rerouted} with other experts`,
+    ...notes.map((note) => `note: ${note}`),
+    ...(gguf_command === null ? [] : [`GGUF: ${gguf_command}`]),
+  ].join("\n");
+}
+
+const scientific = (value: number): string => (value === 0 ? "0" : value.toExponential(1));
