@@ -1,6 +1,6 @@
-/** Frames ↔ messages: one DEALER socket. The only TypeScript file that knows ZeroMQ and msgpack. */
-import { Packr, Unpackr } from "msgpackr";
+/** Frames ↔ messages: one DEALER socket. The only TypeScript file that knows ZeroMQ. */
 import { Dealer } from "zeromq";
+import type { ZodError } from "zod";
 import { SparkablateError } from "../errors.ts";
 import {
   type FromWorker,
@@ -10,20 +10,23 @@ import {
   type Request,
   requests,
 } from "../protocol.ts";
+import { pack, unpack } from "./msgpack.ts";
 
 const HEARTBEAT_MS = 5_000;
 const HEARTBEAT_TIMEOUT_MS = 30_000;
-
-const packr = new Packr({ useRecords: false, variableMapSize: true });
-const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true, int64AsType: "number" });
 
 export interface Incoming {
   readonly message: FromWorker;
   readonly payload: Uint8Array;
 }
 
+/** Throws `internal` for a request that breaks the schema or the wire's limit. */
 export function encode(request: Request): Buffer {
-  const envelope = packr.pack(requests[request.type].parse(request));
+  const parsed = requests[request.type].safeParse(request);
+  if (!parsed.success) {
+    throw new SparkablateError("internal", `${request.type}: ${firstProblem(parsed.error)}`);
+  }
+  const envelope = pack(parsed.data);
   if (envelope.length > MAX_ENVELOPE_BYTES) {
     throw new SparkablateError(
       "internal",
@@ -47,17 +50,23 @@ export function decode(frames: readonly Uint8Array[]): Incoming {
   }
   let fields: unknown;
   try {
-    fields = unpackr.unpack(envelope);
+    fields = unpack(envelope);
   } catch (cause) {
-    throw new SparkablateError("invalid_message", "the envelope is not valid msgpack", { cause });
+    const reason = cause instanceof Error ? cause.message : String(cause);
+    throw new SparkablateError("invalid_message", `the envelope is not valid: ${reason}`, { cause });
   }
   const parsed = fromWorker.safeParse(fields);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    const where = issue?.path.join("/") || "the envelope";
-    throw new SparkablateError("invalid_message", `from the worker: ${where}: ${issue?.message}`);
-  }
+  if (!parsed.success) throw invalidMessage("a message", parsed.error);
   return { message: parsed.data, payload };
+}
+
+export const invalidMessage = (what: string, error: ZodError): SparkablateError =>
+  new SparkablateError("invalid_message", `${what} from the worker: ${firstProblem(error)}`);
+
+/** Where and what; of thousands of problems the first is enough. */
+function firstProblem({ issues: [issue] }: ZodError): string {
+  const where = issue?.path.join("/") || "the envelope";
+  return `${where}: ${issue?.message}`.slice(0, 500);
 }
 
 export class Channel {
@@ -75,12 +84,18 @@ export class Channel {
     this.#socket.connect(address);
   }
 
-  send(request: Request, payload: Uint8Array): Promise<void> {
+  async send(request: Request, payload: Uint8Array): Promise<void> {
+    if (payload.length > MAX_PAYLOAD_BYTES) {
+      throw new SparkablateError(
+        "internal",
+        `${request.type}: a payload of ${payload.length} bytes is over the limit of ${MAX_PAYLOAD_BYTES}`,
+      );
+    }
     const frames = [encode(request), payload];
     const sent = this.#sending.then(() => this.#socket.send(frames));
     // The caller sees a failed send; the next one must not.
     this.#sending = sent.catch(() => undefined);
-    return sent;
+    await sent;
   }
 
   /** Ends when the channel is closed. A frame that is no message is handed to `onInvalid`, not thrown. */

@@ -12,9 +12,12 @@ import {
   results,
 } from "../protocol.ts";
 import { SCHEMA_SHA256 } from "../schema-sha256.ts";
-import { Channel } from "./channel.ts";
+import { Channel, invalidMessage } from "./channel.ts";
 
 const PING_EVERY_MS = 5_000;
+const PING_DEADLINE_MS = 10_000;
+/** Pings in a row without an answer after which nobody is there: the worker's I/O thread is never this busy. */
+const MOST_UNANSWERED_PINGS = 24;
 /** A worker that is starting imports its libraries first; on a cold disk that takes its time. */
 const HELLO_DEADLINE_MS = 120_000;
 /** Work must report progress, a measurement or its reply within this time. */
@@ -37,6 +40,8 @@ export interface Called<T extends RequestType> {
 
 interface Pending {
   readonly type: RequestType;
+  /** Whose reply it is; empty for hello. */
+  readonly session: string;
   readonly onEvent: CallOptions["onEvent"];
   readonly resolve: (called: Called<RequestType>) => void;
   readonly reject: (error: unknown) => void;
@@ -49,17 +54,16 @@ export class Client {
   readonly #pinger: NodeJS.Timeout;
   #nextId = 0;
   #session = "";
+  #unanswered = 0;
   #ended: SparkablateError | undefined;
 
-  /** @param died rejects or resolves with an error when the worker's process ends; never settles for a remote one. */
+  /** @param died resolves with an error when the worker's process ends; never settles for a remote one. */
   constructor(address: string, died: Promise<SparkablateError>) {
     this.#channel = new Channel(address);
-    void this.#listen();
+    this.#listen().catch((cause) => this.#end(broken(cause)));
     void died.then((error) => this.#end(error));
     this.#pinger = setInterval(() => {
-      // A lost ping shows in the next call, as session_lost or as the worker's exit.
-      if (this.#session !== "")
-        this.call("ping", {}, { deadlineMs: 2 * PING_EVERY_MS }).catch(() => undefined);
+      if (this.#session !== "") void this.#ping(this.#session);
     }, PING_EVERY_MS);
     this.#pinger.unref();
   }
@@ -73,6 +77,21 @@ export class Client {
     );
     this.#session = result.session;
     return result;
+  }
+
+  async #ping(session: string): Promise<void> {
+    try {
+      await this.call("ping", {}, { deadlineMs: PING_DEADLINE_MS });
+    } catch (error) {
+      if (!(error instanceof SparkablateError)) throw error;
+      if (error.code === "session_lost") {
+        // The worker has given up this session's work, and nobody else would tell those who wait for it.
+        for (const [id, pending] of this.#pending)
+          if (pending.session === session) this.#settle(id)?.reject(error);
+      } else if (error.code === "worker_stalled" && ++this.#unanswered >= MOST_UNANSWERED_PINGS) {
+        this.#rejectAll(new SparkablateError("worker_unreachable", "the worker no longer answers"));
+      }
+    }
   }
 
   /** Sends one request and waits for its reply; events go to `onEvent` as they come. */
@@ -91,18 +110,16 @@ export class Client {
     { payload = new Uint8Array(), onEvent, deadlineMs = STALL_DEADLINE_MS }: CallOptions = {},
   ): { id: number; reply: Promise<Called<T>> } {
     const id = this.#nextId++;
-    const session = type === "hello" ? {} : { session: this.#session };
-    const request = { type, id, ...session, ...fields } as unknown as Request;
+    const session = type === "hello" ? "" : this.#session;
+    const request = { type, id, ...(session && { session }), ...fields } as unknown as Request;
     const reply = new Promise<Called<RequestType>>((resolve, reject) => {
       if (this.#ended !== undefined) {
         reject(this.#ended);
         return;
       }
       const timer = setTimeout(() => this.#settle(id)?.reject(stalled(type, deadlineMs)), deadlineMs);
-      this.#pending.set(id, { type, onEvent, resolve, reject, timer });
-      this.#channel
-        .send(request, payload)
-        .catch((cause) => this.#settle(id)?.reject(unreachable(type, cause)));
+      this.#pending.set(id, { type, session, onEvent, resolve, reject, timer });
+      this.#channel.send(request, payload).catch((cause) => this.#settle(id)?.reject(unsent(type, cause)));
     });
     return { id, reply: reply as Promise<Called<T>> };
   }
@@ -117,6 +134,11 @@ export class Client {
     this.#ended = error;
     clearInterval(this.#pinger);
     this.#channel.close();
+    this.#rejectAll(error);
+  }
+
+  /** Where it cannot be known whose reply went wrong, whoever waits is told. */
+  #rejectAll(error: SparkablateError): void {
     for (const id of [...this.#pending.keys()]) this.#settle(id)?.reject(error);
   }
 
@@ -130,26 +152,23 @@ export class Client {
   }
 
   async #listen(): Promise<void> {
-    const onInvalid = (error: SparkablateError): void => {
-      // Whose reply it was cannot be known, so whoever waits is told; a retry asks again.
-      for (const id of [...this.#pending.keys()]) this.#settle(id)?.reject(error);
-    };
-    for await (const { message, payload } of this.#channel.receive(onInvalid))
+    for await (const { message, payload } of this.#channel.receive((error) => this.#rejectAll(error)))
       this.#dispatch(message, payload);
   }
 
   #dispatch(message: FromWorker, payload: Uint8Array): void {
+    this.#unanswered = 0;
     if (message.type === "reply") {
       const pending = this.#settle(message.id);
       if (pending === undefined) return; // a late reply, after its deadline
       const parsed = results[pending.type].safeParse(message.result);
       if (parsed.success) pending.resolve({ result: parsed.data as Result, payload });
-      else
-        pending.reject(new SparkablateError("invalid_message", `${pending.type}: ${parsed.error.message}`));
+      else pending.reject(invalidMessage(`the result of ${pending.type}`, parsed.error));
     } else if (message.type === "failure") {
       const { code, message: text, detail } = message.error;
       const error = new SparkablateError(code, text, { detail: detail === "" ? undefined : detail });
-      if (message.id !== null) this.#settle(message.id)?.reject(error);
+      if (message.id === null) this.#rejectAll(error);
+      else this.#settle(message.id)?.reject(error);
     } else {
       const pending = this.#pending.get(message.id);
       pending?.timer.refresh();
@@ -167,8 +186,14 @@ const stalled = (type: RequestType, deadlineMs: number): SparkablateError =>
     ? new SparkablateError("worker_unreachable", `the worker did not answer within ${deadlineMs / 1000} s`)
     : new SparkablateError("worker_stalled", `${type}: no progress within ${deadlineMs / 1000} s`);
 
-const unreachable = (type: RequestType, cause: unknown): SparkablateError =>
-  new SparkablateError("worker_unreachable", `${type} could not be sent`, { cause });
+/** What our own side refuses to send is no fault of the link. */
+const unsent = (type: RequestType, cause: unknown): SparkablateError =>
+  cause instanceof SparkablateError
+    ? cause
+    : new SparkablateError("worker_unreachable", `${type} could not be sent`, { cause });
+
+const broken = (cause: unknown): SparkablateError =>
+  new SparkablateError("worker_unreachable", "the connection broke", { cause });
 
 /** A fresh owner id for commands that have no run directory. */
 export const anonymousRunId = (): string => `command-${randomInt(2 ** 47).toString(36)}`;

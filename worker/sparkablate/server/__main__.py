@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -38,10 +38,13 @@ def main() -> int:
 
 def _die_with_parent(fd: int, bind: str) -> None:
     """Whatever killed the controller closes its end of the pipe, and this thread sees the end of file even
-    in mid-forward. The socket's directory was made for this worker alone, so it goes too."""
+    in mid-forward. The socket goes too, and its directory, which was made for this worker, if it is empty."""
     while os.read(fd, 4096):
         pass
-    shutil.rmtree(Path(bind.removeprefix("ipc://")).parent, ignore_errors=True)
+    path = Path(bind.removeprefix("ipc://"))
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+        path.parent.rmdir()
     os._exit(0)
 
 

@@ -1,6 +1,7 @@
 """The ROUTER socket and its two threads: I/O answers at once, compute takes its time.
 
 Nothing else in the package imports zmq. Frames on the wire: [envelope, payload]; ROUTER adds the peer's id.
+Between the threads: [session id, envelope, payload]; only I/O knows whether that session still stands.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import stat
 import threading
 import traceback
 from dataclasses import dataclass, field
@@ -65,16 +67,14 @@ class Job:
         try:
             envelope = protocol.encode_reply(self.request, result, payload)
         except SparkablateError as error:
-            self._post(protocol.encode_failure(self.request.id, error), b"")
-            return
+            envelope, payload = protocol.encode_failure(self.request.id, error), b""
         self._post(envelope, payload)
 
     def cancelled(self) -> bool:
         return self.cancel.is_set() or self.abandoned.is_set()
 
     def _post(self, envelope: bytes, payload: bytes) -> None:
-        if not self.abandoned.is_set():
-            self.outbox.send_multipart([self.session.peer, envelope, payload])
+        self.outbox.send_multipart([self.session.id.encode(), envelope, payload])
 
 
 class Server:
@@ -82,12 +82,14 @@ class Server:
 
     def __init__(self, engine: LocalEngine, bind: str) -> None:
         self._engine = engine
-        self._bind = check_address(bind)
         self._sessions = Sessions(self._abandon)
         self._jobs: dict[JobKey, Job] = {}
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._context = zmq.Context()
+        self._link = zmq.Context()
+        self._bind = check_address(bind)
+        self._router = self._listen(self._bind)
         self._versions = {
             name: metadata.version(name) for name in ("torch", "transformers", "pyzmq", "msgpack")
         }
@@ -97,69 +99,88 @@ class Server:
         self._stopping.set()
 
     def run(self) -> None:
-        router = self._context.socket(zmq.ROUTER)
+        inbox = self._context.socket(zmq.PULL)
+        inbox.bind("inproc://compute")
+        outbox = self._context.socket(zmq.PUSH)
+        outbox.connect("inproc://compute")
+        self._outbox = outbox  # used by the compute thread alone, once it runs
+        # A daemon: a forward pass in progress must not hold up the end of the process.
+        threading.Thread(target=self._compute, name="compute", daemon=True).start()
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(inbox, zmq.POLLIN)
+        while not self._stopping.is_set():
+            ready = dict(poller.poll(POLL_MS))
+            if inbox in ready:
+                self._forward(*inbox.recv_multipart())
+            if self._router in ready:
+                peer, *frames = self._router.recv_multipart()
+                self._answer(peer, frames)
+            else:
+                # Not while frames wait: one that was long to read must not make the next one late.
+                self._sessions.expire()
+        self._queue.put(None)
+        self._router.close()
+        self._link.term()  # sends what waits, as long as LINGER allows
+        remove_socket(self._bind)
+
+    def _listen(self, bind: str) -> zmq.Socket[bytes]:
+        router = self._link.socket(zmq.ROUTER)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.LINGER, 1_000)
         router.set(zmq.MAXMSGSIZE, protocol.MAX_PAYLOAD_BYTES)
         router.set(zmq.SNDHWM, SEND_LIMIT_FRAMES)
         router.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         router.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
-        inbox = self._context.socket(zmq.PULL)
-        inbox.bind("inproc://compute")
-        outbox = self._context.socket(zmq.PUSH)
-        outbox.connect("inproc://compute")
-        self._outbox = outbox  # used by the compute thread alone, once it runs
         old_umask = os.umask(0o077)
         try:
-            router.bind(self._bind)
+            router.bind(bind)
+        except zmq.ZMQError as error:
+            router.close(linger=0)
+            raise SparkablateError("usage", f"--bind {bind}: {error}") from error
         finally:
             os.umask(old_umask)
-        # A daemon: a forward pass in progress must not hold up the end of the process.
-        threading.Thread(target=self._compute, name="compute", daemon=True).start()
-        poller = zmq.Poller()
-        poller.register(router, zmq.POLLIN)
-        poller.register(inbox, zmq.POLLIN)
-        while not self._stopping.is_set():
-            ready = dict(poller.poll(POLL_MS))
-            if inbox in ready:
-                self._forward(router, inbox.recv_multipart())
-            if router in ready:
-                peer, *frames = router.recv_multipart()
-                self._answer(router, peer, frames)
-            self._sessions.expire()
-        self._queue.put(None)
-        router.close()
+        return router
 
     # ── I/O thread ───────────────────────────────────────────────────────────────────────────
-    def _forward(self, router: zmq.Socket[bytes], frames: list[bytes]) -> None:
-        """Passes on what the compute thread sent; three frames: peer, envelope, payload."""
+    def _forward(self, session_id: bytes, envelope: bytes, payload: bytes) -> None:
+        """Passes on what the compute thread sent, to a session that still stands."""
+        held = self._sessions.current
+        if held is None or held.id.encode() != session_id:
+            return
+        if not self._send(held.peer, envelope, payload):
+            # Its controller would wait for this frame for ever: session_lost makes it ask again.
+            self._sessions.end()
+
+    def _send(self, peer: bytes, envelope: bytes, payload: bytes = b"") -> bool:
+        """False where the peer is gone, or has stopped reading: one peer must not hold up the others."""
         try:
-            router.send_multipart(frames)
+            self._router.send_multipart([peer, envelope, payload], flags=zmq.NOBLOCK)
         except zmq.ZMQError as error:
-            # The peer is gone or has stopped reading. Its session ends by the rules of session.py, and the
-            # controller asks again for what it lacks, so the frame may be dropped.
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
+            return False
+        return True
 
-    def _answer(self, router: zmq.Socket[bytes], peer: bytes, frames: list[bytes]) -> None:
+    def _answer(self, peer: bytes, frames: list[bytes]) -> None:
+        request_id: int | None = None
         try:
             request = protocol.decode_request(frames)
-        except InvalidMessage as error:
-            self._forward(router, [peer, protocol.encode_failure(error.request_id, error), b""])
-            return
-        try:
+            request_id = request.id
             result = self._serve(peer, request)
+            envelope = None if result is None else protocol.encode_reply(request, result, b"")
+        except InvalidMessage as error:
+            envelope = protocol.encode_failure(error.request_id, error)
         except SparkablateError as error:
-            self._forward(router, [peer, protocol.encode_failure(request.id, error), b""])
-            return
-        if result is not None:
-            self._forward(router, [peer, protocol.encode_reply(request, result, b""), b""])
+            envelope = protocol.encode_failure(request_id, error)
+        if envelope is not None:
+            self._send(peer, envelope)
 
     def _serve(self, peer: bytes, request: Request) -> Message | None:
         """The result of what I/O answers itself; None where the compute thread will reply."""
         if request.type == "hello":
             return self._hello(peer, request)
-        session = self._sessions.check(request.fields["session"])
+        session = self._sessions.check(request.fields["session"], peer)
         if request.type == "ping":
             return {}
         if request.type == "cancel":
@@ -217,13 +238,19 @@ class Server:
                 outcome = HANDLERS[job.request.type](self._engine, job.request, job)
             except SparkablateError as error:
                 outcome = error
-            except Exception as error:
+            except BaseException as error:  # also the sys.exit() of a model's own code
                 outcome = SparkablateError(
                     "internal", f"{type(error).__name__}: {error}", traceback.format_exc()
                 )
             # Freed before the reply, so that the controller's next request finds the slot free.
             self._jobs.pop(job.key, None)
             job.finish(outcome)
+
+
+def remove_socket(bind: str) -> None:
+    """libzmq leaves the file of an ``ipc://`` address behind."""
+    if bind.startswith("ipc://"):
+        Path(bind.removeprefix("ipc://")).unlink(missing_ok=True)
 
 
 def check_address(bind: str) -> str:
@@ -239,6 +266,8 @@ def check_address(bind: str) -> str:
             raise SparkablateError(
                 "usage", f"--bind: others may enter {path.parent}; run 'chmod 700 {path.parent}' first"
             )
+        if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
+            raise SparkablateError("usage", f"--bind: {path} is there already, and is no socket")
         with socket.socket(socket.AF_UNIX) as probe:
             # libzmq would silently take the path over from a worker that still listens there.
             if probe.connect_ex(os.fspath(path)) == 0:

@@ -53,11 +53,18 @@ class Sessions:
         self.current = Session(peer=peer, owner=owner, last_frame=self._clock())
         return self.current
 
-    def check(self, session_id: str) -> Session:
-        """Notes a frame of the session. Raises ``session_lost`` where it is not the current one."""
+    def check(self, session_id: str, peer: bytes) -> Session:
+        """Notes a frame of the session. Raises ``session_lost`` where it is not the current one.
+
+        A session whose frames come over another connection than its hello ends here: what was sent to it in
+        between is lost, and only ``session_lost`` makes its controller ask again.
+        """
         held = self.current
         if held is None or held.id != session_id:
             raise SparkablateError("session_lost", "this session has ended; say hello again")
+        if held.peer != peer:
+            self.end()
+            raise SparkablateError("session_lost", "the connection was lost in between; say hello again")
         held.last_frame = self._clock()
         return held
 
