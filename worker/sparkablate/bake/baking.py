@@ -67,6 +67,15 @@ class Source:
     manager: AblationManager
 
 
+@dataclass(frozen=True)
+class Written:
+    """A directory that is not certified yet: verify.py's job, the live side's floor, the record so far."""
+
+    job: dict[str, Any]
+    floor: float | None
+    record: dict[str, Any]
+
+
 class Baking:
     """Everything that needs no writing is checked when it is made."""
 
@@ -112,25 +121,26 @@ class Baking:
         """
         require_space(self.target.parent, self._bytes_needed())
         with placed(self.target) as place:
-            check_target(
-                self.target, self._held.directory.resolve(), self.force
-            )  # it may have come meanwhile
-            record = self._record()
-            floor = self._live(place, progress, stop)
-            copied = self._write(place, progress, stop)
-            job = write_job(
-                place.model, self._held.directory, self.files, self.outputs, self._loading(), place.work
-            )
+            written = self.write(place, progress, stop)
             self._release()
-            certificate = judge(run_jobs([job], place.work, progress, stop)[0], floor)
+            certificate = judge(run_jobs([written.job], place.work, progress, stop)[0], written.floor)
             if not certificate["passed"]:
                 raise SparkablateError(
                     "certificate_failed",
                     f"{self.condition}: {'; '.join(certificate['problems'])}",
                     detail=json.dumps(certificate, indent=1),
                 )
-            record |= {"certificate": certificate, "copied": copied}
-            return self._place(place, record)
+            return self._place(place, {**written.record, "certificate": certificate})
+
+    def write(self, place: Place, progress: Progress, stop: Callable[[], None]) -> Written:
+        """The live side and the directory beside its place, ready to be checked."""
+        source = self._held
+        # The target may have come meanwhile.
+        check_target(self.target, source.directory.resolve(), self.force)
+        floor = self._live(place, progress, stop)
+        copied = self._write(place, progress, stop)
+        job = write_job(place.model, source.directory, self.files, self.outputs, self._loading(), place.work)
+        return Written(job, floor, {**self._record(), "copied": copied})
 
     # ── The steps ────────────────────────────────────────────────────────────────────────────
     @property

@@ -15,7 +15,7 @@ from sparkablate.bake.verify import watching_experts
 from sparkablate.hooks import Edit, editing
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
-from sparkablate.specs import DirectionSpec, Spec
+from sparkablate.specs import AblationSpec, DirectionSpec, Spec
 
 #: Shape of the fixed text. With 1024 positions, one whose experts differ is under the limit of 0.1 %.
 BLOCKS, LENGTH = 8, 128
@@ -58,6 +58,13 @@ def record(
     total = float(passes * len(ids))
     done = 0
 
+    # What runs in a skipped layer (for its keys and values) reaches nothing.
+    idle = tuple(
+        f"{manager.sites.layers[spec.layer].path}."
+        for spec in specs
+        if isinstance(spec, AblationSpec) and spec.kind == "layer"
+    )
+
     def run(edits: Callable[[], Any], block: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         nonlocal done
         stop()
@@ -65,7 +72,9 @@ def record(
             logits = model(input_ids=block.to(model.device), use_cache=False).logits
         done += 1
         progress("live", float(done), total, "blocks")
-        return logits[0].float().cpu(), dict(experts)
+        return logits[0].float().cpu(), {
+            name: chosen for name, chosen in experts.items() if not name.startswith(idle)
+        }
 
     largest = 0.0
     differences = 0.0

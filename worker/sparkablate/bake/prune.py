@@ -69,12 +69,13 @@ def mend_config(raw: Mapping[str, Any], config: Any, renumbering: Renumbering) -
     for name in COUNTS:
         if name in mended:
             mended[name] = len(kept)
+    fields = config.to_dict()  # what a class computes from its other fields is not among them
     for name in PER_LAYER:
-        values = getattr(config, name, None)
+        values = fields.get(name)
         if isinstance(values, list | tuple) and len(values) == renumbering.n_layers:
             mended[name] = [values[index] for index in kept]
     for name in INDEX_LISTS:
-        values = getattr(config, name, None)
+        values = fields.get(name)
         if values:
             mended[name] = _renumbered(values, renumbering)
     for name in INDEX_MAPS:
@@ -85,8 +86,8 @@ def mend_config(raw: Mapping[str, Any], config: Any, renumbering: Renumbering) -
                 if (new := renumbering.index(int(old))) is not None
             }
     for name in THRESHOLDS:
-        value = getattr(config, name, None)
-        if isinstance(value, int) and name in config.to_dict():
+        value = fields.get(name)
+        if isinstance(value, int):
             beyond = max(0, value - renumbering.n_layers)
             mended[name] = sum(1 for index in kept if index < value) + beyond
     for name in REPLACED:
