@@ -1,0 +1,176 @@
+/** `sparkablate compare`: greedy texts with and without an ablation, side by side. */
+import { readFileSync } from "node:fs";
+import { styleText } from "node:util";
+import { Command } from "commander";
+import { getBorderCharacters, table } from "table";
+import type { ComparedPrompt, ComparedText, Comparison } from "../comparing.ts";
+import { Controller } from "../controller.ts";
+import { SparkablateError } from "../errors.ts";
+import { type CommonFlags, collect, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { interruptible } from "./interrupt.ts";
+import {
+  configFromFlags,
+  type EditFlags,
+  editSection,
+  type ModelFlags,
+  modelSection,
+  withEdits,
+  withModel,
+} from "./model-flags.ts";
+import { showProgress, silent } from "./progress.ts";
+
+const DEFAULT_WIDTH = 100;
+/** Tokens a calibration block: long enough for a mean, short enough for a small text. */
+const CALIBRATION_BLOCK = 256;
+/** Where nothing is calibrated; any model has as many positions. */
+const UNUSED_BLOCK = 16;
+
+interface CompareFlags extends CommonFlags, WorkerFlags, ModelFlags, EditFlags {
+  readonly prompt: string[];
+  readonly prompts: string[];
+  readonly calibration?: string;
+  readonly maxNewTokens: string;
+  readonly chatTemplate?: true;
+}
+
+export function compareCommand(): Command {
+  return withEdits(withModel(withWorker(withOutput(new Command("compare")))))
+    .description("continue prompts greedily with and without an ablation, side by side")
+    .option("--calibration <text>", "a .txt file to take the means of --mode mean over")
+    .optionsGroup("Prompts:")
+    .option("--prompt <text>", "a prompt; may be repeated", collect, [])
+    .option("--prompts <file>", "a file of prompts, one a line; may be repeated", collect, [])
+    .option("--max-new-tokens <number>", "how long the texts may become", "64")
+    .option("--chat-template", "each prompt as a user's message in the model's chat template")
+    .addHelpText(
+      "after",
+      `
+--kind and --direction together are one condition; every --condition is one more. All are compared with
+the unedited model, in one load. Where a text leaves the unedited model's, ▸ stands before it.
+
+Examples:
+  sparkablate compare -m builtin:smollm2-135m --kind head --layer 14 --heads 3 7 --prompt "The capital of France is"
+  sparkablate compare -m builtin:smollm2-135m --condition '{kind: layer, layer: 0}' --condition '{kind: mlp, layer: 2}' --prompt "Once upon a time"`,
+    )
+    .action(async (flags: CompareFlags) => {
+      const { calibration } = flags;
+      const config = configFromFlags({
+        model: modelSection(flags),
+        ablation: editSection(flags),
+        eval: {
+          ...(calibration !== undefined && { calibration, dataset: calibration }),
+          seq_len: calibration === undefined ? UNUSED_BLOCK : CALIBRATION_BLOCK,
+        },
+      });
+      const means = config.ablation.targets.flat().some((spec) => "mode" in spec && spec.mode === "mean");
+      if (means && calibration === undefined) {
+        throw new SparkablateError("usage", "mode mean needs --calibration, a text to take the means over");
+      }
+      const prompts = [...flags.prompt, ...flags.prompts.flatMap(promptLines)];
+      if (prompts.length === 0)
+        throw new SparkablateError("usage", "there is no prompt; allowed: --prompt, --prompts");
+      const max_new_tokens = Number(flags.maxNewTokens);
+      if (!Number.isInteger(max_new_tokens) || max_new_tokens < 1 || max_new_tokens > 65_536) {
+        throw new SparkablateError("usage", `--max-new-tokens ${flags.maxNewTokens}; allowed: 1 to 65536`);
+      }
+      await using controller = new Controller({ worker: flags.worker ?? null });
+      const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
+      const comparison = await interruptible(controller, () =>
+        controller.compare(config, {
+          prompts,
+          max_new_tokens,
+          chat_template: flags.chatTemplate ?? false,
+          on: progress.on,
+        }),
+      ).finally(() => progress.end());
+      process.stdout.write(
+        flags.json
+          ? `${JSON.stringify(comparison, null, 1)}\n`
+          : render(comparison, { width: process.stdout.columns ?? DEFAULT_WIDTH, paint }),
+      );
+      const failed = comparison.prompts.some(({ texts }) => texts.some(({ error }) => error !== null));
+      if (failed) process.exitCode = 1;
+    });
+}
+
+/** The lines of a file of prompts; empty ones are left out. */
+export function promptLines(path: string): string[] {
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(path));
+  } catch (cause) {
+    const why =
+      (cause as NodeJS.ErrnoException).code === "ERR_ENCODING_INVALID_ENCODED_DATA"
+        ? "it is not UTF-8"
+        : (cause as NodeJS.ErrnoException).code;
+    throw new SparkablateError("input_missing", `${path}: the prompts cannot be read (${why})`, { cause });
+  }
+  const lines = text.split(/\r?\n/).filter((line) => line.trim() !== "");
+  if (lines.length === 0) throw new SparkablateError("input_missing", `${path} holds no prompt, one a line`);
+  return lines;
+}
+
+type Paint = (style: "bold" | "dim" | "red", text: string) => string;
+
+interface RenderOptions {
+  readonly width: number;
+  readonly paint: Paint;
+}
+
+const paint: Paint = (style, text) => styleText(style, text, { stream: process.stdout });
+
+/** One two-column table a prompt and condition: left the unedited model, right the edited one. */
+export function render({ prompts }: Comparison, options: RenderOptions): string {
+  return `${prompts.map((prompt) => renderPrompt(prompt, options)).join("\n\n")}\n`;
+}
+
+function renderPrompt({ prompt, texts }: ComparedPrompt, options: RenderOptions): string {
+  const [baseline, ...edited] = texts;
+  if (baseline === undefined) return "";
+  const heading = options.paint("bold", `» ${printable(prompt).replaceAll("\n", " ")}`);
+  return [heading, ...edited.map((text) => pair(baseline, text, options))].join("\n");
+}
+
+function pair(baseline: ComparedText, edited: ComparedText, { width, paint }: RenderOptions): string {
+  // Three borders and a space on both sides of each text.
+  const column = Math.max(10, Math.floor((width - 7) / 2));
+  const at = edited.agreement?.identical === false ? edited.agreement.characters : null;
+  return table(
+    [
+      [paint("dim", "unedited"), paint("dim", edited.condition)],
+      [marked(baseline, at, paint), marked(edited, at, paint)],
+      [paint("dim", ending(baseline)), paint("dim", [verdict(edited), ending(edited)].join("; "))],
+    ],
+    {
+      border: getBorderCharacters("norc"),
+      columns: [0, 1].map(() => ({ width: column, wrapWord: true })),
+    },
+  ).trimEnd();
+}
+
+/** @param at characters before the first that differs; null: none does. */
+function marked({ text, error }: ComparedText, at: number | null, paint: Paint): string {
+  if (error !== null) return paint("red", printable(`failed (${error.code}): ${error.message}`));
+  if (at === null) return printable(text);
+  const characters = [...text];
+  const same = characters.slice(0, at).join("");
+  const different = characters.slice(at).join("");
+  return `${printable(same)}${paint("red", `▸${printable(different)}`)}`;
+}
+
+function verdict({ agreement }: ComparedText): string {
+  if (agreement === null) return "not compared";
+  return agreement.identical ? "identical" : `the same for ${agreement.tokens} tokens`;
+}
+
+const ending = ({ ids, stopped }: ComparedText): string =>
+  `${ids.length} tokens${stopped ? ", ended by the model" : ""}`;
+
+/** A model may write control characters; a terminal would obey them. */
+const printable = (text: string): string =>
+  text
+    .replaceAll("\t", "    ")
+    .replaceAll("\r\n", "\n")
+    .replaceAll(/[\p{Cc}\p{Cf}]/gu, (character) =>
+      character === "\n" ? character : `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`,
+    );

@@ -1,0 +1,167 @@
+/** Flags that name a model and what to edit in it, for commands that work without a config file. */
+import { type Command, Option } from "commander";
+import { parse } from "yaml";
+import { parseConfig, type RunConfig } from "../config.ts";
+import { SparkablateError } from "../errors.ts";
+import { collect } from "./common.ts";
+
+export interface ModelFlags {
+  readonly model: string;
+  readonly revision?: string;
+  readonly dtype?: string;
+  readonly device?: string;
+  readonly threads?: string;
+}
+
+export interface EditFlags {
+  readonly kind?: string;
+  readonly layer?: string;
+  readonly heads?: string[];
+  readonly groups?: string[];
+  readonly mode?: string;
+  readonly positions?: string;
+  readonly direction?: string;
+  readonly op?: string;
+  readonly at?: string;
+  readonly layers?: string[];
+  readonly coefficient?: string;
+  readonly condition: string[];
+}
+
+export function withModel(command: Command): Command {
+  return command
+    .requiredOption("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
+    .option("--revision <commit>", "commit, branch or tag of a Hugging Face model")
+    .addOption(
+      new Option("--dtype <dtype>", "default: float32 for a built-in model, else bfloat16").choices([
+        "bfloat16",
+        "float16",
+        "float32",
+      ]),
+    )
+    .addOption(
+      new Option("--device <device>", "where to compute")
+        .choices(["auto", "cuda", "mps", "cpu"])
+        .default("auto"),
+    )
+    .option("--threads <number>", "CPU threads");
+}
+
+export function withEdits(command: Command): Command {
+  const direction = ["project_out", "add"];
+  return command
+    .optionsGroup("What to edit:")
+    .addOption(
+      new Option("--kind <site>", "head, kv_group, attn, mlp or layer").choices([
+        "head",
+        "kv_group",
+        "attn",
+        "mlp",
+        "layer",
+      ]),
+    )
+    .option("--layer <number>", "its layer, from 0")
+    .option("--heads <numbers...>", "which heads, for --kind head")
+    .option("--groups <numbers...>", "which key/value heads, for --kind kv_group")
+    .addOption(new Option("--mode <mode>", "zero (default), or mean").choices(["zero", "mean"]))
+    .addOption(
+      new Option("--positions <positions>", "all (default), or not_first").choices(["all", "not_first"]),
+    )
+    .option("--direction <file>", "a direction file: .safetensors or .pt")
+    .addOption(new Option("--op <op>", "what to do with the direction").choices(direction))
+    .addOption(new Option("--at <place>", "where project_out acts").choices(["writes", "stream"]))
+    .option(
+      "--layers <numbers...>",
+      "which layers the direction acts in (default: all, or the file's for add)",
+    )
+    .option("--coefficient <number>", "how much of the direction (default: 1)")
+    .option(
+      "--condition <target>",
+      "one more condition, as in a config: '{kind: mlp, layer: 5}', or a list of such; may be repeated",
+      collect,
+      [],
+    );
+}
+
+/** `model:` of a config. */
+export function modelSection({
+  model,
+  revision,
+  dtype,
+  device,
+  threads,
+}: ModelFlags): Record<string, unknown> {
+  return {
+    name: model,
+    ...(revision !== undefined && { revision }),
+    dtype: dtype ?? (model.startsWith("builtin:") ? "float32" : "bfloat16"),
+    ...(device !== undefined && { device }),
+    ...(threads !== undefined && { threads: numeric(threads) }),
+  };
+}
+
+/** `ablation:` of a config: the flags together are one condition, every --condition is another. */
+export function editSection(flags: EditFlags): Record<string, unknown> {
+  const own = [...siteTarget(flags), ...directionTarget(flags)];
+  const others = flags.condition.map((written): unknown => {
+    try {
+      return parse(written);
+    } catch (cause) {
+      throw new SparkablateError("usage", `--condition ${written}: ${(cause as Error).message}`, { cause });
+    }
+  });
+  const targets = [...(own.length > 0 ? [own] : []), ...others];
+  if (targets.length === 0) {
+    throw new SparkablateError(
+      "usage",
+      "nothing to edit is named; allowed: --kind, --direction, --condition",
+    );
+  }
+  return { sweep: "custom", mode: flags.mode, positions: flags.positions, targets };
+}
+
+/** Flags → a complete config; complaints name the key that a flag stands for. */
+export function configFromFlags(sections: Record<string, unknown>): RunConfig {
+  return parseConfig(JSON.stringify(sections), "the options");
+}
+
+function siteTarget({ kind, layer, heads, groups }: EditFlags): Record<string, unknown>[] {
+  if (kind === undefined) {
+    const orphan = Object.entries({ layer, heads, groups }).find(([, value]) => value !== undefined);
+    if (orphan !== undefined) throw new SparkablateError("usage", `--${orphan[0]} needs --kind`);
+    return [];
+  }
+  return [
+    {
+      kind,
+      ...(layer !== undefined && { layer: numeric(layer) }),
+      ...(heads && { heads: heads.flatMap(numbers) }),
+      ...(groups && { groups: groups.flatMap(numbers) }),
+    },
+  ];
+}
+
+function directionTarget({ direction, op, at, layers, coefficient }: EditFlags): Record<string, unknown>[] {
+  if (direction === undefined) {
+    const orphan = Object.entries({ op, at, layers, coefficient }).find(([, value]) => value !== undefined);
+    if (orphan !== undefined) throw new SparkablateError("usage", `--${orphan[0]} needs --direction`);
+    return [];
+  }
+  if (op === undefined) throw new SparkablateError("usage", "--direction needs --op project_out or --op add");
+  return [
+    {
+      kind: "direction",
+      path: direction,
+      op,
+      ...(at !== undefined && { at }),
+      ...(layers && { layers: layers[0] === "all" ? "all" : layers.flatMap(numbers) }),
+      ...(coefficient !== undefined && { coefficient: numeric(coefficient) }),
+    },
+  ];
+}
+
+/** "3,7" and "3 7" alike. What is no number stays text, so that the config says what is wrong with it. */
+const numbers = (written: string): (number | string)[] => written.split(",").filter(Boolean).map(numeric);
+
+const numeric = (written: string): number | string =>
+  written.trim() !== "" && Number.isFinite(Number(written)) ? Number(written) : written;
