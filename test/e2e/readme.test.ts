@@ -1,19 +1,12 @@
 /** The README: every command is run, every snippet works, the tree is the file system's, every link leads somewhere. */
-import {
-  chmodSync,
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { describe, expect, it } from "vitest";
-import { packageRoot, resolveEnvironment, sparkablateHome } from "../../src/environment/environment.ts";
-import { LAUNCHER, processesOf, scratch, tinyModel, until } from "../fixtures/harness.ts";
+import { packageRoot } from "../../src/environment/environment.ts";
+import { LAUNCHER, processesOf, scratch, until } from "../fixtures/harness.ts";
 import { commands, fences, localLinks } from "../fixtures/markdown.ts";
+import { desk, lookalike, smaller } from "../fixtures/reader.ts";
 
 const ROOT = packageRoot();
 const README = readFileSync(join(ROOT, "README.md"), "utf8");
@@ -24,52 +17,10 @@ const EXCLUDED: Readonly<Record<string, string>> = {
   "npm test": "this is it",
 };
 
-/** As many layers as the built-in model, and the heads that configs/custom_targets.yaml names. */
-const lookalike = (): string => tinyModel("--layers", "30", "--heads", "8");
-
-/** Less work, same command: another model of the same shape, few and short blocks. */
-function smaller(command: string): string {
-  if (!command.startsWith("npx sparkablate run ")) return command;
-  const set = [
-    `model.name=${lookalike()}`,
-    "eval.max_batches=1",
-    "eval.seq_len=32",
-    "eval.calibration_batches=1",
-  ];
-  return `${command} ${set.map((one) => `--set '${one}'`).join(" ")}`;
-}
-
-/** Programs as a reader has them on the PATH: npx in a checkout, pip of an environment of theirs. */
-function programs(directory: string): string {
-  const bin = join(directory, "bin");
-  mkdirSync(bin);
-  const { python } = resolveEnvironment();
-  const write = (name: string, body: string): void => {
-    writeFileSync(join(bin, name), `#!/bin/sh\n${body}\n`);
-    chmodSync(join(bin, name), 0o755);
-  };
-  write("npx", `shift\nexec '${process.execPath}' '${LAUNCHER}' "$@"`);
-  // Without the dependencies, and not into the environment that the tests run in.
-  write(
-    "pip",
-    `shift\nexec '${python}' -m pip install --quiet --no-deps --target '${join(directory, "site")}' "$@"`,
-  );
-  return bin;
-}
-
 describe("README.md", () => {
   it("every command works, in the order in which a reader types them", { timeout: 600_000 }, async () => {
     const directory = scratch();
-    for (const name of ["configs", "worker"]) symlinkSync(join(ROOT, name), join(directory, name));
-    const runtime = join(directory, "runtime");
-    mkdirSync(runtime, { mode: 0o700 });
-    const env = {
-      PATH: `${programs(directory)}:${process.env.PATH}`,
-      XDG_RUNTIME_DIR: runtime,
-      SPARKABLATE_HOME: sparkablateHome(),
-      SPARKABLATE_TEST_MARK: directory,
-      OMP_NUM_THREADS: "1",
-    };
+    const { env, runtime } = desk(directory);
     const typed = commands(README);
     expect(typed.length).toBeGreaterThan(10);
     for (const command of typed) {
@@ -92,6 +43,7 @@ describe("README.md", () => {
       "results/head_sweep/plots/heads.png",
       "results/custom_targets/report.html",
       "results/my-sweep/results.jsonl",
+      "baked/no-3-7/model.safetensors",
       "site/sparkablate/server/schema.json",
     ]) {
       expect(existsSync(join(directory, made)), made).toBe(true);

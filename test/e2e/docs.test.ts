@@ -1,0 +1,96 @@
+/** docs/, CONTRIBUTING.md and SECURITY.md against the code: tables, commands, configs, links. */
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { execa } from "execa";
+import { describe, expect, it } from "vitest";
+import { parseConfig } from "../../src/config.ts";
+import { packageRoot } from "../../src/environment/environment.ts";
+import { ERROR_KINDS } from "../../src/errors.ts";
+import { requests } from "../../src/protocol.ts";
+import { FLAG_NOTES } from "../../src/report/headline.ts";
+import { scratch } from "../fixtures/harness.ts";
+import { commands, fences, localLinks } from "../fixtures/markdown.ts";
+import { desk, smaller } from "../fixtures/reader.ts";
+
+const ROOT = packageRoot();
+const PAGES = [
+  "CONTRIBUTING.md",
+  "SECURITY.md",
+  ...readdirSync(join(ROOT, "docs"))
+    .filter((name) => name.endsWith(".md"))
+    .map((name) => `docs/${name}`),
+];
+const read = (page: string): string => readFileSync(join(ROOT, page), "utf8");
+
+/** Not run here, and why. */
+const EXCLUDED: Readonly<Record<string, string>> = {
+  "npm test": "this is it",
+  "npm run check": ".ci/run calls it",
+  "npm test -- test/unit/config.test.ts": "npm test calls it",
+};
+
+describe("docs", () => {
+  it("errors.md lists every code with its exit code and whether it is retried", () => {
+    const sections = read("docs/errors.md").split(/^## /m).slice(1);
+    const listed = sections.flatMap((section) => {
+      const title = section.split("\n", 1)[0] ?? "";
+      const exits = [...title.matchAll(/exit (\d+)/g)].map(([, exit]) => Number(exit));
+      return [...section.matchAll(/^\| `(\w+)` \| (yes|no) \| (.+?) \| (.+?) \|$/gm)].map(
+        ([, code = "", retried, cause = "", cure = ""]) => ({ code, retried, exits, cause, cure }),
+      );
+    });
+    expect(listed.map(({ code }) => code).toSorted()).toEqual(Object.keys(ERROR_KINDS).toSorted());
+    for (const { code, retried, exits } of listed) {
+      const kind = ERROR_KINDS[code as keyof typeof ERROR_KINDS];
+      expect(exits, code).toContain(kind.exit);
+      expect(retried, code).toBe(kind.retryable ? "yes" : "no");
+    }
+  });
+
+  it("protocol.md lists every request", () => {
+    const table = read("docs/protocol.md").split("| request |")[1]?.split("\n\n")[0] ?? "";
+    const names = [...table.matchAll(/^\| ([^|]+) \|/gm)].flatMap(([, cell = ""]) =>
+      [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name),
+    );
+    expect(names.toSorted()).toEqual(Object.keys(requests).toSorted());
+  });
+
+  it("reading-the-numbers.md explains every flag", () => {
+    const page = read("docs/reading-the-numbers.md");
+    for (const { short } of Object.values(FLAG_NOTES)) expect(page).toContain(`| ${short} |`);
+  });
+
+  it("every config in them is valid", () => {
+    const directory = scratch();
+    writeFileSync(join(directory, "my-examples.txt"), "text");
+    const configs = PAGES.flatMap((page) => fences(read(page)).filter(({ language }) => language === "yaml"));
+    expect(configs.length).toBeGreaterThan(2);
+    for (const { text } of configs) {
+      const config = parseConfig(`model: {name: "builtin:smollm2-135m"}\n${text}`, "page", {
+        cwd: directory,
+      });
+      expect(config.model.name).toBe("builtin:smollm2-135m");
+    }
+  });
+
+  it("every command in them works", { timeout: 300_000 }, async () => {
+    const directory = scratch();
+    const { env } = desk(directory);
+    for (const command of PAGES.flatMap((page) => commands(read(page)))) {
+      const reason = EXCLUDED[command];
+      if (reason !== undefined) {
+        console.log(`not run: ${command}: ${reason}`);
+        continue;
+      }
+      const options = { shell: "/bin/bash", cwd: directory, env, reject: false } as const;
+      const { exitCode, stderr } = await execa(smaller(command), options);
+      expect(exitCode, `${command}\n${stderr}`).toBe(0);
+    }
+  });
+
+  it("every link leads somewhere", () => {
+    for (const page of PAGES)
+      for (const link of localLinks(read(page)))
+        expect(existsSync(join(ROOT, dirname(page), link)), `${page}: ${link}`).toBe(true);
+  });
+});

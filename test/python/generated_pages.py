@@ -1,0 +1,102 @@
+"""What docs/ holds that the tables of the package already say: made from them, and compared by test_docs.py.
+
+`PYTHONPATH=worker python test/python/generated_pages.py` writes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import tiny_models
+from sparkablate.architectures import WRAPPERS, locate
+from sparkablate.bake import rules
+from sparkablate.sites import SITE_ORDER, SiteMap
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+HEAD = """# Architectures
+
+Which models can be edited, and where. This page is made from `worker/sparkablate/architectures.py` and a
+tiny model of every row; a test compares. `npx sparkablate inspect -m MODEL` says the same of your model, with
+module paths, and runs the self-test. A model that no row describes is refused with its module tree;
+[extending.md](extending.md) shows how to add a row.
+
+- `head`, `kv_group`: slices of the *input* of the attention's output projection. `attn`, `mlp`: what the
+  block adds to the residual stream, after its post-norm where it has one. `layer`: skipped. `direction`: in
+  writes or stream.
+- *Norm after the write*: the write goes through a norm before it is added. *Norm on the stream*: a norm acts
+  on the stream itself, and a skipped layer bypasses it too.
+
+"""
+
+
+#: As Markdown shows an asterisk.
+STAR = r"\*"
+
+
+def describe(sites: SiteMap) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Sites that every layer offers, and what is particular."""
+    everywhere = tuple(site for site in SITE_ORDER if all(site in layer.sites for layer in sites.layers))
+    somewhere = {site for layer in sites.layers for site in layer.sites} - set(everywhere)
+    notes = []
+    if somewhere:
+        listed = ", ".join(f"`{site}`" for site in SITE_ORDER if site in somewhere)
+        notes.append(f"{listed} only in layers with attention heads")
+    if not any(layer.n_heads for layer in sites.layers):
+        notes.append("no attention heads")
+    others = [name for name in sites.layers[0].writes if name not in ("attn", "mlp")]
+    if others:
+        notes.append(f"also writes: {', '.join(others)}")
+    if sites.norm_after_write:
+        notes.append("norm after the write")
+    if sites.norm_on_stream:
+        notes.append("norm on the stream")
+    if any(layer.always_runs for layer in sites.layers):
+        notes.append("a skipped layer still computes keys and values that later layers read")
+    return everywhere, tuple(notes)
+
+
+def architectures_page() -> str:
+    """The text of architectures.md: one line for all model types of which the same is true."""
+    rows: dict[tuple[tuple[str, ...], tuple[str, ...]], set[str]] = defaultdict(set)
+    for tiny in tiny_models.TINY.values():
+        if tiny.text_type is None:
+            rows[describe(locate(tiny_models.make(tiny)))].add(tiny.model_type)
+    times = Counter(model_type for model_types in rows.values() for model_type in model_types)
+    lines = ["| model types | sites in every layer | particular |", "| :-- | :-- | :-- |"]
+    for (sites, notes), model_types in sorted(rows.items(), key=lambda row: (len(row[0][1]), row[0])):
+        names = ", ".join(f"`{name}`{STAR if times[name] > 1 else ''}" for name in sorted(model_types))
+        lines.append(f"| {names} | {', '.join(f'`{site}`' for site in sites)} | {'; '.join(notes)} |")
+    wrapped = defaultdict(list)
+    for wrapper, path in sorted(WRAPPERS.items()):
+        wrapped[path].append(f"`{wrapper}`")
+    tail = [
+        f"Multimodal wrappers around one of these, text only, with the stack at `{path}`: {', '.join(names)}."
+        for path, names in wrapped.items()
+    ]
+    star = f"{STAR} in more than one line: its configuration decides which."
+    return HEAD + "\n".join([f"{len(times)} model types:", "", *lines, "", star, "", *tail]) + "\n"
+
+
+def bake_table() -> str:
+    """What bakes where: one line for all rows of the table of architectures that are alike."""
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name, *cells in rules.table():
+        alike[tuple(cells)].append(name)
+    lines = [["model types", *rules.COLUMNS], [":--"] * (len(rules.COLUMNS) + 1)]
+    lines += [[", ".join(names), *cells] for cells, names in alike.items()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def bake_page(page: str) -> str:
+    """bake.md with its table made anew between the two marks."""
+    before, _, rest = page.partition("<!-- generated -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    return f"{before}<!-- generated -->\n\n{bake_table()}\n{end}{after}"
+
+
+if __name__ == "__main__":
+    (DOCS / "architectures.md").write_text(architectures_page(), encoding="utf-8")
+    bake = DOCS / "bake.md"
+    bake.write_text(bake_page(bake.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,93 @@
+"""The Python in README.md and docs/ is executed, and the generated page is current."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import generated_pages
+import pytest
+import torch
+
+from sparkablate import __file__ as package_file
+from sparkablate.home import home
+from sparkablate.model import BUILTIN_MODELS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+#: A block that goes into a table: the paragraph before it names the table and its file.
+ROW = re.compile(
+    r"At the\s+end\s+of\s+the\s+table\s+`(\w+)`\s+of\s+`(\w+\.py)`[^:`]*:\n\n```python\n(.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def test_generated_pages_are_current() -> None:
+    assert (DOCS / "architectures.md").read_text(encoding="utf-8") == generated_pages.architectures_page()
+    bake = (DOCS / "bake.md").read_text(encoding="utf-8")
+    assert bake == generated_pages.bake_page(bake)
+
+
+def test_extending_adds_one_of_each_with_one_edit_each(tmp_path: Path) -> None:
+    page = (DOCS / "extending.md").read_text(encoding="utf-8")
+    package = tmp_path / "sparkablate"
+    shutil.copytree(Path(str(package_file)).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    rows = ROW.findall(page)
+    assert [table for table, _, _ in rows] == ["ARCHITECTURES", "MODES", "METRICS"]
+    for table, file, row in rows:
+        text = (package / file).read_text(encoding="utf-8")
+        literal = re.compile(rf"^{table}\b[^\n]*[({{]\n.*?(?=^[)}}]$)", re.MULTILINE | re.DOTALL)
+        edited, count = literal.subn(lambda found, row=row: found.group() + row, text)
+        assert count == 1, f"{file} has no literal table {table}"
+        (package / file).write_text(edited, encoding="utf-8")
+
+    (tmp_path / "page").mkdir()
+    script = tmp_path / "page" / "page.py"
+    script.write_text("\n".join(FENCE.findall(ROW.sub("", page))), encoding="utf-8")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(
+        [sys.executable, script], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    # Without the rows the same page fails: it is they that make it work.
+    env["PYTHONPATH"] = str(Path(str(package_file)).parents[1])
+    ran = subprocess.run(
+        [sys.executable, script], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert "no row of architectures.py describes model type 'lantern'" in ran.stderr
+
+
+needs_builtin = pytest.mark.skipif(
+    not (home() / "models" / BUILTIN_MODELS["smollm2-135m"]).is_dir(),
+    reason="the built-in model is not there: run 'sparkablate setup'",
+)
+
+
+@needs_builtin
+def test_the_readme_example_runs() -> None:
+    (example,) = FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["logits"].shape[-1] == names["model"].config.vocab_size
+    assert names["without"].shape[1] > names["prompt"]["input_ids"].shape[1]
+
+
+@needs_builtin
+def test_the_notebook_runs() -> None:
+    notebook = json.loads((DOCS / "python-api.ipynb").read_text(encoding="utf-8"))
+    assert notebook["nbformat"] == 4
+    names: dict[str, Any] = {}
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    for number, cell in enumerate(code):
+        exec(compile("".join(cell["source"]), f"python-api.ipynb, code cell {number}", "exec"), names)
+        assert cell["outputs"] == []  # what it prints depends on versions: the reader runs it
+    assert torch.equal(names["restored"], names["plain"])
+    assert not torch.equal(names["edited"], names["plain"])
+    assert names["effects"].keys() == {"zero", "mean"}
