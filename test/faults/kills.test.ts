@@ -29,6 +29,15 @@ const stored = (output: string): number => {
   }
 };
 
+/** Waits until more than `threshold` measurements are stored; fails with what the run said if it ends before. */
+async function measuring(run: ReturnType<typeof cli>, output: string, threshold: number): Promise<void> {
+  const ended = run.then(({ stderr }) => {
+    throw new Error(`the run ended too early: ${stderr}`);
+  });
+  await Promise.race([ended, until(() => stored(output) > threshold, 120, "measurements")]);
+  ended.catch(() => undefined);
+}
+
 const duplicates = (output: string): unknown =>
   new Database(join(output, "results.sqlite"), { readonly: true })
     .prepare("SELECT count(*) FROM (SELECT 1 FROM attempt GROUP BY condition, batch HAVING count(*) > 1)")
@@ -55,7 +64,7 @@ describe("kills", () => {
         mark: output,
       });
       const threshold = Math.floor(((round + 0.5) / ROUNDS) * 600);
-      await until(() => stored(output) > threshold, 120, "measurements");
+      await measuring(run, output, threshold);
       const [worker] = workersOf(output);
       process.kill(worker?.pid ?? 0, "SIGKILL");
       const { exitCode, stderr } = await run;
@@ -78,7 +87,7 @@ describe("kills", () => {
       const config = sweepFile(directory, { ...SWEEP, output });
       const run = cli(["run", "-c", config, "-q", "--no-plots"], { mark: output });
       const threshold = Math.floor(((round + 0.5) / ROUNDS) * 600);
-      await until(() => stored(output) > threshold, 120, "measurements");
+      await measuring(run, output, threshold);
       for (const { pid, command } of processesOf(output)) {
         if (!command.includes("sparkablate.server")) process.kill(pid, "SIGKILL");
       }
@@ -101,7 +110,7 @@ describe("kills", () => {
     const output = join(directory, "out");
     const config = sweepFile(directory, { ...SWEEP, output });
     const run = cli(["run", "-c", config, "--no-plots"], { mark: output });
-    await until(() => stored(output) > 100, 120, "measurements");
+    await measuring(run, output, 100);
     run.kill("SIGINT");
     const { exitCode, stderr } = await run;
     expect(exitCode, String(stderr)).toBe(130);
@@ -120,7 +129,7 @@ describe("kills", () => {
     const run = cli(["run", "-c", sweepFile(directory, { ...SWEEP, output }), "--no-plots"], {
       mark: output,
     });
-    await until(() => stored(output) > 100, 120, "measurements");
+    await measuring(run, output, 100);
     const killer = setInterval(() => {
       for (const { pid } of workersOf(output)) process.kill(pid, "SIGKILL");
     }, 500);
@@ -139,7 +148,7 @@ describe("two controllers", () => {
     const output = join(directory, "out");
     const config = sweepFile(directory, { ...SWEEP, output });
     const first = cli(["run", "-c", config, "-q", "--no-plots"], { mark: output });
-    await until(() => stored(output) > 0, 60, "measurements");
+    await measuring(first, output, 0);
     const second = await cli(["run", "-c", config]);
     expect(second.exitCode).toBe(2);
     expect(second.stderr).toMatch(/is in use by pid \d+ on .* since/);
