@@ -15,6 +15,9 @@ import type { Condition, Intervention, ModelMap, SiteKind } from "./protocol.ts"
 
 const BASELINE: Condition = { id: BASELINE_ID, interventions: [] };
 
+/** How many null conditions measure the numeric floor below float32. */
+const NULL_CONDITIONS = 8;
+
 /** What the planner must know of a direction file. */
 export interface DirectionFacts {
   /** Of the vector's bytes, as `put` sends them. */
@@ -24,7 +27,7 @@ export interface DirectionFacts {
 }
 
 export interface Plan {
-  /** The baseline first. */
+  /** The baseline first; below float32 the null conditions last. */
   readonly conditions: Condition[];
   /** What a person should know, e.g. layers that a sweep cannot edit. */
   readonly notices: string[];
@@ -67,7 +70,17 @@ export function planConditions(
   const conditions = merge(wishes, notices);
   if (problems.length === 0) checkCount(config, conditions.length - 1, complain);
   refuse(problems);
-  return { conditions, notices };
+  return { conditions: [...conditions, ...nullConditions(config, map)], notices };
+}
+
+/** What rounding alone does, after the first and the middle layer by turns; float32 needs none. */
+function nullConditions({ model }: RunConfig, { n_layers }: ModelMap): Condition[] {
+  if (model.dtype === "float32") return [];
+  return Array.from({ length: NULL_CONDITIONS }, (_, seed) => ({
+    id: `null[${seed}]`,
+    interventions: [],
+    nudge: { layer: seed % 2 === 0 ? 0 : Math.floor(n_layers / 2), seed },
+  }));
 }
 
 type Complain = (code: Problem["code"], path: Path, message: string) => void;

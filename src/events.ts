@@ -19,7 +19,8 @@ export type RunEvent =
   /** One more measurement is stored. */
   | {
       readonly type: "measured";
-      readonly row: Row;
+      /** Null for a null condition, which measures rounding. */
+      readonly row: Row | null;
       readonly done: number;
       readonly total: number;
       readonly seconds_left: number;

@@ -54,6 +54,18 @@ export class Measurements {
     return { ...((second ?? first) as Row), q: null, distinguishable: null };
   }
 
+  /** Δ NLL a predicted token in blocks 0, 1, 2, … as far as they are measured; null where the condition failed. */
+  effects(condition: number): Float64Array | null {
+    if (this.hasFailed(condition)) return null;
+    const nll = this.#sums.get("nll") ?? new Float64Array();
+    const from = condition * this.#blocks;
+    const differences: number[] = [];
+    for (let block = 0; block < this.#blocks && this.has(condition, block) && this.has(0, block); block++) {
+      differences.push(((nll[from + block] as number) - (nll[block] as number)) / this.#tokens);
+    }
+    return Float64Array.from(differences);
+  }
+
   #of(condition: number): ConditionMeasurements {
     const blocks = Array.from({ length: this.#blocks }, (_, block) => block).filter((block) =>
       this.has(condition, block),

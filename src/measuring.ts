@@ -4,6 +4,7 @@ import type { Worker } from "./link/worker.ts";
 import type { Measurements } from "./measurements.ts";
 import type { Condition, Event } from "./protocol.ts";
 import { batches, SlicePlanner, workOrder } from "./slices.ts";
+import { type RacePlan, race } from "./statistics/racing.ts";
 import type { Measured, RunStore } from "./store/sqlite.ts";
 
 /** Condemned conditions in a row, with nothing measured between: then it is not the conditions. */
@@ -19,12 +20,16 @@ export interface MeasuringInput {
   readonly seqLen: number;
   readonly metrics: readonly string[];
   readonly meansSha256: string | null;
+  /** `stop:`; null: every condition sees every block. */
+  readonly race: RacePlan | null;
 }
 
 export interface MeasuringHooks {
   /** After each measurement is stored: its condition's ordinal. */
   readonly onMeasured: (condition: number) => void;
   readonly onBatch: () => void;
+  /** `stop:` spares this many (condition, batch) pairs. */
+  readonly onSpared: (pairs: number) => void;
   /** Brings the worker back with the model, the means and the directions loaded; tells people why. */
   readonly recover: (error: SparkablateError) => Promise<void>;
 }
@@ -44,8 +49,12 @@ export async function measureMissing(
   let condemned = 0;
 
   for (const [batch, blocks] of batches(input.blocks.length, input.batchSize).entries()) {
+    const wanted = wantedOn(blocks, input, measurements);
+    hooks.onSpared(order.length - wanted.size);
     const isMissing = (condition: number): boolean =>
-      !measurements.hasFailed(condition) && !blocks.every((block) => measurements.has(condition, block));
+      wanted.has(condition) &&
+      !measurements.hasFailed(condition) &&
+      !blocks.every((block) => measurements.has(condition, block));
     const planner = new SlicePlanner(order.filter(isMissing), rate);
     for (let slice = planner.next(); slice !== null; slice = planner.next()) {
       if (signal.aborted) throw new SparkablateError("interrupted", "interrupted");
@@ -88,6 +97,30 @@ export async function measureMissing(
     store.flush();
     hooks.onBatch();
   }
+}
+
+/**
+ * Conditions that are to be measured on these blocks: all of them, or those that still race for the top. The
+ * race is replayed from what is stored, so that a resumed run decides as an uninterrupted one.
+ */
+function wantedOn(
+  [first = 0]: readonly number[],
+  { conditions, race: plan }: MeasuringInput,
+  measurements: Measurements,
+): ReadonlySet<number> {
+  if (plan === null) return new Set(conditions.keys());
+  const racers = conditions.flatMap(({ interventions }, ordinal) =>
+    interventions.length > 0 ? [ordinal] : [],
+  );
+  const state = race(
+    plan,
+    racers.map((ordinal) => measurements.effects(ordinal)?.subarray(0, first) ?? null),
+  );
+  if (state.finished) return new Set();
+  // The baseline and the null conditions do not race; failed ones are not asked for in any case.
+  const racing = new Set(racers.filter((ordinal) => !measurements.hasFailed(ordinal)));
+  const active = state.active.map((racer) => racers[racer] as number);
+  return new Set([...active, ...conditions.keys().filter((ordinal) => !racing.has(ordinal))]);
 }
 
 interface Slice {

@@ -59,7 +59,12 @@ export const intervention = z.discriminatedUnion("kind", [
 ]);
 export type Intervention = z.infer<typeof intervention>;
 
-export const condition = z.strictObject({ id: label, interventions: z.array(intervention).max(4096) });
+export const condition = z.strictObject({
+  id: label,
+  interventions: z.array(intervention).max(4096),
+  /** A null condition: the stream leaves this layer moved by one ulp at random. It edits nothing else. */
+  nudge: z.strictObject({ layer, seed: count }).optional(),
+});
 export type Condition = z.infer<typeof condition>;
 
 // ── What a worker says of a model ────────────────────────────────────────────────────────────

@@ -32,6 +32,7 @@ import {
 import type { LoadedModel } from "./protocol.ts";
 import type { Row } from "./rows.ts";
 import { batches } from "./slices.ts";
+import { roundsFor } from "./statistics/racing.ts";
 import { type Identity, identityOf, requireSameRun } from "./store/fingerprint.ts";
 import { RunDirectory } from "./store/run-directory.ts";
 import type { BlockRecord, Means, RunRecord } from "./store/sqlite.ts";
@@ -158,7 +159,7 @@ class Sweep {
     if (!retryFailed) for (const [condition, error] of store.failures()) measurements.fail(condition, error);
 
     const shape = batches(blocks.evaluation.length, batch_size);
-    const total = conditions.length * shape.length;
+    let total = conditions.length * shape.length;
     const isDone = (condition: number, batch: readonly number[]): boolean =>
       measurements.hasFailed(condition) || batch.every((block) => measurements.has(condition, block));
     let done = shape.reduce(
@@ -193,13 +194,16 @@ class Sweep {
         seqLen: seq_len,
         metrics,
         meansSha256: means?.sha256 ?? null,
+        race: run.facts.statistics.race ?? null,
       },
       this.#worker,
       store,
       measurements,
       {
         onMeasured: (condition) => {
-          const row = measurements.row(condition, run.facts.statistics);
+          // A null condition measures rounding; it has no row.
+          const isNull = conditions[condition]?.nudge !== undefined;
+          const row = isNull ? null : measurements.row(condition, run.facts.statistics);
           done++;
           const seconds = (performance.now() - began) / 1000;
           this.#on({
@@ -209,7 +213,10 @@ class Sweep {
             total,
             seconds_left: (seconds / (done - stored)) * (total - done),
           });
-          rows.push(row);
+          if (row !== null) rows.push(row);
+        },
+        onSpared: (pairs) => {
+          total -= pairs;
         },
         onBatch: () => directory.projectNowAndThen(),
         recover: (error) => this.#recover(error, loaded, means, directions),
@@ -294,6 +301,7 @@ class Sweep {
   #record(runId: string, { loaded, plan, blocks, notices, identity }: Prepared): RunRecord {
     const config = this.#config;
     const { seq_len, batch_size, add_bos, seed, dataset, calibration } = config.eval;
+    const racers = plan.conditions.filter(({ interventions }) => interventions.length > 0).length;
     return {
       run_id: runId,
       identity,
@@ -312,9 +320,17 @@ class Sweep {
         bos: add_bos === "auto" ? loaded.adds_bos : add_bos,
         seed,
         planned_blocks: blocks.evaluation.length,
-        planned_conditions: plan.conditions.length - 1,
+        planned_conditions: racers,
         sweep: config.ablation.sweep,
-        statistics: { correction: "bh", floor: null },
+        statistics: {
+          correction: "bh",
+          floor: null,
+          race: config.stop && {
+            ...config.stop,
+            conditions: racers,
+            rounds: roundsFor(blocks.evaluation.length, batch_size),
+          },
+        },
         config: resolvedYaml(config),
         version: VERSION,
         started: new Date().toISOString(),

@@ -9,7 +9,8 @@ const FIRST_SLICE_CONDITIONS = 1;
 const POISON_DEATHS = 2;
 
 /** Lowest layer that a condition edits; −1: the embedding; −2: the baseline, which is measured first. */
-export function firstLayer({ interventions }: Condition): number {
+export function firstLayer({ interventions, nudge }: Condition): number {
+  if (nudge !== undefined) return nudge.layer;
   if (interventions.length === 0) return -2;
   return Math.min(
     ...interventions.map((one) => {

@@ -26,7 +26,9 @@ export function summarize(run: RunRecord, rows: readonly Row[]): Record<string, 
     },
     planned: { conditions: facts.planned_conditions, blocks: facts.planned_blocks },
     ...sweepStatistics(rows),
+    work: workOf(rows, facts.planned_conditions * facts.planned_blocks),
     seconds: rows.reduce((total, { seconds }) => total + seconds, 0),
+    race: facts.statistics.race ?? null,
     numeric_floor: facts.statistics.floor,
     statistics: {
       correction: facts.statistics.correction,
@@ -39,4 +41,10 @@ export function summarize(run: RunRecord, rows: readonly Row[]): Record<string, 
     started: facts.started,
     finished: facts.finished,
   };
+}
+
+/** Pairs of a condition and a block: planned, measured, and the share that `stop:` saved. */
+function workOf([, ...rows]: readonly Row[], planned: number): Record<string, number> {
+  const measured = rows.reduce((total, { blocks }) => total + blocks, 0);
+  return { planned, measured, saved: planned === 0 ? 0 : 1 - measured / planned };
 }

@@ -40,7 +40,7 @@ export function showProgress(verbose: boolean): Progress {
           draw.print(planLine(plan));
           break;
         case "measured":
-          rows.set(event.row.condition, event.row);
+          if (event.row !== null) rows.set(event.row.condition, event.row);
           draw.update(() => [measuredLine(event), ...(live ? topLines([...rows.values()]) : [])].join("\n"));
           break;
         case "restart":

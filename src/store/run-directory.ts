@@ -2,6 +2,7 @@
 import { mkdirSync, renameSync } from "node:fs";
 import { SparkablateError } from "../errors.ts";
 import { buildRows, type ConditionMeasurements, type Row, type RunFacts } from "../rows.ts";
+import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
 import { summarize } from "../summary.ts";
 import { storeError } from "./failure.ts";
 import { type Lock, lockDirectory } from "./lock.ts";
@@ -43,10 +44,10 @@ export class RunDirectory {
 
   /** Rewrites results.jsonl and summary.json from the database. */
   project(): void {
-    const run = this.store.run();
-    if (run === undefined) return;
+    const stored = this.store.run();
+    if (stored === undefined) return;
     this.store.flush();
-    const rows = rowsOf(this.store, run);
+    const { run, rows } = tableOf(this.store, stored);
     writeConfig(this.path, run.facts.config);
     writeRows(this.path, rows);
     writeSummary(this.path, summarize(run, rows));
@@ -89,18 +90,36 @@ export function readRun(path: string): StoredRun {
         },
       );
     }
-    const rows = rowsOf(store, run);
-    return { facts: run.facts, rows, summary: summarize(run, rows) };
+    const table = tableOf(store, run);
+    return { facts: table.run.facts, rows: table.rows, summary: summarize(table.run, table.rows) };
   } finally {
     store.close();
   }
 }
 
-/** Every row of a run as it stands, the baseline first. */
-function rowsOf(store: RunStore, run: RunRecord): Row[] {
+/** The run with what its null conditions say of rounding, and every row as it stands, the baseline first. */
+function tableOf(store: RunStore, stored: RunRecord): { run: RunRecord; rows: Row[] } {
   const measured = store.measurements();
   const baseline = measured.next().value as ConditionMeasurements;
-  return buildRows(baseline, measured, run.facts.statistics);
+  const nulls: ConditionMeasurements[] = [];
+  const edits: ConditionMeasurements[] = [];
+  for (const one of measured) (one.condition.nudge === undefined ? edits : nulls).push(one);
+  const statistics = { ...stored.facts.statistics, floor: floorOf(baseline, nulls) };
+  const run = { ...stored, facts: { ...stored.facts, statistics } };
+  return { run, rows: buildRows(baseline, edits, statistics) };
+}
+
+/** From the null conditions that are measured on every block of the baseline. */
+function floorOf(
+  baseline: ConditionMeasurements,
+  nulls: readonly ConditionMeasurements[],
+): NumericFloor | null {
+  const { nll } = baseline.sums;
+  if (nll === undefined) return null;
+  const whole = nulls.flatMap(({ sums, error }) =>
+    error === null && sums.nll?.length === nll.length ? [sums.nll] : [],
+  );
+  return numericFloor(nll, whole, baseline.tokens);
 }
 
 function makeDirectory(path: string): void {

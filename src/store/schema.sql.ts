@@ -20,7 +20,8 @@ CREATE TABLE block (
 CREATE TABLE condition (
   ordinal INTEGER PRIMARY KEY,
   id TEXT NOT NULL UNIQUE,
-  interventions TEXT NOT NULL        -- JSON
+  interventions TEXT NOT NULL,       -- JSON
+  nudge TEXT                         -- JSON: layer and seed of a null condition
 );
 CREATE TABLE measurement (
   condition INTEGER NOT NULL REFERENCES condition(ordinal),

@@ -161,9 +161,14 @@ export class RunStore {
           );
         const addBlock = database.prepare("INSERT INTO block VALUES (?, ?, ?, ?)");
         for (const block of blocks) addBlock.run(block.split, block.ordinal, block.position, block.sha256);
-        const addCondition = database.prepare("INSERT INTO condition VALUES (?, ?, ?)");
-        for (const [ordinal, { id, interventions }] of conditions.entries()) {
-          addCondition.run(ordinal, id, JSON.stringify(interventions));
+        const addCondition = database.prepare("INSERT INTO condition VALUES (?, ?, ?, ?)");
+        for (const [ordinal, { id, interventions, nudge }] of conditions.entries()) {
+          addCondition.run(
+            ordinal,
+            id,
+            JSON.stringify(interventions),
+            nudge === undefined ? null : JSON.stringify(nudge),
+          );
         }
         if (means !== null) {
           const addMeans = database.prepare("INSERT INTO mean VALUES (?, ?, ?)");
@@ -284,9 +289,9 @@ export class RunStore {
       "SELECT seconds, flags, code, message FROM attempt WHERE condition = ? ORDER BY rowid",
     );
     const conditions = database
-      .prepare("SELECT ordinal, id, interventions FROM condition ORDER BY ordinal")
+      .prepare("SELECT ordinal, id, interventions, nudge FROM condition ORDER BY ordinal")
       .all();
-    for (const row of conditions as { ordinal: number; id: string; interventions: string }[]) {
+    for (const row of conditions as ConditionRow[]) {
       yield this.#guard(() => {
         const byMetric = new Map<string, number[]>();
         const blocks = new Set<number>();
@@ -299,7 +304,11 @@ export class RunStore {
         const attempts = attemptsOf.all(row.ordinal) as AttemptRow[];
         const last = attempts.at(-1);
         return {
-          condition: { id: row.id, interventions: JSON.parse(row.interventions) },
+          condition: {
+            id: row.id,
+            interventions: JSON.parse(row.interventions),
+            ...(row.nudge === null ? {} : { nudge: JSON.parse(row.nudge) }),
+          },
           blocks: [...blocks],
           sums: Object.fromEntries(
             [...byMetric].map(([metric, values]) => [metric, Float64Array.from(values)]),
@@ -321,6 +330,13 @@ export class RunStore {
       this.#database.close();
     }
   }
+}
+
+interface ConditionRow {
+  readonly ordinal: number;
+  readonly id: string;
+  readonly interventions: string;
+  readonly nudge: string | null;
 }
 
 interface AttemptRow {

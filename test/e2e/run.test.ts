@@ -1,11 +1,21 @@
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import { readRun } from "../../src/store/run-directory.ts";
-import { cli, NORTHANGER, processesOf, scratch, sweepFile, table, tinyModel } from "../fixtures/harness.ts";
+import {
+  cli,
+  NORTHANGER,
+  processesOf,
+  scratch,
+  sweepFile,
+  table,
+  tinyModel,
+  until,
+  workersOf,
+} from "../fixtures/harness.ts";
 
 describe("a sweep from config to finished directory", () => {
   it("measures every layer, writes every file, and is not computed again", async () => {
@@ -130,6 +140,48 @@ describe("a sweep from config to finished directory", () => {
     expect((await cli(["run", "-c", config, "-q", "--no-plots"])).exitCode).toBe(0);
     expect(table(output)).toEqual(rows);
     expect(JSON.parse(readFileSync(join(output, "summary.json"), "utf8"))).toMatchObject({ measured: 4 });
+  });
+
+  it("measures what rounding does below float32, outside the table", async () => {
+    const directory = scratch();
+    const output = join(directory, "out");
+    const config = sweepFile(directory, { model: tinyModel(), output, dtype: "bfloat16" });
+    const run = await cli(["run", "-c", config, "-q", "--no-plots"]);
+    expect(run.exitCode, String(run.stderr)).toBe(0);
+    expect(table(output)).toHaveLength(5);
+    const { numeric_floor } = JSON.parse(readFileSync(join(output, "summary.json"), "utf8"));
+    expect(numeric_floor.rms).toBeGreaterThan(0);
+    expect(Math.abs(numeric_floor.mean)).toBeLessThanOrEqual(numeric_floor.rms);
+    expect(readRun(output).facts.statistics.floor).toEqual(numeric_floor);
+  });
+
+  it("stop: spares what cannot be in the top, and decides the same when it is interrupted", async () => {
+    const directory = scratch();
+    const model = tinyModel("--layers", "8", "--width", "256");
+    const sized = { model, batches: 16, ablation: "sweep: layers\nstop: {top: 1, tolerance: 0.5}" };
+    const whole = join(directory, "whole");
+    const config = sweepFile(directory, { ...sized, output: whole });
+    const run = await cli(["run", "-c", config, "-q", "--no-plots"]);
+    expect(run.exitCode, String(run.stderr)).toBe(0);
+    const { work, race } = JSON.parse(readFileSync(join(whole, "summary.json"), "utf8"));
+    expect(race).toMatchObject({ top: 1, conditions: 8, rounds: [16, 32, 64] });
+    expect(work.saved).toBeGreaterThan(0);
+    const rows = table(whole);
+    expect(rows.filter(({ flags }) => (flags as string[]).includes("in the top"))).toHaveLength(1);
+    for (const row of rows) expect(row).toMatchObject({ p: null, q: null });
+
+    const cut = join(directory, "cut");
+    const first = cli(["run", "-c", config, "--set", `output.dir=${cut}`, "-q", "--no-plots"], { mark: cut });
+    await until(
+      () => workersOf(cut).length > 0 && existsSync(join(cut, "results.jsonl")),
+      60,
+      "the run begins",
+    );
+    first.kill("SIGINT");
+    await first;
+    const second = await cli(["run", "-c", config, "--set", `output.dir=${cut}`, "-q", "--no-plots"]);
+    expect(second.exitCode, String(second.stderr)).toBe(0);
+    expect(table(cut)).toEqual(rows);
   });
 
   it("calibrates means once and sends them again on resume", async () => {

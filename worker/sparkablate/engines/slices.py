@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from sparkablate.errors import SparkablateError
 from sparkablate.failures import condition_failure
+from sparkablate.hooks import editing
 from sparkablate.likelihood import Likelihood, block_sums
 from sparkablate.manager import AblationManager
 from sparkablate.metrics import Metric, metrics_of
+from sparkablate.nudge import one_ulp
 from sparkablate.progress import Progress
 from sparkablate.specs import Spec, from_wire, validate
 from sparkablate.sweep import Stage, Start, Walk, first_edit
@@ -76,6 +78,8 @@ class _Planned:
     specs: tuple[Spec, ...] = ()
     start: Start | None = None
     error: SparkablateError | None = None
+    #: Layer and seed of a null condition.
+    nudge: tuple[int, int] | None = None
 
 
 @dataclass
@@ -119,6 +123,13 @@ class SliceRun:
         return EvaluateSummary(measured, failed, False, time.perf_counter() - began)
 
     def _plan(self, condition: dict[str, Any]) -> _Planned:
+        nudge = condition.get("nudge")
+        if nudge is not None:
+            layer = nudge["layer"]
+            if layer >= self.manager.sites.n_layers:
+                error = SparkablateError("config_invalid", f"{condition['id']}: there is no layer {layer}")
+                return _Planned(condition["id"], error=error)
+            return _Planned(condition["id"], start=Start(layer, Stage.OUTPUT), nudge=(layer, nudge["seed"]))
         try:
             specs = tuple(from_wire(intervention) for intervention in condition["interventions"])
             validate(specs, self.manager.sites)
@@ -171,7 +182,7 @@ class SliceRun:
         likelihood, ids = self.walk.likelihood, self.walk.ids
         baseline = self._baseline_hidden()
         if condition.start is not None:
-            hidden = self.walk.final_hidden(condition.start, lambda: self.manager.applied(condition.specs))
+            hidden = self.walk.final_hidden(condition.start, lambda: self._edits(condition))
         elif baseline is not None:
             hidden = baseline
         elif self.walk.state is not None:
@@ -180,6 +191,12 @@ class SliceRun:
             hidden = likelihood.final_hidden(ids)
         return likelihood.measure(hidden, ids, self._metrics, baseline)
 
+    def _edits(self, condition: _Planned) -> AbstractContextManager[None]:
+        if condition.nudge is not None:
+            layer, seed = condition.nudge
+            return editing([(self.manager.sites.layers[layer].stream, one_ulp(seed))])
+        return self.manager.applied(condition.specs) if condition.specs else nullcontext()
+
     def _values_by_block(self, condition: _Planned) -> dict[str, Tensor]:
         """The plain pass, a block at a time: the least memory there is, but another batch shape."""
         likelihood = self.walk.likelihood
@@ -187,7 +204,7 @@ class SliceRun:
         parts: list[dict[str, Tensor]] = []
         for row in range(len(self.walk.ids)):
             ids = self.walk.ids[row : row + 1]
-            with self.manager.applied(condition.specs) if condition.specs else nullcontext():
+            with self._edits(condition):
                 hidden = likelihood.final_hidden(ids)
             reference = None if baseline is None else baseline[row : row + 1]
             parts.append(likelihood.measure(hidden, ids, self._metrics, reference))
