@@ -57,15 +57,19 @@ export interface Sampling {
   readonly wanted: number | null;
   readonly seed: number;
   readonly batch_size: number;
+  /** Batches at the head of the seed's order that are left out. */
+  readonly skip_batches?: number;
 }
 
 /**
  * A sample without replacement, in random order: the first blocks of the seed's shuffle. Whole
  * batches, since another batch shape gives other bits; less than one batch where there is no more.
  */
-export function sampleBlocks({ total, wanted, seed, batch_size }: Sampling): number[] {
-  const most = Math.min(total, wanted ?? total);
-  return shuffled(total, seed).slice(0, most - (most > batch_size ? most % batch_size : 0));
+export function sampleBlocks({ total, wanted, seed, batch_size, skip_batches = 0 }: Sampling): number[] {
+  const skipped = skip_batches * batch_size;
+  const left = Math.max(0, total - skipped);
+  const most = Math.min(left, wanted ?? left);
+  return shuffled(total, seed).slice(skipped, skipped + most - (most > batch_size ? most % batch_size : 0));
 }
 
 /** 0 … total − 1 in the seed's order (Fisher and Yates), the first ones first. */
@@ -111,6 +115,8 @@ export interface BlockChoice extends BlockShape {
   readonly batch_size: number;
   /** null: the whole text. */
   readonly max_batches: number | null;
+  /** Batches at the head of the seed's order that another run has used. */
+  readonly skip_batches?: number;
   /** 0 where no mean is needed. */
   readonly calibration_batches: number;
   readonly seed: number;
@@ -127,22 +133,28 @@ export interface ChosenBlocks {
 
 /** @throws SparkablateError text_too_short, with the numbers. */
 export function chooseBlocks(choice: BlockChoice): ChosenBlocks {
-  const { seed, batch_size, calibration_batches } = choice;
+  const { seed, batch_size, calibration_batches, skip_batches = 0 } = choice;
   const notices: string[] = [];
   const text = usable(choice.evaluation, choice, notices);
   const own = choice.calibration === null || sameIds(choice.calibration.ids, choice.evaluation.ids);
   const calibrationWanted = calibration_batches * batch_size;
-  const wanted = choice.max_batches === null ? text.blocks : choice.max_batches * batch_size;
+  const skipped = skip_batches * batch_size;
+  if (skipped >= text.blocks) {
+    const message = `${text.name}: the text has ${text.blocks} blocks, and eval.skip_batches leaves out ${skipped}`;
+    throw new SparkablateError("text_too_short", message);
+  }
+  const left = { ...text, blocks: text.blocks - skipped };
+  const wanted = choice.max_batches === null ? left.blocks : choice.max_batches * batch_size;
 
-  const reserved = own ? reserve(text, wanted, calibrationWanted) : 0;
-  const sampling = { total: text.blocks, seed, batch_size };
-  const chosen = sampleBlocks({ ...sampling, wanted: Math.min(wanted, text.blocks - reserved) });
-  if (chosen.length < wanted) notices.push(fewer("evaluation", wanted, chosen.length, text));
+  const reserved = own ? reserve(left, wanted, calibrationWanted) : 0;
+  const sampling = { total: text.blocks, seed, batch_size, skip_batches };
+  const chosen = sampleBlocks({ ...sampling, wanted: Math.min(wanted, left.blocks - reserved) });
+  if (chosen.length < wanted) notices.push(fewer("evaluation", wanted, chosen.length, left));
   const evaluation = chosen.map((index) => blockAt(text.ids, index, choice));
   if (calibrationWanted === 0) return { evaluation, calibration: [], notices };
 
   const source = own || choice.calibration === null ? text : usable(choice.calibration, choice, notices);
-  const order = shuffled(source.blocks, seed).slice(own ? chosen.length : 0);
+  const order = shuffled(source.blocks, seed).slice(own ? skipped + chosen.length : 0);
   const calibration = disjoint(source, order, calibrationWanted, evaluation, choice, notices);
   if (calibration.length < calibrationWanted) {
     notices.push(fewer("calibration", calibrationWanted, calibration.length, source));

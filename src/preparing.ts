@@ -95,7 +95,7 @@ export async function chooseTexts(
   needsMeans: boolean,
   on: OnEvent,
 ): Promise<ChosenBlocks> {
-  const { seq_len, batch_size, max_batches, calibration_batches, add_bos, seed } = settings;
+  const { seq_len, batch_size, max_batches, skip_batches, calibration_batches, add_bos, seed } = settings;
   const evaluation = await tokenize(client, settings.dataset, bytes.evaluation, on);
   const calibration =
     needsMeans && settings.calibration !== null
@@ -116,6 +116,7 @@ export async function chooseTexts(
     seed,
     batch_size,
     max_batches,
+    skip_batches,
     calibration_batches: needsMeans ? calibration_batches : 0,
   });
 }

@@ -1,11 +1,15 @@
 /** `sparkablate report`, and what `run` and `quickstart` end with. */
+import { join, resolve } from "node:path";
 import { styleText } from "node:util";
 import { Command, InvalidArgumentError, Option } from "commander";
+import { parseConfig } from "../config.ts";
+import { confirmation } from "../confirm.ts";
 import { toCsv, toJson, toMarkdown } from "../report/formats.ts";
 import { writePage, writePlots } from "../report/report.ts";
 import { renderTable } from "../report/table.ts";
 import { readRun, type StoredRun } from "../store/run-directory.ts";
-import { type CommonFlags, say, withOutput } from "./common.ts";
+import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { exitCodeOf, sweep } from "./sweep.ts";
 
 const FORMATS = ["table", "csv", "md", "json"] as const;
 type Format = (typeof FORMATS)[number];
@@ -16,24 +20,46 @@ export interface ReportFlags extends CommonFlags {
   readonly plots?: boolean;
 }
 
+interface ReportCommandFlags extends ReportFlags, WorkerFlags {
+  readonly confirm?: number;
+}
+
 export function reportCommand(): Command {
-  return withOutput(new Command("report"))
+  return withWorker(withOutput(new Command("report")))
     .description("rank a run's conditions, draw the plots, write the HTML page")
     .argument("<directory>", "a run directory, finished or still running")
     .addOption(new Option("--format <format>", "what to print on stdout (default: table)").choices(FORMATS))
     .option("--top <count>", "only the conditions with the largest Δ NLL", positiveInteger)
     .option("--no-plots", "leave DIR/plots and DIR/report.html as they are")
+    .option(
+      "--confirm <count>",
+      "measure the conditions with the largest Δ NLL again, on blocks that the run did not use",
+      positiveInteger,
+    )
     .addHelpText(
       "after",
       `
-Needs neither Python nor a worker. --json is short for --format json.
+Needs neither Python nor a worker, but for --confirm, which writes to DIR-confirm-COUNT. --json is short for
+--format json.
 
 Examples:
   sparkablate report results/smoke-test
-  sparkablate report results/heads --top 20 --format csv > heads.csv`,
+  sparkablate report results/heads --top 20 --format csv > heads.csv
+  sparkablate report results/heads --confirm 10`,
     )
-    .action(async (directory: string, flags: ReportFlags) => {
-      await showRun(directory, readRun(directory), flags);
+    .action(async (directory: string, flags: ReportCommandFlags) => {
+      const run = readRun(directory);
+      if (flags.confirm === undefined) {
+        await showRun(directory, run, flags);
+        return;
+      }
+      const file = join(directory, "config.yaml");
+      // The directory may have been moved since the run.
+      const parsed = { ...parseConfig(run.facts.config, file), output: { dir: resolve(directory) } };
+      const config = confirmation(parsed, run, flags.confirm);
+      const confirmed = await sweep(config, flags);
+      await showRun(config.output.dir, confirmed, flags);
+      process.exitCode = exitCodeOf(confirmed);
     });
 }
 

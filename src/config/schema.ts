@@ -65,6 +65,8 @@ function evaluation({ cwd }: SchemaOptions) {
     seq_len: whole(2, 1 << 20).default(1024),
     batch_size: whole(1, 4096).default(4),
     max_batches: whole(1, 1_000_000).nullable().default(16),
+    /** Batches at the head of the seed's order that this run leaves to others (report --confirm). */
+    skip_batches: whole(0, 1_000_000).default(0),
     calibration_batches: whole(1, 1_000_000).default(8),
     add_bos: z.union([z.literal("auto"), z.boolean()], addBos).default("auto"),
     seed: whole(0, Number.MAX_SAFE_INTEGER).default(0),

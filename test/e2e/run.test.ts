@@ -4,6 +4,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
+import { rankRows } from "../../src/ranking.ts";
 import { readRun } from "../../src/store/run-directory.ts";
 import {
   cli,
@@ -182,6 +183,30 @@ describe("a sweep from config to finished directory", () => {
     const second = await cli(["run", "-c", config, "--set", `output.dir=${cut}`, "-q", "--no-plots"]);
     expect(second.exitCode, String(second.stderr)).toBe(0);
     expect(table(cut)).toEqual(rows);
+  });
+
+  it("report --confirm measures the top again on blocks that the run did not use", async () => {
+    const directory = scratch();
+    const output = join(directory, "out");
+    const config = sweepFile(directory, { model: tinyModel(), output, ablation: "sweep: mlp\n  mode: mean" });
+    const run = await cli(["run", "-c", config, "-q", "--no-plots"]);
+    expect(run.exitCode, String(run.stderr)).toBe(0);
+    const confirmed = await cli(["report", "out", "--confirm", "2", "--no-plots"], { cwd: directory });
+    expect(confirmed.exitCode, String(confirmed.stderr)).toBe(0);
+    const top = rankRows(readRun(output).rows).slice(0, 2);
+    const again = readRun(`${output}-confirm-2`);
+    expect(new Set(again.rows.slice(1).map(({ condition }) => condition))).toEqual(
+      new Set(top.map(({ condition }) => condition)),
+    );
+    expect(again.rows[0]?.blocks).toBe(16);
+    const blocks = (path: string, splits: string): unknown[] =>
+      new Database(join(path, "results.sqlite"), { readonly: true })
+        .prepare(`SELECT sha256 FROM block WHERE split IN (${splits})`)
+        .pluck()
+        .all();
+    const used = new Set(blocks(output, "'evaluation', 'calibration'"));
+    const evaluated = blocks(`${output}-confirm-2`, "'evaluation'");
+    expect(evaluated.filter((block) => used.has(block))).toEqual([]);
   });
 
   it("calibrates means once and sends them again on resume", async () => {

@@ -168,4 +168,18 @@ describe("choosing", () => {
       refused(/holds one block/),
     );
   });
+
+  it("leaves the head of the seed's order to another run", () => {
+    const text = { evaluation: counting(64 * 40), batch_size: 4, max_batches: 2, calibration_batches: 1 };
+    const first = choose(text);
+    const second = choose({ ...text, skip_batches: 3 });
+    const used = new Set([...first.evaluation, ...first.calibration].map(({ index }) => index));
+    expect(second.evaluation).toHaveLength(8);
+    for (const { index } of [...second.evaluation, ...second.calibration])
+      expect(used.has(index)).toBe(false);
+    expect(choose({ ...text, skip_batches: 0 }).evaluation).toEqual(first.evaluation);
+    expect(() => choose({ ...text, skip_batches: 10 })).toThrow(
+      /has 40 blocks, and eval\.skip_batches leaves out 40/,
+    );
+  });
 });
