@@ -136,6 +136,7 @@ class Sweep {
         this.#config.eval,
         this.#on,
       );
+      if (means !== null) await this.#sendMeans(means);
       const run = this.#record(runId, prepared);
       directory.store.begin(run, blockRecords(prepared.blocks), prepared.plan.conditions, means);
       directory.project();

@@ -214,8 +214,9 @@ describe("a sweep from config to finished directory", () => {
     const output = join(directory, "out");
     const ablation = "sweep: mlp\n  mode: mean";
     const config = sweepFile(directory, { model: tinyModel(), output, ablation });
-    const run = await cli(["run", "-c", config, "-q", "--no-plots"]);
+    const run = await cli(["run", "-c", config, "--no-plots"]);
     expect(run.exitCode, String(run.stderr)).toBe(0);
+    expect(run.stderr).not.toContain("starting again");
     expect(table(output).map(({ condition, status }) => [condition, status])).toEqual([
       ["baseline", "done"],
       ...[0, 1, 2, 3].map((layer) => [`L${layer}.mlp.mean`, "done"]),
