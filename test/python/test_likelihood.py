@@ -45,7 +45,8 @@ def test_chunks_are_near_equal_and_cover_each_predicting_position_once(
     model = tiny("llama")
     likelihood = likelihood_of(model)
     ids = tokens(batch=3, length=90)  # 267 predictions: never 256 and a tail of 11
-    hidden = likelihood.check_chunks(ids)
+    likelihood.check_chunks(3, 90)
+    hidden = likelihood.final_hidden(ids)
     rows = [piece for piece, _ in likelihood._chunks(hidden)]
     assert sorted(len(piece) for piece in rows) == [133, 134]
     expected = [row for row in range(3 * 90) if row % 90 != 89]
@@ -64,6 +65,12 @@ def test_full_logits_are_used_where_chunks_differ(tiny: Callable[..., Any]) -> N
     assert torch.equal(values.flatten(), expected)
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_every_row_says_what_its_head_does(tiny: Callable[..., Any], name: str) -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        likelihood_of(tiny(name, dtype)).prove_head(tokens())
+
+
 def test_a_row_that_misses_a_logit_scale_is_refused(tiny: Callable[..., Any]) -> None:
     """Sabotage: a map whose logits are not the model's is caught by the check, not averaged over."""
     from dataclasses import replace
@@ -73,7 +80,7 @@ def test_a_row_that_misses_a_logit_scale_is_refused(tiny: Callable[..., Any]) ->
     model = tiny("granite")
     sites = replace(AblationManager(model).sites, logits=Logits())
     with pytest.raises(SparkablateError, match="logits columns") as caught:
-        Likelihood(model, sites).check_chunks(tokens())
+        Likelihood(model, sites).prove_head(tokens())
     assert caught.value.code == "architecture_unsupported"
 
 
@@ -131,7 +138,8 @@ def test_no_logits_of_the_whole_batch_are_made(tiny: Callable[..., Any]) -> None
     model = tiny("llama")
     likelihood = likelihood_of(model)
     ids = tokens(batch=8, length=101)
-    hidden = likelihood.check_chunks(ids)
+    likelihood.check_chunks(8, 101)
+    hidden = likelihood.final_hidden(ids)
     assert likelihood.full_logits[8, 101] is False
     rows: list[int] = []
     handle = model.lm_head.register_forward_hook(lambda module, args, output: rows.append(output.shape[-2]))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sparkablate.errors import SparkablateError
 from sparkablate.metrics import Metric
+from sparkablate.modules import input_width
 from sparkablate.sites import SiteMap
 
 #: Positions a chunk aims at. A GEMM of 1 to 3 rows takes another kernel and gives other bits, so chunks are
@@ -41,27 +42,31 @@ class Likelihood:
         return self.sites.stack(input_ids=ids, use_cache=False)[0]
 
     @torch.inference_mode()
-    def check_chunks(self, ids: Tensor) -> Tensor:
-        """Compares logits in chunks with the model's own on ``ids`` [batch, pos], bit for bit, and remembers
-        the answer for this shape. Returns the final hidden states.
+    def check_chunks(self, batch: int, length: int) -> None:
+        """Compares the head's logits in chunks with those of a whole batch [batch, length], bit for bit, and
+        remembers the answer for this shape.
 
-        Digests are compared, so that full logits and chunks are never in memory together. Raises
-        ``architecture_unsupported`` where even body and head, run one after the other on the whole batch, do
-        not give the logits of the model's own forward pass.
+        What may differ is the GEMM's kernel, which does not depend on values: the hidden states are random.
+        So the body's weights need not be in memory yet, and of full logits and chunks only digests meet.
         """
-        shape = _shape(ids)
-        hidden = self.final_hidden(ids)
-        full = _digest_full(self.model(input_ids=ids, use_cache=False).logits)
-        self.full_logits[shape] = False
-        if _digest(logits for _, logits in self._chunks(hidden)) != full:
-            self.full_logits[shape] = True
-            if _digest_full(self.sites.to_logits(hidden)) != full:
-                raise SparkablateError(
-                    "architecture_unsupported",
-                    f"{type(self.model).__name__}: its row's stack, head and logits columns, run one after "
-                    "the other, do not give the logits of the model's own forward pass",
-                )
-        return hidden
+        weight = next(self.sites.head.parameters())
+        generator = torch.Generator().manual_seed(0)
+        hidden = torch.randn(batch, length, input_width(self.sites.head), generator=generator).to(weight)
+        full = _digest_full(self.sites.to_logits(hidden))
+        self.full_logits[batch, length] = False
+        self.full_logits[batch, length] = _digest(logits for _, logits in self._chunks(hidden)) != full
+
+    @torch.inference_mode()
+    def prove_head(self, ids: Tensor) -> None:
+        """Compares body and head, run one after the other on ``ids`` [batch, pos], with the model's own
+        forward pass, bit for bit. Raises ``architecture_unsupported`` where they differ."""
+        own = _digest_full(self.model(input_ids=ids, use_cache=False).logits)
+        if _digest_full(self.sites.to_logits(self.final_hidden(ids))) != own:
+            raise SparkablateError(
+                "architecture_unsupported",
+                f"{type(self.model).__name__}: its row's stack, head and logits columns, run one after the "
+                "other, do not give the logits of the model's own forward pass",
+            )
 
     @torch.inference_mode()
     def measure(
@@ -72,9 +77,9 @@ class Likelihood:
         ``hidden``, ``baseline``: final hidden states [batch, pos, d_model] of the condition and of the
         unedited model (None where no metric needs it). A shape that was not checked yet is checked now.
         """
-        batch, length = shape = _shape(ids)
-        if shape not in self.full_logits:
-            self.check_chunks(ids)
+        batch, length = ids.shape
+        if (batch, length) not in self.full_logits:
+            self.check_chunks(batch, length)
         targets = ids.roll(-1, dims=1).flatten()  # [batch * pos]: row i predicts the id of row i + 1
         values: dict[str, list[Tensor]] = {column: [] for metric in metrics for column in metric.columns}
         baseline_chunks = None if baseline is None else self._chunks(baseline)
@@ -118,7 +123,3 @@ def _digest(parts: Iterable[Tensor]) -> bytes:
         for rows in part.split(DIGEST_ROWS):
             digest.update(rows.float().cpu().contiguous().view(torch.uint8).numpy().data)
     return digest.digest()
-
-
-def _shape(ids: Tensor) -> tuple[int, int]:
-    return ids.shape[0], ids.shape[1]

@@ -57,12 +57,13 @@ class Canary:
     nll: Tensor
 
     @classmethod
-    def measure(cls, likelihood: Likelihood, ids: Tensor, hidden: Tensor) -> Canary:
+    def measure(cls, likelihood: Likelihood, ids: Tensor) -> Canary:
+        hidden = likelihood.final_hidden(ids)
         return cls(ids, likelihood.measure(hidden, ids, metrics_of(["nll"]), None)["nll"])
 
     def check(self, likelihood: Likelihood) -> None:
         """Raises ``baseline_changed`` unless the model still computes exactly what it did."""
-        again = Canary.measure(likelihood, self.ids, likelihood.final_hidden(self.ids))
+        again = Canary.measure(likelihood, self.ids)
         if not torch.equal(again.nll, self.nll):
             raise SparkablateError(
                 "baseline_changed",
