@@ -115,11 +115,8 @@ def compare(sides: dict[str, Process], rounds: list[Conditions]) -> dict[str, An
         for name, side in sides.items():
             answer = side.measure(wanted)
             runs[name].append({**answer, "conditions": len(wanted)})
-            each = answer["seconds"] / len(wanted)
-            print(
-                f"  round {index + 1}: {name} {each:.3f} s a condition ({answer['cpu_seconds'] / len(wanted):.3f} CPU)",
-                flush=True,
-            )
+            wall, cpu = (answer[key] / len(wanted) for key in ("seconds", "cpu_seconds"))
+            print(f"  round {index + 1}: {name} {wall:.3f} s a condition, {cpu:.3f} of CPU", flush=True)
     report: dict[str, Any] = {}
     for name in sides:
         speeds = [run["conditions"] / run["seconds"] for run in runs[name]]
