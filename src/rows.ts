@@ -328,3 +328,32 @@ export function rowRecord({ metrics, error, standing: _, ...columns }: Row): Rec
   record.error = error;
   return record;
 }
+
+/** The record as a table holds it: an interval is two columns (…_low, …_high), a list is joined. */
+export function flatRecord(row: Row): Record<string, string | number | boolean | null> {
+  return Object.fromEntries(
+    Object.entries(rowRecord(row)).flatMap(
+      ([column, value]): [string, string | number | boolean | null][] => {
+        if (column.endsWith("ci95")) {
+          const [low, high] = (value as Interval | null) ?? [null, null];
+          return [
+            [`${column}_low`, low],
+            [`${column}_high`, high],
+          ];
+        }
+        if (column === "heads") return [[column, (value as Row["heads"])?.join(" ") ?? null]];
+        if (column === "flags") return [[column, (value as Row["flags"]).join("; ")]];
+        if (column === "interventions") return [[column, JSON.stringify(value)]];
+        return [[column, value as string | number | boolean | null]];
+      },
+    ),
+  );
+}
+
+/** Every column of these records, the metrics' own before `error`. */
+export function flatColumns(records: Iterable<Record<string, unknown>>): string[] {
+  const columns = new Set<string>();
+  for (const record of records) for (const column of Object.keys(record)) columns.add(column);
+  columns.delete("error");
+  return [...columns, "error"];
+}

@@ -1,6 +1,6 @@
 /** A run's rows in ranking order, for machines and manuscripts: every digit, nothing rounded. */
 import { rankRows, sweepStatistics } from "../ranking.ts";
-import { type Row, type RunFacts, rowRecord } from "../rows.ts";
+import { flatColumns, flatRecord, type Row, type RunFacts, rowRecord } from "../rows.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
 import { decimalsFor, interval, printable, probability, ratio, signed } from "./numbers.ts";
 
@@ -14,31 +14,12 @@ export function toJson(rows: readonly Row[], facts: RunFacts, top: number | null
   return `${JSON.stringify(document, null, 2)}\n`;
 }
 
-/** RFC 4180. An interval is two columns (…_low, …_high), a list is joined by spaces or semicolons. */
+/** RFC 4180, laid out by `flatRecord`. */
 export function toCsv(rows: readonly Row[], top: number | null): string {
-  const records = ranked(rows, top).map((row) => csvRecord(rowRecord(row)));
-  const columns = [...new Set(records.flatMap((record) => Object.keys(record)))];
-  const ordered = [...columns.filter((column) => column !== "error"), "error"];
-  const lines = records.map((record) => ordered.map((column) => csvField(record[column])).join(","));
-  return `${[ordered.join(","), ...lines].join("\r\n")}\r\n`;
-}
-
-function csvRecord(record: Record<string, unknown>): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(record).flatMap(([column, value]): [string, unknown][] => {
-      if (column.endsWith("ci95")) {
-        const [low, high] = (value as Row["ci95"]) ?? [null, null];
-        return [
-          [`${column}_low`, low],
-          [`${column}_high`, high],
-        ];
-      }
-      if (column === "heads") return [[column, (value as Row["heads"])?.join(" ") ?? null]];
-      if (column === "flags") return [[column, (value as Row["flags"]).join("; ")]];
-      if (column === "interventions") return [[column, JSON.stringify(value)]];
-      return [[column, value]];
-    }),
-  );
+  const records = ranked(rows, top).map(flatRecord);
+  const columns = flatColumns(records);
+  const lines = records.map((record) => columns.map((column) => csvField(record[column])).join(","));
+  return `${[columns.join(","), ...lines].join("\r\n")}\r\n`;
 }
 
 /** A leading = + - @ in text would be a formula to a spreadsheet: such text gets an apostrophe. */

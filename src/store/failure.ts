@@ -12,11 +12,13 @@ export function storeError(error: unknown, path: string): unknown {
   if (code.startsWith("SQLITE_CORRUPT") || code === "SQLITE_NOTADB") {
     return new SparkablateError("store_corrupt", `${path} is not a readable database`, { cause: error });
   }
+  // A broken constraint is a bug of ours, not of the disk's.
   if (
-    code.startsWith("SQLITE_") ||
+    (code.startsWith("SQLITE_") && !code.startsWith("SQLITE_CONSTRAINT")) ||
     code === "EACCES" ||
     code === "EROFS" ||
     code === "ENOTDIR" ||
+    code === "EEXIST" ||
     code === "EPERM"
   ) {
     const reason = error instanceof Error ? error.message : code;

@@ -1,5 +1,5 @@
 /** One run's directory: lock, database, and the files derived from it. Opened by the one controller that writes. */
-import { mkdirSync, renameSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync } from "node:fs";
 import { SparkablateError } from "../errors.ts";
 import { buildRows, type ConditionMeasurements, type Row, type RunFacts } from "../rows.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
@@ -7,7 +7,7 @@ import { summarize } from "../summary.ts";
 import { storeError } from "./failure.ts";
 import { type Lock, lockDirectory } from "./lock.ts";
 import { writeConfig, writeRows, writeSummary } from "./projections.ts";
-import { type RunRecord, RunStore } from "./sqlite.ts";
+import { databasePath, type RunRecord, RunStore } from "./sqlite.ts";
 
 /** Derived files are rewritten at most this often while a sweep runs. */
 const PROJECT_EVERY_MS = 5_000;
@@ -27,10 +27,16 @@ export class RunDirectory {
   /** @param fresh moves what is there aside, under a name with the time. */
   static open(path: string, fresh: boolean): RunDirectory {
     makeDirectory(path);
-    if (fresh) {
-      // Only a directory that no other controller works in may be moved.
-      lockDirectory(path).release();
-      renameSync(path, `${path}.${new Date().toISOString().replaceAll(":", "-")}`);
+    if (fresh && existsSync(databasePath(path))) {
+      // Only a directory that no other controller works in may be moved, and none may begin meanwhile.
+      const lock = lockDirectory(path);
+      try {
+        renameSync(path, `${path}.${new Date().toISOString().replaceAll(":", "-")}`);
+      } catch (error) {
+        throw storeError(error, path);
+      } finally {
+        lock.release();
+      }
       makeDirectory(path);
     }
     const lock = lockDirectory(path);
@@ -42,12 +48,13 @@ export class RunDirectory {
     }
   }
 
-  /** Rewrites results.jsonl and summary.json from the database. */
+  /** Rewrites what is derived from the database: the table `result`, results.jsonl, summary.json, config.yaml. */
   project(): void {
     const stored = this.store.run();
     if (stored === undefined) return;
     this.store.flush();
     const { run, rows } = tableOf(this.store, stored);
+    this.store.writeResults(rows);
     writeConfig(this.path, run.facts.config);
     writeRows(this.path, rows);
     writeSummary(this.path, summarize(run, rows));
@@ -80,18 +87,20 @@ export interface StoredRun {
 export function readRun(path: string): StoredRun {
   const store = RunStore.read(path);
   try {
-    const run = store.run();
-    if (run === undefined) {
-      throw new SparkablateError(
-        "input_missing",
-        `${path}: the run was stopped before its first measurement`,
-        {
-          help: "Run the same 'sparkablate run' command again.",
-        },
-      );
-    }
-    const table = tableOf(store, run);
-    return { facts: table.run.facts, rows: table.rows, summary: summarize(table.run, table.rows) };
+    return store.atOnce(() => {
+      const run = store.run();
+      if (run === undefined) {
+        throw new SparkablateError(
+          "input_missing",
+          `${path}: the run was stopped before its first measurement`,
+          {
+            help: "Run the same 'sparkablate run' command again.",
+          },
+        );
+      }
+      const table = tableOf(store, run);
+      return { facts: table.run.facts, rows: table.rows, summary: summarize(table.run, table.rows) };
+    });
   } finally {
     store.close();
   }
@@ -99,11 +108,10 @@ export function readRun(path: string): StoredRun {
 
 /** The run with what its null conditions say of rounding, and every row as it stands, the baseline first. */
 function tableOf(store: RunStore, stored: RunRecord): { run: RunRecord; rows: Row[] } {
-  const measured = store.measurements();
-  const baseline = measured.next().value as ConditionMeasurements;
-  const nulls: ConditionMeasurements[] = [];
-  const edits: ConditionMeasurements[] = [];
-  for (const one of measured) (one.condition.nudge === undefined ? edits : nulls).push(one);
+  const nulls = [...store.measurements("nulls")];
+  // Not collected: a hundred thousand of them are turned into rows one by one.
+  const edits = store.measurements("edits");
+  const baseline = edits.next().value as ConditionMeasurements;
   const statistics = { ...stored.facts.statistics, floor: floorOf(baseline, nulls) };
   const run = { ...stored, facts: { ...stored.facts, statistics } };
   return { run, rows: buildRows(baseline, edits, statistics) };

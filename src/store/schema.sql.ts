@@ -1,4 +1,4 @@
-/** Tables of results.sqlite. Ordinals count from 0 in the canonical order of the run. */
+/** Tables and views of results.sqlite. Ordinals count from 0 in the canonical order of the run. */
 export const SCHEMA_VERSION = 1;
 
 export const SCHEMA = `
@@ -46,4 +46,18 @@ CREATE TABLE mean (
   sites TEXT NOT NULL,               -- JSON: kind, layer, positions, width
   vectors BLOB NOT NULL              -- float32 little-endian, one site after the other
 );
+-- What the statistics are made of: one value a condition, block and metric, per predicted token.
+-- (The table \`result\`, one row a condition, is written by result-table.ts.)
+CREATE VIEW block_effect AS
+  SELECT condition.id AS condition,
+         block.position AS block,      -- index of the block in the text
+         measurement.metric AS metric,
+         measurement.sum / tokens AS value,
+         (measurement.sum - baseline.sum) / tokens AS delta
+  FROM (SELECT json_extract(facts, '$.seq_len') - 1 AS tokens FROM run)
+  CROSS JOIN measurement
+  JOIN condition ON condition.ordinal = measurement.condition
+  JOIN block ON block.split = 'evaluation' AND block.ordinal = measurement.block
+  LEFT JOIN measurement AS baseline ON baseline.condition = 0
+    AND baseline.block = measurement.block AND baseline.metric = measurement.metric;
 `;

@@ -4,9 +4,10 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { type ErrorCode, SparkablateError } from "../errors.ts";
 import type { Condition, LoadedModel, MeanSite } from "../protocol.ts";
-import type { ConditionMeasurements, RunFacts } from "../rows.ts";
+import type { ConditionMeasurements, Row, RunFacts } from "../rows.ts";
 import { storeError } from "./failure.ts";
 import type { Identity } from "./fingerprint.ts";
+import { writeResultTable } from "./result-table.ts";
 import { SCHEMA, SCHEMA_VERSION } from "./schema.sql.ts";
 
 /** Commits are coalesced: a crash costs at most this much of what was measured. */
@@ -65,12 +66,14 @@ export class RunStore {
   /** Opens for writing, creating the tables where there is no database yet. Never overwrites a broken one. */
   static open(directory: string): RunStore {
     const path = databasePath(directory);
+    // A connection that may write changes a file by closing it, so a broken one must never see one.
+    if (existsSync(path))
+      RunStore.#connect(path, { readonly: true }, (database) => verify(database, path)).close();
     return RunStore.#connect(path, {}, (database) => {
       database.pragma("journal_mode = WAL");
       database.pragma("synchronous = FULL");
       database.pragma("foreign_keys = ON");
-      const version = database.pragma("user_version", { simple: true });
-      if (version === 0) {
+      if (database.pragma("user_version", { simple: true }) === 0) {
         database.transaction(() => {
           database.exec(SCHEMA);
           database.pragma(`user_version = ${SCHEMA_VERSION}`);
@@ -88,7 +91,11 @@ export class RunStore {
         `${directory} is no run directory: it has no results.sqlite`,
       );
     }
-    return RunStore.#connect(path, { readonly: true }, () => undefined);
+    return RunStore.#connect(path, { readonly: true }, (database) => {
+      if (!verify(database, path)) {
+        throw new SparkablateError("input_missing", `${directory}: the run was stopped before it began`);
+      }
+    });
   }
 
   static #connect(
@@ -100,15 +107,6 @@ export class RunStore {
     try {
       database = new Database(path, options);
       prepare(database);
-      const version = database.pragma("user_version", { simple: true });
-      if (version !== SCHEMA_VERSION) {
-        throw new SparkablateError(
-          "store_corrupt",
-          `${path} has format ${version}, this version reads ${SCHEMA_VERSION}`,
-        );
-      }
-      const problems = database.pragma("quick_check", { simple: true });
-      if (problems !== "ok") throw new SparkablateError("store_corrupt", `${path} is damaged: ${problems}`);
       return new RunStore(path, database);
     } catch (error) {
       database?.close();
@@ -187,9 +185,17 @@ export class RunStore {
     });
   }
 
-  /** Queues one measurement; it is committed within a second, or by `flush`. */
+  /** Queues one measurement; it is committed within a second, or by `flush`. A failed commit is thrown here next. */
   record(measured: Measured): void {
     if (this.#failure !== undefined) throw this.#failure;
+    for (const [metric, values] of Object.entries(measured.sums)) {
+      if (values.length !== measured.blocks.length || values.some(Number.isNaN)) {
+        throw new SparkablateError(
+          "invalid_message",
+          `condition ${measured.condition}, ${metric}: ${measured.blocks.length} sums were expected, no NaN`,
+        );
+      }
+    }
     this.#waiting.push(measured);
     this.#timer ??= setTimeout(() => {
       try {
@@ -265,6 +271,16 @@ export class RunStore {
     });
   }
 
+  /** Writes the table `result`: the run as it stands, for people with an SQLite shell. */
+  writeResults(rows: readonly Row[]): void {
+    this.#guard(() => writeResultTable(this.#database, rows));
+  }
+
+  /** What `work` reads is one state of the run, whatever is written meanwhile. */
+  atOnce<T>(work: () => T): T {
+    return this.#guard(() => this.#database.transaction(work)());
+  }
+
   blocks(split: BlockRecord["split"]): BlockRecord[] {
     return this.#guard(
       () =>
@@ -278,47 +294,35 @@ export class RunStore {
     this.#guard(() => this.#database.prepare("UPDATE run SET finished_at = ?").run(at));
   }
 
-  /** Every condition with what was measured of it, in canonical order, one at a time. */
-  *measurements(): Generator<ConditionMeasurements> {
+  /**
+   * Every condition with what was measured of it, in canonical order, one at a time: the baseline and the edits, or
+   * the null conditions. To be read to the end in one go.
+   */
+  *measurements(which: "edits" | "nulls"): Generator<ConditionMeasurements> {
     const tokens = (this.run()?.facts.seq_len ?? 1) - 1;
     const database = this.#database;
-    const sumsOf = database
-      .prepare("SELECT metric, block, sum FROM measurement WHERE condition = ? ORDER BY metric, block")
-      .raw();
-    const attemptsOf = database.prepare(
-      "SELECT seconds, flags, code, message FROM attempt WHERE condition = ? ORDER BY rowid",
+    const rows = <T extends { readonly condition: number }>(sql: string): Cursor<T> =>
+      new Cursor(database.prepare(sql).iterate() as Iterator<T>);
+    // Three scans side by side: a query a condition would take three times as long.
+    const sums = rows<SumRow>(
+      "SELECT condition, block, metric, sum FROM measurement ORDER BY condition, block, metric",
     );
-    const conditions = database
-      .prepare("SELECT ordinal, id, interventions, nudge FROM condition ORDER BY ordinal")
-      .all();
-    for (const row of conditions as ConditionRow[]) {
-      yield this.#guard(() => {
-        const byMetric = new Map<string, number[]>();
-        const blocks = new Set<number>();
-        for (const [metric, block, sum] of sumsOf.all(row.ordinal) as [string, number, number][]) {
-          blocks.add(block);
-          const values = byMetric.get(metric) ?? [];
-          values.push(sum);
-          byMetric.set(metric, values);
-        }
-        const attempts = attemptsOf.all(row.ordinal) as AttemptRow[];
-        const last = attempts.at(-1);
-        return {
-          condition: {
-            id: row.id,
-            interventions: JSON.parse(row.interventions),
-            ...(row.nudge === null ? {} : { nudge: JSON.parse(row.nudge) }),
-          },
-          blocks: [...blocks],
-          sums: Object.fromEntries(
-            [...byMetric].map(([metric, values]) => [metric, Float64Array.from(values)]),
-          ),
-          tokens,
-          seconds: attempts.reduce((total, { seconds }) => total + seconds, 0),
-          flags: [...new Set(attempts.flatMap(({ flags }) => JSON.parse(flags) as string[]))].sort(),
-          error: last?.code ? { code: last.code, message: last.message ?? "" } : null,
-        };
-      });
+    const attempts = rows<AttemptRow>(
+      "SELECT condition, seconds, flags, code, message FROM attempt ORDER BY condition, rowid",
+    );
+    const conditions = rows<ConditionRow>(
+      `SELECT ordinal AS condition, id, interventions, nudge FROM condition
+       WHERE nudge IS ${which === "nulls" ? "NOT NULL" : "NULL"} ORDER BY ordinal`,
+    );
+    try {
+      for (let row = conditions.head(); row !== undefined; row = conditions.head()) {
+        conditions.takeOf(row.condition);
+        yield { ...asMeasurements(row, sums.takeOf(row.condition), attempts.takeOf(row.condition)), tokens };
+      }
+    } catch (error) {
+      throw storeError(error, this.#path);
+    } finally {
+      for (const cursor of [sums, attempts, conditions]) cursor.close();
     }
   }
 
@@ -332,16 +336,100 @@ export class RunStore {
   }
 }
 
+/** Whether the tables are there. Throws `store_corrupt` for a damaged file, and for one that is not ours. */
+function verify(database: Database.Database, path: string): boolean {
+  const version = database.pragma("user_version", { simple: true });
+  const isEmpty = database.prepare("SELECT count(*) FROM sqlite_schema").pluck().get() === 0;
+  // The process was killed before it made the tables.
+  if (version === 0 && isEmpty) return false;
+  if (version !== SCHEMA_VERSION) {
+    throw new SparkablateError(
+      "store_corrupt",
+      `${path} has format ${version}, this version reads ${SCHEMA_VERSION}`,
+    );
+  }
+  const problems = database.pragma("quick_check", { simple: true });
+  if (problems !== "ok") throw new SparkablateError("store_corrupt", `${path} is damaged: ${problems}`);
+  return true;
+}
+
+/** Rows in the order of their condition, taken condition by condition; what is not asked for is passed over. */
+class Cursor<T extends { readonly condition: number }> {
+  readonly #rows: Iterator<T>;
+  #head: T | undefined;
+
+  constructor(rows: Iterator<T>) {
+    this.#rows = rows;
+    this.#head = this.#next();
+  }
+
+  head(): T | undefined {
+    return this.#head;
+  }
+
+  takeOf(condition: number): T[] {
+    const taken: T[] = [];
+    for (; this.#head !== undefined && this.#head.condition <= condition; this.#head = this.#next())
+      if (this.#head.condition === condition) taken.push(this.#head);
+    return taken;
+  }
+
+  close(): void {
+    this.#rows.return?.();
+  }
+
+  #next(): T | undefined {
+    const { done, value } = this.#rows.next();
+    return done ? undefined : value;
+  }
+}
+
 interface ConditionRow {
-  readonly ordinal: number;
+  readonly condition: number;
   readonly id: string;
   readonly interventions: string;
   readonly nudge: string | null;
 }
 
+interface SumRow {
+  readonly condition: number;
+  readonly block: number;
+  readonly metric: string;
+  readonly sum: number;
+}
+
 interface AttemptRow {
+  readonly condition: number;
   readonly seconds: number;
   readonly flags: string;
   readonly code: ErrorCode | null;
   readonly message: string | null;
+}
+
+function asMeasurements(
+  { id, interventions, nudge }: ConditionRow,
+  sums: readonly SumRow[],
+  attempts: readonly AttemptRow[],
+): Omit<ConditionMeasurements, "tokens"> {
+  const byMetric = new Map<string, number[]>();
+  const blocks = new Set<number>();
+  for (const { block, metric, sum } of sums) {
+    blocks.add(block);
+    const values = byMetric.get(metric);
+    if (values === undefined) byMetric.set(metric, [sum]);
+    else values.push(sum);
+  }
+  const last = attempts.at(-1);
+  return {
+    condition: {
+      id,
+      interventions: JSON.parse(interventions),
+      ...(nudge === null ? {} : { nudge: JSON.parse(nudge) }),
+    },
+    blocks: [...blocks],
+    sums: Object.fromEntries([...byMetric].map(([metric, values]) => [metric, Float64Array.from(values)])),
+    seconds: attempts.reduce((total, { seconds }) => total + seconds, 0),
+    flags: [...new Set(attempts.flatMap(({ flags }) => JSON.parse(flags) as string[]))].sort(),
+    error: last?.code ? { code: last.code, message: last.message ?? "" } : null,
+  };
 }

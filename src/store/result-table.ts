@@ -1,0 +1,37 @@
+/** The table `result` of results.sqlite: the rows as JSONL and CSV have them, to the last digit. */
+import type Database from "better-sqlite3";
+import { flatColumns, flatRecord, type Row } from "../rows.ts";
+
+/** Columns that hold no real number. */
+const TYPES: Readonly<Record<string, string>> = {
+  condition: "TEXT NOT NULL UNIQUE",
+  kind: "TEXT",
+  layer: "INTEGER",
+  heads: "TEXT",
+  mode: "TEXT",
+  interventions: "TEXT",
+  status: "TEXT",
+  distinguishable: "INTEGER",
+  flags: "TEXT",
+  blocks: "INTEGER",
+  tokens: "INTEGER",
+  error: "TEXT",
+};
+
+/** Writes the table anew in one transaction; linear in the rows. */
+export function writeResultTable(database: Database.Database, rows: readonly Row[]): void {
+  const columns = flatColumns(rows.values().map(flatRecord));
+  const definitions = columns.map((column) => `${quoted(column)} ${TYPES[column] ?? "REAL"}`);
+  database.transaction(() => {
+    database.exec("DROP TABLE IF EXISTS result");
+    database.exec(`CREATE TABLE result (${definitions.join(", ")})`);
+    const insert = database.prepare(`INSERT INTO result VALUES (${columns.map(() => "?").join(", ")})`);
+    for (const record of rows.values().map(flatRecord))
+      insert.run(columns.map((column) => cell(record[column])));
+  })();
+}
+
+const cell = (value: string | number | boolean | null = null): string | number | null =>
+  typeof value === "boolean" ? Number(value) : value;
+
+const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`;

@@ -1,0 +1,113 @@
+/** A run's parts, for tests of the store. */
+import type { Condition } from "../../../src/protocol.ts";
+import type { RunFacts } from "../../../src/rows.ts";
+import type { Measured, RunRecord, RunStore } from "../../../src/store/sqlite.ts";
+
+const SHA = "0".repeat(64);
+const NUMERICS = {
+  dtype: "float32",
+  device: "cpu",
+  device_name: "x86_64",
+  cpu_capability: "AVX2",
+  attn_implementation: "sdpa",
+  threads: 1,
+  tf32: false,
+  deterministic: true,
+  full_logits: false,
+  versions: {},
+};
+
+export const TOKENS = 31;
+
+export function conditionsOf(count: number): Condition[] {
+  return Array.from({ length: count }, (_, ordinal) =>
+    ordinal === 0
+      ? { id: "baseline", interventions: [] }
+      : {
+          id: `L${ordinal}.layer.skip`,
+          interventions: [{ kind: "layer", layer: ordinal, mode: "skip" }],
+        },
+  );
+}
+
+export function begin(store: RunStore, conditions: readonly Condition[], blocks: number): void {
+  const facts: RunFacts = {
+    name: "a run",
+    model: "tiny",
+    revision: null,
+    weights_sha256: SHA,
+    numerics: NUMERICS,
+    text: "text.txt",
+    calibration: null,
+    seq_len: TOKENS + 1,
+    batch_size: blocks,
+    bos: false,
+    seed: 0,
+    planned_blocks: blocks,
+    planned_conditions: conditions.length - 1,
+    sweep: "layers",
+    statistics: { correction: "bh", floor: null },
+    config: "sweep: layers\n",
+    version: "0.1.0",
+    started: "2026-11-24T00:00:00.000Z",
+    finished: null,
+  };
+  const model: RunRecord["model"] = {
+    source: "tiny",
+    revision: null,
+    model_map: {
+      model_type: "llama",
+      n_layers: 0,
+      d_model: 0,
+      vocab_size: 0,
+      max_positions: null,
+      parameters: 0,
+      layers: [],
+    },
+    numerics: NUMERICS,
+    weights_sha256: SHA,
+    tokenizer_sha256: SHA,
+    bos_token_id: null,
+    adds_bos: false,
+    self_test: [],
+    notices: [],
+    seconds: 1,
+    reused: false,
+  };
+  store.begin(
+    { run_id: "a run", identity: { weights: SHA }, model, facts, notices: [] },
+    Array.from({ length: blocks }, (_, ordinal) => ({
+      split: "evaluation" as const,
+      ordinal,
+      position: 100 + 7 * ordinal,
+      sha256: SHA,
+    })),
+    conditions,
+    null,
+  );
+}
+
+/** Numbers with every bit in use. */
+export const planted = (condition: number, block: number, shift = 0): number =>
+  100 + Math.sin(1 + condition * 1.7 + shift) + Math.cos(block * (2.3 + condition / 7)) / 3;
+
+export function measured(
+  condition: number,
+  blocks: readonly number[],
+  columns: readonly string[] = ["nll"],
+): Measured {
+  return {
+    condition,
+    batch: 0,
+    blocks,
+    sums: Object.fromEntries(
+      columns.map((name, shift) => [
+        name,
+        Float64Array.from(blocks, (block) => planted(condition, block, shift)),
+      ]),
+    ),
+    seconds: 0.25,
+    flags: [],
+    error: null,
+  };
+}
