@@ -144,7 +144,7 @@ function planLine({ conditions, blocks, batches, tokens, total, stored }: SweepP
     stored === 0
       ? ""
       : `; ${stored.toLocaleString("en")} of ${total.toLocaleString("en")} measurements are there already`;
-  return `${conditions.toLocaleString("en")} conditions (the baseline included) × ${blocks} blocks (${tokens.toLocaleString("en")} predicted tokens) in ${batches} batches${resumed}`;
+  return `${conditions.toLocaleString("en")} conditions (the baseline included) × ${blocks} blocks (${tokens.toLocaleString("en")} predicted tokens) in ${batches} ${batches === 1 ? "batch" : "batches"}${resumed}`;
 }
 
 function measuredLine({ done, total, seconds_left }: RunEvent & { type: "measured" }): string {

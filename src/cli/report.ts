@@ -43,7 +43,7 @@ Needs neither Python nor a worker, but for --confirm, which writes to DIR-confir
 --format json.
 
 Examples:
-  sparkablate report results/smoke-test
+  sparkablate report results/smoke_test
   sparkablate report results/heads --top 20 --format csv > heads.csv
   sparkablate report results/heads --confirm 10`,
     )

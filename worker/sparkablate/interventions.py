@@ -38,6 +38,9 @@ MODES: Mapping[str, Mode] = {
     "mean": Mode(replace_by_mean, needs_mean=True),
 }
 
+#: The mode of a specification that names none.
+DEFAULT_MODE = "zero"
+
 #: The mode of `layer`: the layer's output is its input. Not a function of one tensor: see manager.py.
 SKIP = "skip"
 

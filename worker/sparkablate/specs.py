@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .errors import SparkablateError
-from .interventions import KINDS, MODES, SKIP, UNIT_TOLERANCE
+from .interventions import DEFAULT_MODE, KINDS, MODES, SKIP, UNIT_TOLERANCE
 from .sites import SITE_ORDER, LayerSites, SiteMap
 
 POSITIONS = ("all", "not_first")
@@ -49,7 +49,7 @@ class AblationSpec:
             raise _invalid(f"kind {self.kind!r} is none of {', '.join([*KINDS, 'layer'])}")
         modes = (SKIP,) if self.kind == "layer" else tuple(MODES)
         if not self.mode:
-            object.__setattr__(self, "mode", modes[0])
+            object.__setattr__(self, "mode", SKIP if self.kind == "layer" else DEFAULT_MODE)
         if self.mode not in modes:
             raise _invalid(f"mode {self.mode!r} of a {self.kind!r} is none of {', '.join(modes)}")
         if self.positions not in POSITIONS:
