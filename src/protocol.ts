@@ -34,7 +34,9 @@ const label = z.string().min(1).max(4096);
 const seconds = z.number().min(0);
 
 // ── Interventions ────────────────────────────────────────────────────────────────────────────
-export const mode = z.enum(["zero", "mean"]);
+/** Names of the rows of `MODES` in worker/sparkablate/interventions.py. */
+export const MODES = ["zero", "mean"] as const;
+export const mode = z.enum(MODES);
 export const positions = z.enum(["all", "not_first"]);
 const indices = z.array(layer).min(1).max(4096);
 const edit = { layer, mode, positions };

@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { overlaps } from "../conditions/checks.ts";
-import { MAX_PAYLOAD_BYTES, mode as protocolMode } from "../protocol.ts";
+import { MAX_PAYLOAD_BYTES, MODES } from "../protocol.ts";
 import { dataset, TRAINING_WIKITEXT, usesWikitext } from "./datasets.ts";
 import { choice, decimal, indices, kinds, leaf, optionalSection, section, whole } from "./leaves.ts";
 import { existingFile, modelName, outputDirectory, resolved } from "./paths.ts";
@@ -19,7 +19,6 @@ interface SchemaOptions {
 }
 
 export const SWEEPS = ["layers", "heads", "kv_groups", "mlp", "attn", "custom"] as const;
-const MODES = protocolMode.options;
 const POSITIONS = ["all", "not_first"] as const;
 const METRICS = ["nll", "kl", "top1"] as const;
 const TARGET_KINDS = ["head", "kv_group", "attn", "mlp", "layer", "direction"] as const;
