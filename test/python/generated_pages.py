@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tiny_models
 from sparkablate.architectures import WRAPPERS, locate
-from sparkablate.bake import rules
+from sparkablate.bake import readers, rules
 from sparkablate.sites import SITE_ORDER, SiteMap
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -86,14 +86,31 @@ def bake_table() -> str:
         alike[tuple(cells)].append(name)
     lines = [["model types", *rules.COLUMNS], [":--"] * (len(rules.COLUMNS) + 1)]
     lines += [[", ".join(names), *cells] for cells, names in alike.items()]
+    return _markdown(lines)
+
+
+def readers_table() -> str:
+    """Where other programs are known to read a baked checkpoint wrongly."""
+    lines = [["model type", "a head that was tied", "pruned layers"], [":--"] * 3]
+    lines += [
+        [name, reader.untied_head or "–", reader.pruned or "–"]
+        for name, reader in readers.READERS.items()
+        if reader.untied_head or reader.pruned
+    ]
+    return _markdown(lines)
+
+
+def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def bake_page(page: str) -> str:
-    """bake.md with its table made anew between the two marks."""
-    before, _, rest = page.partition("<!-- generated -->\n")
-    _, end, after = rest.partition("<!-- end -->")
-    return f"{before}<!-- generated -->\n\n{bake_table()}\n{end}{after}"
+    """bake.md with its tables made anew, each between its two marks."""
+    for mark, table in (("<!-- generated -->\n", bake_table()), ("<!-- readers -->\n", readers_table())):
+        before, _, rest = page.partition(mark)
+        _, end, after = rest.partition("<!-- end -->")
+        page = f"{before}{mark}\n{table}\n{end}{after}"
+    return page
 
 
 if __name__ == "__main__":

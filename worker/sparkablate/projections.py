@@ -17,6 +17,8 @@ class Projection:
     weight: str
     bias: str
     output_axis: int = -2
+    #: One of several experts, of which a token takes a weighted few.
+    experts: bool = False
 
     @property
     def input_axis(self) -> int:
@@ -24,12 +26,12 @@ class Projection:
 
 
 def linear(module: str, output_axis: int = -2) -> Projection:
-    return Projection(f"{module}.weight", f"{module}.bias", output_axis)
+    return Projection(f"{module}.weight", f"{module}.bias", output_axis, experts="*" in module)
 
 
 def stacked(parameter: str, output_axis: int = -2) -> Projection:
     """Experts in one tensor, as transformers 5 keeps them."""
-    return Projection(parameter, f"{parameter}_bias", output_axis)
+    return Projection(parameter, f"{parameter}_bias", output_axis, experts=True)
 
 
 DENSE = (linear("mlp.down_proj"),)

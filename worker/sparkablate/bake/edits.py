@@ -152,7 +152,7 @@ class Planner:
         module = resolve(layer.module, projections[0].weight.removesuffix(".weight"))
         loaded = getattr(module, "bias", None) is not None
         on_disk = bool(self._found(layer, projections[0].bias))
-        reason = mean_refusal(self.row, len(projections), "*" in projections[0].weight, loaded and on_disk)
+        reason = mean_refusal(self.row, len(projections), projections[0].experts, loaded and on_disk)
         if reason is not None:
             raise SparkablateError("bake_refused", f"{spec_id(spec)}: {reason}")
         prefix = self.names.layer(layer.index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from sparkablate.additions import writes_first
 from sparkablate.architectures import ARCHITECTURES, Architecture
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, spec_id
@@ -28,7 +29,7 @@ def mean_refusal(row: Architecture, projections: int, experts: bool, has_bias: b
 def _mean(row: Architecture, write: str) -> str | None:
     """Like `mean_refusal`, as far as the row alone can tell: None means "where there is a bias"."""
     projections = dict(row.outputs)[write] if write != "attn" else ()
-    return mean_refusal(row, 1, len(projections) > 1 or any("*" in p.weight for p in projections), True)
+    return mean_refusal(row, 1, any(projection.experts for projection in projections), True)
 
 
 def _skip(row: Architecture) -> str | None:
@@ -106,6 +107,9 @@ def _variant(row: Architecture) -> str:
     same = [other for other in ARCHITECTURES if other.model_types == row.model_types]
     if len(same) == 1:
         return ""
-    if row.norm_on_stream != same[0].norm_on_stream or row.norm_on_stream:
+    if row.norm_on_stream:
         return " (norms on the stream)"
-    return f" ({row.additions.__name__.replace('_', ' ')})"
+    if len({other.additions for other in same}) > 1:
+        return " (parallel)" if row.additions is writes_first else " (sequential)"
+    others = [name for name, _ in row.writes if name not in ("attn", "mlp")]
+    return f" (with {others[0].replace('_', '-')} embeddings)" if others else ""

@@ -1,0 +1,399 @@
+"""`bake` on tiny models: what is written, what is refused, what a wrong tensor does to the certificate."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import model_directory
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import tiny_models
+from sparkablate import AblationManager, AblationSpec, DirectionSpec, SparkablateError
+from sparkablate.bake import bake, baking, live, place, writer
+from sparkablate.bake.baking import Baking, Source
+from sparkablate.bake.certificate import judge, run_jobs
+from sparkablate.progress import silent
+
+HEADS = AblationSpec("head", 1, heads=(1, 3))
+
+
+@pytest.fixture(autouse=True)
+def _short_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live, "BLOCKS", 2)
+    monkeypatch.setattr(live, "LENGTH", 32)
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_directory.save(tmp_path_factory.mktemp("llama"))
+
+
+def direction(width: int = tiny_models.D_MODEL, seed: int = 0) -> torch.Tensor:
+    vector = torch.randn(width, generator=torch.Generator().manual_seed(seed))
+    return vector / vector.norm()
+
+
+def opened(directory: Path, dtype: torch.dtype = torch.float32) -> Any:
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype).eval()
+
+
+def source(directory: Path) -> Source:
+    manager = AblationManager(opened(directory))
+    return Source(str(directory), None, directory, None, manager)
+
+
+def tensors(directory: Path) -> dict[str, torch.Tensor]:
+    return {
+        name: tensor for path in directory.glob("*.safetensors") for name, tensor in load_file(path).items()
+    }
+
+
+def refusal(directory: Path, *specs: Any, code: str = "bake_refused", prune: bool = False) -> str:
+    with pytest.raises(SparkablateError) as caught:
+        Baking(source(directory), specs, directory.parent / "refused", "float32", prune, force=False)
+    assert caught.value.code == code
+    return caught.value.message
+
+
+# ── What is written ──────────────────────────────────────────────────────────────────────────
+def test_the_directory_is_the_live_model(llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = bake(str(llama), HEADS, out, threads=1)
+    assert report["certificate"]["passed"]
+    assert report["certificate"]["behaviour"]["logit_difference"] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]  # nothing beside it
+
+    ids = tiny_models.tokens(2, 24)
+    model = opened(llama)
+    with torch.inference_mode(), AblationManager(model).applied(HEADS):
+        expected = model(ids).logits
+    with torch.inference_mode():
+        assert torch.equal(opened(out)(ids).logits, expected)
+
+    before, after = tensors(llama), tensors(out)
+    changed = [name for name in before if not torch.equal(before[name], after[name])]
+    assert changed == ["model.layers.1.self_attn.o_proj.weight"]
+    text = "to be, or not"
+    assert AutoTokenizer.from_pretrained(out)(text) == AutoTokenizer.from_pretrained(llama)(text)
+
+
+def test_the_record_names_every_file(llama: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    vector = direction()
+    bake(str(llama), [HEADS, DirectionSpec("project_out", vector)], out, threads=1)
+    record = json.loads((out / "sparkablate_bake.json").read_text())
+    files = {path.name for path in out.iterdir()} - {"sparkablate_bake.json"}
+    assert record["files"].keys() == files
+    for name, digest in record["files"].items():
+        assert hashlib.sha256((out / name).read_bytes()).hexdigest() == digest
+    assert record["directions"] == [hashlib.sha256(vector.numpy().tobytes()).hexdigest()]
+    assert record["condition"] in (out / "README.md").read_text()
+    assert record["base_model"] == {"name": str(llama), "revision": None}
+    assert record["certificate"]["behaviour"]["floor"] is not None
+
+
+@pytest.mark.parametrize("dtype", ["float32", "source"])
+def test_a_bfloat16_source(dtype: str, tmp_path: Path) -> None:
+    directory = model_directory.save(tmp_path / "model")
+    opened(directory, torch.bfloat16).save_pretrained(directory)
+    out = tmp_path / "out"
+    report = bake(str(directory), AblationSpec("mlp", 1), out, dtype=dtype, threads=1)
+    before, after = tensors(directory), tensors(out)
+    wanted = torch.float32 if dtype == "float32" else torch.bfloat16
+    for name, tensor in after.items():
+        assert tensor.dtype == wanted
+        if name != "model.layers.1.mlp.down_proj.weight":
+            assert torch.equal(tensor, before[name].to(wanted))
+    assert json.loads((out / "config.json").read_text())["dtype"] == str(wanted).removeprefix("torch.")
+    # below float32 a control whose stream was moved by one unit in the last place says what rounding does
+    assert (report["certificate"]["behaviour"]["floor"] is not None) == (dtype == "source")
+
+
+def test_a_direction_in_bfloat16(tmp_path: Path) -> None:
+    directory = model_directory.save(tmp_path / "model")
+    opened(directory, torch.bfloat16).save_pretrained(directory)
+    report = bake(
+        str(directory), DirectionSpec("project_out", direction()), tmp_path / "out", dtype="source", threads=1
+    )
+    assert report["certificate"]["passed"]
+
+
+def test_a_tied_embedding_edited_on_one_side_is_untied(tmp_path: Path) -> None:
+    directory = model_directory.save(tmp_path / "model", "gemma")
+    assert "lm_head.weight" not in tensors(directory)
+    out = tmp_path / "out"
+    report = bake(str(directory), DirectionSpec("project_out", direction()), out, threads=1)
+    before, after = tensors(directory), tensors(out)
+    assert report["untied"]
+    assert any("untied" in note for note in report["notes"])
+    assert torch.equal(after["lm_head.weight"], before["model.embed_tokens.weight"])
+    assert (after["model.embed_tokens.weight"].double() @ direction().double()).abs().max() < 1e-6
+    assert json.loads((out / "config.json").read_text())["tie_word_embeddings"] is False
+    # llama.cpp drops Gemma's head: a warning stands in place of the command
+    assert report["gguf_command"] is None
+    assert any("llama.cpp" in note for note in report["notes"])
+    # an edit of the layers alone leaves them tied
+    layers = DirectionSpec("project_out", direction(), layers=(0, 1))
+    assert not bake(str(directory), layers, tmp_path / "tied", threads=1)["untied"]
+
+
+def test_shards_and_pickled_sources(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bake(str(llama), HEADS, tmp_path / "whole", threads=1)
+    monkeypatch.setattr(writer, "MAX_SHARD_BYTES", 40_000)
+    bake(str(llama), HEADS, tmp_path / "sharded", threads=1)
+    index = json.loads((tmp_path / "sharded" / "model.safetensors.index.json").read_text())
+    assert len(set(index["weight_map"].values())) > 2
+    pickled = tmp_path / "pickled"
+    shutil.copytree(llama, pickled)
+    torch.save(tensors(pickled), pickled / "pytorch_model.bin")
+    (pickled / "model.safetensors").unlink()
+    bake(str(pickled), HEADS, tmp_path / "from-pickle", threads=1)
+    # a sharded source is a source as well
+    bake(str(tmp_path / "sharded"), AblationSpec("mlp", 0), tmp_path / "again", threads=1)
+    expected = tensors(tmp_path / "whole")
+    for name in ("sharded", "from-pickle"):
+        assert all(torch.equal(tensor, expected[key]) for key, tensor in tensors(tmp_path / name).items())
+    assert whole["certificate"]["edit"]["edited"] == 1
+
+
+def test_a_pruned_model_generates_with_a_cache(llama: Path, tmp_path: Path) -> None:
+    bake(str(llama), AblationSpec("layer", 1), tmp_path / "out", prune_layers=True, threads=1)
+    model = opened(tmp_path / "out")
+    assert model.config.num_hidden_layers == tiny_models.LAYERS - 1
+    ids = tiny_models.tokens(1, 8)
+    options = {"max_new_tokens": 20, "do_sample": False, "pad_token_id": 0}
+    assert torch.equal(
+        model.generate(ids, use_cache=True, **options), model.generate(ids, use_cache=False, **options)
+    )
+
+
+# ── What is refused ──────────────────────────────────────────────────────────────────────────
+def test_refusals_name_every_reason_at_once(llama: Path) -> None:
+    message = refusal(
+        llama,
+        AblationSpec("mlp", 0, positions="not_first"),
+        DirectionSpec("add", direction(), layers=(1,)),
+        DirectionSpec("project_out", direction(seed=1), layers=(2,), at="stream"),
+    )
+    assert "position" in message
+    assert "adding" in message
+    assert "at: stream" in message
+
+
+@pytest.mark.parametrize("name", ["gemma2", "olmo2", "opt_post_norm"])
+def test_norms_refuse_directions(name: str, tmp_path: Path) -> None:
+    directory = model_directory.save(tmp_path / "model", name)
+    assert "norm" in refusal(directory, DirectionSpec("project_out", direction()))
+
+
+def test_a_mean_needs_a_loaded_bias(llama: Path) -> None:
+    held = source(llama)
+    held.manager.calibrate_means([tiny_models.tokens()])
+    with pytest.raises(SparkablateError, match="no bias"):
+        Baking(
+            held, [AblationSpec("attn", 0, mode="mean")], llama.parent / "x", "float32", False, force=False
+        )
+
+
+@pytest.mark.parametrize(
+    ("specs", "prune", "said"),
+    [
+        ([], False, "no intervention"),
+        ([AblationSpec("mlp", 0)], True, "no layer is skipped"),
+        (
+            [AblationSpec("layer", layer) for layer in range(tiny_models.LAYERS)],
+            True,
+            "no layer would be left",
+        ),
+    ],
+)
+def test_senseless_bakes(specs: list[Any], prune: bool, said: str, llama: Path) -> None:
+    assert said in refusal(llama, *specs, prune=prune)
+
+
+def test_a_direction_of_another_width(llama: Path) -> None:
+    refusal(llama, DirectionSpec("project_out", direction(16)), code="config_invalid")
+
+
+def test_a_quantised_source(llama: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "quantised"
+    shutil.copytree(llama, directory)
+    held = source(llama)
+    held.manager.model.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    with pytest.raises(SparkablateError, match=r"quantised.*bitsandbytes"):
+        Baking(replace(held, directory=directory), [HEADS], tmp_path / "x", "float32", False, force=False)
+    packed = tensors(llama)
+    packed["model.layers.0.mlp.down_proj.weight"] = torch.zeros(4, 4, dtype=torch.uint8)
+    save_file(packed, directory / "model.safetensors")
+    with pytest.raises(SparkablateError, match=r"quantised.*uint8"):
+        Baking(
+            replace(source(llama), directory=directory),
+            [HEADS],
+            tmp_path / "x",
+            "float32",
+            False,
+            force=False,
+        )
+
+
+def test_targets_that_exist(llama: Path, tmp_path: Path) -> None:
+    with pytest.raises(SparkablateError, match="own directory"):
+        bake(str(llama), HEADS, llama, force=True, threads=1)
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("five years")
+    for force in (False, True):
+        with pytest.raises(SparkablateError) as caught:
+            bake(str(llama), HEADS, precious, force=force, threads=1)
+        assert caught.value.code == "usage"
+    assert (precious / "thesis.txt").read_text() == "five years"
+    out = tmp_path / "out"
+    bake(str(llama), HEADS, out, threads=1)
+    with pytest.raises(SparkablateError, match="--force"):
+        bake(str(llama), AblationSpec("mlp", 0), out, threads=1)
+    assert bake(str(llama), AblationSpec("mlp", 0), out, force=True, threads=1)["condition"] == "L0.mlp.zero"
+    assert json.loads((out / "sparkablate_bake.json").read_text())["condition"] == "L0.mlp.zero"
+
+
+# ── The certificate ──────────────────────────────────────────────────────────────────────────
+def sabotage(path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    with safe_open(path, framework="pt") as reader:
+        held = {key: reader.get_tensor(key) for key in reader.keys()}  # noqa: SIM118 (not a dict)
+    held[name] = change(held[name])
+    save_file(held, path, metadata={"format": "pt"})
+
+
+def off_by(share: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Adds noise of `share` of the tensor's norm."""
+
+    def change(tensor: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(9))
+        return tensor + noise * (share * tensor.norm() / noise.norm())
+
+    return change
+
+
+@pytest.fixture
+def written(llama: Path, tmp_path: Path) -> Any:
+    """certify(specs, sabotage) → the certificate of a directory that was changed before it was checked."""
+
+    def certify(specs: list[Any], spoil: Callable[[Path], None]) -> dict[str, Any]:
+        held_back = Baking(source(llama), specs, tmp_path / "out", "float32", False, force=False)
+        with place.placed(tmp_path / "out") as held:
+            made = held_back.write(held, silent, lambda: None)
+            spoil(held.model)
+            return judge(run_jobs([made.job], held.work, silent, lambda: None)[0], made.floor)
+
+    return certify
+
+
+EDITED, UNEDITED = "model.layers.1.self_attn.o_proj.weight", "model.layers.0.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize(
+    ("specs", "name", "share"),
+    [
+        ([HEADS], EDITED, 1e-3),
+        ([HEADS], UNEDITED, 1e-3),
+        ([DirectionSpec("project_out", direction())], EDITED, 1e-3),
+        ([DirectionSpec("project_out", direction())], UNEDITED, 1e-3),
+        ([DirectionSpec("project_out", direction())], EDITED, 2e-6),
+    ],
+)
+def test_one_wrong_tensor_fails_it(written: Any, specs: list[Any], name: str, share: float) -> None:
+    certificate = written(specs, lambda model: sabotage(model / "model.safetensors", name, off_by(share)))
+    assert not certificate["passed"]
+    assert any(name in problem for problem in certificate["problems"])
+    if share == 1e-3:
+        behaviour = certificate["behaviour"]
+        assert behaviour["logit_difference"] > behaviour["tolerance"]
+
+
+def test_a_missing_tensor_fails_it(written: Any) -> None:
+    def drop(model: Path) -> None:
+        held = load_file(model / "model.safetensors")
+        del held[UNEDITED]
+        save_file(held, model / "model.safetensors", metadata={"format": "pt"})
+
+    problems = "\n".join(written([HEADS], drop)["problems"])
+    assert "missing or too many" in problems
+    assert "stock transformers finds 1 weights missing" in problems
+
+
+def test_a_wrong_behaviour_alone_fails_it(written: Any) -> None:
+    def spoil(model: Path) -> None:
+        config = json.loads((model / "config.json").read_text())
+        config["rms_norm_eps"] = 1e-3
+        (model / "config.json").write_text(json.dumps(config))
+
+    certificate = written([HEADS], spoil)
+    assert certificate["problems"] == [
+        problem for problem in certificate["problems"] if problem.startswith("its logits differ")
+    ]
+    assert not certificate["passed"]
+
+
+def test_a_failed_certificate_leaves_nothing(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = writer.edited
+
+    def wrong(tensor: torch.Tensor, output: writer.Output) -> torch.Tensor:
+        return edited(tensor, output) * (1 + 1e-3 * bool(output.edits))
+
+    monkeypatch.setattr(writer, "edited", wrong)
+    with pytest.raises(SparkablateError) as caught:
+        bake(str(llama), HEADS, tmp_path / "out", threads=1)
+    assert caught.value.code == "certificate_failed"
+    assert EDITED in caught.value.message
+    assert list(tmp_path.iterdir()) == []
+
+
+# ── The place ────────────────────────────────────────────────────────────────────────────────
+def test_leftovers_of_a_killed_bake_are_removed(llama: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".out.sparkablate-bake"
+    (left / "model").mkdir(parents=True)
+    (left / "model" / "model.safetensors").write_bytes(b"half of it")
+    (left / "lock").touch()
+    bake(str(llama), HEADS, tmp_path / "out", threads=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_target_that_was_moved_aside_goes_back(tmp_path: Path) -> None:
+    moved = tmp_path / ".out.sparkablate-bake" / "replaced"
+    moved.mkdir(parents=True)
+    (moved / "old").touch()
+    with place.placed(tmp_path / "out"):
+        assert (tmp_path / "out" / "old").is_file()
+
+
+def test_two_bakes_of_one_target(tmp_path: Path) -> None:
+    with (
+        place.placed(tmp_path / "out"),
+        pytest.raises(SparkablateError, match="another bake"),
+        place.placed(tmp_path / "out"),
+    ):
+        pass
+    with place.placed(tmp_path / "out"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_room_is_checked_before_anything_is_written(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baking, "SPARE_BYTES", 1 << 60)
+    with pytest.raises(SparkablateError) as caught:
+        bake(str(llama), HEADS, tmp_path / "deep" / "out", threads=1)
+    assert caught.value.code == "disk_full"
+    assert list(tmp_path.iterdir()) == []
