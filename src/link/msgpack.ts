@@ -12,7 +12,16 @@ const MAX_DEPTH = 16;
 const packr = new Packr({ useRecords: false, variableMapSize: true });
 const unpackr = new Unpackr({ useRecords: false, mapsAsObjects: true, int64AsType: "number" });
 
-export const pack = (value: unknown): Buffer => packr.pack(value);
+export const pack = (value: unknown): Buffer => packr.pack(wholeAsIntegers(value));
+
+/** msgpackr writes whole numbers beyond 32 bits as floats, which are no integers to the worker. */
+function wholeAsIntegers(value: unknown): unknown {
+  if (typeof value === "number")
+    return Number.isSafeInteger(value) && Math.abs(value) >= 2 ** 31 ? BigInt(value) : value;
+  if (Array.isArray(value)) return value.map(wholeAsIntegers);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, wholeAsIntegers(inner)]));
+}
 
 /** Throws a `RangeError` that says what is wrong with the bytes. */
 export function unpack(bytes: Uint8Array): unknown {
