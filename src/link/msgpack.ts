@@ -17,7 +17,7 @@ export const pack = (value: unknown): Buffer => packr.pack(wholeAsIntegers(value
 /** msgpackr writes whole numbers beyond 32 bits as floats, which are no integers to the worker. */
 function wholeAsIntegers(value: unknown): unknown {
   if (typeof value === "number")
-    return Number.isSafeInteger(value) && Math.abs(value) >= 2 ** 31 ? BigInt(value) : value;
+    return Number.isSafeInteger(value) && (value >= 2 ** 32 || value < -(2 ** 31)) ? BigInt(value) : value;
   if (Array.isArray(value)) return value.map(wholeAsIntegers);
   if (value === null || typeof value !== "object") return value;
   return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, wholeAsIntegers(inner)]));
