@@ -27,7 +27,7 @@ export interface DirectionFacts {
 }
 
 export interface Plan {
-  /** The baseline first; below float32 the null conditions last. */
+  /** The baseline first. */
   readonly conditions: Condition[];
   /** What a person should know, e.g. layers that a sweep cannot edit. */
   readonly notices: string[];
@@ -70,11 +70,11 @@ export function planConditions(
   const conditions = merge(wishes, notices);
   if (problems.length === 0) checkCount(config, conditions.length - 1, complain);
   refuse(problems);
-  return { conditions: [...conditions, ...nullConditions(config, map)], notices };
+  return { conditions, notices };
 }
 
-/** What rounding alone does, after the first and the middle layer by turns; float32 needs none. */
-function nullConditions({ model }: RunConfig, { n_layers }: ModelMap): Condition[] {
+/** What a run measures besides: rounding alone, after the first and the middle layer by turns; float32 needs none. */
+export function nullConditions({ model }: RunConfig, { n_layers }: ModelMap): Condition[] {
   if (model.dtype === "float32") return [];
   return Array.from({ length: NULL_CONDITIONS }, (_, seed) => ({
     id: `null[${seed}]`,

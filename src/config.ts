@@ -12,7 +12,6 @@ import { type RunConfig, runConfigSchema } from "./config/schema.ts";
 import { readYaml } from "./config/yaml.ts";
 import { ERROR_CODES, type ErrorCode, SparkablateError } from "./errors.ts";
 
-export type { HubDataset } from "./config/datasets.ts";
 export type { RunConfig } from "./config/schema.ts";
 
 export interface ConfigOptions {

@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { basename } from "node:path";
 import { Readable } from "node:stream";
-import { type Plan, planConditions } from "./conditions.ts";
+import { nullConditions, type Plan, planConditions } from "./conditions.ts";
 import { identityConfig, type RunConfig, resolvedYaml } from "./config.ts";
 import type { ChosenBlocks } from "./corpus.ts";
 import {
@@ -242,7 +242,8 @@ class Sweep {
     const loaded = await this.#load();
     this.#on({ type: "loaded", model: loaded });
     requireWidth(directions, loaded.model_map);
-    const plan = planConditions(config, loaded.model_map, directions);
+    const edits = planConditions(config, loaded.model_map, directions);
+    const plan = { ...edits, conditions: [...edits.conditions, ...nullConditions(config, loaded.model_map)] };
     const needsMeans = meanSites(plan.conditions).length > 0;
     const blocks = await chooseTexts(this.#worker.client, config, this.#inputs, loaded, needsMeans, this.#on);
     const identity = identityOf({

@@ -54,6 +54,7 @@ describe("defaults", () => {
         seq_len: 1024,
         batch_size: 4,
         max_batches: 16,
+        skip_batches: 0,
         calibration_batches: 8,
         add_bos: "auto",
         seed: 0,
