@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from sparkablate.errors import SparkablateError
 
 #: Written into every baked directory; --force replaces nothing that lacks it.
@@ -74,7 +76,7 @@ def placed(target: Path) -> Iterator[Place]:
         _clear(Place(target, work))
         try:
             yield Place(target, work)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise _disk_error(error, target) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -141,9 +143,10 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _disk_error(error: OSError, target: Path) -> SparkablateError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if full:
+def _disk_error(error: OSError | SafetensorError, target: Path) -> SparkablateError:
+    """safetensors wraps what the system said into a text."""
+    full = (errno.ENOSPC, errno.EDQUOT)
+    if getattr(error, "errno", None) in full or any(f"os error {code}" in str(error) for code in full):
         return SparkablateError("disk_full", f"no room left for {target}: {error}")
     return SparkablateError("usage", f"{target} cannot be written: {error}")
 

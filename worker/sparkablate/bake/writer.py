@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from sparkablate.bake.checkpoint import FLOATS, Checkpoint
 from sparkablate.bake.edits import Edit, Edits
 from sparkablate.bake.place import sync_file
-from sparkablate.errors import SparkablateError
 from sparkablate.progress import Progress
 
 #: A shard is in memory as a whole while it is written.
@@ -126,23 +124,12 @@ def write_weights(
             weight_map[output.name] = name
             done += output.bytes
             progress("write", done, total, "bytes")
-        try:
-            save_file(tensors, directory / name, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise _write_error(error, directory / name) from error
+        save_file(tensors, directory / name, metadata={"format": "pt"})
         sync_file(directory / name)
         del tensors
     if len(shards) > 1:
         index = {"metadata": {"total_size": int(total)}, "weight_map": weight_map}
         write_json(directory / "model.safetensors.index.json", index)
-
-
-def _write_error(error: SafetensorError, path: Path) -> Exception:
-    """The library wraps what the system said into a text."""
-    text = str(error)
-    if "No space left" in text or "os error 28" in text or "quota" in text.lower():
-        return SparkablateError("disk_full", f"no room left for {path.name}: {text}")
-    return SparkablateError("load_failed", f"{path.name} could not be written: {text}")
 
 
 def _shards(outputs: Iterable[Output]) -> list[Shard]:

@@ -1,0 +1,160 @@
+/** A bake from the real CLI: the directory stands alone, says what the run says, and refuses what it cannot be. */
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { type Baked, Controller, parseConfig } from "../../src/index.ts";
+import { baked, nllOf, sweepNll } from "../fixtures/baking.ts";
+import { directionFile, pickled, unitVector } from "../fixtures/directions.ts";
+import { cli, NORTHANGER, processesOf, scratch, sweepFile, tinyModel } from "../fixtures/harness.ts";
+import { needing } from "../fixtures/require.ts";
+
+const SMOL = "builtin:smollm2-135m";
+const files = (directory: string): string[] => readdirSync(directory).sort();
+
+describe("bake", () => {
+  it("makes a directory whose NLL is the run's row, and leaves no process and no other file", {
+    timeout: 300_000,
+  }, async () => {
+    const directory = scratch();
+    const model = tinyModel();
+    const out = join(directory, "baked", "out");
+    const result = await baked(model, ["--kind", "head", "--layer", "1", "--heads", "1,3"], out);
+    expect(result.condition).toBe("L1.head[1,3].zero");
+    expect(result.certificate.behaviour.logit_difference).toBe(0);
+    expect(result.gguf_command).toBe(
+      `python convert_hf_to_gguf.py ${out} --outfile ${out}/model.gguf --outtype f32`,
+    );
+    expect(files(join(directory, "baked"))).toEqual(["out"]);
+    expect(processesOf(out)).toEqual([]);
+    const target = "{kind: head, layer: 1, heads: [1, 3]}";
+    const { nll, blocks } = await sweepNll(directory, model, target);
+    expect(Math.abs(nllOf(out, blocks) - nll)).toBeLessThan(1e-6);
+  });
+
+  it("bakes a config's entries jointly, a direction among them, and asks first", {
+    timeout: 300_000,
+  }, async () => {
+    const directory = scratch();
+    const model = tinyModel();
+    const direction = directionFile(join(directory, "d.safetensors"), unitVector(64));
+    const output = join(directory, "run");
+    const ablation = `sweep: custom
+  targets:
+    - {kind: mlp, layer: 2}
+    - {kind: direction, path: ${direction}, op: project_out}`;
+    const config = sweepFile(directory, { model, output, ablation });
+    const out = join(directory, "out");
+    const asked = await cli(["bake", "-c", config, "--out", out]);
+    expect(asked.exitCode).toBe(2);
+    expect(asked.stderr).toMatch(
+      /2 entries, which together are L2\.mlp\.zero \+ dir\[[0-9a-f]{8}\]\.project_out/,
+    );
+    expect(asked.stderr).toContain("--joint");
+    expect(existsSync(out)).toBe(false);
+    const ran = await cli(["bake", "-c", config, "--joint", "--out", out, "--json"]);
+    expect(ran.exitCode, String(ran.stderr)).toBe(0);
+    const { condition, certificate } = JSON.parse(String(ran.stdout)) as Baked;
+    expect(condition).toMatch(/^L2\.mlp\.zero \+ dir/);
+    expect(certificate.behaviour.logit_difference).toBeGreaterThan(0);
+    expect(certificate.behaviour.floor).toBeGreaterThan(0);
+  });
+
+  it("puts the run's own mean into a bias", { timeout: 300_000 }, async () => {
+    const directory = scratch();
+    const model = tinyModel("--bias");
+    const out = join(directory, "out");
+    const target = "[{kind: head, layer: 1, heads: [2], mode: mean}, {kind: mlp, layer: 2, mode: mean}]";
+    const ablation = `sweep: custom\n  targets: [${target}]`;
+    const config = sweepFile(directory, { model, output: join(directory, "run"), ablation });
+    const ran = await cli(["bake", "-c", config, "--out", out, "--json"]);
+    expect(ran.exitCode, String(ran.stderr)).toBe(0);
+    const { nll, blocks } = await sweepNll(directory, model, target);
+    expect(Math.abs(nllOf(out, blocks) - nll)).toBeLessThan(1e-6);
+    const plain = join(directory, "plain");
+    const flags = ["--kind", "mlp", "--layer", "0", "--mode", "mean"];
+    const refused = await cli(["bake", "-m", model, ...flags, "--out", plain]);
+    expect(refused.stderr).toContain("--calibration");
+    const made = await baked(model, [...flags, "--calibration", NORTHANGER], plain);
+    expect(made.condition).toBe("L0.mlp.mean");
+  });
+
+  it("refuses with a reason, exit code 2 and no directory", { timeout: 600_000 }, async () => {
+    const directory = scratch();
+    const out = join(directory, "out");
+    const model = tinyModel();
+    const canary = join(directory, "canary");
+    const vector = directionFile(join(directory, "d.safetensors"), unitVector(64), { layer: "1" });
+    const wide = directionFile(join(directory, "wide.safetensors"), unitVector(32));
+    const evil = pickled(join(directory, "evil.pt"), `Touch("${canary}")`);
+    const project = ["--op", "project_out"];
+    const refusals: [readonly string[], RegExp][] = [
+      [["--kind", "mlp", "--layer", "0", "--positions", "not_first"], /cannot know a token's position/],
+      [["--kind", "mlp", "--layer", "0", "--mode", "mean", "--calibration", NORTHANGER], /no bias/],
+      [["--direction", vector, "--op", "add"], /new bias in every layer/],
+      [["--direction", vector, ...project, "--at", "stream"], /at: stream has no weight equivalent/],
+      [["--direction", wide, ...project], /32 entries; allowed: 64/],
+      [["--direction", evil, ...project], /evil\.pt/],
+      [["--kind", "mlp", "--layer", "0", "--prune-layers"], /no layer is skipped/],
+    ];
+    for (const [flags, reason] of refusals) {
+      const ran = await cli(["bake", "-m", model, "--threads", "1", ...flags, "--out", out]);
+      expect(ran.exitCode, flags.join(" ")).toBe(2);
+      expect(ran.stderr, flags.join(" ")).toMatch(reason);
+      expect(existsSync(out), flags.join(" ")).toBe(false);
+    }
+    expect(existsSync(canary)).toBe(false);
+    mkdirSync(out);
+    writeFileSync(join(out, "thesis.txt"), "five years");
+    for (const force of [[], ["--force"]]) {
+      const ran = await cli(["bake", "-m", model, "--kind", "mlp", "--layer", "0", ...force, "--out", out]);
+      expect(ran.exitCode).toBe(2);
+      expect(files(out)).toEqual(["thesis.txt"]);
+    }
+  });
+
+  it("is a method of the controller, which loads again afterwards", { timeout: 300_000 }, async () => {
+    const directory = scratch();
+    const model = { name: tinyModel(), dtype: "float32", threads: 1 };
+    const config = parseConfig(
+      JSON.stringify({ model, ablation: { sweep: "custom", targets: [{ kind: "layer", layer: 1 }] } }),
+      "test",
+    );
+    await using controller = new Controller();
+    const small = { ...config, eval: { ...config.eval, seq_len: 64 } };
+    for (const prune_layers of [false, true]) {
+      const out = join(directory, String(prune_layers));
+      const result = await controller.bake(small, { out, prune_layers });
+      expect(result.certificate.behaviour.logit_difference).toBe(0);
+      const { num_hidden_layers } = JSON.parse(readFileSync(join(out, "config.json"), "utf8"));
+      expect(num_hidden_layers).toBe(prune_layers ? 3 : 4);
+    }
+  });
+
+  it("SmolLM2 without heads 3 and 7 of layer 14 says what the run says", { timeout: 900_000 }, async () => {
+    const directory = scratch();
+    const out = join(directory, "out");
+    await baked(SMOL, ["--kind", "head", "--layer", "14", "--heads", "3", "7"], out);
+    const target = "{kind: head, layer: 14, heads: [3, 7]}";
+    const { nll, blocks } = await sweepNll(directory, SMOL, target, { seqLen: 128, batches: 1 });
+    expect(Math.abs(nllOf(out, blocks) - nll)).toBeLessThan(1e-6);
+  });
+
+  needing("root", () => process.getuid?.() === 0, "only root may mount a small disk")(
+    "too small a disk: exit 3, and nothing is there",
+    { timeout: 120_000 },
+    async () => {
+      const directory = scratch();
+      execFileSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", directory]);
+      try {
+        const out = join(directory, "out");
+        const ran = await cli(["bake", "-m", tinyModel(), "--kind", "mlp", "--layer", "0", "--out", out]);
+        expect(ran.exitCode).toBe(3);
+        expect(ran.stderr).toMatch(/error \(disk_full\).* free, and the bake needs /);
+        expect(files(directory)).toEqual([]);
+      } finally {
+        execFileSync("umount", ["-l", directory]);
+      }
+    },
+  );
+});
