@@ -62,9 +62,9 @@ export async function* runSweep(
     const inputs = readInputs(config);
     const stored = directory.store.run();
     const runId = stored?.run_id ?? randomUUID();
-    const sweep = new Sweep(config, inputs, await attach(runId), on);
-    const { run, means } = await sweep.prepare(runId, stored, directory);
-    yield* sweep.measure(run, means, directory, retryFailed, signal);
+    const sweep = new Sweep(config, inputs, await attach(runId), on, signal);
+    const { run, means } = await untilAborted(sweep.prepare(runId, stored, directory), signal);
+    yield* sweep.measure(run, means, directory, retryFailed);
     if (directory.store.run()?.facts.finished === null) directory.store.finish(new Date().toISOString());
   } finally {
     try {
@@ -72,6 +72,18 @@ export async function* runSweep(
     } finally {
       directory.close();
     }
+  }
+}
+
+/** The work, or `interrupted` at once: before the first measurement there is nothing that waiting could save. */
+async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const stop = (): void => reject(new SparkablateError("interrupted", "interrupted"));
+  signal?.addEventListener("abort", stop, { once: true });
+  try {
+    return await Promise.race([work, aborted]);
+  } finally {
+    signal?.removeEventListener("abort", stop);
   }
 }
 
@@ -103,13 +115,21 @@ class Sweep {
   readonly #inputs: Inputs;
   readonly #worker: Worker;
   readonly #on: OnEvent;
+  readonly #signal: AbortSignal | undefined;
   #prepared: Prepared | undefined;
 
-  constructor(config: RunConfig, inputs: Inputs, worker: Worker, on: OnEvent) {
+  constructor(
+    config: RunConfig,
+    inputs: Inputs,
+    worker: Worker,
+    on: OnEvent,
+    signal: AbortSignal | undefined,
+  ) {
     this.#config = config;
     this.#inputs = inputs;
     this.#worker = worker;
     this.#on = on;
+    this.#signal = signal;
   }
 
   /** Everything before the first measurement; a new run is written down, an old one is checked. */
@@ -149,7 +169,6 @@ class Sweep {
     means: Means | null,
     directory: RunDirectory,
     retryFailed: boolean,
-    signal: AbortSignal | undefined,
   ): AsyncGenerator<Row, void> {
     const { plan, blocks, loaded, directions } = this.#prepared as Prepared;
     const { batch_size, seq_len, metrics } = this.#config.eval;
@@ -186,7 +205,7 @@ class Sweep {
     // Rows go through a stream: measuring does not wait for a slow reader, and a reader that breaks off ends it.
     const rows = new Readable({ objectMode: true, read: () => undefined });
     const stop = new AbortController();
-    const signals = signal === undefined ? stop.signal : AbortSignal.any([signal, stop.signal]);
+    const signals = this.#signal === undefined ? stop.signal : AbortSignal.any([this.#signal, stop.signal]);
     const work = measureMissing(
       {
         conditions,
@@ -293,7 +312,7 @@ class Sweep {
     try {
       return await work();
     } catch (error) {
-      if (!(error instanceof SparkablateError) || !error.retryable) throw error;
+      if (!(error instanceof SparkablateError) || !error.retryable || this.#signal?.aborted) throw error;
       this.#on({ type: "restart", error });
       await this.#worker.reconnect();
       return await work();

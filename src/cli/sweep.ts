@@ -2,6 +2,7 @@
 import type { RunConfig } from "../config.ts";
 import { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
+import type { RunEvent } from "../events.ts";
 import { readRun, type StoredRun } from "../store/run-directory.ts";
 import { type CommonFlags, say } from "./common.ts";
 import { showProgress, silent } from "./progress.ts";
@@ -17,19 +18,23 @@ export async function sweep(config: RunConfig, flags: SweepFlags): Promise<Store
   const controller = new Controller({ worker: flags.worker ?? null });
   const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
   const interrupt = new AbortController();
+  let measuring = false;
   const onSignal = (): void => {
     if (interrupt.signal.aborted) {
       void controller.kill();
       return;
     }
-    if (!flags.quiet) say("\nfinishing the condition in hand; Ctrl-C again stops at once …");
+    if (!flags.quiet && measuring) say("\nfinishing the condition in hand; Ctrl-C again stops at once …");
     interrupt.abort();
   };
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
   try {
     const options = {
-      on: progress.on,
+      on: (event: RunEvent) => {
+        if (event.type === "plan") measuring = true;
+        progress.on(event);
+      },
       signal: interrupt.signal,
       fresh: flags.fresh ?? false,
       retryFailed: flags.retryFailed ?? false,
@@ -37,9 +42,10 @@ export async function sweep(config: RunConfig, flags: SweepFlags): Promise<Store
     for await (const _row of controller.run(config, options));
   } catch (error) {
     if (!interrupt.signal.aborted) throw error;
-    throw new SparkablateError("interrupted", `interrupted; what was measured is in ${config.output.dir}`, {
-      cause: error,
-    });
+    const saved = measuring
+      ? `; what was measured is in ${config.output.dir}`
+      : " before the first measurement";
+    throw new SparkablateError("interrupted", `interrupted${saved}`, { cause: error });
   } finally {
     progress.end();
     await controller.close();

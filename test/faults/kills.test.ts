@@ -121,6 +121,21 @@ describe("kills", () => {
     expect(table(output)).toEqual(whole);
   });
 
+  it("Ctrl-C before the first measurement stops at once", { timeout: 120_000 }, async () => {
+    const directory = scratch();
+    const output = join(directory, "out");
+    const run = cli(["run", "-c", sweepFile(directory, { ...SWEEP, output }), "--no-plots"], {
+      mark: output,
+    });
+    await until(() => workersOf(output).length > 0, 60, "the worker starts");
+    run.kill("SIGINT");
+    const { exitCode, stderr } = await run;
+    expect(exitCode, String(stderr)).toBe(130);
+    expect(stderr).not.toContain("finishing the condition in hand");
+    expect(processesOf(output)).toEqual([]);
+    expect(stored(output)).toBe(0);
+  });
+
   it("a worker that keeps dying ends the run with exit 3 and its last words, everything measured kept", {
     timeout: 300_000,
   }, async () => {
