@@ -4,6 +4,7 @@ import { type Baked, type BakeOptions, bakeCondition } from "./baking.ts";
 import { type CompareOptions, type Comparison, comparePrompts } from "./comparing.ts";
 import type { RunConfig } from "./config.ts";
 import { SparkablateError } from "./errors.ts";
+import { type DirectionOptions, type FoundDirection, findDirection } from "./finding.ts";
 import { anonymousRunId } from "./link/client.ts";
 import { Worker } from "./link/worker.ts";
 import type { ModelConfig, Result } from "./protocol.ts";
@@ -69,6 +70,12 @@ export class Controller {
   async bake(config: RunConfig, options: BakeOptions): Promise<Baked> {
     const worker = await this.#attach(this.#runId || anonymousRunId());
     return await bakeCondition(worker.client, config, options);
+  }
+
+  /** Looks for a direction that tells two sets of prompts apart. */
+  async direction(model: ModelConfig, options: DirectionOptions): Promise<FoundDirection> {
+    const worker = await this.#attach(this.#runId || anonymousRunId());
+    return await findDirection(worker.client, model, options);
   }
 
   /** Ends the worker at once; whatever waits for it fails. For a person who will not wait. */

@@ -101,6 +101,19 @@ export function readDirection(path: string): Direction {
   });
 }
 
+/** A direction as `readDirection` reads it back. */
+export function directionBytes({ vector }: Direction, metadata: Record<string, string>): Uint8Array {
+  const data = bytesOf(vector);
+  const tensor = { dtype: "F32", shape: [vector.length], data_offsets: [0, data.length] };
+  const json = Buffer.from(JSON.stringify({ __metadata__: metadata, [TENSOR]: tensor }));
+  // Padded with spaces, so that the tensor is aligned for whoever maps the file.
+  const header = Buffer.alloc(Math.ceil(json.length / LENGTH_BYTES) * LENGTH_BYTES, " ");
+  json.copy(header);
+  const length = Buffer.alloc(LENGTH_BYTES);
+  length.writeBigUInt64LE(BigInt(header.length));
+  return Buffer.concat([length, header, data]);
+}
+
 function fileBytes(path: string): Buffer {
   let file: number | undefined;
   try {

@@ -6,6 +6,13 @@ export { type ConfigOptions, loadConfig, parseConfig, type RunConfig } from "./c
 export { Controller, type ControllerOptions } from "./controller.ts";
 export { type ErrorCode, SparkablateError } from "./errors.ts";
 export type { OnEvent, RunEvent, SweepPlan } from "./events.ts";
+export {
+  type DirectionOptions,
+  type DirectionTable,
+  type FoundDirection,
+  type PromptSet,
+  readPrompts,
+} from "./finding.ts";
 export type { Condition, Intervention, LoadedModel, ModelConfig, ModelMap } from "./protocol.ts";
 export type { Row, RunFacts } from "./rows.ts";
 export type { RunOptions } from "./run.ts";

@@ -15,6 +15,9 @@ export const MAX_PAYLOAD_BYTES = 16 << 20;
 /** Most conditions in one slice. */
 export const MAX_SLICE_CONDITIONS = 256;
 
+/** Most directions that one `find_direction` may give: its table must fit an envelope. */
+const MAX_CANDIDATES = 1500;
+
 const requestId = z
   .int()
   .min(0)
@@ -170,6 +173,33 @@ const dataset = z.strictObject({
 const meanSite = z.strictObject({ kind: z.enum(["head", "attn", "mlp"]), layer, positions, width: count });
 export type MeanSite = z.infer<typeof meanSite>;
 
+/** Length of each prompt in the payload. */
+const promptBytes = z.array(z.int().min(1).max(MAX_PAYLOAD_BYTES)).min(1).max(4096);
+
+/** A mean over held-out prompts and its standard error. */
+const estimate = z.strictObject({ value: z.number(), se: z.number().min(0) });
+/** null: there is nothing to read the contrast from. `kl`: nats at the negative prompts' next token. */
+const directionScores = z.strictObject({
+  contrast: estimate.nullable(),
+  lowered: estimate.nullable(),
+  raised: estimate.nullable(),
+  kl: estimate,
+});
+export const directionCandidate = z.strictObject({
+  layer,
+  /** Counted from the prompts' end; 1 is the last token. */
+  position: count,
+  norm: z.number(),
+  split_half_cosine: z.number(),
+  /** Mean and 5 % quantile of the bootstrap samples' cosines with the direction. */
+  bootstrap_cosine: z.number(),
+  bootstrap_cosine_low: z.number(),
+  ...directionScores.shape,
+  /** The same scores of a random direction of the same norm at the same place. */
+  random: directionScores,
+});
+export type DirectionCandidate = z.infer<typeof directionCandidate>;
+
 export const requests = {
   hello: z.strictObject({ type: z.literal("hello"), id: requestId, schema_sha256: sha256, owner }),
   ping: z.strictObject({ type: z.literal("ping"), ...base }),
@@ -232,8 +262,7 @@ export const requests = {
   generate: z.strictObject({
     type: z.literal("generate"),
     ...base,
-    /** Length of each prompt in the payload. */
-    prompt_bytes: z.array(z.int().min(1).max(MAX_PAYLOAD_BYTES)).min(1).max(4096),
+    prompt_bytes: promptBytes,
     conditions: z.array(condition).min(1).max(MAX_SLICE_CONDITIONS),
     max_new_tokens: z.int().min(1).max(65_536),
     /** Each prompt as a user's message in the model's chat template. */
@@ -253,6 +282,28 @@ export const requests = {
     /** Whether a directory that an earlier bake made may be replaced. */
     force: z.boolean(),
     means_sha256: sha256.nullable(),
+  }),
+  /**
+   * Directions that tell two sets of prompts apart. Payload: the prompts' UTF-8, one after another, the
+   * positive ones first.
+   */
+  find_direction: z.strictObject({
+    type: z.literal("find_direction"),
+    ...base,
+    positive_bytes: promptBytes,
+    negative_bytes: promptBytes,
+    chat_template: z.boolean(),
+    /** Token positions counted from each prompt's end; 1 is the last. */
+    end_positions: z.array(z.int().min(1).max(1024)).min(1).max(64),
+    /** Share of each side that scores instead of being averaged. */
+    held_out: z.number().gt(0).lt(1),
+    /** Bootstrap samples. */
+    resamples: z.int().min(1).max(10_000),
+    seed: z.int().min(0).max(Number.MAX_SAFE_INTEGER),
+    /** Texts of one token each; null: the contrast is read from the last layer's stream. */
+    answer_tokens: z
+      .strictObject({ positive: z.array(label).min(1).max(64), negative: z.array(label).min(1).max(64) })
+      .nullable(),
   }),
   cancel: z.strictObject({ type: z.literal("cancel"), ...base, target: requestId }),
   goodbye: z.strictObject({ type: z.literal("goodbye"), ...base }),
@@ -333,6 +384,14 @@ export const results = {
     notes: z.array(label),
     /** null where llama.cpp is known to read it wrongly. */
     gguf_command: label.nullable(),
+    seconds,
+  }),
+  /** Payload: float32 [candidates, d_model], unit vectors. */
+  find_direction: z.strictObject({
+    candidates: z.array(directionCandidate).max(MAX_CANDIDATES),
+    /** Indices of the prompts that were scored, not averaged. */
+    held_out: z.strictObject({ positive: z.array(count), negative: z.array(count) }),
+    contrast: z.enum(["separation", "log_odds"]),
     seconds,
   }),
   cancel: empty,

@@ -1,11 +1,11 @@
 /** `sparkablate compare`: greedy texts with and without an ablation, side by side. */
-import { readFileSync } from "node:fs";
 import { styleText } from "node:util";
 import { Command } from "commander";
 import { getBorderCharacters, table } from "table";
 import type { ComparedPrompt, ComparedText, Comparison } from "../comparing.ts";
 import { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
+import { readPrompts } from "../finding.ts";
 import { type CommonFlags, collect, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { interruptible } from "./interrupt.ts";
 import {
@@ -66,7 +66,7 @@ Examples:
       if (means && calibration === undefined) {
         throw new SparkablateError("usage", "mode mean needs --calibration, a text to take the means over");
       }
-      const prompts = [...flags.prompt, ...flags.prompts.flatMap(promptLines)];
+      const prompts = [...flags.prompt, ...flags.prompts.flatMap((path) => readPrompts(path).prompts)];
       if (prompts.length === 0)
         throw new SparkablateError("usage", "there is no prompt; allowed: --prompt, --prompts");
       const max_new_tokens = Number(flags.maxNewTokens);
@@ -91,23 +91,6 @@ Examples:
       const failed = comparison.prompts.some(({ texts }) => texts.some(({ error }) => error !== null));
       if (failed) process.exitCode = 1;
     });
-}
-
-/** The lines of a file of prompts; empty ones are left out. */
-export function promptLines(path: string): string[] {
-  let text: string;
-  try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(readFileSync(path));
-  } catch (cause) {
-    const why =
-      (cause as NodeJS.ErrnoException).code === "ERR_ENCODING_INVALID_ENCODED_DATA"
-        ? "it is not UTF-8"
-        : (cause as NodeJS.ErrnoException).code;
-    throw new SparkablateError("input_missing", `${path}: the prompts cannot be read (${why})`, { cause });
-  }
-  const lines = text.split(/\r?\n/).filter((line) => line.trim() !== "");
-  if (lines.length === 0) throw new SparkablateError("input_missing", `${path} holds no prompt, one a line`);
-  return lines;
 }
 
 type Paint = (style: "bold" | "dim" | "red", text: string) => string;

@@ -5,6 +5,7 @@ import { VERSION } from "../version.ts";
 import { bakeCommand } from "./bake.ts";
 import { paint, say } from "./common.ts";
 import { compareCommand } from "./compare.ts";
+import { directionCommand } from "./direction.ts";
 import { doctorCommand } from "./doctor.ts";
 import { initCommand } from "./init.ts";
 import { inspectCommand, inspectModel } from "./inspect.ts";
@@ -20,6 +21,7 @@ const COMMANDS = [
   runCommand,
   reportCommand,
   compareCommand,
+  directionCommand,
   bakeCommand,
   inspectCommand,
   () => initCommand(inspectModel),

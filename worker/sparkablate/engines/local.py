@@ -15,6 +15,7 @@ from torch import Tensor
 from sparkablate import corpus, numerics, self_test
 from sparkablate.architectures import locate
 from sparkablate.bake.baking import Baking, Source, resolved, result_dtype, to_wire
+from sparkablate.engines.contrasts import find_on_texts
 from sparkablate.engines.generations import Generation, GenerationRun
 from sparkablate.engines.slices import Canary, EvaluateSummary, Measurement, SliceRun
 from sparkablate.errors import SparkablateError
@@ -243,6 +244,23 @@ class LocalEngine:
         del opened, manager, source
         record = baking.run(progress, stop)
         return {**to_wire(record, baking.target), "seconds": time.perf_counter() - began}
+
+    def find_direction(
+        self,
+        positive: list[str],
+        negative: list[str],
+        options: dict[str, Any],
+        cancelled: Callable[[], bool],
+        progress: Progress,
+    ) -> tuple[dict[str, Any], np.ndarray]:
+        """The result of ``find_direction`` in src/protocol.ts, and float32 [candidates, d_model].
+
+        ``options``: its request's fields. Raises what ``find_directions`` and ``encode_prompt`` do.
+        """
+        held = self._need()
+        return find_on_texts(
+            held.manager, held.opened.tokenizer, positive, negative, options, cancelled, progress
+        )
 
     def _ready(self, conditions: list[dict[str, Any]], means_sha256: str | None) -> _Loaded:
         """The loaded model with the means in use. Raises ``means_missing`` for vectors that were not put."""

@@ -173,6 +173,20 @@ def generate(engine: LocalEngine, request: Request, context: Context) -> Reply:
     return result, b""
 
 
+def find_direction(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    fields = request.fields
+    positive, negative = fields["positive_bytes"], fields["negative_bytes"]
+    texts = _texts(request, [*positive, *negative])
+    result, vectors = engine.find_direction(
+        texts[: len(positive)],
+        texts[len(positive) :],
+        fields,
+        context.cancelled,
+        _progress(request, context),
+    )
+    return result, vectors.astype("<f4").tobytes()
+
+
 def _texts(request: Request, lengths: list[int]) -> list[str]:
     """The payload cut into texts of these lengths in bytes."""
     ends = np.cumsum(lengths, dtype=np.int64).tolist()
@@ -222,5 +236,6 @@ HANDLERS: dict[str, Callable[[LocalEngine, Request, Context], Reply]] = {
     "read_direction": read_direction,
     "evaluate": evaluate,
     "generate": generate,
+    "find_direction": find_direction,
     "bake": bake,
 }

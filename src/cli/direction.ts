@@ -1,0 +1,175 @@
+/** `sparkablate direction`: finds a direction that tells two sets of prompts apart. */
+import { existsSync } from "node:fs";
+import { extname, resolve } from "node:path";
+import { styleText } from "node:util";
+import { Command } from "commander";
+import { getBorderCharacters, table } from "table";
+import { Controller } from "../controller.ts";
+import { DEFAULT_MAX_KL, type Interval, weaker } from "../direction-choice.ts";
+import { SparkablateError } from "../errors.ts";
+import { checkSides, type DirectionTable, readPrompts, type ScoredCandidate } from "../finding.ts";
+import { writeAtomically } from "../store/projections.ts";
+import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { interruptible } from "./interrupt.ts";
+import { configFromFlags, type ModelFlags, modelSection, withModel } from "./model-flags.ts";
+import { showProgress, silent } from "./progress.ts";
+
+const TOP = 8;
+
+interface DirectionFlags extends CommonFlags, WorkerFlags, ModelFlags {
+  readonly positive: string;
+  readonly negative: string;
+  readonly out: string;
+  readonly chatTemplate?: true;
+  readonly endPositions: string[];
+  readonly answerTokens?: string[];
+  readonly answerTokensNegative?: string[];
+  readonly maxKl: string;
+  readonly seed: string;
+  readonly force?: true;
+}
+
+export function directionCommand(): Command {
+  return withModel(withWorker(withOutput(new Command("direction"))))
+    .description("find a direction that tells two sets of prompts apart")
+    .requiredOption("--positive <file>", "prompts that have the property, one a line, 8 or more")
+    .requiredOption("--negative <file>", "prompts that do not")
+    .requiredOption("--out <file>", "the direction, .safetensors; the table goes beside it, as .json")
+    .option("--chat-template", "each prompt as a user's message in the model's chat template")
+    .option("--end-positions <numbers...>", "token positions, counted from the end: 1 is the last", ["1"])
+    .option("--answer-tokens <tokens...>", "read the contrast from the odds of these next tokens …")
+    .option("--answer-tokens-negative <tokens...>", "… against these (default: from the last layer's stream)")
+    .option(
+      "--max-kl <nats>",
+      "most that projecting it out may cost on the negative prompts",
+      String(DEFAULT_MAX_KL),
+    )
+    .option("--seed <number>", "which prompts are held out, and the random controls", "0")
+    .option("--force", "overwrite --out")
+    .addHelpText(
+      "after",
+      `
+A third of the prompts is held out; candidates are differences of means of the others and are scored on those
+held out. docs/directions.md says what the columns mean.
+
+Example:
+  sparkablate direction -m builtin:smollm2-135m --positive docs/examples/french.txt --negative docs/examples/english.txt --out french.safetensors`,
+    )
+    .action(async (flags: DirectionFlags) => {
+      const out = outputPaths(flags);
+      const positive = readPrompts(flags.positive);
+      const negative = readPrompts(flags.negative);
+      checkSides(positive, negative);
+      const { model } = configFromFlags({ model: modelSection(flags) });
+      await using controller = new Controller({ worker: flags.worker ?? null });
+      const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
+      const found = await interruptible(controller, () =>
+        controller.direction(model, {
+          positive,
+          negative,
+          chat_template: flags.chatTemplate ?? false,
+          end_positions: flags.endPositions.flatMap((text) => text.split(",")).map(endPosition),
+          answer_tokens: answerTokens(flags),
+          max_kl: number("--max-kl", flags.maxKl, 0, 1e6),
+          seed: whole("--seed", flags.seed, 0, Number.MAX_SAFE_INTEGER),
+          on: progress.on,
+        }),
+      ).finally(() => progress.end());
+      const json = `${JSON.stringify(found.table, null, 1)}\n`;
+      writeAtomically(out.table, [json]);
+      if (found.file !== null) writeAtomically(out.direction, [found.file]);
+      process.stdout.write(flags.json ? json : describe(found.table));
+      if (!flags.quiet) conclude(found.table, out);
+      if (found.file === null) process.exitCode = 1;
+    });
+}
+
+interface OutputPaths {
+  readonly direction: string;
+  readonly table: string;
+}
+
+function outputPaths({ out, force }: DirectionFlags): OutputPaths {
+  if (extname(out) !== ".safetensors")
+    throw new SparkablateError("usage", `--out ${out}; allowed: a .safetensors file`);
+  const direction = resolve(out);
+  const paths = { direction, table: `${direction.slice(0, -".safetensors".length)}.json` };
+  for (const path of Object.values(paths)) {
+    if (force !== true && existsSync(path)) {
+      throw new SparkablateError("usage", `${path} exists; pass --force to overwrite it, or another --out`);
+    }
+  }
+  return paths;
+}
+
+function answerTokens({ answerTokens: positive, answerTokensNegative: negative }: DirectionFlags) {
+  if (positive === undefined && negative === undefined) return undefined;
+  if (positive !== undefined && negative !== undefined) return { positive, negative };
+  throw new SparkablateError("usage", "--answer-tokens and --answer-tokens-negative belong together");
+}
+
+function number(flag: string, written: string, least: number, most: number): number {
+  const value = written.trim() === "" ? Number.NaN : Number(written);
+  if (value >= least && value <= most) return value;
+  throw new SparkablateError("usage", `${flag} ${written}; allowed: ${least} to ${most}`);
+}
+
+function whole(flag: string, written: string, least: number, most: number): number {
+  const value = number(flag, written, least, most);
+  if (Number.isInteger(value)) return value;
+  throw new SparkablateError("usage", `${flag} ${written}; allowed: a whole number`);
+}
+
+const endPosition = (written: string): number => whole("--end-positions", written, 1, 1024);
+
+/** The best candidates by the rule's score, each above its random control. */
+export function describe({ candidates, chosen, unit, contrast, max_kl }: DirectionTable): string {
+  const ranked = [...candidates].sort((a, b) => (weaker(b) ?? -Infinity) - (weaker(a) ?? -Infinity));
+  const shown = ranked.slice(0, TOP);
+  const rows = shown.map((candidate) => [
+    isChosen(candidate, chosen) ? "▸" : "",
+    String(candidate.layer),
+    String(-candidate.position),
+    candidate.norm.toPrecision(3),
+    withError(candidate.lowered),
+    withError(candidate.raised),
+    withError(candidate.kl, 3),
+    candidate.split_half_cosine.toFixed(2),
+    candidate.bootstrap_cosine_low.toFixed(2),
+  ]);
+  const best = (name: "lowered" | "raised"): string =>
+    figure(Math.max(...candidates.map(({ random }) => random[name]?.value ?? Number.NEGATIVE_INFINITY)));
+  const heading = ["", "layer", "token", "norm", "lowered", "raised", "KL", "halves", "bootstrap"];
+  const control = ["", "random", "", "", `≤ ${best("lowered")}`, `≤ ${best("raised")}`, "", "", ""];
+  const body = table([heading.map((text) => styleText("bold", text)), ...rows, control], {
+    border: getBorderCharacters("void"),
+    columnDefault: { paddingLeft: 0, paddingRight: 2, alignment: "right" },
+    drawHorizontalLine: () => false,
+  });
+  return `${body}${shown.length} of ${candidates.length} candidates; ${contrast} in ${unit}, ± standard error; KL in nats, at most ${max_kl} for a choice; random: the best of as many random directions
+`;
+}
+
+const isChosen = ({ layer, position }: ScoredCandidate, chosen: DirectionTable["chosen"]): boolean =>
+  chosen?.layer === layer && chosen.position === position;
+
+const figure = (value: number): string => (Number.isFinite(value) ? value.toFixed(2) : "–");
+
+const withError = (estimate: Interval | null, digits = 2): string =>
+  estimate === null ? "–" : `${estimate.value.toFixed(digits)} ± ${estimate.se.toFixed(digits)}`;
+
+function conclude({ chosen, max_kl }: DirectionTable, { direction, table }: OutputPaths): void {
+  say(`the table of all candidates: ${table}`);
+  if (chosen === null) {
+    say(
+      `no candidate both lowers and raises the contrast at a KL of at most ${max_kl}: no direction was written. Try more prompts, other --end-positions, or a higher --max-kl.`,
+    );
+    return;
+  }
+  say(`layer ${chosen.layer}, token ${-chosen.position}: ${direction}`);
+  if (!chosen.beyond_controls) {
+    say(
+      "Its scores are not clearly above those of random directions: take it for noise until more prompts say otherwise.",
+    );
+  }
+}
