@@ -18,7 +18,17 @@ const { join } = require("node:path");
 const { findNode, refuse, run } = require("./sparkablate.cjs");
 
 const ROOT = join(__dirname, "..");
-const TASKS = { quickstart, setup, build, generate, test, check, bench };
+const TASKS = {
+  quickstart,
+  setup,
+  build,
+  generate,
+  test,
+  "test:full": testFull,
+  "test:gguf": testGguf,
+  check,
+  bench,
+};
 
 /** Runs a program in the checkout; resolves with its exit code. */
 const inRoot = (program, args, env = {}) =>
@@ -165,6 +175,21 @@ async function test(files) {
   rmSync(reports, { recursive: true });
   console.log(summary(total));
   return total.failed > 0 ? 1 : 0;
+}
+
+/** What takes SmolLM2 and many minutes; vitest's own arguments choose among it. */
+async function testFull(args) {
+  await install();
+  await compile();
+  await python();
+  return node(modules("vitest", "vitest.mjs"), "run", "--config", "vitest.full.config.ts", ...args);
+}
+
+/** A baked checkpoint through llama.cpp, which is built for it once. */
+async function testGguf(args) {
+  await install();
+  await compile();
+  return inRoot(await python(), ["test/gguf/gguf.py", ...args], withWorker());
 }
 
 const summary = ({ passed, failed, skipped }) =>

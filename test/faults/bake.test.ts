@@ -1,0 +1,74 @@
+/** SIGKILL at any time during a bake: the target is absent, or complete and certified. */
+import { createHash } from "node:crypto";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { expect, it } from "vitest";
+import { baked } from "../fixtures/baking.ts";
+import { cli, processesOf, scratch, tinyModel, until } from "../fixtures/harness.ts";
+
+/** Kills; `ROUNDS=50 npm test -- test/faults/bake.test.ts` for more. */
+const ROUNDS = Number(process.env.ROUNDS ?? 5);
+const SEED = Number(process.env.SEED ?? Date.now() % 1e6);
+const EDIT = ["--kind", "layer", "--layer", "1"];
+
+/** Between 0 and 1, from the seed and the round alone. */
+const random = (round: number): number =>
+  createHash("sha256").update(`${SEED} ${round}`).digest().readUInt32LE(0) / 2 ** 32;
+
+/** Whether the directory is there; fails unless it is whole then. */
+function whole(directory: string): boolean {
+  if (!existsSync(directory)) return false;
+  const record = JSON.parse(readFileSync(join(directory, "sparkablate_bake.json"), "utf8"));
+  expect(record.certificate.passed).toBe(true);
+  expect(readdirSync(directory).sort()).toEqual(
+    [...Object.keys(record.files), "sparkablate_bake.json"].sort(),
+  );
+  for (const [name, digest] of Object.entries(record.files)) {
+    const found = createHash("sha256")
+      .update(readFileSync(join(directory, name)))
+      .digest("hex");
+    expect(found, name).toBe(digest);
+  }
+  return true;
+}
+
+it(`leaves the target absent or whole, ${ROUNDS} kills at random (SEED=${SEED})`, {
+  timeout: 120_000 + ROUNDS * 120_000,
+}, async () => {
+  const model = tinyModel();
+  const parent = scratch();
+  const out = join(parent, "out");
+  const work = join(parent, ".out.sparkablate-bake");
+  const start = () =>
+    cli(["bake", "-m", model, "--threads", "1", ...EDIT, "--force", "--out", out, "-q"], { mark: parent });
+
+  const first = start();
+  await until(() => existsSync(work), 110, "the bake begins");
+  const began = Date.now();
+  expect((await first).exitCode).toBe(0);
+  const window = Date.now() - began;
+  expect(whole(out)).toBe(true);
+
+  const seen = { absent: 0, whole: 0 };
+  for (let round = 0; round < ROUNDS; round++) {
+    const run = start();
+    await until(() => existsSync(work), 110, "the bake begins");
+    await sleep(random(round) * window);
+    for (const { pid } of processesOf(parent)) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch (error) {
+        expect((error as NodeJS.ErrnoException).code).toBe("ESRCH"); // it had ended
+      }
+    }
+    await run;
+    await until(() => processesOf(parent).length === 0, 50, "the checking process follows the others");
+    seen[whole(out) ? "whole" : "absent"]++;
+    expect(readdirSync(parent).filter((name) => name !== "out" && join(parent, name) !== work)).toEqual([]);
+  }
+  console.log(`SIGKILL during a bake of ${window} ms: ${JSON.stringify(seen)}`);
+  await baked(model, [...EDIT, "--force"], out);
+  expect(whole(out)).toBe(true);
+  expect(readdirSync(parent)).toEqual(["out"]);
+});
