@@ -44,6 +44,7 @@ export async function measureMissing(
   signal: AbortSignal,
 ): Promise<void> {
   const order = workOrder(input.conditions);
+  const sizes = input.conditions.map((condition) => JSON.stringify(condition).length);
   let rate: number | undefined;
   let losses = 0;
   let condemned = 0;
@@ -55,7 +56,7 @@ export async function measureMissing(
       wanted.has(condition) &&
       !measurements.hasFailed(condition) &&
       !blocks.every((block) => measurements.has(condition, block));
-    const planner = new SlicePlanner(order.filter(isMissing), rate);
+    const planner = new SlicePlanner(order.filter(isMissing), sizes, rate);
     for (let slice = planner.next(); slice !== null; slice = planner.next()) {
       if (signal.aborted) throw new SparkablateError("interrupted", "interrupted");
       const settled = (condition: number): void => {
@@ -194,6 +195,9 @@ function asMeasured(
   blocks: readonly number[],
 ): Measured {
   const bytes = Float64Array.BYTES_PER_ELEMENT;
+  if (error === null && !columns.includes("nll")) {
+    throw new SparkablateError("invalid_message", "a measurement without its nll");
+  }
   if (payload.length !== columns.length * blocks.length * bytes) {
     throw new SparkablateError("invalid_message", `a measurement with ${payload.length} bytes of sums`);
   }

@@ -58,6 +58,7 @@ export async function* runSweep(
   { on = () => undefined, signal, fresh = false, retryFailed = false }: RunOptions,
 ): AsyncGenerator<Row, void> {
   const directory = RunDirectory.open(config.output.dir, fresh);
+  let failed = false;
   try {
     const inputs = readInputs(config);
     const stored = directory.store.run();
@@ -66,12 +67,22 @@ export async function* runSweep(
     const { run, means } = await untilAborted(sweep.prepare(runId, stored, directory), signal);
     yield* sweep.measure(run, means, directory, retryFailed);
     if (directory.store.run()?.facts.finished === null) directory.store.finish(new Date().toISOString());
+  } catch (error) {
+    failed = true;
+    throw error;
   } finally {
-    try {
-      directory.project();
-    } finally {
-      directory.close();
-    }
+    settle(directory, failed);
+  }
+}
+
+/** Brings the derived files up to date and closes. After a failure what fails here too must not hide its cause. */
+function settle(directory: RunDirectory, failed: boolean): void {
+  try {
+    directory.project();
+  } catch (error) {
+    if (!failed) throw error;
+  } finally {
+    directory.close();
   }
 }
 

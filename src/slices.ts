@@ -1,6 +1,8 @@
 /** Pure: which conditions to measure next on a batch, and in what portions. */
-import { type Condition, MAX_SLICE_CONDITIONS } from "./protocol.ts";
+import { type Condition, MAX_ENVELOPE_BYTES, MAX_SLICE_CONDITIONS } from "./protocol.ts";
 
+/** Half an envelope: msgpack is shorter than JSON, and the rest of the request needs room too. */
+const MAX_SLICE_BYTES = MAX_ENVELOPE_BYTES / 2;
 /** A slice should take about this long: long enough to reuse the prefix, short enough to lose little. */
 const TARGET_SECONDS = 20;
 /** Before anything is known of the speed: the baseline alone, so that every later row can be compared with it. */
@@ -42,13 +44,16 @@ export function batches(blocks: number, batchSize: number): number[][] {
  */
 export class SlicePlanner {
   readonly #missing: Set<number>;
+  readonly #sizes: readonly number[];
   #secondsPerCondition: number | undefined;
   /** Suspects: how many of them may share a slice. */
   readonly #groupLimit = new Map<number, number>();
   readonly #deaths = new Map<number, number>();
 
-  constructor(missing: readonly number[], secondsPerCondition?: number) {
+  /** @param sizes about how many bytes each condition of the run takes in an envelope. */
+  constructor(missing: readonly number[], sizes: readonly number[] = [], secondsPerCondition?: number) {
     this.#missing = new Set(missing);
+    this.#sizes = sizes;
     this.#secondsPerCondition = secondsPerCondition;
   }
 
@@ -64,7 +69,10 @@ export class SlicePlanner {
         : Math.floor(TARGET_SECONDS / Math.max(this.#secondsPerCondition, 1e-6));
     let limit = Math.max(1, Math.min(wanted, MAX_SLICE_CONDITIONS));
     const slice: number[] = [];
+    let bytes = 0;
     for (const condition of this.#missing) {
+      bytes += this.#sizes[condition] ?? 0;
+      if (bytes > MAX_SLICE_BYTES && slice.length > 0) break;
       limit = Math.min(limit, this.#groupLimit.get(condition) ?? limit);
       if (slice.length >= limit) break;
       slice.push(condition);

@@ -74,11 +74,22 @@ function evaluation({ cwd }: SchemaOptions) {
       .transform((names) => METRICS.filter((name) => name === "nll" || names.includes(name)))
       .prefault([]),
   })
-    .superRefine(({ seq_len, batch_size }, context) => {
+    .superRefine(({ seq_len, batch_size, calibration_batches }, context) => {
       const limit = MAX_PAYLOAD_BYTES / BYTES_PER_TOKEN;
-      if (seq_len * batch_size <= limit) return;
-      const message = `a batch of ${batch_size} blocks of ${seq_len} tokens is too large; allowed: ${limit} tokens a batch`;
-      context.addIssue({ code: "custom", path: ["batch_size"], message });
+      const refuse = (key: string, message: string) =>
+        context.addIssue({ code: "custom", path: [key], message });
+      if (seq_len * batch_size > limit) {
+        refuse(
+          "batch_size",
+          `a batch of ${batch_size} blocks of ${seq_len} tokens is too large; allowed: ${limit} tokens a batch`,
+        );
+      } else if (seq_len * batch_size * calibration_batches > limit) {
+        const most = Math.floor(limit / (seq_len * batch_size));
+        refuse(
+          "calibration_batches",
+          `${calibration_batches} does not fit; allowed: up to ${most} of this size`,
+        );
+      }
     })
     .transform((value) => ({
       ...value,

@@ -81,15 +81,25 @@ describe("slices", () => {
     expect(measured).toEqual(all);
     expect(deaths).toBe(0);
     expect(new SlicePlanner(all).next()).toEqual([0]);
-    expect(new SlicePlanner(all, 2).next()).toHaveLength(10);
-    expect(new SlicePlanner(all, 1000).next()).toHaveLength(1);
+    expect(new SlicePlanner(all, [], 2).next()).toHaveLength(10);
+    expect(new SlicePlanner(all, [], 1000).next()).toHaveLength(1);
     expect(new SlicePlanner([]).next()).toBeNull();
+    // Half of what an envelope holds, and at least one condition.
+    const sizes = all.map(() => 200_000);
+    expect(new SlicePlanner(all, sizes, 0.01).next()).toEqual([0, 1]);
+    expect(
+      new SlicePlanner(
+        all,
+        all.map(() => 900_000),
+        0.01,
+      ).next(),
+    ).toEqual([0]);
   });
 
   it("give up exactly the conditions that kill the worker alone twice, after few deaths", () => {
     const all = Array.from({ length: 600 }, (_, index) => index);
     for (const poison of [[0], [599], [17, 18], [5, 300, 301, 599]]) {
-      const { measured, condemned, deaths } = drive(new SlicePlanner(all, 0.01), new Set(poison));
+      const { measured, condemned, deaths } = drive(new SlicePlanner(all, [], 0.01), new Set(poison));
       expect(condemned).toEqual(poison);
       expect(measured).toEqual(all.filter((condition) => !poison.includes(condition)));
       // log₂(256) halvings and two deaths alone, at the most, for each.
