@@ -315,7 +315,7 @@ export type Request<T extends RequestType = RequestType> = z.infer<(typeof reque
 
 // ── Results: exactly one a request, unless it fails ──────────────────────────────────────────
 /** What a fresh process with stock transformers found in a baked directory. */
-export const certificate = z.strictObject({
+const certificate = z.strictObject({
   edit: z.strictObject({
     edited: count,
     /** Tensors that are the source's, byte for byte or exactly cast. */
@@ -340,7 +340,6 @@ export const certificate = z.strictObject({
     left_out: count,
   }),
 });
-export type Certificate = z.infer<typeof certificate>;
 
 const mount = z.strictObject({ host: label, worker: label, writable: z.boolean() });
 const empty = z.strictObject({});

@@ -75,7 +75,7 @@ def write_job(
     if vectors:
         save_file(vectors, work / "vectors.safetensors")
     size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-    free = _free_memory()
+    free = free_memory()
     offloaded = loading.device == "cpu" and size > MEMORY_SHARE * free
     return {
         "directory": str(directory),
@@ -105,7 +105,7 @@ def _stated(edit: Edit, vectors: dict[str, Tensor]) -> dict[str, Any]:
     return {"op": "shift" if isinstance(edit, Shift) else "assign", "vector": name}
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Bytes that can be taken without swapping; where the system does not say, nothing is offloaded."""
     meminfo = Path("/proc/meminfo")
     if not meminfo.is_file():
