@@ -122,9 +122,11 @@ function whole(flag: string, written: string, least: number, most: number): numb
 
 const endPosition = (written: string): number => whole("--end-positions", written, 1, 1024);
 
-/** The best candidates by the rule's score, each above its random control. */
+/** The best candidates by the rule's score: first those that may be chosen, then those that cost too much. */
 export function describe({ candidates, chosen, unit, contrast, max_kl }: DirectionTable): string {
-  const ranked = [...candidates].sort((a, b) => (weaker(b) ?? -Infinity) - (weaker(a) ?? -Infinity));
+  const affordable = ({ kl }: ScoredCandidate): number => (kl.value <= max_kl ? 1 : 0);
+  const score = (candidate: ScoredCandidate): number => weaker(candidate) ?? Number.NEGATIVE_INFINITY;
+  const ranked = [...candidates].sort((a, b) => affordable(b) - affordable(a) || score(b) - score(a) || 0);
   const shown = ranked.slice(0, TOP);
   const rows = shown.map((candidate) => [
     isChosen(candidate, chosen) ? "▸" : "",

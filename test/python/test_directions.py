@@ -18,6 +18,7 @@ from sparkablate.direction_scores import Answers, Estimate
 from sparkablate.directions import Found, find_directions
 from sparkablate.errors import SparkablateError
 from sparkablate.hooks import recording
+from sparkablate.prompts import batches
 from sparkablate.sites import Tap
 
 ROWS = list(tiny_models.TINY)
@@ -151,6 +152,23 @@ def test_the_difference_of_means_is_that_of_plain_forward_passes(tiny: Callable[
         )
         assert one.norm == pytest.approx((p - n).norm().item(), rel=1e-5)
         torch.testing.assert_close(one.vector.double() * one.norm, p - n, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_longer_prompt_beside_it_changes_nothing(row: str, tiny: Callable[..., Any]) -> None:
+    sites = AblationManager(tiny(row)).sites
+    some = prompts(5, 0)
+    for batch in batches(some):
+        with torch.inference_mode():
+            together = sites.stack(input_ids=batch.ids, use_cache=False)[0]
+            for position in (1, 3):
+                alone = [
+                    sites.stack(input_ids=torch.tensor([some[index]]), use_cache=False)[0][0, -position]
+                    for index in batch.indices
+                ]
+                torch.testing.assert_close(
+                    batch.at_end(together, position), torch.stack(alone), rtol=1e-4, atol=1e-5
+                )
 
 
 def test_answer_tokens_give_log_odds_in_nats(tiny: Callable[..., Any]) -> None:

@@ -13,13 +13,12 @@ from torch import Tensor
 from .errors import SparkablateError
 from .hooks import recording
 from .manager import AblationManager
+from .prompts import Batch, device_of
 from .sites import Tap
 from .specs import DirectionSpec
 
 #: Share of the readout that must be left once the candidate is taken out of it; less is rounding.
 _LEAST_READOUT = 1e-3
-
-Batches = Sequence[tuple[list[int], Tensor]]
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,8 @@ class Scorer:
     def __init__(
         self,
         manager: AblationManager,
-        positive: Batches,
-        negative: Batches,
+        positive: Sequence[Batch],
+        negative: Sequence[Batch],
         readout: Tensor,
         answers: Answers | None,
     ) -> None:
@@ -123,23 +122,22 @@ class Scorer:
         return None if deviation == 0 else lambda seen: seen.stream @ along / deviation
 
     @torch.inference_mode()
-    def _see(self, batches: Batches, spec: DirectionSpec | None) -> _Seen:
+    def _see(self, batches: Sequence[Batch], spec: DirectionSpec | None) -> _Seen:
         sites = self.manager.sites
-        count = sum(len(indices) for indices, _ in batches)
+        count = sum(len(batch.indices) for batch in batches)
         streams = torch.empty(count, sites.d_model, dtype=torch.float64)
         logs = torch.empty(count, sites.vocab_size)
-        device = next(sites.stack.parameters()).device
-        for indices, ids in batches:
+        for batch in batches:
 
-            def keep(tap: Tap, stream: Tensor, rows: list[int] = indices) -> None:
-                streams[rows] = stream[:, -1].cpu().double()
+            def keep(tap: Tap, stream: Tensor, batch: Batch = batch) -> None:
+                streams[batch.indices] = batch.at_end(stream).cpu().double()
 
             edit = self.manager.applied(spec) if spec is not None else nullcontext()
             # The edit first, so that what it leaves in the last layer's stream is seen.
             with edit, recording([sites.layers[-1].stream], keep):
-                hidden = sites.stack(input_ids=ids.to(device), use_cache=False)[0]
-            logits = sites.to_logits(hidden[:, -1:])[:, 0].float()
-            logs[indices] = logits.log_softmax(dim=-1).cpu()
+                hidden = sites.stack(input_ids=batch.ids.to(device_of(self.manager)), use_cache=False)[0]
+            logits = sites.to_logits(batch.at_end(hidden)[:, None])[:, 0].float()
+            logs[batch.indices] = logits.log_softmax(dim=-1).cpu()
         if not (bool(torch.isfinite(streams).all()) and bool(torch.isfinite(logs).all())):
             raise SparkablateError("nonfinite_logits", "a direction gives NaN or infinite values")
         return _Seen(streams, logs)

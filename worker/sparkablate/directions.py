@@ -7,10 +7,8 @@ Models Is Mediated by a Single Direction" (2024), for any contrast; controls sta
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +18,11 @@ from .errors import SparkablateError
 from .hooks import recording
 from .manager import AblationManager
 from .progress import Progress, silent
+from .prompts import Batch, batches, device_of
 from .sites import Tap
 
 #: Fewer prompts a side say nothing about a contrast.
 MIN_PROMPTS = 8
-#: Prompts that go through the model together, where they have the same length: no padding anywhere.
-BATCH_PROMPTS = 16
 #: Most bytes of activations kept at once.
 MAX_ACTIVATION_BYTES = 8 << 30
 SPLITS = 20
@@ -94,8 +91,8 @@ def find_directions(
     readout = _mean(p[:, -1, 0]) - _mean(n[:, -1, 0])  # [d_model], float64
     scorer = Scorer(
         manager,
-        list(batches([positive[i] for i in held_p])),
-        list(batches([negative[i] for i in held_n])),
+        batches([positive[i] for i in held_p]),
+        batches([negative[i] for i in held_n]),
         readout,
         answers,
     )
@@ -132,17 +129,6 @@ def find_directions(
     return Found(candidates, (held_p, held_n))
 
 
-def batches(prompts: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Tensor]]:
-    """Prompts of one length together: their indices, and ids [prompts, pos]."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for index, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(index)
-    for same in by_length.values():
-        for begin in range(0, len(same), BATCH_PROMPTS):
-            indices = same[begin : begin + BATCH_PROMPTS]
-            yield indices, torch.tensor([list(prompts[index]) for index in indices])
-
-
 @dataclass(frozen=True)
 class _Streams:
     """The residual stream where it leaves every layer, at the end positions."""
@@ -159,15 +145,15 @@ class _Streams:
         out = torch.empty(shape)
         layers = {layer.path: layer.index for layer in sites.layers}
         done = 0
-        for indices, ids in batches(prompts):
-            places = [ids.shape[1] - position for position in self.end_positions]
+        for batch in batches(prompts):
 
-            def keep(tap: Tap, stream: Tensor, rows: Any = indices, places: Any = places) -> None:
-                out[rows, layers[tap.path]] = stream[:, places].float().cpu()
+            def keep(tap: Tap, stream: Tensor, batch: Batch = batch) -> None:
+                for at, position in enumerate(self.end_positions):
+                    out[batch.indices, layers[tap.path], at] = batch.at_end(stream, position).float().cpu()
 
             with recording([layer.stream for layer in sites.layers], keep):
-                sites.stack(input_ids=ids.to(_device(self.manager)), use_cache=False)
-            done += len(indices)
+                sites.stack(input_ids=batch.ids.to(device_of(self.manager)), use_cache=False)
+            done += len(batch.indices)
             self.progress(side, float(done), float(len(prompts)), "prompts")
         if not bool(torch.isfinite(out).all()):
             raise SparkablateError(
@@ -254,7 +240,3 @@ def _cosine(a: Tensor, b: Tensor) -> float:
     """0 where one of them is 0: a sample of one prompt over and over has no direction."""
     product = a.norm() * b.norm()
     return (a @ b / product).item() if product > 0 else 0.0
-
-
-def _device(manager: AblationManager) -> torch.device:
-    return next(manager.sites.stack.parameters()).device
