@@ -20,24 +20,24 @@ class Reader:
     llama_cpp: bool = True
 
 
-_HEAD_IGNORED = "llama.cpp drops lm_head.weight and reads the edited embedding as the head"
-_HEAD_REFUSED = "vLLM and llama.cpp take the embedding for the head whatever the checkpoint says"
 _PATTERN = (
     "llama.cpp derives which layers have which attention from the layer's number, "
     "which is no longer the source's"
 )
 
+#: From llama.cpp's converter (gemma.py, qwen.py), its loaders and vLLM's pull requests. Rows whose directions
+#: do not bake never have an untied head.
 READERS: Mapping[str, Reader] = {
-    "gemma": Reader(untied_head=_HEAD_IGNORED),
-    "gemma2": Reader(untied_head=f"{_HEAD_IGNORED}; older vLLM too (vllm PR 12467)", pruned=_PATTERN),
-    "gemma3_text": Reader(untied_head=_HEAD_IGNORED, pruned=_PATTERN),
-    "gemma4_text": Reader(untied_head=_HEAD_IGNORED, pruned=_PATTERN),
-    "gpt2": Reader(untied_head="vLLM takes the embedding for the head (vllm PR 51665)"),
-    "cohere2": Reader(untied_head=_HEAD_REFUSED, pruned=_PATTERN),
+    "gemma": Reader(untied_head="llama.cpp drops lm_head.weight and takes the edited embedding for the head"),
+    "gemma2": Reader(pruned=_PATTERN),
+    "gemma3_text": Reader(pruned=_PATTERN),
+    "gpt2": Reader(untied_head="vLLM takes the embedding for the head (its pull request 51665)"),
+    "cohere2": Reader(
+        untied_head="vLLM and llama.cpp take the embedding for the head, whatever the checkpoint says",
+        pruned=_PATTERN,
+    ),
     "gpt_oss": Reader(pruned=_PATTERN),
-    "smollm3": Reader(pruned="llama.cpp leaves out rotary positions in every fourth layer by its number"),
-    "qwen2_moe": Reader(pruned="llama.cpp expects experts in every layer"),
-    "qwen3_moe": Reader(pruned="llama.cpp expects experts in every layer"),
+    "smollm3": Reader(pruned="llama.cpp leaves out rotary positions in every fourth layer, by its number"),
     "qwen3_next": Reader(pruned=_PATTERN),
     "opt": Reader(llama_cpp=False),
 }
