@@ -233,7 +233,9 @@ class Baking:
             layers_path=sites.layers[0].path.removesuffix("0"),
             kept=self.renumbering.kept,
             must_be_read=[
-                output.name for output in self.outputs if output.edits or output.name not in self.files
+                output.name
+                for output in self.outputs
+                if output.edits or (self.edits.untied_head or ("", ""))[0] == output.name
             ],
         )
 
