@@ -21,8 +21,8 @@ export function quickstartCommand(): Command {
       await showRun(config.output.dir, run, flags);
       process.exitCode = exitCodeOf(run);
       if (!flags.quiet) {
-        say("\nNext: which attention heads matter? This takes a few minutes on a laptop:");
-        say("  npx sparkablate run -c configs/head_sweep.yaml");
+        say("\nNext: which attention heads of three layers matter? A few minutes on a laptop:");
+        say("  npx sparkablate run -c configs/head_sweep.yaml --set 'ablation.layers=[0,10,20]'");
       }
     });
 }
