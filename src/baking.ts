@@ -21,6 +21,8 @@ export interface BakeOptions {
   /** Allows the config to have several entries: they are applied together, as one condition. */
   readonly joint?: boolean | undefined;
   readonly on?: OnEvent | undefined;
+  /** Aborting ends the bake with `interrupted` and leaves nothing behind. */
+  readonly signal?: AbortSignal | undefined;
   /** Told the condition's id before anything is written. */
   readonly onCondition?: ((id: string) => void) | undefined;
 }
@@ -36,7 +38,7 @@ export async function bakeCondition(
   written: RunConfig,
   { out, dtype = "float32", prune_layers = false, force = false, joint = false, ...rest }: BakeOptions,
 ): Promise<Baked> {
-  const { on = () => undefined, onCondition } = rest;
+  const { on = () => undefined, onCondition, signal } = rest;
   const { entries, config: together } = jointly(written);
   // The live side runs in the result's dtype; the worker loads anew where the source's is another one.
   const model = dtype === "float32" ? { ...together.model, dtype } : together.model;
@@ -65,12 +67,22 @@ export async function bakeCondition(
   await sendDirections(directions.values(), client);
   const means = texts === null ? null : await meansOf(client, config, texts, loaded, condition, on);
   if (means !== null) await sendMeans(client, means);
-  const { result } = await client.call(
+  const { id, reply } = client.start(
     "bake",
     { condition, out, dtype, prune_layers, force, means_sha256: means?.sha256 ?? null },
     { onEvent: stages(on) },
   );
-  return result;
+  const cancel = (): void => {
+    // The bake's own failure says what became of it.
+    client.call("cancel", { target: id }).catch(() => undefined);
+  };
+  signal?.addEventListener("abort", cancel);
+  if (signal?.aborted) cancel();
+  try {
+    return (await reply).result;
+  } finally {
+    signal?.removeEventListener("abort", cancel);
+  }
 }
 
 /** All entries as one; a sweep has no entries. */

@@ -71,16 +71,21 @@ Examples:
       }
       await using controller = new Controller({ worker: flags.worker ?? null });
       const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
-      const baked = await interruptible(controller, () =>
-        controller.bake(config, {
-          out,
-          dtype: flags.dtype,
-          prune_layers: flags.pruneLayers ?? false,
-          force: flags.force ?? false,
-          joint: flags.joint ?? flags.config === undefined,
-          on: progress.on,
-          onCondition: (id) => progress.on({ type: "notice", message: `condition: ${id}` }),
-        }),
+      const stop = new AbortController();
+      const baked = await interruptible(
+        controller,
+        () =>
+          controller.bake(config, {
+            out,
+            dtype: flags.dtype,
+            prune_layers: flags.pruneLayers ?? false,
+            force: flags.force ?? false,
+            joint: flags.joint ?? flags.config === undefined,
+            on: progress.on,
+            onCondition: (id) => progress.on({ type: "notice", message: `condition: ${id}` }),
+            signal: stop.signal,
+          }),
+        stop,
       ).finally(() => progress.end());
       if (flags.json) process.stdout.write(`${JSON.stringify(baked, null, 1)}\n`);
       else process.stdout.write(`${describe(baked)}\n`);

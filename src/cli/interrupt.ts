@@ -2,11 +2,17 @@
 import type { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
 
-export async function interruptible<T>(controller: Controller, work: () => Promise<T>): Promise<T> {
+/** @param tidy aborted by the first signal instead, so that what is half-written is removed; the second kills. */
+export async function interruptible<T>(
+  controller: Controller,
+  work: () => Promise<T>,
+  tidy?: AbortController,
+): Promise<T> {
   let interrupted = false;
   const onSignal = (): void => {
+    if (interrupted || tidy === undefined) void controller.kill();
+    else tidy.abort();
     interrupted = true;
-    void controller.kill();
   };
   const signals = ["SIGINT", "SIGTERM"] as const;
   for (const signal of signals) process.on(signal, onSignal);

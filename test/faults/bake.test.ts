@@ -33,6 +33,18 @@ function whole(directory: string): boolean {
   return true;
 }
 
+it("Ctrl-C removes what was half-written, exit code 130", { timeout: 240_000 }, async () => {
+  const parent = scratch();
+  const args = ["bake", "-m", tinyModel(), "--threads", "1", ...EDIT, "--out", join(parent, "out"), "-q"];
+  const run = cli(args, { mark: parent });
+  await until(() => existsSync(join(parent, ".out.sparkablate-bake")), 110, "the bake begins");
+  run.kill("SIGINT");
+  const { exitCode, stderr } = await run;
+  expect(exitCode, String(stderr)).toBe(130);
+  expect(readdirSync(parent)).toEqual([]);
+  expect(processesOf(parent)).toEqual([]);
+});
+
 it(`leaves the target absent or whole, ${ROUNDS} kills at random (SEED=${SEED})`, {
   timeout: 120_000 + ROUNDS * 120_000,
 }, async () => {
