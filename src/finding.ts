@@ -50,7 +50,11 @@ export interface DirectionOptions {
 }
 
 type Scored<T> = {
-  readonly [K in keyof T]: T[K] extends DirectionCandidate["kl"] | null ? Interval | null : T[K];
+  readonly [K in keyof T]: T[K] extends DirectionCandidate["kl"]
+    ? Interval
+    : T[K] extends DirectionCandidate["kl"] | null
+      ? Interval | null
+      : T[K];
 };
 type ScoreNames = "contrast" | "lowered" | "raised" | "kl";
 
