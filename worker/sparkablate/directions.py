@@ -34,8 +34,8 @@ class Candidate:
     last). `vector`: float32 [d_model], of unit length; `norm`: the length of the difference of means.
 
     Cosines say how far the direction depends on the prompts it was made from: of two halves of them (mean
-    over random splits; around 0 without a contrast), and of bootstrap samples with the whole (mean and 5 % quantile;
-    about 0.7 without a contrast). `random`: scores of a random direction of the same norm at the same place.
+    over random splits; around 0 without a contrast), and of bootstrap samples with the whole (mean and 5 %
+    quantile; about 0.7 without a contrast). `random`: scores of a random direction of the same norm there.
     """
 
     layer: int
