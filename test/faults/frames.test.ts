@@ -20,6 +20,12 @@ const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 31);
 const MOST_GROWTH_MIB = 64;
 const TIMEOUT = 120_000 + ROUNDS * 60;
 
+/** What is held, not what the collector has not come to yet, is what a memory test is about. */
+function collect(): void {
+  setFlagsFromString("--expose-gc");
+  (runInNewContext("gc") as () => void)();
+}
+
 type Random = () => number;
 
 const whole = (random: Random, below: number): number => Math.floor(random() * below);
@@ -164,8 +170,6 @@ it("from a worker: whoever waits is told, and the next good answer is taken", {
   timeout: TIMEOUT,
 }, async () => {
   console.log(`frames to the controller: ROUNDS=${ROUNDS} SEED=${SEED}`);
-  setFlagsFromString("--expose-gc");
-  const collect = runInNewContext("gc") as () => void;
   const random = uniforms(SEED + 1);
   const frames = malformed("controller", random);
   let garbage = 0;
@@ -224,8 +228,12 @@ it("a worker that floods without being asked is read without end and without gro
   onTestFinished(() => client.close());
   await client.hello("a run");
   await client.call("ping", {});
+  collect();
   const resident = process.memoryUsage.rss();
   await until(() => flooded, 60, "the flood ends");
   await client.call("ping", {});
-  expect((process.memoryUsage.rss() - resident) / 2 ** 20).toBeLessThan(MOST_GROWTH_MIB);
+  collect();
+  const grown = (process.memoryUsage.rss() - resident) / 2 ** 20;
+  console.log(`the controller's memory grew by ${grown.toFixed(1)} MiB over the flood`);
+  expect(grown).toBeLessThan(MOST_GROWTH_MIB);
 });

@@ -39,9 +39,7 @@ class Touch:
 
 
 def test_a_raw_difference_is_divided_by_its_length() -> None:
-    vector, norm, layer = unpickle_direction(
-        saved(torch.tensor([3.0, 0.0, -4.0], dtype=torch.bfloat16))
-    )
+    vector, norm, layer = unpickle_direction(saved(torch.tensor([3.0, 0.0, -4.0], dtype=torch.bfloat16)))
     assert vector.dtype == torch.float32
     assert torch.equal(vector, torch.tensor([0.6, 0.0, -0.8]))
     assert (norm, layer) == (5.0, None)
@@ -49,9 +47,7 @@ def test_a_raw_difference_is_divided_by_its_length() -> None:
 
 def test_a_unit_vector_keeps_its_bits() -> None:
     unit = torch.nn.functional.normalize(torch.randn(64), dim=0)
-    vector, norm, layer = unpickle_direction(
-        saved({"v": unit, "layer": 7, "norm": 2.5, "note": "text"})
-    )
+    vector, norm, layer = unpickle_direction(saved({"v": unit, "layer": 7, "norm": 2.5, "note": "text"}))
     assert torch.equal(vector, unit)
     assert (norm, layer) == (2.5, 7)
     assert unpickle_direction(saved(unit[None])).norm == 1.0
@@ -64,15 +60,11 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
     bare = pickle.dumps(Touch(canary))
     assert "no .pt file" in refused(bare)
     assert not canary.exists()
-    torch.load(
-        io.BytesIO(zipped), weights_only=False
-    )  # it does run where nothing forbids it
+    torch.load(io.BytesIO(zipped), weights_only=False)  # it does run where nothing forbids it
     assert canary.exists()
 
 
-def test_a_zip_that_unpacks_to_more_than_a_direction_is_refused_before_it_is_unpacked() -> (
-    None
-):
+def test_a_zip_that_unpacks_to_more_than_a_direction_is_refused_before_it_is_unpacked() -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x/data.pkl", b"\0" * (65 << 20))
