@@ -9,13 +9,17 @@ const deviceReport = z.object({
   transformers: z.string(),
   device: z.string(),
   arch_list: z.array(z.string()),
-  devices: z.array(z.object({ name: z.string(), capability: z.string(), has_kernels: z.boolean() })),
-  /** By dtype: why its matmul was refused, or null. */
-  matmul: z.record(z.string(), z.string().nullable()),
+  devices: z.array(
+    z.object({ name: z.string(), capability: z.string(), missing_kernels: z.string().nullable() }),
+  ),
+  /** What the weights of a model on `device` may take, in words. */
+  memory: z.string(),
+  /** By dtype: why its matmul or attention was refused, or null. */
+  proof: z.record(z.string(), z.string().nullable()),
 });
 export type DeviceReport = z.infer<typeof deviceReport>;
 
-/** Imports torch and transformers and multiplies matrices; throws `environment_missing` where that fails. */
+/** Imports torch and transformers and tries the device; throws `environment_missing` where that fails. */
 export async function reportDevice(python: string): Promise<DeviceReport> {
   let json = "";
   await runModule(python, "sparkablate.device_report", [], {

@@ -100,15 +100,13 @@ async function checkTorch(): Promise<Result> {
     `${report.torch} (${build} build), transformers ${report.transformers}, computes on ${report.device}`,
     ...(report.cuda === null ? [] : [`CUDA ${report.cuda}, built for ${report.arch_list.join(" ")}`]),
     ...names,
+    `room for weights: ${report.memory}`,
   ].join("; ");
-  const without = report.devices.find((device) => !device.has_kernels);
-  if (without !== undefined) {
-    return failed(
-      `${found}; no kernels for ${without.name}`,
-      "install a torch that has them: setup --torch, --index-url",
-    );
+  const missing = report.devices.map((device) => device.missing_kernels).find((words) => words !== null);
+  if (missing !== undefined && missing !== null) {
+    return failed(`${found}; ${missing}`, "install a torch that has them: setup --torch, --index-url");
   }
-  const refused = Object.values(report.matmul).find((refusal) => refusal !== null);
+  const refused = Object.values(report.proof).find((refusal) => refusal !== null);
   if (refused !== undefined && refused !== null) return failed(`${found}; ${refused}`, "see the message");
   if (report.devices.length === 0 && (await nvidiaPresent())) {
     const mend =

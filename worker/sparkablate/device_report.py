@@ -7,13 +7,14 @@ import json
 import torch
 import transformers
 
-from sparkablate import numerics
+from sparkablate import memory, numerics
 from sparkablate.errors import SparkablateError
 
 
 def report() -> dict[str, object]:
-    """Versions, the build's architectures, each CUDA device with whether the build has kernels for it, and
-    for each dtype why a matmul on the automatic device was refused (None: it is right).
+    """Versions, the build's architectures, and each CUDA device with what the build lacks for it (None:
+    nothing). Of the automatic device: what the weights of a model may take, and for each dtype why its matmul
+    or attention was refused (None: both are right).
     """
     arch_list = torch.cuda.get_arch_list()
     devices = []
@@ -23,11 +24,13 @@ def report() -> dict[str, object]:
             {
                 "name": torch.cuda.get_device_name(index),
                 "capability": f"{capability[0]}.{capability[1]}",
-                "has_kernels": numerics.arch_runs(arch_list, capability),
+                "missing_kernels": numerics.missing_kernels(
+                    numerics.describe_device(torch.device("cuda", index))
+                ),
             }
         )
     device = numerics.resolve_device("auto")
-    numerics.configure(device, None)
+    numerics.configure(None)
     return {
         "torch": torch.__version__,
         "cuda": torch.version.cuda,
@@ -35,13 +38,14 @@ def report() -> dict[str, object]:
         "device": device.type,
         "arch_list": arch_list,
         "devices": devices,
-        "matmul": {name: _refusal(device, dtype) for name, dtype in numerics.DTYPES.items()},
+        "memory": str(memory.budget(device)),
+        "proof": {name: _refusal(device, dtype) for name, dtype in numerics.DTYPES.items()},
     }
 
 
 def _refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     try:
-        numerics.prove_matmul(device, dtype)
+        numerics.prove(device, dtype)
     except SparkablateError as error:
         return error.message
     return None

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from sparkablate import numerics
+from sparkablate import memory, numerics
 from sparkablate.errors import SparkablateError
 from sparkablate.home import home
 
@@ -84,17 +84,22 @@ def open_model(
     source = resolve_source(name)
     _check_trust(source, revision, trust_remote_code)
     where = numerics.resolve_device(device)
-    notices = numerics.configure(where, threads)
-    if where.type == "mps" and dtype == "bfloat16":
-        dtype = "float16"
-        notices.append("MPS has no bfloat16 worth using: model.dtype became float16")
-    numerics.prove_matmul(where, numerics.DTYPES[dtype])
+    numerics.configure(threads)
+    dtype, notice = numerics.dtype_on(where.type, dtype)
+    notices = [] if notice is None else [notice]
+    numerics.prove(where, numerics.DTYPES[dtype])
 
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = load_config(source, **common)
     options: dict[str, Any] = {"dtype": numerics.DTYPES[dtype], "config": config, **common}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
+    needed = _weight_bytes(config, numerics.DTYPES[dtype], trust_remote_code)
+    if needed is None:
+        notices.append(f"{source} is quantised: whether it fits the memory was not checked before loading")
+    else:
+        memory.require_room(f"{source} in {dtype}", needed, where)
+    memory.limit_allocations(where)
     if where.type != "cpu":
         # Weights go to the device one by one: no second copy in memory, which a unified-memory machine
         # shares.
@@ -179,11 +184,18 @@ def model_class(config: Any) -> Any:
     )
 
 
-def build_empty(config: Any) -> Any:
+def build_empty(config: Any, *, trust_remote_code: bool = False) -> Any:
     """The model of a configuration on the meta device: modules and shapes, no weights."""
     with torch.device("meta"):
-        model = model_class(config).from_config(config)
+        model = model_class(config).from_config(config, trust_remote_code=trust_remote_code)
     return model.eval()
+
+
+def _weight_bytes(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> int | None:
+    """What the weights will take; None for a quantised model, whose modules are another library's."""
+    if getattr(config, "quantization_config", None) is not None:
+        return None
+    return memory.weight_bytes(build_empty(config, trust_remote_code=trust_remote_code), dtype)
 
 
 def _check_trust(source: str, revision: str | None, trust_remote_code: bool) -> None:

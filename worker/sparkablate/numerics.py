@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,9 +17,10 @@ from sparkablate.errors import SparkablateError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
-#: Largest relative error of the proving matmul, in units of the dtype's own precision. IEEE float32 is
-#: below 2 (measured: 0.3); TF32 keeps 10 of 23 bits of the mantissa and is at least 100 units off.
-MATMUL_UNITS = 16.0
+#: Largest relative error of the proving matmul and attention, in units of the dtype's own precision. IEEE
+#: float32 is below 2 (measured on a CPU: 0.3 and 1.7); TF32 keeps 10 of 23 bits of the mantissa and is at
+#: least 100 units off.
+PROOF_UNITS = 16.0
 
 
 def resolve_device(wanted: str) -> torch.device:
@@ -35,23 +39,59 @@ def resolve_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
+@dataclass(frozen=True)
+class Device:
+    """What decides whether a build of torch has kernels for a device. ``capability``: CUDA's compute
+    capability, None elsewhere; ``arch_list``: ``torch.cuda.get_arch_list()``."""
+
+    type: str
+    name: str
+    capability: tuple[int, int] | None = None
+    arch_list: tuple[str, ...] = ()
+
+
+def describe_device(device: torch.device) -> Device:
+    if device.type != "cuda":
+        return Device(device.type, _cpu_name())
+    name, capability = torch.cuda.get_device_name(device), torch.cuda.get_device_capability(device)
+    return Device("cuda", name, capability, tuple(torch.cuda.get_arch_list()))
+
+
+def missing_kernels(device: Device) -> str | None:
+    """Why this build of torch cannot compute on the device, and the remedy; None where it can, or where only
+    running a kernel can tell: MPS, the CPU, builds for other makers' cards, whose lists name no sm_."""
+    if device.capability is None or not any(_ARCH.fullmatch(arch) for arch in device.arch_list):
+        return None
+    if arch_runs(list(device.arch_list), device.capability):
+        return None
+    major, minor = device.capability
+    return (
+        f"this build of torch has no kernels for {device.name} (compute capability {major}.{minor}): it was "
+        f"built for {', '.join(device.arch_list)}; install one with sm_{major}0 up to sm_{major}{minor}, or "
+        f"with PTX of at most compute_{major}{minor}"
+    )
+
+
+_ARCH = re.compile(r"(sm|compute)_(\d+)(\d)([a-z]?)")
+
+
 def arch_runs(arch_list: list[str], capability: tuple[int, int]) -> bool:
     """Whether a torch build has kernels for a device.
 
     ``arch_list`` is ``torch.cuda.get_arch_list()``. Binaries (``sm_120``) run on the same major version
-    with an equal or higher minor one, so sm_120 serves the GB10's 12.1; PTX (``compute_90``) is compiled
-    for any capability at or above it. Suffixed ones (``sm_90a``) run on exactly their own device.
+    with an equal or higher minor one, so sm_120 serves the GB10's 12.1; so do those for a family
+    (``sm_120f``). PTX (``compute_90``) is compiled for any capability at or above it. What is specific to an
+    architecture (``sm_90a``) runs on exactly its own device.
     """
     for arch in arch_list:
-        kind, _, number = arch.partition("_")
-        exact = not number.isdigit()
-        digits = number if not exact else number[:-1]
-        if not digits.isdigit():
+        parts = _ARCH.fullmatch(arch)
+        if parts is None:
             continue
-        built = (int(digits[:-1]), int(digits[-1]))
-        if exact:
+        kind, suffix = parts[1], parts[4]
+        built = (int(parts[2]), int(parts[3]))
+        if suffix not in ("", "f"):
             runs = built == capability
-        elif kind == "compute":
+        elif kind == "compute" and not suffix:
             runs = built <= capability
         else:
             runs = built[0] == capability[0] and built[1] <= capability[1]
@@ -60,12 +100,18 @@ def arch_runs(arch_list: list[str], capability: tuple[int, int]) -> bool:
     return False
 
 
-def configure(device: torch.device, threads: int | None) -> list[str]:
-    """Sets threads, turns TF32 off and determinism on. Returns notices for a person.
+def dtype_on(device_type: str, dtype: str) -> tuple[str, str | None]:
+    """The dtype that a device computes in, and a notice where it is not the one asked for."""
+    if device_type == "mps" and dtype == "bfloat16":
+        return "float16", "MPS has no bfloat16 worth using: model.dtype became float16"
+    return dtype, None
+
+
+def configure(threads: int | None) -> None:
+    """Sets threads, turns TF32 off and determinism on.
 
     Must run before the first CUDA matmul of the process: cuBLAS reads its workspace setting once.
     """
-    notices: list[str] = []
     if threads is not None:
         torch.set_num_threads(threads)
     torch.set_float32_matmul_precision("highest")
@@ -76,15 +122,16 @@ def configure(device: torch.device, threads: int | None) -> list[str]:
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory with NaN is a debugging aid that costs a pass over every tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    if device.type == "cuda":
-        capability = torch.cuda.get_device_capability(device)
-        arch_list = torch.cuda.get_arch_list()
-        if not arch_runs(arch_list, capability):
-            notices.append(
-                f"torch {torch.__version__} has no kernels for compute capability "
-                f"{capability[0]}.{capability[1]} (built for {', '.join(arch_list)})"
-            )
-    return notices
+
+
+def prove(device: torch.device, dtype: torch.dtype) -> None:
+    """Raises ``device_unavailable`` for a device that has no kernels, or whose matmul or attention in
+    ``dtype`` does not run or is not what its precision promises."""
+    refusal = missing_kernels(describe_device(device))
+    if refusal is not None:
+        raise SparkablateError("device_unavailable", refusal)
+    prove_matmul(device, dtype)
+    prove_attention(device, dtype)
 
 
 def prove_matmul(device: torch.device, dtype: torch.dtype) -> None:
@@ -96,17 +143,45 @@ def prove_matmul(device: torch.device, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     left, right = (torch.randn(128, 128, generator=generator).to(dtype) for _ in range(2))
     exact = left.double() @ right.double()
+    _compare("matmul", lambda: left.to(device) @ right.to(device), exact, device, dtype)
+
+
+def prove_attention(device: torch.device, dtype: torch.dtype) -> None:
+    """The same for causal attention, which has kernels of its own. Raises ``device_unavailable``."""
+    generator = torch.Generator().manual_seed(0)
+    # [batch, heads, pos, d_head]
+    q, k, v = (torch.randn(1, 2, 64, 64, generator=generator).to(dtype) for _ in range(3))
+    scores = q.double() @ k.double().transpose(-1, -2) / 8.0
+    future = torch.ones(64, 64, dtype=torch.bool).triu(1)
+    exact = scores.masked_fill(future, -torch.inf).softmax(dim=-1) @ v.double()
+
+    def attend() -> torch.Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(
+            q.to(device), k.to(device), v.to(device), is_causal=True
+        )
+
+    _compare("attention", attend, exact, device, dtype)
+
+
+def _compare(
+    what: str,
+    compute: Callable[[], torch.Tensor],
+    exact: torch.Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
     try:
-        product = (left.to(device) @ right.to(device)).cpu().double()
+        with torch.inference_mode():
+            result = compute().cpu().double()
     except RuntimeError as error:
         raise SparkablateError(
-            "device_unavailable", f"a {dtype} matmul does not run on {device}: {error}", detail=repr(error)
+            "device_unavailable", f"{what} in {dtype} does not run on {device}: {error}", detail=repr(error)
         ) from error
-    units = float((product - exact).norm() / exact.norm()) / torch.finfo(dtype).eps
-    if not units <= MATMUL_UNITS:
+    units = float((result - exact).norm() / exact.norm()) / torch.finfo(dtype).eps
+    if not units <= PROOF_UNITS:
         raise SparkablateError(
             "device_unavailable",
-            f"a {dtype} matmul on {device} is {units:.0f} units of its precision off: it is not IEEE "
+            f"{what} in {dtype} on {device} is {units:.0f} units of its precision off: it is not IEEE "
             "(unset TORCH_ALLOW_TF32_CUBLAS_OVERRIDE and NVIDIA_TF32_OVERRIDE)",
         )
 
@@ -115,7 +190,7 @@ def describe(model: torch.nn.Module, full_logits: bool) -> dict[str, object]:
     """The wire's ``numerics`` of a loaded model, in the state the process is in now."""
     parameter = next(model.parameters())
     device = parameter.device
-    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    device_name = describe_device(device).name
     versions = {
         "python": platform.python_version(),
         "torch": torch.__version__,

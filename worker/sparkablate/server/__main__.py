@@ -21,6 +21,10 @@ def main() -> int:
     if options.lifeline is not None:
         threading.Thread(target=_die_with_parent, args=(options.lifeline, options.bind), daemon=True).start()
 
+    # NGC images ask for TF32 under float32's name; torch and cuBLAS read these once, before the first matmul.
+    os.environ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"] = os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+
+    from sparkablate import memory
     from sparkablate.engines.local import LocalEngine
     from sparkablate.errors import SparkablateError
     from sparkablate.server.loop import Server
@@ -30,6 +34,7 @@ def main() -> int:
     except SparkablateError as error:
         print(f"sparkablate worker: {error}", file=sys.stderr)
         return 2
+    memory.watch(memory.end_process)
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     print(f"sparkablate worker: listening on {options.bind}", file=sys.stderr, flush=True)
     server.run()

@@ -1,0 +1,148 @@
+"""The budget against what the system says, the refusal before loading, the watch."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import model_directory
+import pytest
+import torch
+
+from sparkablate import memory
+from sparkablate.errors import SparkablateError
+from sparkablate.model import build_empty, load_config, load_model
+from tiny_models import TINY
+
+CPU = torch.device("cpu")
+GIB = 1 << 30
+
+
+def test_the_budget_is_what_the_system_calls_available_less_a_reserve() -> None:
+    if not Path("/proc/meminfo").is_file():
+        pytest.skip("no /proc/meminfo to compare with")
+    found = memory.budget(CPU)
+    kib = {
+        line.split(":")[0]: int(line.split()[1])
+        for line in Path("/proc/meminfo").read_text().splitlines()
+        if line.startswith("Mem")
+    }
+    assert found.total <= kib["MemTotal"] * 1024
+    assert found.available == pytest.approx(min(kib["MemAvailable"] * 1024, found.available), rel=0.2)
+    assert 0 < found.reserve == min(int(found.total * 0.05), 8 * GIB)
+    assert found.usable == found.available - found.reserve
+
+
+@pytest.mark.parametrize(
+    ("parameters", "total", "fits"),
+    [
+        (8e9, 120 * GIB, True),  # a DGX Spark in bfloat16
+        (32e9, 120 * GIB, True),
+        (70e9, 120 * GIB, False),
+        (32e9, 80 * GIB, True),  # an H100
+        (44e9, 80 * GIB, False),
+    ],
+)
+def test_which_sizes_fit_where(parameters: float, total: int, fits: bool) -> None:
+    assert (parameters * 2 <= memory.Budget(total, total, "all of it").usable) is fits
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_the_weights_of_an_empty_model_are_those_of_the_loaded_one(
+    name: str, tiny: Callable[..., Any]
+) -> None:
+    dtype = torch.bfloat16
+    loaded = tiny(name, dtype=dtype)
+    seen = {}
+    for tensor in [*loaded.parameters(), *loaded.buffers()]:
+        seen[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+    needed = memory.weight_bytes(build_empty(loaded.config), dtype)
+    # Buffers that stay in float32 (rotary frequencies) are counted in the model's dtype.
+    assert needed == pytest.approx(sum(seen.values()), rel=0.02)
+
+
+def test_what_cannot_fit_is_refused_before_a_weight_is_read(tmp_path: Path) -> None:
+    """A configuration of a hundred terabytes; its weight file is not even there."""
+    directory = model_directory.save(tmp_path / "model")
+    config = json.loads((directory / "config.json").read_text())
+    config.update(hidden_size=1 << 20, intermediate_size=1 << 23, num_attention_heads=8192, head_dim=128)
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(SparkablateError) as caught:
+        load_model(str(directory), dtype="bfloat16", device="cpu")
+    assert caught.value.code == "load_failed"
+    found = re.search(
+        r"the weights take ([\d.]+) GiB, and cpu has room for ([\d.]+) GiB \((.+): ([\d.]+) GiB,"
+        r" less a reserve of ([\d.]+) GiB\); nothing was loaded",
+        caught.value.message,
+    )
+    assert found is not None, caught.value.message
+    empty = build_empty(load_config(str(directory), revision=None, trust_remote_code=False))
+    assert float(found[1]) == pytest.approx(memory.weight_bytes(empty, torch.bfloat16) / GIB, rel=1e-3)
+    assert float(found[1]) > float(found[2]) == pytest.approx(float(found[4]) - float(found[5]), abs=0.2)
+
+
+def test_a_container_limit_below_the_system_is_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text(f"{GIB}\n")
+    (tmp_path / "memory.current").write_text(f"{GIB // 2}\n")
+    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {GIB // 4}\nactive_file 3\n")
+    assert memory.system_memory() == (GIB // 4 * 3, GIB, "the container's memory limit")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.system_memory()[2] != "the container's memory limit"
+
+
+def test_the_watch_ends_what_runs_low_and_nothing_else() -> None:
+    plenty, low = (40 * GIB, 120 * GIB, "MemAvailable"), (2 * GIB - 1, 120 * GIB, "MemAvailable")
+    figures = [plenty] * 5 + [low]
+    ended: list[str] = []
+    seen = threading.Event()
+
+    def end(why: str) -> None:
+        ended.append(why)
+        seen.set()
+
+    memory.watch(end, lambda: figures.pop(0) if len(figures) > 1 else figures[0])
+    assert seen.wait(30)
+    assert figures == [low]
+    assert ended == [
+        "2.0 GiB of 120.0 GiB memory left (MemAvailable): it ended before the machine runs out; a smaller "
+        "model, dtype or eval.batch_size needs less"
+    ]
+    calls: list[int] = []
+    looked = threading.Event()
+
+    def count() -> memory.SystemMemory:
+        calls.append(1)
+        looked.set()
+        return plenty
+
+    stop = memory.watch(end, count)
+    assert looked.wait(30)
+    stop.set()
+    assert len(ended) == 1
+
+
+def test_a_worker_that_runs_low_says_why_and_ends_with_a_code_of_its_own() -> None:
+    code = """
+import time
+from sparkablate import memory
+memory.watch(memory.end_process, lambda: (1, 1 << 30, "MemAvailable"))
+while True:
+    sum(range(10**6))
+"""
+    env = {**os.environ, "PYTHONPATH": str(Path(memory.__file__).parents[1])}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == memory.OUT_OF_MEMORY_EXIT
+    assert "sparkablate worker: 0 MiB of 1.0 GiB memory left" in ended.stderr
