@@ -53,7 +53,7 @@ function testText(measured: number, { statistics: { correction } }: RunFacts): s
 
 function raceText(race: RacePlan): string {
   const rounds = race.rounds.map(integer).join(", ");
-  return ` To settle the ${race.top} largest effects, conditions raced in rounds of ${rounds} blocks, fixed in advance: after each round one-sided paired t bounds between conditions, at an error of ${(1 - race.confidence).toPrecision(2)} divided by the number of ordered pairs and of rounds, decided which could no longer enter or leave the top; effects within ${race.tolerance} nats per token of its edge count as equal. The guarantee is approximate, since t bounds at such tails are too narrow for skewed data. Intervals hold for all conditions and rounds together; no p values are given.`;
+  return ` To settle the ${race.top} largest effects, conditions raced in rounds of ${rounds} blocks, fixed in advance: after each round one-sided paired t bounds between conditions, at an error of ${(1 - race.confidence).toPrecision(2)} divided by the number of pairs of one condition in the top and one outside (${race.top} × ${Math.max(0, race.conditions - race.top)}) and of rounds, decided which could no longer enter or leave the top; effects within ${race.tolerance} nats per token of its edge count as equal. The guarantee is approximate, since t bounds at such tails are too narrow for skewed data. Intervals hold for all conditions and rounds together; no p values are given.`;
 }
 
 function removal(rows: readonly Row[], facts: RunFacts): string {

@@ -3,17 +3,30 @@
  *
  * Conditions race in rounds of 16, 32, 64, … blocks. At the end of a round every pair that is still
  * running is compared on the blocks both have, by a one-sided t bound on the mean of their block
- * differences (the baseline cancels). All bounds hold together with the asked confidence: the error
- * is divided by the number of ordered pairs, since the data choose who is compared with whom, and
- * by the number of rounds. The guarantee is approximate, because the t bound is: at such small tails
- * it is too narrow for skewed differences.
- *
- * With m places of the top k still open among the conditions not yet accepted,
+ * differences (the baseline cancels). With m places of the top k still open among the conditions not
+ * yet accepted,
  * - one is accepted when fewer than m others may exceed it by more than the tolerance;
  * - one is out when at least m others are better for certain.
- * Where all bounds hold, a condition that is out never belongs to the m best of those not accepted,
- * so an accepted one lies at most the tolerance below the k-th largest effect: the tolerance is
- * spent once, never along a chain of comparisons.
+ *
+ * Which bounds have to hold. Let T be the k conditions with the largest true effects (ties by index):
+ * unknown, but fixed before anything is measured. Call it a miss when, in some round, the bound of an
+ * ordered pair (i in T, j not in T) lies below its true difference μᵢ − μⱼ. Without a miss
+ * 1. at least m of T are running before every decision. At first all k are, and m = k. An acceptance
+ *    takes at most one of them and always one place. Of those of T that run, the m with the largest
+ *    observed means stay: to be out, one needs m others with larger observed means that are better for
+ *    certain. By the choice of the m, one of these others is not in T, and is called better than a member
+ *    of T for certain: a miss.
+ * 2. an accepted condition lies at most the tolerance below the k-th largest effect. Else it is not in T,
+ *    each of the m or more of T that run exceeds it by more than the tolerance, and for one of them the
+ *    bound denies it: a miss. Those accepted because no more than m are left are all of T, by 1.
+ * So the tolerance is spent once, never along a chain of comparisons, and the error is at most the sum
+ * over k (n − k) ordered pairs and the rounds, among which it is divided evenly. That the data choose who
+ * is compared with whom costs no more: all other pairs may miss and no harm is done. For k = 1 this is the
+ * count of Kim and Nelson (ACM TOMACS 11, 2001: n − 1 pairs with the best, with elimination); for k > 1
+ * and one round it is Bechhofer's (Ann. Math. Statist. 25, 1954: k (n − k) differences).
+ *
+ * The guarantee is approximate, because the t bound is: at such small tails it is too narrow for skewed
+ * differences.
  */
 import quantile from "@stdlib/stats-base-dists-t-quantile";
 import type { Interval } from "./effects.ts";
@@ -134,7 +147,7 @@ function entrant(condition: number, values: Float64Array): Entrant {
 function decide(entrants: readonly Entrant[], plan: RacePlan, blocks: number, accepted: number[]): Entrant[] {
   // One block says nothing about spread.
   if (blocks < 2) return [...entrants];
-  const pairs = Math.max(1, plan.conditions * (plan.conditions - 1));
+  const pairs = Math.max(1, plan.top * (plan.conditions - plan.top));
   const tail = (1 - plan.confidence) / (pairs * plan.rounds.length);
   const factor = -quantile(tail, blocks - 1) / Math.sqrt(blocks);
   /** Most by which `a`'s true effect exceeds `b`'s. */
