@@ -37,6 +37,14 @@ export interface SweepPlan {
   /** (condition, batch) pairs to measure in all, and those that the store has already. */
   readonly total: number;
   readonly stored: number;
+  /** What is missing, in unedited passes over a full batch; with `stop:` at most that. */
+  readonly forward_equivalents: number;
+  /** Estimated from one such pass, timed at load. */
+  readonly seconds: number;
+  /** Of the worker's process (CPU) or of torch on the device, during that pass and with what the walk keeps. */
+  readonly peak_bytes: number;
+  /** `stop:` may end it earlier. */
+  readonly may_stop: boolean;
 }
 
 export type OnEvent = (event: RunEvent) => void;

@@ -153,6 +153,16 @@ export const loadedModel = z.strictObject({
   seconds,
   /** True where the worker had this model already. */
   reused: z.boolean(),
+  /** One unedited pass over a batch of the run's shape, measured at load. */
+  cost: z.strictObject({
+    /** Layers, and the head with the loss. */
+    stack_seconds: seconds,
+    head_seconds: seconds,
+    /** Largest memory during it, of the process (CPU) or of torch on the device. */
+    peak_bytes: z.int().min(0),
+    /** Whether conditions start at their first edited layer; else each takes a whole pass. */
+    walks: z.boolean(),
+  }),
 });
 export type LoadedModel = z.infer<typeof loadedModel>;
 

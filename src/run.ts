@@ -5,6 +5,7 @@ import { Readable } from "node:stream";
 import { nullConditions, type Plan, planConditions } from "./conditions.ts";
 import { identityConfig, type RunConfig, resolvedYaml } from "./config.ts";
 import type { ChosenBlocks } from "./corpus.ts";
+import { peakBytes, sweepCost } from "./cost.ts";
 import {
   type Direction,
   type DirectionFiles,
@@ -193,11 +194,11 @@ class Sweep {
     let total = conditions.length * shape.length;
     const isDone = (condition: number, batch: readonly number[]): boolean =>
       measurements.hasFailed(condition) || batch.every((block) => measurements.has(condition, block));
-    let done = shape.reduce(
-      (sum, batch) =>
-        sum + conditions.keys().reduce((count, condition) => count + (isDone(condition, batch) ? 1 : 0), 0),
-      0,
-    );
+    const missing = shape.map((batch) => ({
+      share: batch.length / batch_size,
+      conditions: conditions.filter((_, condition) => !isDone(condition, batch)),
+    }));
+    let done = missing.reduce((sum, batch) => sum + conditions.length - batch.conditions.length, 0);
     const stored = done;
     const began = performance.now();
     this.#on({
@@ -210,6 +211,9 @@ class Sweep {
         tokens: blocks.evaluation.length * (seq_len - 1),
         total,
         stored,
+        ...sweepCost(missing, loaded, metrics),
+        peak_bytes: peakBytes(loaded, this.#config.eval),
+        may_stop: this.#config.stop !== null,
       },
     });
 

@@ -10,10 +10,13 @@ const FIRST_SLICE_CONDITIONS = 1;
 /** A condition that killed the worker this often, alone in its slice, is given up. */
 const POISON_DEATHS = 2;
 
-/** Lowest layer that a condition edits; −1: the embedding; −2: the baseline, which is measured first. */
+/** The baseline edits no layer; it is measured first. */
+export const BASELINE_LAYER = -2;
+
+/** Lowest layer that a condition edits; −1: the embedding. */
 export function firstLayer({ interventions, nudge }: Condition): number {
   if (nudge !== undefined) return nudge.layer;
-  if (interventions.length === 0) return -2;
+  if (interventions.length === 0) return BASELINE_LAYER;
   return Math.min(
     ...interventions.map((one) => {
       if (one.kind !== "direction") return one.layer;

@@ -37,7 +37,7 @@ export function showProgress(verbose: boolean): Progress {
           break;
         case "plan":
           plan = event.plan;
-          draw.print(planLine(plan));
+          draw.print(planLines(plan));
           break;
         case "measured":
           if (event.row !== null) rows.set(event.row.condition, event.row);
@@ -139,13 +139,22 @@ function loadedLine({
   return `${source} (${model_type}, ${n_layers} layers, ${(parameters / 1e6).toFixed(0)} M parameters) ${how}, ${numerics.dtype} on ${numerics.device_name}, ${numerics.threads} threads; ${tested}`;
 }
 
-function planLine({ conditions, blocks, batches, tokens, total, stored }: SweepPlan): string {
+function planLines(plan: SweepPlan): string {
+  const { conditions, blocks, batches, tokens, total, stored } = plan;
   const resumed =
-    stored === 0
-      ? ""
-      : `; ${stored.toLocaleString("en")} of ${total.toLocaleString("en")} measurements are there already`;
-  return `${conditions.toLocaleString("en")} conditions (the baseline included) × ${blocks} blocks (${tokens.toLocaleString("en")} predicted tokens) in ${batches} ${batches === 1 ? "batch" : "batches"}${resumed}`;
+    stored === 0 ? "" : `; ${grouped(stored)} of ${grouped(total)} measurements are there already`;
+  const what = `${grouped(conditions)} conditions (the baseline included) × ${blocks} blocks (${grouped(tokens)} predicted tokens) in ${batches} ${batches === 1 ? "batch" : "batches"}${resumed}`;
+  return stored === total ? what : `${what}\n${workLine(plan)}`;
 }
+
+function workLine({ forward_equivalents, seconds, peak_bytes, may_stop }: SweepPlan): string {
+  const passes =
+    forward_equivalents < 10 ? forward_equivalents.toFixed(1) : grouped(Math.round(forward_equivalents));
+  const gib = (peak_bytes / 2 ** 30).toFixed(1);
+  return `to do: the work of ${passes} forward passes over a batch, ${may_stop ? "at most" : "about"} ${duration(seconds)}; peak memory of the worker about ${gib} GiB`;
+}
+
+const grouped = (value: number): string => value.toLocaleString("en");
 
 function measuredLine({ done, total, seconds_left }: RunEvent & { type: "measured" }): string {
   const count = `${done.toLocaleString("en")} / ${total.toLocaleString("en")}`;

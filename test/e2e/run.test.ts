@@ -26,6 +26,9 @@ describe("a sweep from config to finished directory", () => {
     const first = await cli(["run", "-c", config]);
     expect(first.exitCode, String(first.stderr)).toBe(0);
     expect(first.stdout).toContain("L3.layer.skip");
+    expect(first.stderr).toMatch(
+      /to do: the work of \d+(\.\d)? forward passes over a batch, about \d+ s; peak memory of the worker about \d+\.\d GiB/,
+    );
 
     const rows = table(output);
     expect(rows.map(({ condition }) => condition)).toEqual([
@@ -49,6 +52,7 @@ describe("a sweep from config to finished directory", () => {
     const again = await cli(["run", "-c", config, "--json"]);
     expect(again.exitCode, String(again.stderr)).toBe(0);
     expect(attempts()).toBe(before);
+    expect(again.stderr).not.toContain("to do:");
     expect(table(output)).toEqual(rows);
   });
 

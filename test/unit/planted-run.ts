@@ -34,6 +34,7 @@ export function plantRun(
     notices: [],
     seconds: 1,
     reused: false,
+    cost: { stack_seconds: 1, head_seconds: 1, peak_bytes: 1, walks: true },
   };
   store.begin(
     { run_id: "planted", identity: {}, model, facts, notices: [] },

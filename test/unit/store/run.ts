@@ -73,6 +73,7 @@ export function begin(store: RunStore, conditions: readonly Condition[], blocks:
     notices: [],
     seconds: 1,
     reused: false,
+    cost: { stack_seconds: 1, head_seconds: 1, peak_bytes: 1, walks: true },
   };
   store.begin(
     { run_id: "a run", identity: { weights: SHA }, model, facts, notices: [] },

@@ -100,6 +100,7 @@ class LocalEngine:
             "notices": held.notices,
             "seconds": time.perf_counter() - began,
             "reused": reused,
+            "cost": held.canary.cost.to_wire(held.entries.walkable),
         }
 
     def inspect(self, model: dict[str, Any], meta: bool, progress: Progress) -> dict[str, Any]:

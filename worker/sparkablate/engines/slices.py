@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparkablate.cost import Cost, measured_nll
 from sparkablate.errors import SparkablateError
 from sparkablate.failures import condition_failure
 from sparkablate.hooks import editing
@@ -51,15 +52,15 @@ class EvaluateSummary:
 
 @dataclass(frozen=True)
 class Canary:
-    """A baseline measured when the model was loaded: ids [batch, pos] → NLL [batch, pos - 1]."""
+    """A baseline measured when the model was loaded: ids [batch, pos] → NLL [batch, pos - 1]; its cost."""
 
     ids: Tensor
     nll: Tensor
+    cost: Cost
 
     @classmethod
     def measure(cls, likelihood: Likelihood, ids: Tensor) -> Canary:
-        hidden = likelihood.final_hidden(ids)
-        return cls(ids, likelihood.measure(hidden, ids, metrics_of(["nll"]), None)["nll"])
+        return cls(ids, *measured_nll(likelihood, ids))
 
     def check(self, likelihood: Likelihood) -> None:
         """Raises ``baseline_changed`` unless the model still computes exactly what it did."""

@@ -1,0 +1,71 @@
+/** Pure: what a sweep will take, from its conditions and from one unedited pass that the worker has timed. */
+import type { Condition, LoadedModel } from "./protocol.ts";
+import { BASELINE_LAYER, firstLayer } from "./slices.ts";
+
+/** What of a loaded model the estimates rest on. */
+interface Measured {
+  readonly cost: LoadedModel["cost"];
+  readonly model_map: Pick<LoadedModel["model_map"], "n_layers" | "d_model">;
+  readonly numerics: Pick<LoadedModel["numerics"], "dtype">;
+}
+
+export interface SweepCost {
+  /** In units of one unedited pass over a full batch: the walk shares what lies below a condition's first edit. */
+  readonly forward_equivalents: number;
+  readonly seconds: number;
+}
+
+/** What one batch still lacks. */
+export interface MissingOnBatch {
+  /** Share of a full batch's blocks. */
+  readonly share: number;
+  readonly conditions: readonly Condition[];
+}
+
+/**
+ * Layers count as equal, and a condition as running from the start of its first edited layer: an upper estimate,
+ * since the walk starts inside that layer where it can. Edits themselves cost next to nothing and are left out.
+ */
+export function sweepCost(
+  missing: Iterable<MissingOnBatch>,
+  { cost, model_map }: Measured,
+  metrics: readonly string[],
+): SweepCost {
+  const seconds = cost.stack_seconds + cost.head_seconds;
+  const stack = seconds === 0 ? 1 : cost.stack_seconds / seconds;
+  const compares = comparesLogits(metrics);
+  const head = (1 - stack) * (compares ? 2 : 1);
+  let equivalents = 0;
+  for (const { share, conditions } of missing) {
+    if (conditions.length === 0) continue;
+    const passes = conditions.reduce(
+      (sum, condition) => sum + (cost.walks ? shareAbove(condition, model_map.n_layers) : 1),
+      (cost.walks ? 1 : 0) + (compares ? 1 : 0),
+    );
+    equivalents += share * (passes * stack + conditions.length * head);
+  }
+  return { forward_equivalents: equivalents, seconds: equivalents * seconds };
+}
+
+/** Tensors [batch, pos, d_model] that the walk keeps or copies: stream, output, attention's and projection's input. */
+const KEPT_STREAMS = 5;
+const BYTES_PER_NUMBER = { float32: 4, bfloat16: 2, float16: 2 } as const;
+
+/** Largest memory during the sweep: that of the timed pass, and what the walk and a comparison keep besides. */
+export function peakBytes(
+  { cost, model_map, numerics }: Measured,
+  { batch_size, seq_len, metrics }: { batch_size: number; seq_len: number; metrics: readonly string[] },
+): number {
+  const bytes = BYTES_PER_NUMBER[numerics.dtype as keyof typeof BYTES_PER_NUMBER] ?? 4;
+  const stream = batch_size * seq_len * model_map.d_model * bytes;
+  return cost.peak_bytes + (KEPT_STREAMS + (comparesLogits(metrics) ? 1 : 0)) * stream;
+}
+
+/** Every other metric compares with the unedited model, whose stack runs once more and whose logits are made anew. */
+const comparesLogits = (metrics: readonly string[]): boolean => metrics.some((metric) => metric !== "nll");
+
+/** Share of the stack that a condition runs itself; the baseline's is the walk's way up. */
+function shareAbove(condition: Condition, layers: number): number {
+  const first = firstLayer(condition);
+  return first === BASELINE_LAYER ? 0 : (layers - Math.max(first, 0)) / layers;
+}
