@@ -174,7 +174,7 @@ function isDoubt(flag: string): boolean {
 }
 
 /** Reasons not to trust a condition's interval: none of them is ever marked distinguishable. */
-function doubtsAbout(effect: Estimate, settings: StatisticsSettings): string[] {
+export function doubtsAbout(effect: Estimate, settings: Pick<StatisticsSettings, "floor">): string[] {
   const { floor } = settings;
   const doubts: string[] = [];
   if (effect.n === 1) doubts.push(DOUBTS.oneBlock);

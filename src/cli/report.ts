@@ -4,11 +4,13 @@ import { styleText } from "node:util";
 import { Command, InvalidArgumentError, Option } from "commander";
 import { parseConfig } from "../config.ts";
 import { confirmation } from "../confirm.ts";
+import { SparkablateError } from "../errors.ts";
 import { toCsv, toJson, toMarkdown } from "../report/formats.ts";
 import { writePage, writePlots } from "../report/report.ts";
 import { renderTable } from "../report/table.ts";
 import { readRun, type StoredRun } from "../store/run-directory.ts";
 import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { showAgreement } from "./report-agreement.ts";
 import { exitCodeOf, sweep } from "./sweep.ts";
 
 const FORMATS = ["table", "csv", "md", "json"] as const;
@@ -26,8 +28,8 @@ interface ReportCommandFlags extends ReportFlags, WorkerFlags {
 
 export function reportCommand(): Command {
   return withWorker(withOutput(new Command("report")))
-    .description("rank a run's conditions, draw the plots, write the HTML page")
-    .argument("<directory>", "a run directory, finished or still running")
+    .description("rank a run's conditions, draw the plots, write the HTML page; compare several runs")
+    .argument("<directories...>", "run directories, finished or still running; several are compared")
     .addOption(new Option("--format <format>", "what to print on stdout (default: table)").choices(FORMATS))
     .option("--top <count>", "only the conditions with the largest Δ NLL", positiveInteger)
     .option("--no-plots", "leave DIR/plots and DIR/report.html as they are")
@@ -45,9 +47,16 @@ Needs neither Python nor a worker, but for --confirm, which writes to DIR-confir
 Examples:
   sparkablate report results/smoke_test
   sparkablate report results/heads --top 20 --format csv > heads.csv
-  sparkablate report results/heads --confirm 10`,
+  sparkablate report results/heads --confirm 10
+  sparkablate report results/heads-zero results/heads-mean`,
     )
-    .action(async (directory: string, flags: ReportCommandFlags) => {
+    .action(async (directories: string[], flags: ReportCommandFlags) => {
+      const [directory = "", ...others] = directories;
+      if (others.length > 0) {
+        refuseTogether("several directories", { "--confirm": flags.confirm });
+        await showAgreement(directories, flags);
+        return;
+      }
       const run = readRun(directory);
       if (flags.confirm === undefined) {
         await showRun(directory, run, flags);
@@ -61,6 +70,14 @@ Examples:
       await showRun(config.output.dir, confirmed, flags);
       process.exitCode = exitCodeOf(confirmed);
     });
+}
+
+/** @throws SparkablateError usage for the first option that was given though it does not fit. */
+function refuseTogether(what: string, options: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(options)) {
+    if (value !== undefined)
+      throw new SparkablateError("usage", `${name} does not go with ${what}; allowed: one of the two`);
+  }
 }
 
 /** The result on stdout, the plots into the run's directory, and where they are on stderr. */

@@ -54,7 +54,23 @@ export interface Heatmap extends Chart {
   readonly cells: readonly (Point & { readonly column: string; readonly row: string })[];
 }
 
-export type ChartDefinition = BarChart | Heatmap;
+export interface ScatterPoint extends Pick<Point, "condition" | "mark" | "hover"> {
+  /** Positions on the chart's scale. */
+  readonly x: number;
+  readonly y: number;
+  /** Whether its name stands beside it. */
+  readonly named: boolean;
+}
+
+export interface ScatterChart extends Chart {
+  readonly type: "scatter";
+  /** Titles of the axes, which share one scale. */
+  readonly x: string;
+  readonly y: string;
+  readonly points: readonly ScatterPoint[];
+}
+
+export type ChartDefinition = BarChart | Heatmap | ScatterChart;
 
 /** What `drawing` puts on a heatmap's cells. */
 const CELL_SIGNS: Readonly<Record<Mark, string>> = {

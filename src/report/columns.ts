@@ -1,9 +1,9 @@
 /** The ranking's columns, for the terminal and the page. Adding one is adding a row here. */
 import type { Row } from "../rows.ts";
 import { shortFlags } from "./headline.ts";
-import { fixed, integer, interval, printable, probability, ratio, signed } from "./numbers.ts";
+import { fixed, integer, interval, orDash, printable, probability, ratio, signed } from "./numbers.ts";
 
-export interface Column {
+export interface Column<T = Row> {
   readonly title: string;
   readonly align: "left" | "right";
   /**
@@ -11,9 +11,9 @@ export interface Column {
    * only.
    */
   readonly expendable: number | null;
-  readonly text: (row: Row, rank: number, decimals: number) => string;
+  readonly text: (row: T, rank: number, decimals: number) => string;
   /** What the page sorts by, with every digit. */
-  readonly key: (row: Row, rank: number) => number | string | null;
+  readonly key: (row: T, rank: number) => number | string | null;
 }
 
 const BEFORE_METRICS: readonly Column[] = [
@@ -114,8 +114,4 @@ function metricColumn(name: string): Column {
     text: (row) => orDash(mean(row), (value) => value.toPrecision(3)),
     key: mean,
   };
-}
-
-function orDash(value: number | null, format: (value: number) => string): string {
-  return value === null ? "–" : format(value);
 }

@@ -17,7 +17,10 @@ export function toJson(rows: readonly Row[], facts: RunFacts, top: number | null
 /** RFC 4180, laid out by `flatRecord`. */
 export function toCsv(rows: readonly Row[], top: number | null): string {
   const records = ranked(rows, top).map(flatRecord);
-  const columns = flatColumns(records);
+  return csv(flatColumns(records), records);
+}
+
+export function csv(columns: readonly string[], records: readonly Record<string, unknown>[]): string {
   const lines = records.map((record) => columns.map((column) => csvField(record[column])).join(","));
   return `${[columns.join(","), ...lines].join("\r\n")}\r\n`;
 }
@@ -30,31 +33,55 @@ function csvField(value: unknown): string {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
+interface MarkdownColumn {
+  readonly title: string;
+  readonly align: "left" | "right";
+}
+
+const MARKDOWN_COLUMNS: readonly MarkdownColumn[] = [
+  { title: "#", align: "right" },
+  { title: "condition", align: "left" },
+  { title: "Δ NLL", align: "right" },
+  { title: "95 % interval", align: "right" },
+  { title: "q", align: "right" },
+  { title: "perplexity ×", align: "right" },
+  { title: "distinguishable", align: "left" },
+  { title: "flags", align: "left" },
+];
+
+/** One line a row, whatever its cells hold. */
+export function markdownTable(
+  columns: readonly MarkdownColumn[],
+  rows: readonly (readonly string[])[],
+): string[] {
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell) => printable(cell).replaceAll("|", "\\|")).join(" | ")} |`;
+  return [
+    line(columns.map(({ title }) => title)),
+    `|${columns.map(({ align }) => (align === "right" ? "--:" : ":--")).join("|")}|`,
+    ...rows.map(line),
+  ];
+}
+
 export function toMarkdown(rows: readonly Row[], facts: RunFacts, top: number | null): string {
   const shown = rankRows(rows).slice(0, top ?? rows.length);
   const decimals = decimalsFor(rows);
-  const lines = shown.map((row, index) =>
-    [
-      row.delta_nll === null ? "" : index + 1,
-      `\`${row.condition.replaceAll("`", "'")}\``,
-      row.delta_nll === null ? "–" : signed(row.delta_nll, decimals),
-      interval(row.ci95, decimals),
-      probability(row.q),
-      ratio(row.perplexity_ratio),
-      row.distinguishable ? "yes" : "no",
-      shortFlags(row),
-    ]
-      .map((cell) => printable(String(cell)).replaceAll("|", "\\|"))
-      .join(" | "),
-  );
+  const lines = shown.map((row, index) => [
+    row.delta_nll === null ? "" : `${index + 1}`,
+    `\`${row.condition.replaceAll("`", "'")}\``,
+    row.delta_nll === null ? "–" : signed(row.delta_nll, decimals),
+    interval(row.ci95, decimals),
+    probability(row.q),
+    ratio(row.perplexity_ratio),
+    row.distinguishable ? "yes" : "no",
+    shortFlags(row),
+  ]);
   const legend = flagLegend(shown);
   return [
     `## ${printable(facts.name)}`,
     "",
     ...headline(rows, facts).flatMap((line) => [printable(line).replaceAll("*", "\\*"), ""]),
-    "| # | condition | Δ NLL | 95 % interval | q | perplexity × | distinguishable | flags |",
-    "|--:|:--|--:|:-:|--:|--:|:--|:--|",
-    ...lines.map((line) => `| ${line} |`),
+    ...markdownTable(MARKDOWN_COLUMNS, lines),
     ...(legend.length > 0 ? ["", `Flags: ${legend.join("; ")}.`] : []),
     "",
   ].join("\n");

@@ -89,9 +89,25 @@ function raceSentence(rows: readonly Row[], race: RacePlan): string {
 
 /** What is missing or limits the comparison; empty for a complete run. */
 export function warnings(rows: readonly Row[], facts: RunFacts): string[] {
+  const failed = rows.filter((row, index) => index > 0 && row.status === "failed").length;
+  const { floor } = facts.statistics;
+  return [
+    ...unfinished(rows, facts),
+    ...(failed === 0
+      ? []
+      : [`Failed: ${counted(failed, "condition")}; the last column gives the error code.`]),
+    ...(floor === null
+      ? []
+      : [
+          `Numeric floor (${facts.numerics.dtype}): rounding alone moves Δ NLL by ${floor.rms.toPrecision(2)} rms.`,
+        ]),
+  ];
+}
+
+/** What is still to be measured, and what that means for the ranks. */
+export function unfinished(rows: readonly Row[], facts: RunFacts): string[] {
   const ranked = rankRows(rows);
   const partial = ranked.filter((row) => row.status === "partial").length;
-  const failed = ranked.filter((row) => row.status === "failed").length;
   const missing = facts.planned_conditions - ranked.filter((row) => row.status !== "pending").length;
   const lines = [];
   if (missing > 0)
@@ -107,14 +123,6 @@ export function warnings(rows: readonly Row[], facts: RunFacts): string[] {
   if (partial > 0) {
     lines.push(
       `Seen on fewer blocks than the baseline: ${counted(partial, "condition")}; ranks then compare different blocks.`,
-    );
-  }
-  if (failed > 0)
-    lines.push(`Failed: ${counted(failed, "condition")}; the last column gives the error code.`);
-  const floor = facts.statistics.floor;
-  if (floor !== null) {
-    lines.push(
-      `Numeric floor (${facts.numerics.dtype}): rounding alone moves Δ NLL by ${floor.rms.toPrecision(2)} rms.`,
     );
   }
   return lines;

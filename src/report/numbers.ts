@@ -5,7 +5,7 @@ import { median } from "../statistics/effects.ts";
 const MINUS = "\u2212";
 
 /** Decimals that show two digits of the sweep's typical standard error: more would be noise. */
-export function decimalsFor(rows: readonly Row[]): number {
+export function decimalsFor(rows: readonly Pick<Row, "se">[]): number {
   const typical = median(rows.flatMap(({ se }) => (se === null || se === 0 ? [] : [se])));
   if (typical === null) return 4;
   return Math.min(7, Math.max(2, 1 + Math.ceil(-Math.log10(typical))));
@@ -22,6 +22,11 @@ export function signed(value: number, decimals: number): string {
 
 export function interval(ci95: Row["ci95"], decimals: number): string {
   return ci95 === null ? "–" : `[${signed(ci95[0], decimals)}, ${signed(ci95[1], decimals)}]`;
+}
+
+/** The value's text, or a dash where there is none. */
+export function orDash(value: number | null, format: (value: number) => string): string {
+  return value === null ? "–" : format(value);
 }
 
 /** p and q: three decimals, or one digit and a power of ten below 0.001. */

@@ -1,17 +1,23 @@
 /// <reference lib="dom" />
 /**
- * What runs inside report.html. The page carries the text of `runPage`, so the function must not
+ * What runs inside every page. The page carries the text of `runPage`, so the function must not
  * use anything outside itself; names and numbers reach the document as text only, never as markup.
  */
 import type { Chart as ChartJs } from "chart.js";
-import type { ChartDefinition, Point } from "./charts.ts";
-import type { Drawing, Theme } from "./drawing.ts";
+import type { ChartDefinition } from "./charts.ts";
+import type { Theme } from "./drawing/tools.ts";
+import type { Configure } from "./drawing.ts";
 
 export interface PageData {
   readonly columns: readonly { readonly title: string; readonly align: "left" | "right" }[];
   readonly rows: readonly PageRow[];
+  /** Conditions in all; the page may carry fewer. */
+  readonly total: number;
   readonly charts: readonly ChartDefinition[];
 }
+
+/** Puts new data into the page; what the reader has typed, sorted and chosen stays. */
+export type UpdatePage = (data: PageData) => void;
 
 export interface PageRow {
   /** Text of each column. */
@@ -21,10 +27,15 @@ export interface PageRow {
   readonly distinguishable: boolean;
 }
 
-export function runPage(Chart: typeof ChartJs, { configure }: Drawing): void {
+/** @param follow in a live page, what fetches new data. */
+export function runPage(
+  Chart: typeof ChartJs,
+  configure: Configure,
+  follow: ((update: UpdatePage) => void) | null,
+): void {
   /** Rows put into the document at once: more would block the page. */
   const ROWS_AT_ONCE = 250;
-  const data: PageData = JSON.parse(element("data").textContent ?? "");
+  let data: PageData = JSON.parse(element("data").textContent ?? "");
   const drawn: ChartJs[] = [];
   let dark = matchMedia("(prefers-color-scheme: dark)").matches;
 
@@ -61,7 +72,34 @@ export function runPage(Chart: typeof ChartJs, { configure }: Drawing): void {
   /** Least width at which every bar and cell can be told apart; narrower screens scroll sideways. */
   function leastWidth(chart: ChartDefinition): number {
     if (chart.type === "heatmap") return 180 + 14 * chart.columns.labels.length;
+    if (chart.type === "scatter") return 320;
     return chart.horizontal ? 420 : 90 + 11 * chart.bars.length;
+  }
+
+  /** One figure a chart: its title, canvas, what is read out, and the notes. */
+  function buildFigures(): void {
+    const figures = data.charts.map(({ title, description, subtitle, legend, notes, type }, index) => {
+      const figure = create("figure");
+      const canvas = create("canvas");
+      canvas.id = `chart-${index}`;
+      canvas.tabIndex = 0;
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", `${title}. ${description} Arrow keys read the values.`);
+      const holder = create("div", "", `chart ${type}`);
+      holder.append(canvas);
+      const scroll = create("div", "", "scroll");
+      scroll.append(holder);
+      const told = create("div", "", "unseen");
+      told.id = `told-${index}`;
+      told.setAttribute("role", "status");
+      const caption = create("figcaption");
+      caption.append(...[...subtitle, ...legend, ...notes].map((line) => create("div", line)));
+      figure.append(create("h3", title), scroll, told, caption);
+      return figure;
+    });
+    element("charts").replaceChildren(...figures);
+    element("masking").hidden = !data.charts.some(({ type }) => type === "heatmap");
+    data.charts.forEach(makeWalkable);
   }
 
   function drawAll(): void {
@@ -84,26 +122,35 @@ export function runPage(Chart: typeof ChartJs, { configure }: Drawing): void {
     });
   }
 
-  /** Arrow keys walk over bars and cells; what is there is shown and read out. */
+  /** Arrow keys walk over bars, cells and points; what is there is shown and read out. */
   function makeWalkable(definition: ChartDefinition, index: number): void {
-    const points: readonly Point[] = definition.type === "bars" ? definition.bars : definition.cells;
     const across = definition.type === "heatmap" ? definition.columns.labels.length : 1;
-    const down = definition.type === "heatmap" ? across : 1;
-    const steps: Record<string, number> = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: down, ArrowUp: -down };
+    const steps: Record<string, number> = {
+      ArrowRight: 1,
+      ArrowLeft: -1,
+      ArrowDown: across,
+      ArrowUp: -across,
+    };
+    const points = () => pointsOf(data.charts[index] ?? definition);
     let at = -1;
     element(`chart-${index}`).addEventListener("keydown", (event) => {
       const step = steps[event.key];
       const chart = drawn[index];
       if (step === undefined || chart === undefined) return;
       event.preventDefault();
-      at = Math.max(0, Math.min(points.length - 1, at < 0 ? 0 : at + step));
+      at = Math.max(0, Math.min(points().length - 1, at < 0 ? 0 : at + step));
       const active = [{ datasetIndex: 0, index: at }];
       const place = chart.getDatasetMeta(0).data[at]?.tooltipPosition(true);
       chart.setActiveElements(active);
       chart.tooltip?.setActiveElements(active, { x: place?.x ?? 0, y: place?.y ?? 0 });
       chart.update();
-      element(`told-${index}`).textContent = points[at]?.hover.join(", ") ?? "";
+      element(`told-${index}`).textContent = points()[at]?.hover.join(", ") ?? "";
     });
+  }
+
+  function pointsOf(definition: ChartDefinition): readonly { readonly hover: readonly string[] }[] {
+    if (definition.type === "bars") return definition.bars;
+    return definition.type === "heatmap" ? definition.cells : definition.points;
   }
 
   // ── Table ──────────────────────────────────────────────────────────────────────────────────
@@ -138,12 +185,13 @@ export function runPage(Chart: typeof ChartJs, { configure }: Drawing): void {
       return line;
     });
     body.replaceChildren(...rows);
-    element("count").textContent = `${rows.length} of ${data.rows.length} conditions shown`;
+    element("count").textContent = `${rows.length} of ${data.total} conditions shown`;
     const more = element<HTMLButtonElement>("more");
     more.hidden = rows.length === found.length;
     more.textContent = `Show ${Math.min(ROWS_AT_ONCE, found.length - rows.length)} more`;
   }
 
+  /** Buttons that sort, also again when new data bring other columns. */
   function makeHeader(): void {
     const line = create("tr");
     data.columns.forEach(({ title, align }, column) => {
@@ -158,11 +206,12 @@ export function runPage(Chart: typeof ChartJs, { configure }: Drawing): void {
         head.setAttribute("aria-sort", sorted.ascending ? "ascending" : "descending");
         fillTable();
       });
-      if (column === 0) head.setAttribute("aria-sort", "ascending");
+      if (column === sorted.column)
+        head.setAttribute("aria-sort", sorted.ascending ? "ascending" : "descending");
       head.append(button);
       line.append(head);
     });
-    element("ranking").querySelector("thead")?.append(line);
+    element("ranking").querySelector("thead")?.replaceChildren(line);
   }
 
   // ── Theme ──────────────────────────────────────────────────────────────────────────────────
@@ -174,8 +223,8 @@ export function runPage(Chart: typeof ChartJs, { configure }: Drawing): void {
 
   makeHeader();
   fillTable();
+  buildFigures();
   setTheme();
-  data.charts.forEach(makeWalkable);
   const refill = () => {
     shown = ROWS_AT_ONCE;
     fillTable();
@@ -191,7 +240,7 @@ export function runPage(Chart: typeof ChartJs, { configure }: Drawing): void {
     dark = !dark;
     setTheme();
   });
-  element("copy").addEventListener("click", () => {
+  document.getElementById("copy")?.addEventListener("click", () => {
     getSelection()?.selectAllChildren(element("bibtex"));
     document.execCommand("copy");
   });
@@ -201,4 +250,18 @@ export function runPage(Chart: typeof ChartJs, { configure }: Drawing): void {
     drawAll();
   });
   addEventListener("afterprint", setTheme);
+
+  follow?.((next) => {
+    const shape = ({ columns, charts }: PageData) =>
+      JSON.stringify([columns, charts.map(({ name }) => name)]);
+    const isNew = shape(next) !== shape(data);
+    data = next;
+    if (isNew) {
+      if (sorted.column >= data.columns.length) sorted = { column: 0, ascending: true };
+      makeHeader();
+      buildFigures();
+    }
+    fillTable();
+    drawAll();
+  });
 }

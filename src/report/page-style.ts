@@ -4,12 +4,15 @@ export const PAGE_STYLE = `
 :root, :root[data-theme="light"] {
   color-scheme: light;
   --background: #ffffff; --text: #1a1a1a; --muted: #595959; --grid: #e3e3e3; --accent: #00598c; --soft: #f5f6f7;
+  --caution: #9a3412;
 }
 :root[data-theme="dark"] {
   color-scheme: dark;
   --background: #16181b; --text: #ececec; --muted: #a8adb3; --grid: #3a3e44; --accent: #7cc4f0; --soft: #202327;
+  --caution: #f0a878;
 }
 * { box-sizing: border-box; }
+[hidden] { display: none !important; }
 body { margin: 0 auto; padding: 1.25rem; max-width: 76rem; background: var(--background); color: var(--text);
   font: 1rem/1.5 var(--font); }
 header { display: flex; gap: 1rem; justify-content: space-between; align-items: start; }
@@ -25,6 +28,10 @@ figure { margin: 1rem 0 2rem; }
 figure h3 { font-size: 1rem; margin: 0 0 .5rem; }
 .scroll { overflow-x: auto; padding: 3px; margin: 0 -3px; }
 .chart { position: relative; width: 100%; }
+.caution { border-left: 3px solid var(--caution); padding-left: .75rem; }
+#live { font-weight: 600; }
+#live[data-phase="failed"], #live[data-phase="gone"] { color: var(--caution); }
+progress { width: 100%; max-width: 30rem; height: .6rem; accent-color: var(--accent); }
 .controls { display: flex; flex-wrap: wrap; gap: .5rem 1.25rem; align-items: center; margin: .5rem 0; }
 .controls input[type="search"] { font: inherit; padding: .3rem .5rem; border: 1px solid var(--muted); border-radius: .35rem;
   background: var(--background); color: var(--text); min-width: 14rem; }

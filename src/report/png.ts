@@ -3,7 +3,8 @@ import { createRequire } from "node:module";
 import { GlobalFonts } from "@napi-rs/canvas";
 import { ChartJSNodeCanvas } from "chartjs-node-canvas";
 import type { ChartDefinition } from "./charts.ts";
-import { drawing, type Theme } from "./drawing.ts";
+import type { Theme } from "./drawing/tools.ts";
+import { drawing } from "./drawing.ts";
 
 /** The package's own font: a bare container has none, and text would come out blank. */
 const FONT = "sparkablate DejaVu Sans";
@@ -27,7 +28,7 @@ export function renderPng(definition: ChartDefinition): Buffer {
     height,
     plugins: { modern: ["chartjs-chart-matrix", "chartjs-chart-error-bars"] },
   });
-  const configuration = drawing().configure(definition, { theme: PAPER, framed: true, masked: false });
+  const configuration = drawing()(definition, { theme: PAPER, framed: true, masked: false });
   configuration.options = { ...configuration.options, devicePixelRatio: PIXEL_RATIO };
   return canvas.renderToBufferSync(configuration);
 }

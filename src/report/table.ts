@@ -12,7 +12,7 @@ export interface TableOptions {
   /** Columns of the terminal; null (a pipe, a file): nothing is dropped or cut. */
   readonly width: number | null;
   /** Styles text where the output supports it, e.g. `styleText` of node:util. */
-  readonly paint: (style: "bold" | "dim" | "green" | "red", text: string) => string;
+  readonly paint: (style: "bold" | "dim" | "yellow" | "red", text: string) => string;
 }
 
 export function renderTable(rows: readonly Row[], facts: RunFacts, options: TableOptions): string {
@@ -21,7 +21,10 @@ export function renderTable(rows: readonly Row[], facts: RunFacts, options: Tabl
   const shown = ranked.slice(0, options.top ?? ranked.length);
   const [first = "", ...others] = headline(rows, facts).map((line) => wrap(printable(line), width));
   const paragraphs = [paint("bold", first), ...others];
-  if (shown.length > 0) paragraphs.push("", ranking(shown, decimalsFor(rows), options));
+  if (shown.length > 0) {
+    const style = (row: Row, text: string) => styled(row, text, paint);
+    paragraphs.push("", renderColumns(shown, columnsOf(shown), decimalsFor(rows), options, style));
+  }
   if (shown.length < ranked.length) {
     paragraphs.push(paint("dim", wrap(`${shown.length} of ${ranked.length} conditions shown.`, width)));
   }
@@ -30,8 +33,15 @@ export function renderTable(rows: readonly Row[], facts: RunFacts, options: Tabl
   return `${paragraphs.join("\n")}\n`;
 }
 
-function ranking(rows: readonly Row[], decimals: number, { width, paint }: TableOptions): string {
-  const columns = columnsOf(rows).filter(({ expendable }) => expendable !== null);
+/** One line an item, in as many of the columns as fit; `style` paints a whole line's cells. */
+export function renderColumns<T>(
+  rows: readonly T[],
+  all: readonly Column<T>[],
+  decimals: number,
+  { width, paint }: TableOptions,
+  style: (row: T, text: string) => string,
+): string {
+  const columns = all.filter(({ expendable }) => expendable !== null);
   const cells = columns.map((column) => rows.map((row, index) => column.text(row, index + 1, decimals)));
   const used = shrink(
     columns.flatMap((column, index) => {
@@ -42,7 +52,7 @@ function ranking(rows: readonly Row[], decimals: number, { width, paint }: Table
     width,
   );
   const body = rows.map((row, index) =>
-    used.map(({ texts, width: limit }) => style(row, cut(texts[index] as string, limit), paint)),
+    used.map(({ texts, width: limit }) => style(row, cut(texts[index] as string, limit))),
   );
   return table([used.map(({ column }) => paint("bold", column.title)), ...body], {
     border: getBorderCharacters("void"),
@@ -55,14 +65,14 @@ function ranking(rows: readonly Row[], decimals: number, { width, paint }: Table
     .join("\n");
 }
 
-interface Fitted {
-  readonly column: Column;
+interface Fitted<T> {
+  readonly column: Column<T>;
   readonly texts: readonly string[];
   readonly width: number;
 }
 
 /** Drops expendable columns, then narrows the condition's, until a line fits. */
-function shrink(columns: readonly Fitted[], width: number | null): readonly Fitted[] {
+function shrink<T>(columns: readonly Fitted<T>[], width: number | null): readonly Fitted<T>[] {
   const excess =
     columns.reduce((total, column) => total + column.width + 2, -2) - (width ?? Number.POSITIVE_INFINITY);
   if (excess <= 0) return columns;
@@ -89,13 +99,14 @@ function cut(text: string, limit: number): string {
   return `${text.slice(0, limit - 1 - tail)}…${text.slice(text.length - tail)}`;
 }
 
-function style(row: Row, text: string, paint: TableOptions["paint"]): string {
+function styled(row: Row, text: string, paint: TableOptions["paint"]): string {
   if (text === "") return text;
   if (row.status === "failed") return paint("red", text);
   return row.distinguishable ? text : paint("dim", text);
 }
 
-function wrap(text: string, width: number | null): string {
+/** At spaces; null: as one line. */
+export function wrap(text: string, width: number | null): string {
   if (width === null) return text;
   const lines = [""];
   for (const word of text.split(" ")) {

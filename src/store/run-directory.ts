@@ -88,17 +88,7 @@ export function readRun(path: string): StoredRun {
   const store = RunStore.read(path);
   try {
     return store.atOnce(() => {
-      const run = store.run();
-      if (run === undefined) {
-        throw new SparkablateError(
-          "input_missing",
-          `${path}: the run was stopped before its first measurement`,
-          {
-            help: "Run the same 'sparkablate run' command again.",
-          },
-        );
-      }
-      const table = tableOf(store, run);
+      const table = tableOf(store, requireBegun(store, path));
       return { facts: table.run.facts, rows: table.rows, summary: summarize(table.run, table.rows) };
     });
   } finally {
@@ -106,8 +96,17 @@ export function readRun(path: string): StoredRun {
   }
 }
 
+/** Throws `input_missing` for a directory whose run was never written down. */
+export function requireBegun(store: RunStore, path: string): RunRecord {
+  const run = store.run();
+  if (run !== undefined) return run;
+  throw new SparkablateError("input_missing", `${path}: the run was stopped before its first measurement`, {
+    help: "Run the same 'sparkablate run' command again.",
+  });
+}
+
 /** The run with what its null conditions say of rounding, and every row as it stands, the baseline first. */
-function tableOf(store: RunStore, stored: RunRecord): { run: RunRecord; rows: Row[] } {
+export function tableOf(store: RunStore, stored: RunRecord): { run: RunRecord; rows: Row[] } {
   const nulls = [...store.measurements("nulls")];
   // Not collected: a hundred thousand of them are turned into rows one by one.
   const edits = store.measurements("edits");

@@ -2,6 +2,7 @@
 
 import { mkdirSync } from "node:fs";
 import type { ConditionMeasurements, RunFacts } from "../../src/rows.ts";
+import { type Identity, sha256 } from "../../src/store/fingerprint.ts";
 import { RunStore } from "../../src/store/sqlite.ts";
 
 export function plantRun(
@@ -9,6 +10,7 @@ export function plantRun(
   facts: RunFacts,
   baseline: ConditionMeasurements,
   conditions: readonly ConditionMeasurements[],
+  more: { readonly identity?: Identity; readonly n_layers?: number; readonly text?: string } = {},
 ): void {
   mkdirSync(directory, { recursive: true });
   const store = RunStore.open(directory);
@@ -18,7 +20,7 @@ export function plantRun(
     revision: facts.revision,
     model_map: {
       model_type: "llama",
-      n_layers: 0,
+      n_layers: more.n_layers ?? 0,
       d_model: 0,
       vocab_size: 0,
       max_positions: null,
@@ -37,12 +39,12 @@ export function plantRun(
     cost: { stack_seconds: 1, head_seconds: 1, peak_bytes: 1, walks: true },
   };
   store.begin(
-    { run_id: "planted", identity: {}, model, facts, notices: [] },
+    { run_id: "planted", identity: more.identity ?? {}, model, facts, notices: [] },
     baseline.blocks.map((ordinal) => ({
       split: "evaluation",
       ordinal,
       position: ordinal,
-      sha256: "0".repeat(64),
+      sha256: sha256(`${more.text ?? facts.text} ${ordinal}`),
     })),
     all.map(({ condition }) => condition),
     null,

@@ -1,4 +1,4 @@
-"""Writes golden.json: what scipy says of the samples that effects.test.ts and multiplicity.test.ts use.
+"""Writes golden.json: what scipy says of the samples that effects.test.ts, multiplicity.test.ts and agreement.test.ts use.
 
 Run with scipy 1.17 installed:  python test/unit/statistics/golden.py
 """
@@ -31,6 +31,17 @@ def sample(name, condition, baseline, tokens):
     }
 
 
+def agreement(name, a, b):
+    ranks = stats.rankdata(a, method="average")
+    return {
+        "name": name,
+        "a": a.tolist(),
+        "b": b.tolist(),
+        "ranks": ranks.tolist(),
+        "rho": stats.spearmanr(a, b).statistic,
+    }
+
+
 def main():
     rng = np.random.default_rng(5)
     samples = []
@@ -49,6 +60,15 @@ def main():
         rng.uniform(size=7) ** 3,
         np.r_[rng.uniform(size=60) ** 4, 0, 1, 1, 0.03, 0.03],
     ]
+    a = rng.normal(size=25)
+    b = a + rng.normal(size=25)
+    pairs = [
+        agreement("no ties", a, b),
+        agreement("ties on one side", np.round(a, 0), b),
+        agreement("ties on both sides", np.round(a, 0), np.round(b, 0)),
+        agreement("opposed", a, -a),
+        agreement("two", a[:2], b[:2]),
+    ]
     golden = {
         "samples": samples,
         "multiplicity": [
@@ -59,6 +79,7 @@ def main():
             }
             for p in p_values
         ],
+        "agreement": pairs,
     }
     Path(__file__).with_name("golden.json").write_text(json.dumps(golden) + "\n")
 

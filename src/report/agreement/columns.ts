@@ -1,0 +1,89 @@
+/** The columns of the disagreements, for the terminal, the page and CSV. Adding one is adding a row here. */
+import type { Column } from "../columns.ts";
+import { fixed, interval, orDash, printable, probability, signed } from "../numbers.ts";
+import type { Agreement, Pair } from "./agreement.ts";
+import { pairFlags } from "./words.ts";
+
+/** @param letters of the first and the second run; @param paired whether there are differences. */
+export function pairColumns([a, b]: readonly [string, string], paired: boolean): Column<Pair>[] {
+  const ofRun = (side: 0 | 1, letter: string): Column<Pair>[] => [
+    {
+      title: `Δ NLL ${letter}`,
+      align: "right",
+      expendable: 0,
+      text: ({ rows }, _, decimals) => orDash(rows[side].delta_nll, (value) => signed(value, decimals)),
+      key: ({ rows }) => rows[side].delta_nll,
+    },
+    {
+      title: `rank ${letter}`,
+      align: "right",
+      expendable: 2,
+      text: ({ ranks }) => fixed(ranks[side], Number.isInteger(ranks[side]) ? 0 : 1),
+      key: ({ ranks }) => ranks[side],
+    },
+  ];
+  const differences: Column<Pair>[] = [
+    {
+      title: `${b} − ${a}`,
+      align: "right",
+      expendable: 0,
+      text: ({ difference }, _, decimals) =>
+        orDash(difference?.mean ?? null, (value) => signed(value, decimals)),
+      key: ({ difference }) => difference?.mean ?? null,
+    },
+    {
+      title: "95 % interval",
+      align: "right",
+      expendable: 1,
+      text: ({ difference }, _, decimals) => interval(difference?.ci95 ?? null, decimals),
+      key: ({ difference }) => difference?.ci95?.[0] ?? null,
+    },
+    {
+      title: "q",
+      align: "right",
+      expendable: 3,
+      text: ({ q }) => probability(q),
+      key: ({ q }) => q,
+    },
+  ];
+  return [
+    {
+      title: "#",
+      align: "right",
+      expendable: 0,
+      text: (_, place) => `${place}`,
+      key: (_, place) => place,
+    },
+    {
+      title: "",
+      align: "left",
+      expendable: 0,
+      text: ({ distinguishable }) => (distinguishable ? "*" : ""),
+      key: ({ distinguishable }) => (distinguishable ? 0 : 1),
+    },
+    {
+      title: "condition",
+      align: "left",
+      expendable: 0,
+      text: ({ site }) => printable(site),
+      key: ({ site }) => site,
+    },
+    ...ofRun(0, a),
+    ...ofRun(1, b),
+    ...(paired ? differences : []),
+    {
+      title: "ranks apart",
+      align: "right",
+      expendable: null,
+      text: (pair) => fixed(ranksApart(pair), Number.isInteger(ranksApart(pair)) ? 0 : 1),
+      key: ranksApart,
+    },
+    { title: "flags", align: "left", expendable: 0, text: pairFlags, key: pairFlags },
+  ];
+}
+
+const ranksApart = ({ ranks }: Pair): number => Math.abs(ranks[0] - ranks[1]);
+
+/** The columns of one comparison, in its own letters. */
+export const columnsOfAgreement = ({ runs: [a, b], unpaired }: Agreement): Column<Pair>[] =>
+  pairColumns([a.letter, b.letter], unpaired === null);

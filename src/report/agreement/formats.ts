@@ -1,0 +1,155 @@
+/** A comparison of runs for terminals, machines and manuscripts. */
+import type { Row } from "../../rows.ts";
+import { csv, markdownTable } from "../formats.ts";
+import { printable } from "../numbers.ts";
+import { renderColumns, type TableOptions, wrap } from "../table.ts";
+import type { Agreement, NamedRun, Pair } from "./agreement.ts";
+import { columnsOfAgreement } from "./columns.ts";
+import { cautions, findings, pairDecimals, pairLegend, runLine, tableHeading, title } from "./words.ts";
+
+/** Disagreements in a terminal that did not ask for a number. */
+const DEFAULT_TOP = 10;
+
+export function agreementTable(
+  runs: readonly NamedRun[],
+  agreements: readonly Agreement[],
+  options: TableOptions,
+): string {
+  const { paint, width, top } = options;
+  const line = (text: string) => wrap(printable(text), width);
+  const blocks = agreements.map((agreement) => {
+    const shown = agreement.pairs.slice(0, top ?? DEFAULT_TOP);
+    const style = (pair: Pair, text: string) => (pair.distinguishable === false ? paint("dim", text) : text);
+    const legend = pairLegend(shown);
+    return [
+      ...cautions(agreement).map((text) => paint("yellow", line(text))),
+      ...findings(agreement).map(line),
+      "",
+      line(tableHeading(agreement)),
+      renderColumns(shown, columnsOfAgreement(agreement), pairDecimals(agreement), options, style).trimEnd(),
+      ...(shown.length < agreement.pairs.length
+        ? [paint("dim", line(`${shown.length} of ${agreement.pairs.length} conditions shown.`))]
+        : []),
+      ...(legend.length > 0 ? [paint("dim", line(`Flags: ${legend.join("; ")}.`))] : []),
+    ].join("\n");
+  });
+  return `${[paint("bold", line(title(runs))), ...runs.map((run) => line(runLine(run))), "", blocks.join("\n\n")].join("\n")}\n`;
+}
+
+/** Every digit, every condition; `top` shortens the pairs alone. */
+export function agreementJson(
+  runs: readonly NamedRun[],
+  agreements: readonly Agreement[],
+  top: number | null,
+): string {
+  const document = {
+    runs: runs.map(({ letter, name, directory, run }) => ({ letter, name, directory, run: run.facts })),
+    comparisons: agreements.map(({ runs: [a, b], pairs, alone, ...rest }) => ({
+      a: a.letter,
+      b: b.letter,
+      ...rest,
+      only_in_a: alone[0],
+      only_in_b: alone[1],
+      pairs: pairs.slice(0, top ?? pairs.length).map(pairRecord),
+    })),
+  };
+  return `${JSON.stringify(document, null, 2)}\n`;
+}
+
+export function agreementCsv(agreements: readonly Agreement[], top: number | null): string {
+  const records = agreements.flatMap(({ runs: [a, b], pairs }) =>
+    pairs
+      .slice(0, top ?? pairs.length)
+      .map((pair) => ({ a: a.name, b: b.name, ...flatten(pairRecord(pair)) })),
+  );
+  return csv(Object.keys(records[0] ?? {}), records);
+}
+
+export function agreementMarkdown(
+  runs: readonly NamedRun[],
+  agreements: readonly Agreement[],
+  top: number | null,
+): string {
+  const paragraph = (text: string) => [printable(text).replaceAll("*", "\\*"), ""];
+  const parts = agreements.flatMap((agreement) => {
+    const columns = columnsOfAgreement(agreement).filter(({ expendable }) => expendable !== null);
+    const decimals = pairDecimals(agreement);
+    const shown = agreement.pairs.slice(0, top ?? agreement.pairs.length);
+    return [
+      ...[...cautions(agreement), ...findings(agreement)].flatMap(paragraph),
+      `### ${tableHeading(agreement)}`,
+      "",
+      ...markdownTable(
+        columns,
+        shown.map((pair, index) => columns.map(({ text }) => text(pair, index + 1, decimals))),
+      ),
+      "",
+    ];
+  });
+  return [
+    `## ${printable(title(runs))}`,
+    "",
+    ...runs.flatMap((run) => paragraph(runLine(run))),
+    ...parts,
+  ].join("\n");
+}
+
+interface PairRecord {
+  readonly site: string;
+  readonly a: Side;
+  readonly b: Side;
+  readonly difference: number | null;
+  readonly se: number | null;
+  readonly ci95: readonly [number, number] | null;
+  readonly p: number | null;
+  readonly q: number | null;
+  readonly distinguishable: boolean | null;
+  readonly blocks: number | null;
+  readonly flags: readonly string[];
+}
+
+type Side = Pick<Row, "condition" | "delta_nll" | "se" | "ci95" | "distinguishable"> & {
+  readonly rank: number;
+};
+
+function pairRecord({ site, rows, ranks, difference, q, distinguishable, flags }: Pair): PairRecord {
+  const side = (index: 0 | 1): Side => {
+    const { condition, delta_nll, se, ci95, distinguishable } = rows[index];
+    return { condition, delta_nll, se, ci95, distinguishable, rank: ranks[index] };
+  };
+  return {
+    site,
+    a: side(0),
+    b: side(1),
+    difference: difference?.mean ?? null,
+    se: difference?.se ?? null,
+    ci95: difference?.ci95 ?? null,
+    p: difference?.p ?? null,
+    q,
+    distinguishable,
+    blocks: difference?.n ?? null,
+    flags,
+  };
+}
+
+/** One level: `a.rank` → `a_rank`; an interval becomes two columns, a list is joined. */
+function flatten({ a, b, flags, ci95, ...rest }: PairRecord): Record<string, unknown> {
+  const ends = (interval: PairRecord["ci95"], prefix: string) => ({
+    [`${prefix}ci95_low`]: interval?.[0] ?? null,
+    [`${prefix}ci95_high`]: interval?.[1] ?? null,
+  });
+  const side = ({ ci95: own, ...columns }: Side, prefix: string) => ({
+    ...Object.fromEntries(Object.entries(columns).map(([key, value]) => [`${prefix}_${key}`, value])),
+    ...ends(own, `${prefix}_`),
+  });
+  const { site, difference, ...tests } = rest;
+  return {
+    site,
+    ...side(a, "a"),
+    ...side(b, "b"),
+    difference,
+    ...ends(ci95, ""),
+    ...tests,
+    flags: flags.join("; "),
+  };
+}

@@ -1,0 +1,126 @@
+/** What every form of a comparison of runs says in the same words. */
+import { FALSE_DISCOVERY_RATE, type Row } from "../../rows.ts";
+import { CORRECTIONS, componentName, FLAG_NOTES, sampleText, unfinished } from "../headline.ts";
+import { counted, decimalsFor, fixed, integer } from "../numbers.ts";
+import { type Agreement, isDoubtedPair, type NamedRun, type Pair, UNPAIRED } from "./agreement.ts";
+
+/** Names listed before "and 12 more". */
+const NAMED = 8;
+
+export function title(runs: readonly NamedRun[]): string {
+  return `${runs.map(({ name }) => name).join(", ")}: do they rank alike?`;
+}
+
+/** One line a run: its letter, name and how it was measured. */
+export function runLine({ letter, name, run: { facts, rows } }: NamedRun): string {
+  const modes = [...new Set(rows.slice(1).flatMap(({ mode }) => mode ?? []))].join(", ");
+  const what = facts.sweep === "custom" ? "conditions of its own" : `each ${componentName(facts)}`;
+  return `${letter} is ${name}: ${what}${modes === "" ? "" : ` (${modes})`}; ${facts.model}, ${facts.numerics.dtype} on ${facts.numerics.device}; ${facts.text}, ${sampleText(rows, facts)}.`;
+}
+
+/** What a reader must know before any number: each a sentence, none where both runs were measured alike. */
+export function cautions(agreement: Agreement): string[] {
+  const { runs, differing, unpaired, shared_blocks, alone, unmeasured } = agreement;
+  const [a, b] = runs;
+  const lines = differing.length === 0 ? [] : [differingSentence(agreement)];
+  if (unpaired !== null) {
+    lines.push(
+      `Nothing is subtracted block by block, since ${UNPAIRED[unpaired]}: differences have no interval and no q, and disagreements are ordered by rank.`,
+    );
+  } else if (runs.some(({ run }) => run.evaluation.length > shared_blocks)) {
+    lines.push(`Differences rest on the ${counted(shared_blocks, "block")} that both runs have.`);
+  }
+  for (const [side, { letter }] of runs.entries()) {
+    const names = alone[side] ?? [];
+    if (names.length > 0) lines.push(`Left out, in ${letter} only: ${listed(names)}.`);
+  }
+  if (unmeasured.length > 0) {
+    lines.push(`Left out, failed or not measured yet in ${a.letter} or ${b.letter}: ${listed(unmeasured)}.`);
+  }
+  for (const { letter, run } of runs) {
+    for (const line of unfinished(run.rows, run.facts)) lines.push(`${letter}: ${line}`);
+  }
+  return lines;
+}
+
+function differingSentence({ differing, runs: [a, b] }: Agreement): string {
+  const list = differing.map(
+    ({ key, values }) => `${key} (${a.letter} ${values[0]}, ${b.letter} ${values[1]})`,
+  );
+  return `Not measured alike: ${list.join("; ")}. A disagreement may come from that alone.`;
+}
+
+/** The findings: ρ, the tops, the halves, the differences. */
+export function findings(agreement: Agreement): string[] {
+  const { runs, ranking, top, halves, pairs, unpaired } = agreement;
+  const [a, b] = runs;
+  const lines = [`${rankSentence(agreement)}${tieSentence(agreement)}`];
+  if (top.length > 0) {
+    const shares = top.map(
+      ({ k, shared, by_chance }) => `${shared} of the top ${k} (${fixed(by_chance, 1)} by chance)`,
+    );
+    lines.push(`Shared: ${shares.join(", ")}.`);
+  }
+  if (ranking.n > 2 && halves.every((rho) => rho !== null)) {
+    lines.push(
+      `Noise alone: one half of the blocks against the other, ${a.letter} agrees with itself to ρ ${fixed(halves[0] as number, 2)}, ${b.letter} to ${fixed(halves[1] as number, 2)}.`,
+    );
+  }
+  if (unpaired !== null) return lines;
+  const tested = pairs.filter(({ q }) => q !== null).length;
+  const marked = pairs.filter(({ distinguishable }) => distinguishable).length;
+  const doubted = pairs.filter(isDoubtedPair).length;
+  lines.push(
+    `${marked} of ${counted(tested, "difference")} ${b.letter} − ${a.letter} distinguishable from 0 (*: paired by block, ${CORRECTIONS.bh} q ≤ ${FALSE_DISCOVERY_RATE}, no flag).${doubted === 0 ? "" : ` ${doubted} more with q ≤ ${FALSE_DISCOVERY_RATE} not marked because of a flag.`}`,
+  );
+  return lines;
+}
+
+export function rankSentence({ ranking: { n, rho, ci95 }, runs: [a, b] }: Agreement): string {
+  const over = `over ${counted(n, "condition")} measured in both`;
+  if (rho === null) return `Spearman ρ of ${a.letter} and ${b.letter} is not defined ${over}.`;
+  const interval =
+    ci95 === null
+      ? "no interval"
+      : `95 % interval ${fixed(ci95[0], 3)} to ${fixed(ci95[1], 3)}, taking conditions for an independent sample`;
+  return `Rank agreement of ${a.letter} and ${b.letter}: Spearman ρ ${fixed(rho, 3)} ${over} (${interval}).`;
+}
+
+function tieSentence({ ranking: { ties }, runs }: Agreement): string {
+  if (ties[0] + ties[1] === 0) return " No ties.";
+  const where = ties.flatMap((count, side) =>
+    count === 0 ? [] : [`${integer(count)} in ${runs[side]?.letter}`],
+  );
+  return ` Tied, with their mean rank: ${where.join(", ")}.`;
+}
+
+/** What stands above the table of disagreements. */
+export function tableHeading({ runs: [a, b], unpaired }: Agreement): string {
+  return unpaired === null
+    ? `Largest disagreements: ${b.letter} − ${a.letter}, Δ NLL in nats per token`
+    : "Largest disagreements: by the distance of the ranks";
+}
+
+/** A flag of any pair, and what it means. */
+export function pairLegend(pairs: readonly Pair[]): string[] {
+  const seen = new Set(pairs.flatMap(({ flags }) => flags));
+  return Object.entries(FLAG_NOTES).flatMap(([flag, { short, meaning }]) =>
+    seen.has(flag) ? [`${short}: ${meaning}`] : [],
+  );
+}
+
+export const pairFlags = ({ flags }: Pair): string =>
+  flags.map((flag) => FLAG_NOTES[flag]?.short ?? flag).join(", ");
+
+/** As many decimals as the differences' standard errors carry, or where there are none the effects'. */
+export function pairDecimals({ pairs, unpaired }: Agreement): number {
+  return unpaired === null
+    ? decimalsFor(pairs.map(({ difference }) => ({ se: difference?.se ?? null })))
+    : decimalsFor(pairs.flatMap(({ rows }): Row[] => [...rows]));
+}
+
+function listed(names: readonly string[]): string {
+  const shown = names.slice(0, NAMED).join(", ");
+  const more = names.length - NAMED;
+  return `${counted(names.length, "condition")} (${shown}${more > 0 ? `, and ${integer(more)} more that --format json names` : ""})`;
+}

@@ -1,0 +1,49 @@
+/** A run with its block sums: what a comparison of runs needs beside the rows. */
+import type { LoadedModel } from "../protocol.ts";
+import type { Identity } from "./fingerprint.ts";
+import { requireBegun, type StoredRun, tableOf } from "./run-directory.ts";
+import { RunStore } from "./sqlite.ts";
+
+export interface BlockSums {
+  /** Ordinals of evaluation blocks, ascending. */
+  readonly blocks: readonly number[];
+  /** Negative log-likelihood over each block's predicted tokens, nats. */
+  readonly nll: Float64Array;
+}
+
+export interface BlockRun extends Pick<StoredRun, "facts" | "rows"> {
+  readonly identity: Identity;
+  readonly model_map: LoadedModel["model_map"];
+  /** sha256 of each evaluation block's token ids, by ordinal. */
+  readonly evaluation: readonly string[];
+  /** By condition, the baseline included; what is not measured is not there. */
+  readonly sums: ReadonlyMap<string, BlockSums>;
+  /** Predicted tokens a block. */
+  readonly tokens: number;
+}
+
+/** Reads a run as one state, whatever is written meanwhile. Throws `input_missing` where there is none. */
+export function readBlockRun(path: string): BlockRun {
+  const store = RunStore.read(path);
+  try {
+    return store.atOnce(() => {
+      const record = requireBegun(store, path);
+      const { run, rows } = tableOf(store, record);
+      const sums = new Map<string, BlockSums>();
+      for (const { condition, blocks, sums: columns, error } of store.measurements("edits")) {
+        if (columns.nll !== undefined && error === null) sums.set(condition.id, { blocks, nll: columns.nll });
+      }
+      return {
+        facts: run.facts,
+        rows,
+        identity: run.identity,
+        model_map: run.model.model_map,
+        evaluation: store.blocks("evaluation").map(({ sha256 }) => sha256),
+        sums,
+        tokens: run.facts.seq_len - 1,
+      };
+    });
+  } finally {
+    store.close();
+  }
+}
