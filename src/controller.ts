@@ -6,7 +6,7 @@ import type { RunConfig } from "./config.ts";
 import { SparkablateError } from "./errors.ts";
 import { type DirectionOptions, type FoundDirection, findDirection } from "./finding.ts";
 import { anonymousRunId } from "./link/client.ts";
-import { Worker } from "./link/worker.ts";
+import { type Place, Worker } from "./link/worker.ts";
 import type { ModelConfig, Result } from "./protocol.ts";
 import type { Row } from "./rows.ts";
 import { type RunOptions, runSweep } from "./run.ts";
@@ -14,6 +14,8 @@ import { type RunOptions, runSweep } from "./run.ts";
 export interface ControllerOptions {
   /** `ipc://…` or `tcp://…` of a running worker; null or absent: one is started here when it is first needed. */
   readonly worker?: string | null | undefined;
+  /** Directory of the keys for a `tcp://…` worker; default $SPARKABLATE_KEYS, else sparkablate/keys in $XDG_CONFIG_HOME. */
+  readonly keys?: string | undefined;
 }
 
 /**
@@ -25,13 +27,13 @@ export interface ControllerOptions {
  * ```
  */
 export class Controller {
-  readonly #address: string | null;
+  readonly #place: Place;
   #worker: Worker | undefined;
   #runId = "";
   #busy = false;
 
-  constructor({ worker = null }: ControllerOptions = {}) {
-    this.#address = worker;
+  constructor({ worker = null, keys }: ControllerOptions = {}) {
+    this.#place = { address: worker, keys };
   }
 
   /** The pid of the worker that was started here, null before that or for a worker elsewhere. */
@@ -94,7 +96,7 @@ export class Controller {
   }
 
   async #attach(runId: string): Promise<Worker> {
-    if (this.#worker === undefined) this.#worker = await Worker.attach(this.#address, runId);
+    if (this.#worker === undefined) this.#worker = await Worker.attach(this.#place, runId);
     else if (runId !== this.#runId) await this.#worker.hold(runId);
     this.#runId = runId;
     return this.#worker;

@@ -4,9 +4,8 @@ import { resolve } from "node:path";
 import { Command, Option } from "commander";
 import type { Baked } from "../baking.ts";
 import { loadConfig, type RunConfig } from "../config.ts";
-import { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
-import { type CommonFlags, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { interruptible } from "./interrupt.ts";
 import { configFromFlags, type EditFlags, editSection, modelSection, withEdits } from "./model-flags.ts";
 import { showProgress, silent } from "./progress.ts";
@@ -69,7 +68,7 @@ Examples:
           `${out} exists; pass --force to replace it, or choose another --out`,
         );
       }
-      await using controller = new Controller({ worker: flags.worker ?? null });
+      await using controller = controllerFor(flags);
       const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
       const stop = new AbortController();
       const baked = await interruptible(

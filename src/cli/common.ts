@@ -1,6 +1,7 @@
 /** Options and habits that every command shares. */
 import { styleText } from "node:util";
 import { type Command, Option } from "commander";
+import { Controller } from "../controller.ts";
 
 export interface CommonFlags {
   readonly json?: true;
@@ -10,6 +11,7 @@ export interface CommonFlags {
 
 export interface WorkerFlags {
   readonly worker?: string;
+  readonly keys?: string;
 }
 
 export function withOutput(command: Command): Command {
@@ -20,10 +22,22 @@ export function withOutput(command: Command): Command {
 }
 
 export function withWorker(command: Command): Command {
-  return command.addOption(
-    new Option("--worker <address>", "use a running worker: ipc://… or tcp://… (default: start one here)"),
-  );
+  return command
+    .addOption(
+      new Option("--worker <address>", "use a running worker: ipc://… or tcp://… (default: start one here)"),
+    )
+    .addOption(keysOption());
 }
+
+export const keysOption = (): Option =>
+  new Option(
+    "--keys <directory>",
+    "keys for a tcp:// worker (default: $SPARKABLATE_KEYS, else sparkablate/keys in $XDG_CONFIG_HOME)",
+  );
+
+/** A controller of the worker that the flags name. */
+export const controllerFor = ({ worker, keys }: WorkerFlags): Controller =>
+  new Controller({ worker: worker ?? null, keys });
 
 /** Collects a repeatable option. */
 export const collect = (value: string, before: string[]): string[] => [...before, value];

@@ -3,10 +3,16 @@ import { styleText } from "node:util";
 import { Command } from "commander";
 import { getBorderCharacters, table } from "table";
 import type { ComparedPrompt, ComparedText, Comparison } from "../comparing.ts";
-import { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
 import { readPrompts } from "../finding.ts";
-import { type CommonFlags, collect, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import {
+  type CommonFlags,
+  collect,
+  controllerFor,
+  type WorkerFlags,
+  withOutput,
+  withWorker,
+} from "./common.ts";
 import { interruptible } from "./interrupt.ts";
 import {
   configFromFlags,
@@ -73,7 +79,7 @@ Examples:
       if (!Number.isInteger(max_new_tokens) || max_new_tokens < 1 || max_new_tokens > 65_536) {
         throw new SparkablateError("usage", `--max-new-tokens ${flags.maxNewTokens}; allowed: 1 to 65536`);
       }
-      await using controller = new Controller({ worker: flags.worker ?? null });
+      await using controller = controllerFor(flags);
       const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
       const comparison = await interruptible(controller, () =>
         controller.compare(config, {

@@ -4,12 +4,11 @@ import { extname, resolve } from "node:path";
 import { styleText } from "node:util";
 import { Command } from "commander";
 import { getBorderCharacters, table } from "table";
-import { Controller } from "../controller.ts";
 import { DEFAULT_MAX_KL, type Interval, weaker } from "../direction-choice.ts";
 import { SparkablateError } from "../errors.ts";
 import { checkSides, type DirectionTable, readPrompts, type ScoredCandidate } from "../finding.ts";
 import { writeAtomically } from "../store/projections.ts";
-import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { type CommonFlags, controllerFor, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { interruptible } from "./interrupt.ts";
 import { configFromFlags, type ModelFlags, modelSection, withModel } from "./model-flags.ts";
 import { showProgress, silent } from "./progress.ts";
@@ -61,7 +60,7 @@ Example:
       const negative = readPrompts(flags.negative);
       checkSides(positive, negative);
       const { model } = configFromFlags({ model: modelSection(flags) });
-      await using controller = new Controller({ worker: flags.worker ?? null });
+      await using controller = controllerFor(flags);
       const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
       const found = await interruptible(controller, () =>
         controller.direction(model, {

@@ -13,7 +13,7 @@ import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from 
 type Sweep = Exclude<(typeof SWEEPS)[number], "custom">;
 
 /** Asks a worker for the map of a model: a Hugging Face id, an absolute directory or a built-in name. */
-type InspectModel = (model: string, worker: string | undefined) => Promise<ModelMap>;
+type InspectModel = (model: string, place: WorkerFlags) => Promise<ModelMap>;
 
 interface InitFlags extends CommonFlags, WorkerFlags {
   readonly model: string;
@@ -33,11 +33,11 @@ export function initCommand(inspectModel: InspectModel): Command {
     .option("--force", "overwrite the file if it exists")
     .addHelpText("after", "\nExample:\n  sparkablate init -m builtin:smollm2-135m -o smollm2.yaml")
     .action(async (_: unknown, command: Command) => {
-      const { model, output, sweep, worker, force, json, quiet } = command.optsWithGlobals<InitFlags>();
+      const { model, output, sweep, force, json, quiet, ...place } = command.optsWithGlobals<InitFlags>();
       const name = resolvedName(model);
       const file = resolve(output);
       if (force !== true && existsSync(file)) throw exists(file); // said before a model is loaded
-      const map = await inspectModel(name, worker);
+      const map = await inspectModel(name, place);
       write(file, configFor({ model: name, map, sweep, run: basename(file, extname(file)) }), force === true);
       if (json) process.stdout.write(`${JSON.stringify({ file, model_map: map }, null, 1)}\n`);
       if (!quiet) say(`${file} is written. Next: sparkablate run -c ${output}`);

@@ -1,14 +1,12 @@
 /** `sparkablate inspect`: the model's map, from its weights or from its configuration alone. */
 import { Command } from "commander";
 import { parseConfig } from "../config.ts";
-import { Controller } from "../controller.ts";
 import type { ModelMap, Result } from "../protocol.ts";
-import { type CommonFlags, say, withOutput, withWorker } from "./common.ts";
+import { type CommonFlags, controllerFor, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 
-interface InspectFlags extends CommonFlags {
+interface InspectFlags extends CommonFlags, WorkerFlags {
   readonly model: string;
   readonly meta?: true;
-  readonly worker?: string;
 }
 
 export function inspectCommand(): Command {
@@ -17,12 +15,12 @@ export function inspectCommand(): Command {
     .requiredOption("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("--meta", "from the configuration alone: no weights are loaded, nothing is tested")
     .addHelpText("after", "\nExample:\n  sparkablate inspect -m builtin:smollm2-135m")
-    .action(async ({ model, meta, worker, json, quiet }: InspectFlags) => {
+    .action(async ({ model, meta, json, quiet, ...place }: InspectFlags) => {
       const config = parseConfig(
         JSON.stringify({ model: { name: model, dtype: "float32" } }),
         "--model",
       ).model;
-      await using controller = new Controller({ worker: worker ?? null });
+      await using controller = controllerFor(place);
       if (!quiet) say(`inspecting ${model} …`);
       const inspected = await controller.inspect(config, { meta: meta ?? false });
       process.stdout.write(json ? `${JSON.stringify(inspected, null, 1)}\n` : describe(model, inspected));
@@ -30,15 +28,11 @@ export function inspectCommand(): Command {
     });
 }
 
-async function inspect(name: string, worker: string | undefined, meta: boolean): Promise<Result<"inspect">> {
-  const config = parseConfig(JSON.stringify({ model: { name, dtype: "float32" } }), "--model");
-  await using controller = new Controller({ worker: worker ?? null });
-  return await controller.inspect(config.model, { meta });
-}
-
 /** The model's map from its configuration alone. */
-export async function inspectModel(name: string, worker?: string): Promise<ModelMap> {
-  return (await inspect(name, worker, true)).model_map;
+export async function inspectModel(name: string, place: WorkerFlags): Promise<ModelMap> {
+  const config = parseConfig(JSON.stringify({ model: { name, dtype: "float32" } }), "--model");
+  await using controller = controllerFor(place);
+  return (await controller.inspect(config.model, { meta: true })).model_map;
 }
 
 function describe(model: string, { model_map, self_test }: Result<"inspect">): string {

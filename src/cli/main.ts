@@ -9,6 +9,7 @@ import { directionCommand } from "./direction.ts";
 import { doctorCommand } from "./doctor.ts";
 import { initCommand } from "./init.ts";
 import { inspectCommand, inspectModel } from "./inspect.ts";
+import { keysCommand } from "./keys.ts";
 import { quickstartCommand } from "./quickstart.ts";
 import { reportCommand } from "./report.ts";
 import { runCommand } from "./run.ts";
@@ -26,6 +27,7 @@ const COMMANDS = [
   inspectCommand,
   () => initCommand(inspectModel),
   workerCommand,
+  keysCommand,
   doctorCommand,
 ];
 

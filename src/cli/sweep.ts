@@ -1,21 +1,19 @@
 /** Runs one sweep on a terminal: progress, Ctrl-C, exit code. Shared by `run` and `quickstart`. */
 import type { RunConfig } from "../config.ts";
-import { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
 import type { RunEvent } from "../events.ts";
 import { readRun, type StoredRun } from "../store/run-directory.ts";
-import { type CommonFlags, say } from "./common.ts";
+import { type CommonFlags, controllerFor, say, type WorkerFlags } from "./common.ts";
 import { showProgress, silent } from "./progress.ts";
 
-export interface SweepFlags extends CommonFlags {
-  readonly worker?: string;
+export interface SweepFlags extends CommonFlags, WorkerFlags {
   readonly fresh?: true;
   readonly retryFailed?: true;
 }
 
 /** Returns the finished run; throws `interrupted` after Ctrl-C, with everything measured saved. */
 export async function sweep(config: RunConfig, flags: SweepFlags): Promise<StoredRun> {
-  const controller = new Controller({ worker: flags.worker ?? null });
+  const controller = controllerFor(flags);
   const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
   const interrupt = new AbortController();
   let measuring = false;

@@ -4,10 +4,13 @@ import { join } from "node:path";
 import { Command } from "commander";
 import { execa } from "execa";
 import { resolveEnvironment, sparkablateHome } from "../environment/environment.ts";
+import { keysFor } from "../link/keys.ts";
 import { pythonCommand } from "../link/spawn.ts";
+import { keysOption } from "./common.ts";
 
-interface WorkerFlags {
+interface WorkerCommandFlags {
   readonly bind?: string;
+  readonly keys?: string;
 }
 
 export function workerCommand(): Command {
@@ -15,20 +18,25 @@ export function workerCommand(): Command {
     .description("run a worker in the foreground, from the environment that setup made")
     .option(
       "--bind <address>",
-      "ipc:///private/directory/socket or tcp://127.0.0.1:port (default: a socket in $SPARKABLATE_HOME/run)",
+      "ipc:///private/directory/socket or tcp://address:port (default: a socket in $SPARKABLATE_HOME/run)",
     )
+    .addOption(keysOption())
     .addHelpText(
       "after",
       `
-The worker keeps its model loaded between runs. It listens where others cannot reach it, or refuses to start.
+The worker keeps its model loaded between runs. It listens where others cannot reach it, or only to controllers
+whose keys it has, or refuses to start.
 
 Example:
   sparkablate worker --bind ipc:///run/user/1000/sparkablate.sock
   sparkablate run -c configs/smoke_test.yaml --worker ipc:///run/user/1000/sparkablate.sock`,
     )
-    .action(async ({ bind }: WorkerFlags) => {
+    .action(async ({ bind, keys }: WorkerCommandFlags) => {
+      const address = bind ?? defaultAddress();
+      const directory = keysFor(address, "worker", keys);
       const { python, env } = pythonCommand(resolveEnvironment());
-      const worker = execa(python, ["-m", "sparkablate.server", "--bind", bind ?? defaultAddress()], {
+      const proof = directory === null ? [] : ["--keys", directory];
+      const worker = execa(python, ["-m", "sparkablate.server", "--bind", address, ...proof], {
         env,
         stdio: "inherit",
         reject: false,

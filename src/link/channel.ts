@@ -1,5 +1,5 @@
 /** Frames ↔ messages: one DEALER socket. The only TypeScript file that knows ZeroMQ. */
-import { Dealer } from "zeromq";
+import { curveKeyPair, Dealer } from "zeromq";
 import type { ZodError } from "zod";
 import { SparkablateError } from "../errors.ts";
 import {
@@ -10,10 +10,13 @@ import {
   type Request,
   requests,
 } from "../protocol.ts";
+import type { ControllerKeys, KeyPair } from "./keys.ts";
 import { pack, unpack } from "./msgpack.ts";
 
 const HEARTBEAT_MS = 5_000;
 const HEARTBEAT_TIMEOUT_MS = 30_000;
+/** A worker that is starting may break off a handshake or two; one that goes on doing so has another key. */
+const HANDSHAKE_PATIENCE_MS = 30_000;
 
 export interface Incoming {
   readonly message: FromWorker;
@@ -69,19 +72,59 @@ function firstProblem({ issues: [issue] }: ZodError): string {
   return `${where}: ${issue?.message}`.slice(0, 500);
 }
 
+export const makeKeyPair = (): KeyPair => curveKeyPair();
+
 export class Channel {
   readonly #socket: Dealer;
   /** zeromq.js allows one pending send a socket, so sends wait for one another. */
   #sending: Promise<void> = Promise.resolve();
 
-  constructor(address: string) {
+  /**
+   * @param keys null: an address that needs none.
+   * @param refused told why the other side, or ours, will never shake hands.
+   */
+  constructor(address: string, keys: ControllerKeys | null, refused: (error: SparkablateError) => void) {
     this.#socket = new Dealer({
+      ...(keys !== null && {
+        curvePublicKey: keys.publicKey,
+        curveSecretKey: keys.secretKey,
+        curveServerKey: keys.workerKey,
+      }),
       linger: 0,
       maxMessageSize: MAX_PAYLOAD_BYTES,
       heartbeatInterval: HEARTBEAT_MS,
       heartbeatTimeout: HEARTBEAT_TIMEOUT_MS,
     });
+    if (address.startsWith("tcp://")) this.#watchHandshakes(address, keys !== null, refused);
     this.#socket.connect(address);
+  }
+
+  #watchHandshakes(address: string, keyed: boolean, refused: (error: SparkablateError) => void): void {
+    const refuse = (why: string, help: string): void =>
+      refused(new SparkablateError("worker_unreachable", `${address}: ${why}`, { help }));
+    let failingSince: number | undefined;
+    const watch = async (): Promise<void> => {
+      for await (const event of this.#socket.events) {
+        if (event.type === "handshake") failingSince = undefined;
+        else if (event.type === "handshake:error:auth")
+          refuse(
+            "the worker does not list this controller's key",
+            "Copy controller.pub to the worker's keys.",
+          );
+        else if (event.type === "handshake:error:protocol")
+          refuse(
+            `the worker ${keyed ? "was started without keys, or is no worker" : "wants a key, and none was found here"}`,
+            "Start the worker and the controller with keys of one 'sparkablate keys init'.",
+          );
+        else if (event.type === "handshake:error:other") {
+          failingSince ??= Date.now();
+          if (Date.now() - failingSince > HANDSHAKE_PATIENCE_MS)
+            refuse("every handshake is broken off", "Check that worker.pub is the key of this worker.");
+        }
+      }
+    };
+    // Closing the socket may end the wait for its next event with an error.
+    watch().catch(() => undefined);
   }
 
   async send(request: Request, payload: Uint8Array): Promise<void> {

@@ -13,6 +13,8 @@ import {
 } from "../protocol.ts";
 import { SCHEMA_SHA256 } from "../schema-sha256.ts";
 import { Channel, invalidMessage } from "./channel.ts";
+import type { ControllerKeys } from "./keys.ts";
+import { Mounts } from "./mounts.ts";
 
 const PING_EVERY_MS = 5_000;
 const PING_DEADLINE_MS = 10_000;
@@ -49,7 +51,9 @@ interface Pending {
 }
 
 export class Client {
+  readonly #address: string;
   readonly #channel: Channel;
+  #mounts: Mounts;
   readonly #pending = new Map<number, Pending>();
   readonly #pinger: NodeJS.Timeout;
   #nextId = 0;
@@ -57,9 +61,14 @@ export class Client {
   #unanswered = 0;
   #ended: SparkablateError | undefined;
 
-  /** @param died resolves with an error when the worker's process ends; never settles for a remote one. */
-  constructor(address: string, died: Promise<SparkablateError>) {
-    this.#channel = new Channel(address);
+  /**
+   * @param died resolves with an error when the worker's process ends; never settles for a remote one.
+   * @param keys for an authenticated TCP link.
+   */
+  constructor(address: string, died: Promise<SparkablateError>, keys: ControllerKeys | null = null) {
+    this.#address = address;
+    this.#mounts = new Mounts(address, []);
+    this.#channel = new Channel(address, keys, (error) => this.#end(error));
     this.#listen().catch((cause) => this.#end(broken(cause)));
     void died.then((error) => this.#end(error));
     this.#pinger = setInterval(() => {
@@ -76,6 +85,7 @@ export class Client {
       { deadlineMs: HELLO_DEADLINE_MS },
     );
     this.#session = result.session;
+    this.#mounts = new Mounts(this.#address, result.mounts);
     return result;
   }
 
@@ -111,8 +121,9 @@ export class Client {
   ): { id: number; reply: Promise<Called<T>> } {
     const id = this.#nextId++;
     const session = type === "hello" ? "" : this.#session;
-    const request = { type, id, ...(session && { session }), ...fields } as unknown as Request;
     const reply = new Promise<Called<RequestType>>((resolve, reject) => {
+      const mapped = this.#mounts.outgoing(type, fields);
+      const request = { type, id, ...(session && { session }), ...mapped } as unknown as Request;
       if (this.#ended !== undefined) {
         reject(this.#ended);
         return;
@@ -162,7 +173,8 @@ export class Client {
       const pending = this.#settle(message.id);
       if (pending === undefined) return; // a late reply, after its deadline
       const parsed = results[pending.type].safeParse(message.result);
-      if (parsed.success) pending.resolve({ result: parsed.data as Result, payload });
+      if (parsed.success)
+        pending.resolve({ result: this.#mounts.incoming(pending.type, parsed.data as Result), payload });
       else pending.reject(invalidMessage(`the result of ${pending.type}`, parsed.error));
     } else if (message.type === "failure") {
       const { code, message: text, detail } = message.error;

@@ -3,33 +3,31 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { SparkablateError } from "../errors.ts";
 import type { Result } from "../protocol.ts";
 import { Client } from "./client.ts";
+import { keysFor, readControllerKeys } from "./keys.ts";
 import { spawnWorker, type WorkerProcess } from "./spawn.ts";
 
 const GOODBYE_DEADLINE_MS = 2_000;
 const RECONNECT_AFTER_MS = 1_000;
 
 export class Worker {
-  readonly #address: string | null;
+  readonly #place: Place;
   #runId: string;
   #process: WorkerProcess | undefined;
   #client: Client;
   /** What the worker answered to hello. */
   greeting: Result<"hello">;
 
-  private constructor(address: string | null, runId: string, connected: Connected) {
-    this.#address = address;
+  private constructor(place: Place, runId: string, connected: Connected) {
+    this.#place = place;
     this.#runId = runId;
     this.#process = connected.process;
     this.#client = connected.client;
     this.greeting = connected.greeting;
   }
 
-  /**
-   * @param address `ipc://…` or `tcp://…` of a running worker; null: spawn one here.
-   * @param runId who holds the worker: a hello of the same run takes it over.
-   */
-  static async attach(address: string | null, runId: string): Promise<Worker> {
-    return new Worker(address, runId, await connect(address, runId));
+  /** @param runId who holds the worker: a hello of the same run takes it over. */
+  static async attach(place: Place, runId: string): Promise<Worker> {
+    return new Worker(place, runId, await connect(place, runId));
   }
 
   get client(): Client {
@@ -45,8 +43,8 @@ export class Worker {
   async reconnect(): Promise<void> {
     this.#client.close();
     await this.#process?.kill();
-    await sleep(this.#address === null ? 0 : RECONNECT_AFTER_MS);
-    const { process, client, greeting } = await connect(this.#address, this.#runId);
+    await sleep(this.#place.address === null ? 0 : RECONNECT_AFTER_MS);
+    const { process, client, greeting } = await connect(this.#place, this.#runId);
     this.#process = process;
     this.#client = client;
     this.greeting = greeting;
@@ -80,16 +78,26 @@ export class Worker {
   }
 }
 
+/** Where a worker is. */
+export interface Place {
+  /** `ipc://…` or `tcp://…` of a running worker; null: spawn one here. */
+  readonly address: string | null;
+  /** Directory of the keys that a `tcp://…` worker wants. */
+  readonly keys?: string | undefined;
+}
+
 interface Connected {
   readonly process: WorkerProcess | undefined;
   readonly client: Client;
   readonly greeting: Result<"hello">;
 }
 
-async function connect(address: string | null, runId: string): Promise<Connected> {
+async function connect({ address, keys }: Place, runId: string): Promise<Connected> {
+  const directory = address === null ? null : keysFor(address, "controller", keys);
+  const proof = directory === null ? null : readControllerKeys(directory);
   const process = address === null ? spawnWorker() : undefined;
   const remote = new Promise<SparkablateError>(() => undefined);
-  const client = new Client(address ?? process?.address ?? "", process?.died ?? remote);
+  const client = new Client(address ?? process?.address ?? "", process?.died ?? remote, proof);
   try {
     return { process, client, greeting: await client.hello(runId) };
   } catch (error) {

@@ -105,11 +105,11 @@ it("refuses an address that others could reach", { timeout: 60_000 }, async () =
   const directory = scratch();
   chmodSync(directory, 0o755);
   for (const [bind, message] of [
-    ["tcp://0.0.0.0:5555", "only ipc:// or a loopback tcp:// address"],
+    ["tcp://0.0.0.0:5555", "tcp://0.0.0.0:5555 can be reached by others, so both sides need keys"],
     [`ipc://${join(directory, "worker.sock")}`, "others may enter"],
     [`ipc://${join(directory, "missing", "worker.sock")}`, "does not exist"],
   ] as const) {
-    const worker = await cli(["worker", "--bind", bind]);
+    const worker = await cli(["worker", "--bind", bind], { env: { XDG_CONFIG_HOME: directory } });
     expect(worker.exitCode).toBe(2);
     expect(worker.stderr).toContain(message);
   }

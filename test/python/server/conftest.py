@@ -52,7 +52,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
 def connect(shared: Worker) -> Iterator[Callable[..., Peer]]:
     peers: list[Peer] = []
 
-    def connect(**options: int) -> Peer:
+    def connect(**options: int | bytes) -> Peer:
         peers.append(Peer(shared.address, **options))
         return peers[-1]
 

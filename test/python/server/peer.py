@@ -32,7 +32,7 @@ class Failed(Exception):
 class Peer:
     """One connection to a worker; ``call`` sends and waits, ``send`` and ``receive`` do either."""
 
-    def __init__(self, address: str, **options: int) -> None:
+    def __init__(self, address: str, **options: int | bytes) -> None:
         self.socket = zmq.Context.instance().socket(zmq.DEALER)
         self.socket.set(zmq.LINGER, 0)
         for name, value in options.items():

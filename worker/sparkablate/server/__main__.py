@@ -15,8 +15,16 @@ def main() -> int:
     # Before the slow imports: a Ctrl-C meant for the controller must not end the worker it still talks to.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parser = argparse.ArgumentParser(prog="sparkablate worker", description=__doc__)
-    parser.add_argument("--bind", required=True, help="ipc:///private/dir/socket or tcp://127.0.0.1:port")
+    parser.add_argument("--bind", required=True, help="ipc:///private/dir/socket or tcp://address:port")
+    parser.add_argument("--keys", type=Path, help="directory with worker.key and controller.pub, for tcp://")
     parser.add_argument("--lifeline", type=int, help="file descriptor whose end of file ends this process")
+    parser.add_argument(
+        "--mount",
+        action="append",
+        default=[],
+        metavar="HOST:WORKER[:ro]",
+        help="a directory of the host and where this worker sees it (in a container)",
+    )
     options = parser.parse_args()
     if options.lifeline is not None:
         threading.Thread(target=_die_with_parent, args=(options.lifeline, options.bind), daemon=True).start()
@@ -27,11 +35,13 @@ def main() -> int:
     from sparkablate import memory
     from sparkablate.engines.local import LocalEngine
     from sparkablate.errors import SparkablateError
-    from sparkablate.server.loop import Server
+    from sparkablate.server.keys import read_keys
+    from sparkablate.server.loop import Mount, Server
 
     try:
-        server = Server(LocalEngine(), options.bind)
-    except SparkablateError as error:
+        keys = read_keys(options.keys) if options.keys else None
+        server = Server(LocalEngine(), options.bind, keys, tuple(map(Mount.parse, options.mount)))
+    except (SparkablateError, ValueError) as error:
         print(f"sparkablate worker: {error}", file=sys.stderr)
         return 2
     memory.watch(memory.end_process)

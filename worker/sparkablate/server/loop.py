@@ -12,17 +12,19 @@ import socket
 import stat
 import threading
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 
 from sparkablate.engines.local import LocalEngine
 from sparkablate.errors import SparkablateError
 from sparkablate.server import protocol
 from sparkablate.server.handlers import HANDLERS, Reply
+from sparkablate.server.keys import WorkerKeys
 from sparkablate.server.protocol import InvalidMessage, Message, Request
 from sparkablate.server.session import Session, Sessions
 
@@ -32,10 +34,33 @@ HEARTBEAT_MS = 5_000
 HEARTBEAT_TIMEOUT_MS = 30_000
 #: Frames waiting for a peer that stopped reading; more are dropped, and its session then times out.
 SEND_LIMIT_FRAMES = 10_000
+#: A connection that has not proved itself by then is closed.
+HANDSHAKE_LIMIT_MS = 10_000
+#: Name of our rules at the authenticator. That it is enforced makes libzmq refuse everybody, not nobody,
+#: where no authenticator answers.
+ZAP_DOMAIN = "sparkablate"
 #: ipc paths are limited by sockaddr_un.
 MAX_IPC_PATH_BYTES = 107
 #: Session id and request id: ids start anew in every session.
 JobKey = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One directory of the host and its path here: the wire's ``mount``."""
+
+    host: str
+    worker: str
+    writable: bool
+
+    @staticmethod
+    def parse(text: str) -> Mount:
+        """``HOST:WORKER[:ro]``, as container engines write it. Raises ``ValueError`` for another text."""
+        parts = text.split(":")
+        if len(parts) not in (2, 3) or not all(parts) or parts[2:] not in ([], ["ro"], ["rw"]):
+            raise ValueError(f"{text!r} is not HOST:WORKER or HOST:WORKER:ro")
+        return Mount(parts[0], parts[1], parts[2:] != ["ro"])
+
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
@@ -80,16 +105,26 @@ class Job:
 class Server:
     """Serves one engine at one address until ``shutdown`` or ``stop()``."""
 
-    def __init__(self, engine: LocalEngine, bind: str) -> None:
+    def __init__(
+        self,
+        engine: LocalEngine,
+        bind: str,
+        keys: WorkerKeys | None = None,
+        mounts: tuple[Mount, ...] = (),
+    ) -> None:
+        """With ``keys``, only the controllers they list get through. ``mounts``: where this worker sees which
+        of the host's directories. Raises ``usage`` for an address that is open to others without keys."""
         self._engine = engine
+        self._mounts = [asdict(mount) for mount in mounts]
         self._sessions = Sessions(self._abandon)
         self._jobs: dict[JobKey, Job] = {}
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._context = zmq.Context()
         self._link = zmq.Context()
-        self._bind = check_address(bind)
-        self._router = self._listen(self._bind)
+        self._bind = check_address(bind, keys is not None)
+        self._guard: ThreadAuthenticator | None = None
+        self._router = self._listen(self._bind, keys)
         self._versions = {
             name: metadata.version(name) for name in ("torch", "transformers", "pyzmq", "msgpack")
         }
@@ -121,10 +156,12 @@ class Server:
                 self._sessions.expire()
         self._queue.put(None)
         self._router.close()
+        if self._guard is not None:
+            self._guard.stop()
         self._link.term()  # sends what waits, as long as LINGER allows
         remove_socket(self._bind)
 
-    def _listen(self, bind: str) -> zmq.Socket[bytes]:
+    def _listen(self, bind: str, keys: WorkerKeys | None) -> zmq.Socket[bytes]:
         router = self._link.socket(zmq.ROUTER)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.LINGER, 1_000)
@@ -132,11 +169,22 @@ class Server:
         router.set(zmq.SNDHWM, SEND_LIMIT_FRAMES)
         router.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         router.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+        router.set(zmq.HANDSHAKE_IVL, HANDSHAKE_LIMIT_MS)
+        if keys is not None:
+            self._guard = ThreadAuthenticator(self._link)
+            self._guard.start()
+            self._guard.configure_curve_callback(ZAP_DOMAIN, keys)
+            router.set(zmq.ZAP_DOMAIN, ZAP_DOMAIN.encode())
+            router.set(zmq.ZAP_ENFORCE_DOMAIN, 1)
+            router.set(zmq.CURVE_SERVER, 1)
+            router.set(zmq.CURVE_SECRETKEY, keys.secret)
         old_umask = os.umask(0o077)
         try:
             router.bind(bind)
         except zmq.ZMQError as error:
             router.close(linger=0)
+            if self._guard is not None:
+                self._guard.stop()
             raise SparkablateError("usage", f"--bind {bind}: {error}") from error
         finally:
             os.umask(old_umask)
@@ -218,7 +266,7 @@ class Server:
             "session": session.id,
             "model": self._engine.loaded,
             "slots": self._engine.slots,
-            "mounts": [],
+            "mounts": self._mounts,
             "versions": self._versions,
         }
 
@@ -253,8 +301,9 @@ def remove_socket(bind: str) -> None:
         Path(bind.removeprefix("ipc://")).unlink(missing_ok=True)
 
 
-def check_address(bind: str) -> str:
-    """Refuses addresses that others could reach: only ``ipc://`` in a private directory, or loopback."""
+def check_address(bind: str, authenticated: bool) -> str:
+    """Refuses addresses that others could reach: only ``ipc://`` in a private directory, or loopback, unless
+    every client has to prove itself."""
     parts = urlsplit(bind)
     if parts.scheme == "ipc":
         path = Path(bind.removeprefix("ipc://"))
@@ -273,9 +322,11 @@ def check_address(bind: str) -> str:
             if probe.connect_ex(os.fspath(path)) == 0:
                 raise SparkablateError("usage", f"--bind: another worker listens on {path}")
         return bind
-    if parts.scheme == "tcp" and any(parts.netloc.startswith(f"{host}:") for host in LOOPBACK):
+    loopback = any(parts.netloc.startswith(f"{host}:") for host in LOOPBACK)
+    if parts.scheme == "tcp" and (loopback or authenticated):
         return bind
     raise SparkablateError(
         "usage",
-        f"--bind {bind}: only ipc:// or a loopback tcp:// address; anything else would be open to others",
+        f"--bind {bind}: only ipc:// or a loopback tcp:// address; anything else would be open to others"
+        + (" without --keys" if parts.scheme == "tcp" else ""),
     )

@@ -1,0 +1,37 @@
+/** `sparkablate keys init`: what the two ends of a TCP link prove themselves with. */
+import { Argument, Command } from "commander";
+import { makeKeyPair } from "../link/channel.ts";
+import { keysDirectory, writeKeys } from "../link/keys.ts";
+import { type CommonFlags, keysOption, say, withOutput } from "./common.ts";
+
+interface KeysFlags extends CommonFlags {
+  readonly keys?: string;
+  readonly force?: true;
+}
+
+export function keysCommand(): Command {
+  return withOutput(new Command("keys"))
+    .description("make the key pairs of a worker that is reached over TCP, and of its controller")
+    .addArgument(new Argument("<action>", "what to do").choices(["init"]))
+    .addOption(keysOption())
+    .option("--force", "replace keys that are there; who has the old ones is no longer let in")
+    .addHelpText(
+      "after",
+      `
+Writes controller.key, controller.pub, worker.key and worker.pub, readable by you alone. A worker on another machine
+needs worker.key and controller.pub there, in a directory that --keys or $SPARKABLATE_KEYS names.
+
+Example:
+  sparkablate keys init
+  sparkablate worker --bind tcp://0.0.0.0:5757`,
+    )
+    .action((_action: string, { keys, force, json, quiet }: KeysFlags) => {
+      const directory = keysDirectory(keys);
+      const files = writeKeys(directory, makeKeyPair, force ?? false);
+      if (json) process.stdout.write(`${JSON.stringify({ directory, files }, null, 1)}\n`);
+      else if (!quiet) {
+        say(`${directory}: controller.key, controller.pub, worker.key, worker.pub`);
+        say("A worker elsewhere needs worker.key and controller.pub, and nothing else.");
+      }
+    });
+}

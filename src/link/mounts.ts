@@ -1,0 +1,104 @@
+/** Paths here ↔ paths as a worker in a container sees them, by the mounts that it tells in hello. */
+import { realpathSync } from "node:fs";
+import { basename, dirname, join, resolve, sep } from "node:path";
+import { SparkablateError } from "../errors.ts";
+import type { RequestType, Result } from "../protocol.ts";
+import { isLoopback } from "./keys.ts";
+
+type Mount = Result<"hello">["mounts"][number];
+
+/** A request's paths: where they stand, and whether the worker writes there. */
+const PATHS: Readonly<
+  Partial<Record<RequestType, { readonly at: readonly string[]; readonly write: boolean }>>
+> = {
+  load: { at: ["model", "name"], write: false },
+  inspect: { at: ["model", "name"], write: false },
+  tokenize: { at: ["dataset", "path"], write: false },
+  bake: { at: ["out"], write: true },
+};
+
+/** The worker's paths in a result that a person is to find here. */
+const PLACES: Readonly<Partial<Record<RequestType, readonly string[]>>> = {
+  load: ["source"],
+  bake: ["directory", "gguf_command"],
+};
+
+/**
+ * Maps what goes out and what comes back. Without mounts the two sides see the same files; over TCP from elsewhere
+ * paths are the worker's own.
+ */
+export class Mounts {
+  readonly #mounts: readonly Mount[];
+
+  /** @param address where the worker listens; its relative mounts are those of a compose file two directories above. */
+  constructor(address: string, mounts: readonly Mount[]) {
+    const socket = address.startsWith("ipc://") ? address.slice("ipc://".length) : undefined;
+    const shared = socket !== undefined || isLoopback(address);
+    const base = socket === undefined ? "/" : resolve(dirname(socket), "..", "..");
+    this.#mounts = shared
+      ? mounts
+          .map((mount) => ({ ...mount, host: realPath(resolve(base, mount.host)) }))
+          .toSorted((a, b) => b.host.length - a.host.length)
+      : [];
+  }
+
+  /** @throws SparkablateError path_not_shared, with the mounts. */
+  outgoing<T>(type: RequestType, fields: T): T {
+    const rule = PATHS[type];
+    return rule === undefined || this.#mounts.length === 0
+      ? fields
+      : replaced(fields, rule.at, (path) => (path.startsWith("/") ? this.#toWorker(path, rule.write) : path));
+  }
+
+  incoming<T>(type: RequestType, result: T): T {
+    return (PLACES[type] ?? []).reduce(
+      (mapped, name) => replaced(mapped, [name], (text) => this.#toHost(text)),
+      result,
+    );
+  }
+
+  #toWorker(path: string, write: boolean): string {
+    const real = realPath(path);
+    const mount = this.#mounts.find(({ host, writable }) => isInside(real, host) && (writable || !write));
+    if (mount !== undefined) return join(mount.worker, real.slice(mount.host.length));
+    const listed = this.#mounts.map(({ host, writable }) => `${host}${writable ? "" : " (read only)"}`);
+    throw new SparkablateError(
+      "path_not_shared",
+      `${real} is not shared with the worker${write ? " for writing" : ""}; it sees ${listed.join(", ")}`,
+    );
+  }
+
+  /** A text that is a path, or has one in it at the beginning of a word. */
+  #toHost(text: string): string {
+    return this.#mounts.reduce(
+      (mapped, { host, worker }) =>
+        mapped
+          .split(" ")
+          .map((word) => (isInside(word, worker) ? join(host, word.slice(worker.length)) : word))
+          .join(" "),
+      text,
+    );
+  }
+}
+
+const isInside = (path: string, directory: string): boolean =>
+  path === directory || path.startsWith(directory.endsWith(sep) ? directory : `${directory}${sep}`);
+
+/** Also of a path whose last parts do not exist yet. */
+function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch (error) {
+    const parent = dirname(path);
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT" || parent === path) throw error;
+    return join(realPath(parent), basename(path));
+  }
+}
+
+/** A copy with another text at a place, where there is a text. */
+function replaced<T>(fields: T, [name, ...rest]: readonly string[], change: (text: string) => string): T {
+  const value = (fields as Record<string, unknown> | null)?.[name ?? ""];
+  if (rest.length > 0 && value !== null && typeof value === "object")
+    return { ...fields, [name ?? ""]: replaced(value, rest, change) };
+  return rest.length === 0 && typeof value === "string" ? { ...fields, [name ?? ""]: change(value) } : fields;
+}

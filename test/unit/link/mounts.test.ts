@@ -1,0 +1,97 @@
+/** Paths through mounts, with real directories and links. */
+import { mkdirSync, realpathSync, symlinkSync } from "node:fs";
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { Mounts } from "../../../src/link/mounts.ts";
+import { scratch } from "../../fixtures/harness.ts";
+
+const load = (name: string) => ({ model: { name, dtype: "float32" }, seq_len: 8 });
+
+function world() {
+  const root = realpathSync(scratch());
+  for (const path of [
+    ".sparkablate/run",
+    "models/llama",
+    "models-old/llama",
+    "baked",
+    "models/private",
+    "away",
+  ])
+    mkdirSync(join(root, path), { recursive: true });
+  symlinkSync(join(root, "away"), join(root, "models", "link"));
+  symlinkSync(join(root, "models"), join(root, "shortcut"));
+  const address = `ipc://${root}/.sparkablate/run/worker.sock`;
+  const mounts = new Mounts(address, [
+    { host: join(root, "models"), worker: "/models", writable: false },
+    { host: "./baked", worker: "/baked", writable: true },
+    { host: join(root, "models", "private"), worker: "/private", writable: true },
+  ]);
+  return { root, mounts };
+}
+
+it("maps the real path by the longest mount, out and back", () => {
+  const { root, mounts } = world();
+  for (const [here, there] of [
+    ["models/llama", "/models/llama"],
+    ["models", "/models"],
+    ["shortcut/llama", "/models/llama"],
+    ["models/private/x", "/private/x"],
+    ["models/../models/llama", "/models/llama"],
+  ] as const)
+    expect(mounts.outgoing("load", load(join(root, here))).model.name).toBe(there);
+  expect(mounts.outgoing("tokenize", { dataset: { path: join(root, "models") } })).toEqual({
+    dataset: { path: "/models" },
+  });
+  expect(mounts.incoming("load", { source: "/models/llama" })).toEqual({
+    source: join(root, "models/llama"),
+  });
+  expect(
+    mounts.incoming("bake", {
+      directory: "/baked/a",
+      gguf_command: "python x.py /baked/a --outfile /baked/a/m.gguf",
+    }),
+  ).toEqual({
+    directory: join(root, "baked/a"),
+    gguf_command: `python x.py ${root}/baked/a --outfile ${root}/baked/a/m.gguf`,
+  });
+  expect(mounts.incoming("load", { source: "/models-old" })).toEqual({ source: "/models-old" });
+});
+
+it("a path outside the mounts is an error that lists them; so is one that a link leads out of", () => {
+  const { root, mounts } = world();
+  for (const path of ["away", "models-old/llama", "models/link", ".sparkablate", "models/../away"]) {
+    expect(() => mounts.outgoing("load", load(join(root, path))), path).toThrow(
+      expect.objectContaining({
+        code: "path_not_shared",
+        exitCode: 2,
+        message: expect.stringContaining(
+          `it sees ${root}/models/private, ${root}/models (read only), ${root}/baked`,
+        ),
+      }),
+    );
+  }
+});
+
+it("writes only where the mount is writable, also to what is not there yet", () => {
+  const { root, mounts } = world();
+  expect(mounts.outgoing("bake", { out: join(root, "baked/new/one") })).toEqual({ out: "/baked/new/one" });
+  expect(() => mounts.outgoing("bake", { out: join(root, "models/new") })).toThrow(
+    expect.objectContaining({ code: "path_not_shared", message: expect.stringContaining("for writing") }),
+  );
+});
+
+it("leaves names that are no paths alone, and everything where nothing is mounted or the worker is elsewhere", () => {
+  const { root, mounts } = world();
+  for (const name of ["builtin:smollm2-135m", "meta-llama/Llama-3.1-8B"])
+    expect(mounts.outgoing("load", load(name)).model.name).toBe(name);
+  expect(mounts.outgoing("tokenize", { dataset: null })).toEqual({ dataset: null });
+  expect(mounts.outgoing("ping", {})).toEqual({});
+  const listed = [{ host: "/srv", worker: "/models", writable: true }];
+  expect(new Mounts("tcp://10.0.0.7:5757", listed).outgoing("load", load("/opt/llama")).model.name).toBe(
+    "/opt/llama",
+  );
+  expect(new Mounts("ipc:///run/x/s", []).outgoing("load", load(root)).model.name).toBe(root);
+  expect(() => new Mounts("tcp://127.0.0.1:5757", listed).outgoing("load", load("/opt/llama"))).toThrow(
+    /is not shared/,
+  );
+});
