@@ -71,7 +71,7 @@ async function compile() {
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === sources) return;
   console.error("tsc: compiling src/ to dist/");
   rmSync(join(ROOT, "dist"), { recursive: true, force: true });
-  await must(node(modules("typescript", "bin", "tsc"), "-p", "tsconfig.build.json"));
+  await must(node(modules("typescript-7", "bin", "tsc"), "-p", "tsconfig.build.json"));
   writeFileSync(stamp, sources);
 }
 
@@ -118,7 +118,15 @@ async function build() {
 
 async function generate(args) {
   await install();
-  return node("scripts/generate.ts", ...args);
+  await compile();
+  return generateFiles(await python(), args);
+}
+
+/** From the TypeScript sources, then from the Python package. */
+async function generateFiles(interpreter, args) {
+  const first = await node("scripts/generate.ts", ...args);
+  const second = await inRoot(interpreter, ["test/python/generated_pages.py", ...args], withWorker());
+  return first || second;
 }
 
 async function bench(args) {
@@ -227,9 +235,9 @@ async function check() {
   const tool = (...args) => inRoot(interpreter, ["-m", ...args], withWorker());
   const steps = {
     "biome (format, lint)": () => node(modules("@biomejs", "biome", "bin", "biome"), "ci", "."),
-    "tsc (types)": () => node(modules("typescript", "bin", "tsc"), "--noEmit"),
+    "tsc (types)": () => node(modules("typescript-7", "bin", "tsc"), "--noEmit"),
     "knip (dead code)": () => node(modules("knip", "bin", "knip.js")),
-    "generated files": () => node("scripts/generate.ts", "--check"),
+    "generated files": () => generateFiles(interpreter, ["--check"]),
     "import directions": () => node("scripts/check-imports.ts"),
     "ruff format": () => tool("ruff", "format", "--config", "worker/pyproject.toml", "--check", ...sources),
     "ruff check": () => tool("ruff", "check", "--config", "worker/pyproject.toml", ...sources),

@@ -9,6 +9,7 @@ import { calibrate, chooseTexts, loadModel, meanSites, readText, sendMeans, stag
 import type { Condition, LoadedModel, Result } from "./protocol.ts";
 import type { Means } from "./store/sqlite.ts";
 
+/** Where a baked checkpoint goes, and in which form. */
 export interface BakeOptions {
   /** Absolute path of the directory to make. */
   readonly out: string;
@@ -20,6 +21,7 @@ export interface BakeOptions {
   readonly force?: boolean | undefined;
   /** Allows the config to have several entries: they are applied together, as one condition. */
   readonly joint?: boolean | undefined;
+  /** Progress. */
   readonly on?: OnEvent | undefined;
   /** Aborting ends the bake with `interrupted` and leaves nothing behind. */
   readonly signal?: AbortSignal | undefined;
@@ -27,7 +29,8 @@ export interface BakeOptions {
   readonly onCondition?: ((id: string) => void) | undefined;
 }
 
-export type Baked = Result<"bake">;
+/** What was written, and what its certificate says. */
+export interface Baked extends Result<"bake"> {}
 
 /**
  * @throws SparkablateError as planConditions; bake_refused where there is no exact weight equivalent; usage for a

@@ -25,25 +25,35 @@ import {
 } from "./protocol.ts";
 import type { Means } from "./store/sqlite.ts";
 
+/** What is continued, and for how long. */
 export interface CompareOptions {
+  /** At least one. */
   readonly prompts: readonly string[];
   /** Default 64. */
   readonly max_new_tokens?: number | undefined;
   /** Each prompt as a user's message in the model's chat template. */
   readonly chat_template?: boolean | undefined;
+  /** Progress. */
   readonly on?: OnEvent | undefined;
 }
 
+/** Every prompt continued under every condition. */
 export interface Comparison {
+  /** Which model it was. */
   readonly model: LoadedModel;
   /** The baseline first. */
   readonly conditions: readonly Condition[];
+  /** Most tokens a continuation. */
   readonly max_new_tokens: number;
+  /** Whether each prompt was a user's message in the model's chat template. */
   readonly chat_template: boolean;
+  /** In their order. */
   readonly prompts: readonly ComparedPrompt[];
 }
 
+/** One prompt and its continuations. */
 export interface ComparedPrompt {
+  /** As it was given. */
   readonly prompt: string;
   /** Special tokens and chat template included. */
   readonly prompt_tokens: number;
@@ -51,24 +61,31 @@ export interface ComparedPrompt {
   readonly texts: readonly ComparedText[];
 }
 
+/** One prompt continued under one condition. */
 export interface ComparedText {
+  /** Id. */
   readonly condition: string;
+  /** Without the prompt. */
   readonly text: string;
   /** New tokens, an end token included. */
   readonly ids: readonly number[];
   /** Whether the model ended the text itself. */
   readonly stopped: boolean;
+  /** Of computing. */
   readonly seconds: number;
   /** With the baseline's text; null where either of them failed. */
   readonly agreement: Agreement | null;
+  /** Why it failed; null where it did not. */
   readonly error: WireError | null;
 }
 
+/** How far a text agrees with the baseline's. */
 export interface Agreement {
   /** The same tokens to the end. */
   readonly identical: boolean;
-  /** How many tokens, and characters, are the same before the first that differs. */
+  /** How many are the same before the first that differs. */
   readonly tokens: number;
+  /** How many are the same before the first that differs. */
   readonly characters: number;
 }
 

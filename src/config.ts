@@ -14,6 +14,7 @@ import { ERROR_CODES, type ErrorCode, SparkablateError } from "./errors.ts";
 
 export type { RunConfig } from "./config/schema.ts";
 
+/** What of a config does not stand in the file. */
 export interface ConfigOptions {
   /** Overrides like `eval.max_batches=2`; of two for one key the later holds. */
   readonly set?: readonly string[];
@@ -26,7 +27,11 @@ export interface ConfigOptions {
 /** A side table: where the keys of each config were written. */
 const originsOfConfigs = new WeakMap<RunConfig, Origins>();
 
-/** @throws SparkablateError input_missing, config_invalid and as `parseConfig`. */
+/**
+ * Reads a YAML file into a complete config: every default filled in, every path absolute.
+ *
+ * @throws SparkablateError input_missing, config_invalid and as `parseConfig`.
+ */
 export function loadConfig(path: string, options: ConfigOptions = {}): RunConfig {
   let bytes: Buffer;
   try {
@@ -49,6 +54,8 @@ export function loadConfig(path: string, options: ConfigOptions = {}): RunConfig
 }
 
 /**
+ * YAML text into a complete config.
+ *
  * @param file what messages call the text.
  * @throws SparkablateError with one line a problem: `file:line: key: what is wrong; what is
  *   allowed`. Its code is config_invalid, or what all problems have in common: input_missing,

@@ -11,6 +11,7 @@ import type { ModelConfig, Result } from "./protocol.ts";
 import type { Row } from "./rows.ts";
 import { type RunOptions, runSweep } from "./run.ts";
 
+/** How a `Controller` gets its worker. */
 export interface ControllerOptions {
   /** `ipc://…` or `tcp://…` of a running worker; null or absent: one is started here when it is first needed. */
   readonly worker?: string | null | undefined;
@@ -32,6 +33,7 @@ export class Controller {
   #runId = "";
   #busy = false;
 
+  /** Starts nothing yet. @param options how it gets its worker. */
   constructor({ worker = null, keys }: ControllerOptions = {}) {
     this.#place = { address: worker, keys };
   }
@@ -44,6 +46,9 @@ export class Controller {
   /**
    * Runs a sweep, or resumes the one in its directory. Yields a condition's row each time one more batch of
    * it is stored; the finished table is in the directory. Breaking off saves what was measured.
+   *
+   * @throws SparkablateError usage where this controller runs a sweep already; other_run, run_locked,
+   *   text_too_short, site_unsupported, … before anything is measured; interrupted.
    */
   async *run(config: RunConfig, options: RunOptions = {}): AsyncGenerator<Row, void> {
     if (this.#busy) throw new SparkablateError("usage", "this controller is running a sweep already");
@@ -55,26 +60,44 @@ export class Controller {
     }
   }
 
-  /** The model's map and self-test; `meta`: from its configuration alone, without weights. */
+  /**
+   * The model's map and self-test; `meta`: from its configuration alone, without weights.
+   *
+   * @param options `meta`: default false.
+   * @throws SparkablateError model_not_found, architecture_unsupported, load_failed.
+   */
   async inspect(model: ModelConfig, { meta = false }: { meta?: boolean } = {}): Promise<Result<"inspect">> {
     const worker = await this.#attach(this.#runId || anonymousRunId());
     const { result } = await worker.client.call("inspect", { model, meta });
     return result;
   }
 
-  /** Continues prompts greedily with and without the config's ablations. Means are taken over `eval.calibration`. */
+  /**
+   * Continues prompts greedily with and without the config's ablations. Means are taken over `eval.calibration`.
+   *
+   * @throws SparkablateError config_invalid for prompts that do not fit, and what loading throws.
+   */
   async compare(config: RunConfig, options: CompareOptions): Promise<Comparison> {
     const worker = await this.#attach(this.#runId || anonymousRunId());
     return await comparePrompts(worker.client, config, options);
   }
 
-  /** Writes the config's one condition into a checkpoint, which appears certified or not at all. */
+  /**
+   * Writes the config's one condition into a checkpoint, which appears certified or not at all.
+   *
+   * @throws SparkablateError bake_refused where no weights do the same; usage for a target that exists and for
+   *   several entries without `joint`; disk_full; certificate_failed.
+   */
   async bake(config: RunConfig, options: BakeOptions): Promise<Baked> {
     const worker = await this.#attach(this.#runId || anonymousRunId());
     return await bakeCondition(worker.client, config, options);
   }
 
-  /** Looks for a direction that tells two sets of prompts apart. */
+  /**
+   * Looks for a direction that tells two sets of prompts apart.
+   *
+   * @throws SparkablateError config_invalid: too few prompts, one of them twice, one that does not fit.
+   */
   async direction(model: ModelConfig, options: DirectionOptions): Promise<FoundDirection> {
     const worker = await this.#attach(this.#runId || anonymousRunId());
     return await findDirection(worker.client, model, options);
@@ -85,12 +108,14 @@ export class Controller {
     await this.#worker?.kill();
   }
 
+  /** Ends the worker that was started here, or lets go of the one that was reached. Safe to call twice. */
   async close(): Promise<void> {
     const worker = this.#worker;
     this.#worker = undefined;
     await worker?.close();
   }
 
+  /** `close()`, at the end of an `await using` scope. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

@@ -8,8 +8,11 @@ export const DEFAULT_MAX_KL = 0.2;
 /** Simultaneous over the candidates, among which the best one was looked for. */
 const ERROR_RATE = 0.05;
 
-export interface Interval {
+/** A score, as a mean over the held-out prompts. */
+export interface ScoreEstimate {
+  /** In the table's `unit`; kl in nats. */
   readonly value: number;
+  /** Standard error. */
   readonly se: number;
   /** Of this estimate alone: not adjusted for the choice among candidates. */
   readonly ci95: readonly [number, number];
@@ -59,7 +62,7 @@ export function weaker({ lowered, raised }: Scores): number | null {
   return lowered === null || raised === null ? null : Math.min(lowered.value, raised.value);
 }
 
-export function withInterval(estimate: Estimate | null, freedom: number): Interval | null {
+export function withInterval(estimate: Estimate | null, freedom: number): ScoreEstimate | null {
   if (estimate === null) return null;
   const half = quantile(0.975, freedom) * estimate.se;
   return { ...estimate, ci95: [estimate.value - half, estimate.value + half] };

@@ -15,6 +15,7 @@ const LENGTH_BYTES = 8;
 const MAX_HEADER_BYTES = 1 << 20;
 const TENSOR = "direction";
 
+/** A unit vector of the residual stream. */
 export interface Direction {
   /** Unit vector, float32  # [d_model] */
   readonly vector: Float32Array;

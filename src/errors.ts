@@ -68,17 +68,21 @@ export const ERROR_KINDS = {
   },
 } as const satisfies Record<string, ErrorKind>;
 
+/** What went wrong: docs/errors.md has cause and cure of each. */
 export type ErrorCode = keyof typeof ERROR_KINDS;
 export const ERROR_CODES = Object.keys(ERROR_KINDS) as [ErrorCode, ...ErrorCode[]];
 
 /** Facts as fields: what a caller needs to decide is never only in the message. */
 export class SparkablateError extends Error {
+  /** Of the class. */
   override readonly name = "SparkablateError";
+  /** What went wrong. */
   readonly code: ErrorCode;
   /** Traceback of the worker, last lines of its stderr, or other text for a person who debugs. */
   readonly detail: string | undefined;
   readonly #help: string | undefined;
 
+  /** @param options `detail` and `cause` for a person who debugs; `help` instead of the code's own. */
   constructor(
     code: ErrorCode,
     message: string,
@@ -90,10 +94,12 @@ export class SparkablateError extends Error {
     this.#help = options.help;
   }
 
+  /** Of the command line, when this error ends it. */
   get exitCode(): number {
     return ERROR_KINDS[this.code].exit;
   }
 
+  /** Whether the controller sends the request again by itself. */
   get retryable(): boolean {
     return ERROR_KINDS[this.code].retryable;
   }

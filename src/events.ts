@@ -1,41 +1,58 @@
-/** What a running sweep tells whoever watches it, besides its rows. */
+/** What running work tells whoever watches it, besides a sweep's rows. */
 import type { SparkablateError } from "./errors.ts";
 import type { LoadedModel } from "./protocol.ts";
 import type { Row } from "./rows.ts";
 
+/** Told apart by `type`. */
 export type RunEvent =
   /** Work before the sweep: loading, tokenising, calibrating. */
   | {
       readonly type: "stage";
+      /** What is done, for a person. */
       readonly stage: string;
+      /** How far, in `unit`. */
       readonly done: number;
+      /** In `unit`; null where it is not known. */
       readonly total: number | null;
+      /** E.g. bytes, batches. */
       readonly unit: string;
     }
+  /** The model is there and proved. */
   | { readonly type: "loaded"; readonly model: LoadedModel }
   /** Something a person should know: text dropped, a dtype replaced, a layer that offers no site. */
   | { readonly type: "notice"; readonly message: string }
+  /** What will be measured. */
   | { readonly type: "plan"; readonly plan: SweepPlan }
   /** One more measurement is stored. */
   | {
       readonly type: "measured";
       /** Null for a null condition, which measures rounding. */
       readonly row: Row | null;
+      /** (condition, batch) pairs that are stored. */
       readonly done: number;
+      /** Pairs in all. */
       readonly total: number;
+      /** Estimated from the rate so far. */
       readonly seconds_left: number;
     }
   /** The worker was lost; it is being brought back. */
   | { readonly type: "restart"; readonly error: SparkablateError };
 
+/** How much a sweep will measure. */
 export interface SweepPlan {
+  /** Absolute path of the run directory. */
   readonly directory: string;
+  /** The baseline and null conditions included. */
   readonly conditions: number;
+  /** Evaluated under each condition. */
   readonly blocks: number;
+  /** Into which the blocks go. */
   readonly batches: number;
+  /** Predicted tokens in those blocks. */
   readonly tokens: number;
-  /** (condition, batch) pairs to measure in all, and those that the store has already. */
+  /** (condition, batch) pairs in all. */
   readonly total: number;
+  /** Pairs that the store has already. */
   readonly stored: number;
   /** What is missing, in unedited passes over a full batch; with `stop:` at most that. */
   readonly forward_equivalents: number;
@@ -47,4 +64,5 @@ export interface SweepPlan {
   readonly may_stop: boolean;
 }
 
+/** Called for every event, as it happens. */
 export type OnEvent = (event: RunEvent) => void;

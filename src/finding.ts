@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
-import { choose, DEFAULT_MAX_KL, type Interval, RULE, withInterval } from "./direction-choice.ts";
+import { choose, DEFAULT_MAX_KL, RULE, type ScoreEstimate, withInterval } from "./direction-choice.ts";
 import { type Direction, directionBytes } from "./directions.ts";
 import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
@@ -25,95 +25,146 @@ const RESAMPLES = 100;
 /** The load check's shape: prompts have all sorts of lengths. */
 const SHAPE = { seq_len: 16, batch_size: 1 };
 
+/** One side of a contrast. */
 export interface PromptSet {
   /** What messages call it. */
   readonly name: string;
+  /** At least 8, no one twice. */
   readonly prompts: readonly string[];
   /** Of the file, or of the prompts joined by line feeds. */
   readonly sha256: string;
 }
 
+/** Texts of one token each, with which the model may go on. */
+export interface AnswerTokens {
+  /** After a positive prompt. */
+  readonly positive: readonly string[];
+  /** After a negative prompt. */
+  readonly negative: readonly string[];
+}
+
+/** What tells the two sides apart, and how it is searched. */
 export interface DirectionOptions {
+  /** The side that the direction points to. */
   readonly positive: PromptSet;
+  /** The side that it points away from. */
   readonly negative: PromptSet;
+  /** Each prompt as a user's message in the model's chat template. */
   readonly chat_template?: boolean | undefined;
   /** Token positions counted from each prompt's end; default [1], the last. */
   readonly end_positions?: readonly number[] | undefined;
   /** One token each. Without them the contrast is read from the last layer's stream. */
-  readonly answer_tokens?: { positive: readonly string[]; negative: readonly string[] } | undefined;
+  readonly answer_tokens?: AnswerTokens | undefined;
+  /** Nats that projecting it out may cost at the negative prompts' next token; default 0.2. */
   readonly max_kl?: number | undefined;
   /** Share of each side that scores instead of being averaged; default 1/3. */
   readonly held_out?: number | undefined;
+  /** Bootstrap samples; default 100. */
   readonly resamples?: number | undefined;
+  /** Of the held-out prompts, the controls and the samples; default 0. */
   readonly seed?: number | undefined;
+  /** Progress. */
   readonly on?: OnEvent | undefined;
 }
 
 type Scored<T> = {
   readonly [K in keyof T]: T[K] extends DirectionCandidate["kl"]
-    ? Interval
+    ? ScoreEstimate
     : T[K] extends DirectionCandidate["kl"] | null
-      ? Interval | null
+      ? ScoreEstimate | null
       : T[K];
 };
 type ScoreNames = "contrast" | "lowered" | "raised" | "kl";
 
-/** `random`: a random direction of the same norm at the same place. */
-export type ScoredCandidate = Scored<Omit<DirectionCandidate, "random">> & {
-  readonly random: Scored<Pick<DirectionCandidate, ScoreNames>>;
-};
+/** The scores of one direction; null where there is nothing to read the contrast from. */
+export interface Scores extends Scored<Pick<DirectionCandidate, ScoreNames>> {}
+
+/** A direction that was looked at, with its scores on the held-out prompts. */
+export interface ScoredCandidate extends Scored<Omit<DirectionCandidate, "random">> {
+  /** The same scores of a random direction of the same norm at the same place. */
+  readonly random: Scores;
+}
 
 /** All that is known of the search: what the table file holds. */
 export interface DirectionTable {
+  /** sparkablate's. */
   readonly version: string;
+  /** What was searched. */
   readonly model: Pick<
     LoadedModel,
     "source" | "revision" | "weights_sha256" | "tokenizer_sha256" | "numerics"
   >;
+  /** Of the two sides, in float64. */
   readonly method: "difference_of_means";
+  /** The side that a direction points to. */
   readonly positive: SideFacts;
+  /** The side that it points away from. */
   readonly negative: SideFacts;
+  /** Whether each prompt was a user's message in the model's chat template. */
   readonly chat_template: boolean;
+  /** Token positions counted from each prompt's end. */
   readonly end_positions: readonly number[];
-  readonly answer_tokens: { positive: readonly string[]; negative: readonly string[] } | null;
+  /** Whose log-odds are the contrast; null: it is read from the last layer's stream. */
+  readonly answer_tokens: AnswerTokens | null;
+  /** Of the held-out prompts, the controls and the samples. */
   readonly seed: number;
+  /** Bootstrap samples. */
   readonly resamples: number;
+  /** What the contrast is. */
   readonly contrast: Result<"find_direction">["contrast"];
   /** Of contrast, lowered and raised. */
   readonly unit: string;
+  /** By which the one was chosen. */
   readonly rule: string;
+  /** Nats; the rule's limit. */
   readonly max_kl: number;
   /** null: no candidate fits the rule. */
   readonly chosen: ChosenDirection | null;
+  /** In order of layer and position. */
   readonly candidates: readonly ScoredCandidate[];
 }
 
-interface SideFacts {
+/** One side of a contrast, as the table file records it. */
+export interface SideFacts {
+  /** The file's. */
   readonly name: string;
+  /** Of the file. */
   readonly sha256: string;
+  /** How many. */
   readonly prompts: number;
   /** Line numbers among the prompts, from 1: those that were scored and not averaged. */
   readonly held_out: readonly number[];
 }
 
+/** The candidate that the rule chose. */
 export interface ChosenDirection {
+  /** Whose stream it was found in, from 0. */
   readonly layer: number;
+  /** Counted from the prompts' end; 1 is the last token. */
   readonly position: number;
+  /** Length of the difference of means. */
   readonly norm: number;
+  /** Of the unit vector's bytes. */
   readonly sha256: string;
   /** Whether chance does not do as well: see direction-choice.ts. */
   readonly beyond_controls: boolean;
 }
 
+/** What a search gave. */
 export interface FoundDirection {
   /** null: no candidate fits the rule. */
   readonly direction: Direction | null;
   /** The chosen direction as a safetensors file; null where there is none. */
   readonly file: Uint8Array | null;
+  /** All that is known of the search. */
   readonly table: DirectionTable;
 }
 
-/** Prompts from a file, one a line; empty lines are left out. @throws SparkablateError input_missing. */
+/**
+ * Prompts from a UTF-8 file, one a line; empty lines are left out.
+ *
+ * @throws SparkablateError input_missing where it cannot be read or holds none.
+ */
 export function readPrompts(path: string): PromptSet {
   let bytes: Buffer;
   try {
@@ -267,7 +318,7 @@ function scored({ random, ...candidate }: DirectionCandidate, freedom: number): 
     contrast: withInterval(scores.contrast, freedom),
     lowered: withInterval(scores.lowered, freedom),
     raised: withInterval(scores.raised, freedom),
-    kl: withInterval(scores.kl, freedom) as Interval,
+    kl: withInterval(scores.kl, freedom) as ScoreEstimate,
   });
   return { ...candidate, ...intervals(candidate), random: intervals(random) };
 }

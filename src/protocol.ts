@@ -42,35 +42,73 @@ export const MODES = ["zero", "mean"] as const;
 export const mode = z.enum(MODES);
 export const positions = z.enum(["all", "not_first"]);
 const indices = z.array(layer).min(1).max(4096);
-const edit = { layer, mode, positions };
+const edit = {
+  /** From 0. */
+  layer,
+  /** What stands in the values' place: zeros, or the site's mean. */
+  mode,
+  /** `not_first` leaves every block's first position alone. */
+  positions,
+};
 
 export const intervention = z.discriminatedUnion("kind", [
-  z.strictObject({ kind: z.literal("head"), heads: indices, ...edit }),
-  z.strictObject({ kind: z.literal("kv_group"), groups: indices, ...edit }),
+  z.strictObject({
+    kind: z.literal("head"),
+    /** Query heads, from 0. */
+    heads: indices,
+    ...edit,
+  }),
+  z.strictObject({
+    kind: z.literal("kv_group"),
+    /** Key/value heads, from 0: all query heads that share each. */
+    groups: indices,
+    ...edit,
+  }),
   z.strictObject({ kind: z.literal("attn"), ...edit }),
   z.strictObject({ kind: z.literal("mlp"), ...edit }),
-  z.strictObject({ kind: z.literal("layer"), layer, mode: z.literal("skip") }),
+  z.strictObject({
+    kind: z.literal("layer"),
+    /** From 0. */
+    layer,
+    /** Its output is its input. */
+    mode: z.literal("skip"),
+  }),
   z.strictObject({
     kind: z.literal("direction"),
+    /** Removes the direction, or adds it times `coefficient` and its norm. */
     op: z.enum(["project_out", "add"]),
+    /** Every tensor that is added to the residual stream, or the stream where it leaves a layer. */
     at: z.enum(["writes", "stream"]),
     /** "all" adds the embedding to every layer's writes. */
     layers: z.union([z.literal("all"), indices]),
+    /** 1 removes all of it, or adds it once. */
     coefficient: z.number(),
+    /** `not_first` leaves every block's first position alone. */
     positions,
     /** Which vector, as sent by `put`. */
     sha256,
   }),
 ]);
+/** One edit at one site, told apart by `kind`: `interventions` of a `Condition` lists their fields. */
 export type Intervention = z.infer<typeof intervention>;
 
 export const condition = z.strictObject({
+  /** Canonical, e.g. `L14.head[3,7].zero`; `baseline` where nothing is edited. */
   id: label,
+  /** Applied jointly, in canonical order. */
   interventions: z.array(intervention).max(4096),
   /** A null condition: the stream leaves this layer moved by one ulp at random. It edits nothing else. */
-  nudge: z.strictObject({ layer, seed: count }).optional(),
+  nudge: z
+    .strictObject({
+      /** From 0. */
+      layer,
+      /** Of the ulps' signs. */
+      seed: count,
+    })
+    .optional(),
 });
-export type Condition = z.infer<typeof condition>;
+/** What is measured together: no, one or several interventions. */
+export interface Condition extends z.infer<typeof condition> {}
 
 // ── What a worker says of a model ────────────────────────────────────────────────────────────
 export const siteKind = z.enum(["head", "kv_group", "attn", "mlp", "layer", "direction"]);
@@ -81,6 +119,7 @@ const layerMap = z.strictObject({
   sites: z.array(siteKind),
   /** Query heads, or 0 where the layer has no attention heads. */
   n_heads: count,
+  /** Key/value heads: groups of query heads that share one. */
   n_kv_heads: count,
   /** Width of a head's slice of the output projection's input. */
   d_head: count,
@@ -89,67 +128,101 @@ const layerMap = z.strictObject({
 });
 
 export const modelMap = z.strictObject({
+  /** As in the model's config.json. */
   model_type: label,
+  /** How many. */
   n_layers: count,
+  /** Width of the residual stream. */
   d_model: count,
+  /** Rows of the embedding. */
   vocab_size: count,
   /** Longest sequence the model's positions allow; null where there is no limit. */
   max_positions: count.nullable(),
+  /** How many, tied ones once. */
   parameters: count.or(z.number().int().min(0)),
+  /** One a layer, in order. */
   layers: z.array(layerMap),
 });
-export type ModelMap = z.infer<typeof modelMap>;
+/** Where a model can be edited. */
+export interface ModelMap extends z.infer<typeof modelMap> {}
 
 export const modelConfig = z.strictObject({
+  /** Hugging Face id, absolute path of a model directory, or `builtin:smollm2-135m`. */
   name: label,
+  /** Commit, branch or tag; null: the main branch, or a local model. */
   revision: label.nullable(),
+  /** Of the weights and of the computation. */
   dtype: z.enum(["bfloat16", "float16", "float32"]),
+  /** auto: cuda before mps before cpu. */
   device: z.enum(["auto", "cuda", "mps", "cpu"]),
+  /** As in transformers; null: the model's default. */
   attn_implementation: label.nullable(),
+  /** CPU threads; null: torch's default. */
   threads: z.int().min(1).max(1024).nullable(),
+  /** Needs a pinned commit. */
   trust_remote_code: z.boolean(),
 });
-export type ModelConfig = z.infer<typeof modelConfig>;
+/** What is loaded, and how it computes: the `model` section of a config. */
+export interface ModelConfig extends z.infer<typeof modelConfig> {}
 
 /** All that changes the bits of a result without changing its meaning. */
 export const numerics = z.strictObject({
+  /** Of the weights and of the computation. */
   dtype: label,
+  /** Where the model is, e.g. cpu or cuda:0. */
   device: label,
+  /** The GPU's or the processor's. */
   device_name: label,
+  /** Which kernels torch chose, e.g. AVX512. */
   cpu_capability: label,
+  /** As in transformers, e.g. sdpa. */
   attn_implementation: label,
+  /** Of torch, on the CPU. */
   threads: count,
+  /** Whether float32 matrix products are shortened to TF32; always false. */
   tf32: z.boolean(),
+  /** Whether torch's deterministic algorithms are on. */
   deterministic: z.boolean(),
   /** Whether the loss is taken from full logits because chunks were not bit-equal here. */
   full_logits: z.boolean(),
+  /** Package → version. */
   versions: z.record(z.string(), z.string()),
 });
-export type Numerics = z.infer<typeof numerics>;
+/** All that changes the bits of a result without changing its meaning. */
+export interface Numerics extends z.infer<typeof numerics> {}
 
 const selfTest = z.strictObject({
+  /** What was tested. */
   name: label,
+  /** Whether it held. */
   passed: z.boolean(),
+  /** What was found. */
   detail: z.string().max(4096),
   /** Sites refused because of a failure, e.g. "L0.head". */
   refused: z.array(label),
 });
 
 export const loadedModel = z.strictObject({
-  /** Local directory or Hugging Face id, and the commit that was resolved. */
+  /** Local directory or Hugging Face id. */
   source: label,
+  /** The commit that was resolved; null for a local directory. */
   revision: label.nullable(),
+  /** Where it can be edited. */
   model_map: modelMap,
   numerics,
+  /** Over the weight files. */
   weights_sha256: sha256,
+  /** Over the tokenizer's files. */
   tokenizer_sha256: sha256,
   /** The token that stands before every block where add_bos asks for it; null: the tokenizer has none. */
   bos_token_id: count.nullable(),
   /** Whether the tokenizer itself adds it. */
   adds_bos: z.boolean(),
+  /** What the load proved: that edits hit what they name. */
   self_test: z.array(selfTest),
   /** Things a person should know, e.g. a dtype that was replaced. */
   notices: z.array(label),
+  /** That the load took. */
   seconds,
   /** True where the worker had this model already. */
   reused: z.boolean(),
@@ -164,7 +237,8 @@ export const loadedModel = z.strictObject({
     walks: z.boolean(),
   }),
 });
-export type LoadedModel = z.infer<typeof loadedModel>;
+/** A model as the worker has it. */
+export interface LoadedModel extends z.infer<typeof loadedModel> {}
 
 // ── Requests ─────────────────────────────────────────────────────────────────────────────────
 const owner = z.strictObject({ run_id: label, pid: count, host: label });
@@ -174,8 +248,11 @@ const base = { id: requestId, session };
 const dataset = z.strictObject({
   /** Hugging Face id or a local directory as the worker sees it. */
   path: label,
+  /** Of those that the data set has; null: its only one. */
   config: label.nullable(),
+  /** E.g. test. */
   split: label,
+  /** That holds the text. */
   column: label,
 });
 
@@ -187,28 +264,40 @@ export type MeanSite = z.infer<typeof meanSite>;
 const promptBytes = z.array(z.int().min(1).max(MAX_PAYLOAD_BYTES)).min(1).max(4096);
 
 /** A mean over held-out prompts and its standard error. */
-const estimate = z.strictObject({ value: z.number(), se: z.number().min(0) });
-/** null: there is nothing to read the contrast from. `kl`: nats at the negative prompts' next token. */
+const estimate = z.strictObject({
+  value: z.number(),
+  /** Standard error of the mean over prompts. */
+  se: z.number().min(0),
+});
+/** null: there is nothing to read the contrast from. */
 const directionScores = z.strictObject({
+  /** How far apart the two sides are, unedited. */
   contrast: estimate.nullable(),
+  /** By how much projecting it out lowers the contrast. */
   lowered: estimate.nullable(),
+  /** By how much adding it moves the negative prompts towards the positive ones. */
   raised: estimate.nullable(),
+  /** What projecting it out costs: nats at the negative prompts' next token. */
   kl: estimate,
 });
 export const directionCandidate = z.strictObject({
+  /** Whose stream it was found in, from 0. */
   layer,
   /** Counted from the prompts' end; 1 is the last token. */
   position: count,
+  /** Length of the difference of means. */
   norm: z.number(),
+  /** Between the directions of two halves of the prompts; mean of 20 splits. */
   split_half_cosine: z.number(),
-  /** Mean and 5 % quantile of the bootstrap samples' cosines with the direction. */
+  /** Mean of the bootstrap samples' cosines with the direction. */
   bootstrap_cosine: z.number(),
+  /** Their 5 % quantile. */
   bootstrap_cosine_low: z.number(),
   ...directionScores.shape,
   /** The same scores of a random direction of the same norm at the same place. */
   random: directionScores,
 });
-export type DirectionCandidate = z.infer<typeof directionCandidate>;
+export interface DirectionCandidate extends z.infer<typeof directionCandidate> {}
 
 export const requests = {
   hello: z.strictObject({ type: z.literal("hello"), id: requestId, schema_sha256: sha256, owner }),
@@ -326,27 +415,36 @@ export type Request<T extends RequestType = RequestType> = z.infer<(typeof reque
 // ── Results: exactly one a request, unless it fails ──────────────────────────────────────────
 /** What a fresh process with stock transformers found in a baked directory. */
 const certificate = z.strictObject({
+  /** Of the tensors. */
   edit: z.strictObject({
+    /** Tensors that are what the edit says. */
     edited: count,
     /** Tensors that are the source's, byte for byte or exactly cast. */
     equal: count,
     /** Largest error of an edited tensor, over its norm. */
     largest_residual: z.number().min(0),
   }),
+  /** Of the logits on a fixed text. */
   behaviour: z.strictObject({
     /** Largest difference to the live intervention's logits, over the largest logit. */
     logit_difference: z.number().min(0),
+    /** Largest `logit_difference` that passes. */
     tolerance: z.number().min(0),
     /** The same between two algebraically equal live runs; null where the two sides have no reason to differ. */
     floor: z.number().min(0).nullable(),
+    /** Of the live intervention, in size. */
     largest_logit: z.number().min(0),
     /** KL(live ‖ baked), nats a position. */
     kl: z.number().min(0),
+    /** Of the baked checkpoint, nats per predicted token. */
     nll: z.number().min(0),
+    /** Baked minus live, nats per predicted token. */
     delta_nll: z.number(),
+    /** Compared ones. */
     positions: count,
-    /** Positions whose chosen experts differ, and positions left out for it. */
+    /** Positions whose chosen experts differ. */
     rerouted: count,
+    /** Positions left out for it. */
     left_out: count,
   }),
 });
@@ -366,7 +464,12 @@ export const results = {
   }),
   ping: empty,
   load: loadedModel,
-  inspect: z.strictObject({ model_map: modelMap, self_test: z.array(selfTest) }),
+  inspect: z.strictObject({
+    /** Where it can be edited. */
+    model_map: modelMap,
+    /** Empty from the configuration alone. */
+    self_test: z.array(selfTest),
+  }),
   /** Payload: int32 [tokens]. */
   tokenize: z.strictObject({ tokens: count, truncated: z.boolean() }),
   /** Payload: float32, the sites' means one after the other. */
@@ -384,15 +487,21 @@ export const results = {
     seconds,
   }),
   bake: z.strictObject({
+    /** Absolute path, as the worker sees it. */
     directory: label,
+    /** Id of what was baked. */
     condition: label,
+    /** How many were written. */
     files: count,
+    /** Of all files. */
     bytes: z.int().min(0),
+    /** What a fresh process with stock transformers found. */
     certificate,
     /** What a person should know before another program reads it. */
     notes: z.array(label),
-    /** null where llama.cpp is known to read it wrongly. */
+    /** Converts it for llama.cpp; null where llama.cpp is known to read it wrongly. */
     gguf_command: label.nullable(),
+    /** That it all took. */
     seconds,
   }),
   /** Payload: float32 [candidates, d_model], unit vectors. */
@@ -413,12 +522,15 @@ export type Result<T extends RequestType = RequestType> = z.infer<(typeof result
 export const reply = z.strictObject({ type: z.literal("reply"), id: requestId, result: z.unknown() });
 
 export const wireError = z.strictObject({
+  /** What went wrong. */
   code: z.enum(ERROR_CODES),
+  /** For a person. */
   message: z.string().max(65_536),
   /** Python traceback. */
   detail: z.string().max(262_144),
 });
-export type WireError = z.infer<typeof wireError>;
+/** A SparkablateError as it crosses the wire. */
+export interface WireError extends z.infer<typeof wireError> {}
 
 export const failure = z.strictObject({
   type: z.literal("failure"),

@@ -12,6 +12,7 @@ import {
   pairedEffect,
   ratioInterval,
 } from "./statistics/effects.ts";
+import type { NumericFloor } from "./statistics/floor.ts";
 import { adjust, type Correction } from "./statistics/multiplicity.ts";
 import type { RacePlan } from "./statistics/racing.ts";
 
@@ -29,10 +30,12 @@ export interface ConditionMeasurements {
   readonly error: { readonly code: ErrorCode; readonly message: string } | null;
 }
 
+/** What the rows' statistics depend on. */
 export interface StatisticsSettings {
+  /** bh: Benjamini–Hochberg; by: Benjamini–Yekutieli. */
   readonly correction: Correction;
   /** What rounding alone does to Δ NLL (null conditions, below float32); null where not measured. */
-  readonly floor: { readonly rms: number; readonly mean: number } | null;
+  readonly floor: NumericFloor | null;
   /** `stop:`; absent or null where every condition sees every block. */
   readonly race?: RacePlan | null;
 }
@@ -41,30 +44,41 @@ export interface StatisticsSettings {
 export interface RunFacts {
   /** The run directory's name. */
   readonly name: string;
+  /** As the config names it. */
   readonly model: string;
+  /** The commit that was resolved; null for a local or built-in model. */
   readonly revision: string | null;
+  /** Over the weight files. */
   readonly weights_sha256: string;
+  /** All that changes the bits of a result without changing its meaning. */
   readonly numerics: Numerics;
   /** Evaluation text, as a person knows it: a file's name, or a dataset with its split. */
   readonly text: string;
   /** Calibration text; null where no mean was needed. */
   readonly calibration: string | null;
+  /** Tokens a block. */
   readonly seq_len: number;
+  /** Blocks a batch. */
   readonly batch_size: number;
   /** Whether a BOS token stands before every block. */
   readonly bos: boolean;
+  /** Which blocks, in which order. */
   readonly seed: number;
+  /** Blocks a condition. */
   readonly planned_blocks: number;
+  /** Without the baseline. */
   readonly planned_conditions: number;
   /** What was swept: layers, heads, kv_groups, mlp, attn, custom. */
   readonly sweep: string;
+  /** What the rows' statistics depend on. */
   readonly statistics: StatisticsSettings;
   /** The resolved config, as YAML. */
   readonly config: string;
   /** sparkablate's version. */
   readonly version: string;
-  /** ISO 8601; `finished` is null while conditions are missing. */
+  /** ISO 8601. */
   readonly started: string;
+  /** ISO 8601; null while conditions are missing. */
   readonly finished: string | null;
 }
 
@@ -92,44 +106,63 @@ export const DOUBTS = {
  */
 export type Status = "done" | "partial" | "stopped" | "pending" | "failed";
 
+/** One metric of one condition. */
 export interface MetricEstimate {
-  /** Mean a predicted token. */
+  /** Mean a predicted token: nats (kl), or a share (top1). */
   readonly mean: number | null;
+  /** Standard error, over blocks. */
   readonly se: number | null;
+  /** Two-sided 95 % t interval. */
   readonly ci95: Interval | null;
 }
 
 /** One row of the table: `rowRecord` lays it out as the JSON and CSV columns. */
 export interface Row {
+  /** Id, e.g. `L14.head[3,7].zero`; `baseline` in the first row. */
   readonly condition: string;
+  /** Of its one intervention; `joint` for several, `baseline` for none. */
   readonly kind: string;
+  /** Null where there is not exactly one. */
   readonly layer: number | null;
+  /** Query heads or key/value groups; null where the kind has none. */
   readonly heads: readonly number[] | null;
+  /** zero, mean or skip; a direction's operation; null where there is not exactly one intervention. */
   readonly mode: string | null;
+  /** All of them, applied jointly. */
   readonly interventions: Condition["interventions"];
+  /** How far it is measured. */
   readonly status: Status;
   /** Nats per predicted token. */
   readonly nll: number | null;
-  /** Paired with the baseline on the same blocks; 0 for the baseline itself. */
+  /** Nats per predicted token: paired with the baseline on the same blocks; 0 for the baseline itself. */
   readonly delta_nll: number | null;
+  /** Of `delta_nll`: sd of the blocks' differences / √blocks. */
   readonly se: number | null;
   /** Of this condition alone; in a race simultaneous for all conditions, at the race's confidence. */
   readonly ci95: Interval | null;
+  /** Two-sided paired t test of no effect; null in a race, and where there is no spread. */
   readonly p: number | null;
+  /** p adjusted over all measured conditions of the run; null in a row of a running sweep. */
   readonly q: number | null;
   /** q ≤ 0.05 and no flag that doubts the interval; null where nothing was compared. */
   readonly distinguishable: boolean | null;
+  /** Why its interval may not hold: docs/reading-the-numbers.md lists them. */
   readonly flags: readonly string[];
+  /** exp(nll). */
   readonly perplexity: number | null;
-  /** exp(delta_nll), and exp of its interval. */
+  /** exp(delta_nll). */
   readonly perplexity_ratio: number | null;
+  /** exp of `ci95`. */
   readonly perplexity_ratio_ci95: Interval | null;
+  /** Measured so far. */
   readonly blocks: number;
   /** Predicted tokens in those blocks. */
   readonly tokens: number;
+  /** Of computing. */
   readonly seconds: number;
   /** Columns beside nll: kl, top1, … */
   readonly metrics: Readonly<Record<string, MetricEstimate>>;
+  /** Why it failed; null where it did not. */
   readonly error: ErrorCode | null;
   /** Place in the ranking where a race gives it, since means over different blocks do not compare. */
   readonly standing: number | null;

@@ -39,7 +39,9 @@ import { RunDirectory } from "./store/run-directory.ts";
 import type { BlockRecord, Means, RunRecord } from "./store/sqlite.ts";
 import { VERSION } from "./version.ts";
 
+/** How a sweep is run, beside what its config says. */
 export interface RunOptions {
+  /** Progress. */
   readonly on?: OnEvent | undefined;
   /** Aborting finishes the condition in hand, saves, and ends the iteration with `interrupted`. */
   readonly signal?: AbortSignal | undefined;

@@ -4,7 +4,7 @@ import { extname, resolve } from "node:path";
 import { styleText } from "node:util";
 import { Command } from "commander";
 import { getBorderCharacters, table } from "table";
-import { DEFAULT_MAX_KL, type Interval, weaker } from "../direction-choice.ts";
+import { DEFAULT_MAX_KL, type ScoreEstimate, weaker } from "../direction-choice.ts";
 import { SparkablateError } from "../errors.ts";
 import { checkSides, type DirectionTable, readPrompts, type ScoredCandidate } from "../finding.ts";
 import { writeAtomically } from "../store/projections.ts";
@@ -156,7 +156,7 @@ const isChosen = ({ layer, position }: ScoredCandidate, chosen: DirectionTable["
 
 const figure = (value: number): string => (Number.isFinite(value) ? value.toFixed(2) : "–");
 
-const withError = (estimate: Interval | null, digits = 2): string =>
+const withError = (estimate: ScoreEstimate | null, digits = 2): string =>
   estimate === null ? "–" : `${estimate.value.toFixed(digits)} ± ${estimate.se.toFixed(digits)}`;
 
 function conclude({ chosen, max_kl }: DirectionTable, { direction, table }: OutputPaths): void {

@@ -31,14 +31,21 @@ const text = (allowed: string) => {
 
 function model({ cwd, trustRemoteCode }: SchemaOptions) {
   return section({
+    /** Hugging Face id, absolute path of a model directory, or `builtin:smollm2-135m`. */
     name: modelName(cwd),
+    /** Commit, branch or tag of a Hugging Face model; null: its main branch. */
     revision: text("a commit, branch or tag in quotes, or null").nullable().default(null),
+    /** Of the weights and of the computation; default bfloat16. float32 is IEEE: TF32 is off. */
     dtype: choice(["bfloat16", "float16", "float32"]).default("bfloat16"),
+    /** auto: cuda before mps before cpu. */
     device: choice(["auto", "cuda", "mps", "cpu"]).default("auto"),
+    /** As in transformers, e.g. sdpa or eager; null: the model's default. */
     attn_implementation: text("an attention implementation of transformers, like sdpa or eager, or null")
       .nullable()
       .default(null),
+    /** CPU threads; null: torch's default. Changes the last bits, so it is part of a run's identity. */
     threads: whole(1, 1024).nullable().default(null),
+    /** Runs code from the model's repository: needs `trustRemoteCode` in ConfigOptions and a pinned commit. */
     trust_remote_code: z.boolean(leaf("true, false")).default(false),
   }).superRefine((value, context) => {
     if (!value.trust_remote_code) return;
@@ -59,16 +66,25 @@ function model({ cwd, trustRemoteCode }: SchemaOptions) {
 function evaluation({ cwd }: SchemaOptions) {
   const addBos = leaf("auto, true, false");
   return section({
+    /** Evaluation text: absolute path of a `.txt` file, or a data set with its split and column. */
     dataset: dataset(cwd).prefault("wikitext"),
+    /** Text for the means; null: blocks of the evaluation text that evaluation does not use. */
     calibration: dataset(cwd).nullable().default(null),
+    /** Tokens a block, a BOS token included. */
     seq_len: whole(2, 1 << 20).default(1024),
+    /** Blocks a batch. */
     batch_size: whole(1, 4096).default(4),
+    /** Batches to evaluate; null: the whole text, at most 4 million tokens. */
     max_batches: whole(1, 1_000_000).nullable().default(16),
     /** Batches at the head of the seed's order that this run leaves to others (report --confirm). */
     skip_batches: whole(0, 1_000_000).default(0),
+    /** Batches for the means, where a condition needs one. */
     calibration_batches: whole(1, 1_000_000).default(8),
+    /** Whether a BOS token stands before every block; auto: as the tokenizer itself does. */
     add_bos: z.union([z.literal("auto"), z.boolean()], addBos).default("auto"),
+    /** Which blocks, in which order. */
     seed: whole(0, Number.MAX_SAFE_INTEGER).default(0),
+    /** nll always; kl and top1 on request. */
     metrics: z
       .array(choice(METRICS), leaf(`a list of ${METRICS.join(", ")}`))
       .transform((names) => METRICS.filter((name) => name === "nll" || names.includes(name)))
@@ -93,6 +109,7 @@ function evaluation({ cwd }: SchemaOptions) {
     })
     .transform((value) => ({
       ...value,
+      /** Text for the means; null: blocks of the evaluation text that evaluation does not use. */
       calibration: value.calibration ?? (usesWikitext(value.dataset) ? TRAINING_WIKITEXT : null),
     }));
 }
@@ -134,18 +151,38 @@ function checkDirection({ op, at }: DirectionSpec, context: z.RefinementCtx): vo
 function targetSpec(cwd: string) {
   const layer = layerNumber;
   const edit = {
+    /** From 0. */
+    layer,
+    /** What stands in the values' place: zeros, or the site's mean. */
     mode: choice(MODES).optional(),
+    /** `not_first` leaves every block's first position alone. */
     positions: choice(POSITIONS).optional(),
   };
   const list = (what: string) => indices(`a list of different ${what} numbers, like [3, 7]`);
   return z.discriminatedUnion(
     "kind",
     [
-      section({ kind: z.literal("head"), layer, heads: list("head"), ...edit }),
-      section({ kind: z.literal("kv_group"), layer, groups: list("group"), ...edit }),
-      section({ kind: z.literal("attn"), layer, ...edit }),
-      section({ kind: z.literal("mlp"), layer, ...edit }),
-      section({ kind: z.literal("layer"), layer, mode: choice(["skip"]).default("skip") }),
+      section({
+        kind: z.literal("head"),
+        /** Query heads, from 0. */
+        heads: list("head"),
+        ...edit,
+      }),
+      section({
+        kind: z.literal("kv_group"),
+        /** Key/value heads, from 0: all query heads that share each. */
+        groups: list("group"),
+        ...edit,
+      }),
+      section({ kind: z.literal("attn"), ...edit }),
+      section({ kind: z.literal("mlp"), ...edit }),
+      section({
+        kind: z.literal("layer"),
+        /** From 0. */
+        layer,
+        /** Its output is its input. */
+        mode: choice(["skip"]).default("skip"),
+      }),
       section({ kind: z.literal("direction"), ...directionKeys(cwd) }).superRefine(checkDirection),
     ],
     kinds(TARGET_KINDS),
@@ -161,11 +198,17 @@ function ablation({ cwd }: SchemaOptions) {
       .max(4096),
   );
   return section({
+    /** Of the conditions that a sweep makes. */
     mode: choice(MODES).default("zero"),
+    /** One condition for every layer, head, …; custom: what `targets` and `directions` list. */
     sweep: choice(SWEEPS).default("layers"),
+    /** Layers, from 0, that a sweep goes over. */
     layers: layerList().default("all"),
+    /** At which positions an edit acts and a mean is taken. */
     positions: choice(POSITIONS).default("all"),
+    /** One condition an entry: the specs that are applied jointly. */
     targets: z.array(entry, leaf("a list of targets")).nullable().default(null),
+    /** Directions, one condition each. */
     directions: z
       .array(section(directionKeys(cwd)).superRefine(checkDirection), leaf("a list of directions"))
       .nullable()
@@ -174,7 +217,9 @@ function ablation({ cwd }: SchemaOptions) {
     .superRefine(checkAblation)
     .transform(({ targets, directions, ...sweep }) => ({
       ...sweep,
+      /** One condition an entry: the specs that are applied jointly. */
       targets: (targets ?? []).map((specs) => specs.map((spec) => complete(spec, sweep))),
+      /** Directions, one condition each. */
       directions: (directions ?? []).map((spec) => completeDirection(spec, sweep)),
     }))
     .superRefine(({ targets }, context) => {
@@ -223,17 +268,29 @@ type WrittenDirection = Omit<Extract<WrittenTarget, { kind: "direction" }>, "kin
 function complete(spec: WrittenTarget, defaults: Defaults) {
   if (spec.kind === "layer") return spec;
   if (spec.kind === "direction") return { kind: spec.kind, ...completeDirection(spec, defaults) };
-  return { ...spec, mode: spec.mode ?? defaults.mode, positions: spec.positions ?? defaults.positions };
+  return {
+    ...spec,
+    /** What stands in the values' place: zeros, or the site's mean. */
+    mode: spec.mode ?? defaults.mode,
+    /** `not_first` leaves every block's first position alone. */
+    positions: spec.positions ?? defaults.positions,
+  };
 }
 
 function completeDirection(spec: WrittenDirection, defaults: Defaults) {
   const { path, op, at, layers, coefficient, positions } = spec;
   return {
+    /** Absolute path of a `.safetensors` or `.pt` file. */
     path,
+    /** Removes the direction, or adds it times `coefficient` and its norm. */
     op,
+    /** Every tensor that is added to the residual stream, or the stream where it leaves a layer. */
     at: at ?? (op === "add" ? ("stream" as const) : ("writes" as const)),
+    /** all: of project_out, the embedding too; null: the layer that the file names. */
     layers: layers ?? (op === "add" ? null : ("all" as const)),
+    /** 1 removes all of it, or adds it once. */
     coefficient,
+    /** `not_first` leaves every block's first position alone. */
     positions: positions ?? defaults.positions,
   };
 }
@@ -243,21 +300,34 @@ const confidence = decimal(0.5, 0.9999);
 
 export function runConfigSchema(options: SchemaOptions) {
   return section({
+    /** What is loaded, and how it computes. */
     model: model(options),
+    /** On which text, and how much of it. */
     eval: optionalSection(evaluation(options)),
+    /** Which conditions. */
     ablation: optionalSection(ablation(options)),
+    /** Ends early when the top is settled; null: every condition sees every block. */
     stop: section({
+      /** How many of the largest effects to settle. */
       top: whole(1, 100_000),
+      /** Approximate, see docs/statistics.md. */
       confidence: confidence.default(0.95),
+      /** Nats per token within which two effects count as equal. */
       tolerance: decimal(0, 1000).default(0.002),
     })
       .nullable()
       .default(null),
-    output: optionalSection(section({ dir: outputDirectory(options.cwd).prefault(options.outputDir) })),
+    /** Where the results go. */
+    output: optionalSection(
+      section({
+        /** Absolute path of the run directory. */
+        dir: outputDirectory(options.cwd).prefault(options.outputDir),
+      }),
+    ),
   });
 }
 
 /** A complete run: what `parseConfig` gives, plain data that survives JSON and YAML. */
-export type RunConfig = z.output<ReturnType<typeof runConfigSchema>>;
+export interface RunConfig extends z.output<ReturnType<typeof runConfigSchema>> {}
 export type AblationConfig = RunConfig["ablation"];
 export type TargetSpec = AblationConfig["targets"][number][number];

@@ -7,6 +7,7 @@
 import cdf from "@stdlib/stats-base-dists-t-cdf";
 import quantile from "@stdlib/stats-base-dists-t-quantile";
 
+/** Both ends, in the estimate's unit. */
 export type Interval = readonly [low: number, high: number];
 
 export interface Estimate {

@@ -1,9 +1,11 @@
 /** What rounding alone does to Δ NLL, from null conditions: the stream moved by one ulp at random. */
 import { pairedEffect } from "./effects.ts";
 
+/** What rounding alone does. */
 export interface NumericFloor {
-  /** Root mean square and mean of the null conditions' Δ NLL, nats per token. */
+  /** Root mean square of the null conditions' Δ NLL, nats per token. */
   readonly rms: number;
+  /** Their mean, nats per token. */
   readonly mean: number;
 }
 

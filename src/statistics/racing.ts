@@ -31,9 +31,11 @@
 import quantile from "@stdlib/stats-base-dists-t-quantile";
 import type { Interval } from "./effects.ts";
 
+/** What `stop:` asks for, and when it decides. */
 export interface RacePlan {
   /** How many conditions to settle. */
   readonly top: number;
+  /** Approximate: see docs/statistics.md. */
   readonly confidence: number;
   /** Nats per token; effects this close to the edge may be taken for one another. */
   readonly tolerance: number;

@@ -77,13 +77,19 @@ export class RunDirectory {
 
 /** A run directory as a reader sees it, finished or not. */
 export interface StoredRun {
+  /** All that a report says of it beside its rows. */
   readonly facts: RunFacts;
   /** The baseline first. */
   readonly rows: readonly Row[];
+  /** What `summary.json` holds. */
   readonly summary: Readonly<Record<string, unknown>>;
 }
 
-/** Reads a run; a sweep that is writing to it is not disturbed. Throws `input_missing` where there is none. */
+/**
+ * Reads a run; a sweep that is writing to it is not disturbed.
+ *
+ * @throws SparkablateError input_missing where there is none.
+ */
 export function readRun(path: string): StoredRun {
   const store = RunStore.read(path);
   try {

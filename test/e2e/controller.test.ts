@@ -41,7 +41,7 @@ it("iterates rows, breaks off, closes: the process ends, no child is left, stric
       files: ["script.mts"],
     }),
   );
-  const typescript = join(packageRoot(), "node_modules", "typescript", "bin", "tsc");
+  const typescript = join(packageRoot(), "node_modules", "typescript-7", "bin", "tsc");
   const types = await execa(process.execPath, [typescript, "-p", directory], { reject: false });
   expect(types.stdout).toBe("");
 

@@ -100,7 +100,7 @@ describe("README.md", () => {
         files: ["example.mts"],
       }),
     );
-    const typescript = join(ROOT, "node_modules", "typescript", "bin", "tsc");
+    const typescript = join(ROOT, "node_modules", "typescript-7", "bin", "tsc");
     const types = await execa(process.execPath, [typescript, "-p", directory], { reject: false });
     expect(types.stdout).toBe("");
     const ran = await execa(process.execPath, ["example.mts"], {

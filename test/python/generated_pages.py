@@ -1,12 +1,15 @@
-"""What docs/ holds that the tables of the package already say: made from them, and compared by test_docs.py.
+"""What docs/ holds that the package already says: made from it, and compared by test_docs.py.
 
-`PYTHONPATH=worker python test/python/generated_pages.py` writes it.
+`npm run generate` writes it; `--check` fails where what is committed is not current.
 """
 
 from __future__ import annotations
 
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+
+import python_reference
 
 import tiny_models
 from sparkablate.architectures import WRAPPERS, locate
@@ -113,7 +116,35 @@ def bake_page(page: str) -> str:
     return page
 
 
-if __name__ == "__main__":
-    (DOCS / "architectures.md").write_text(architectures_page(), encoding="utf-8")
+def pages() -> dict[Path, str]:
+    """Every page that is made, whole or in part, and its text."""
     bake = DOCS / "bake.md"
-    bake.write_text(bake_page(bake.read_text(encoding="utf-8")), encoding="utf-8")
+    return {
+        DOCS / "architectures.md": architectures_page(),
+        bake: bake_page(bake.read_text(encoding="utf-8")),
+        DOCS / "api-python.md": python_reference.python_page(),
+    }
+
+
+def stale() -> dict[Path, str]:
+    """Those that are not what is committed."""
+    return {
+        page: text
+        for page, text in pages().items()
+        if not page.exists() or page.read_text(encoding="utf-8") != text
+    }
+
+
+def main(arguments: list[str]) -> int:
+    old = stale()
+    if "--check" in arguments:
+        for page in old:
+            print(f"{page} is not current: run 'npm run generate'", file=sys.stderr)
+        return 1 if old else 0
+    for page, text in old.items():
+        page.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,8 @@
-"""The Python in README.md and docs/ is executed, and the generated page is current."""
+"""The Python in README.md and docs/ is executed, and generated pages are current."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -13,8 +14,10 @@ from typing import Any
 
 import generated_pages
 import pytest
+import python_reference
 import torch
 
+import sparkablate
 from sparkablate import __file__ as package_file
 from sparkablate.home import home
 from sparkablate.model import BUILTIN_MODELS
@@ -30,9 +33,45 @@ ROW = re.compile(
 
 
 def test_generated_pages_are_current() -> None:
-    assert (DOCS / "architectures.md").read_text(encoding="utf-8") == generated_pages.architectures_page()
-    bake = (DOCS / "bake.md").read_text(encoding="utf-8")
-    assert bake == generated_pages.bake_page(bake)
+    assert [page.name for page in generated_pages.stale()] == []
+
+
+def test_every_public_name_has_a_docstring_that_names_its_parameters() -> None:
+    seen = set()
+    for module, files in python_reference.PUBLIC.items():
+        for name, node, _ in python_reference.public(files):
+            seen.add(name)
+            text = ast.get_docstring(node)
+            assert text, f"{module}: {name} has no docstring"
+            if isinstance(node, ast.FunctionDef) and len(node.args.args + node.args.kwonlyargs) > 2:
+                for argument in node.args.args[1:] + node.args.kwonlyargs:
+                    # From the wire to the wire: its one parameter is the protocol's.
+                    assert re.search(rf"\b{argument.arg}\b", text), (
+                        f"{module}: {name} is silent on {argument.arg}"
+                    )
+    assert set(sparkablate.__all__) - {"__version__"} <= seen
+
+
+def test_what_the_documentation_imports_is_public() -> None:
+    offered = {
+        (module, name)
+        for module, files in python_reference.PUBLIC.items()
+        for names in files.values()
+        for name in names
+    }
+    pages = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+    pages = [page for page in pages if page.name != "extending.md"]  # it is about the inside
+    code = [block for page in pages for block in FENCE.findall(page.read_text(encoding="utf-8"))]
+    notebook = json.loads((DOCS / "python-api.ipynb").read_text(encoding="utf-8"))
+    code += ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    imported = {
+        (module, name.strip())
+        for block in code
+        for module, names in re.findall(r"^from (sparkablate[\w.]*) import (.+)$", block, re.MULTILINE)
+        for name in names.split(",")
+    }
+    assert imported
+    assert imported <= offered
 
 
 def test_extending_adds_one_of_each_with_one_edit_each(tmp_path: Path) -> None:

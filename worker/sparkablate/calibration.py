@@ -17,7 +17,13 @@ from .sites import SiteMap, Tap
 
 
 class MeanKey(NamedTuple):
-    """Whose mean: kind "head" (the whole input of the output projection), "attn" or "mlp"."""
+    """Whose mean it is.
+
+    Args:
+        kind: "head" (the whole input of the attention's output projection), "attn" or "mlp".
+        layer: index from 0.
+        positions: "all", or "not_first": over all tokens but each sequence's first.
+    """
 
     kind: str
     layer: int

@@ -23,7 +23,7 @@ _LEAST_READOUT = 1e-3
 
 @dataclass(frozen=True)
 class Answers:
-    """Token ids that answer a prompt one way and the other."""
+    """Token ids that answer a prompt one way (`positive`) and the other (`negative`)."""
 
     positive: tuple[int, ...]
     negative: tuple[int, ...]

@@ -51,7 +51,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Found:
-    """`held_out`: indices of the prompts on each side that scored and were not averaged."""
+    """What a search gave: `candidates` in order of layer and position; `held_out`: indices of the prompts on
+    the positive and the negative side that scored and were not averaged."""
 
     candidates: list[Candidate]
     held_out: tuple[list[int], list[int]]
@@ -77,9 +78,13 @@ def find_directions(
         end_positions: counted from the end of each prompt: 1 is its last token.
         held_out: share of each side that scores instead of being averaged.
         resamples: bootstrap samples.
+        seed: of the split, the controls and the samples.
         answers: ids of answer tokens; without them the contrast is read from the last layer's stream.
+        cancelled: asked between candidates; true ends the search.
+        progress: told `(stage, done, total, unit)`.
 
-    Raises SparkablateError: "config_invalid", "site_unsupported", "nonfinite_logits", "interrupted".
+    Raises SparkablateError: "config_invalid" (too few prompts, one that does not fit), "site_unsupported",
+    "nonfinite_logits", "interrupted".
     """
     _check_prompts(manager, positive, negative, end_positions)
     generator = torch.Generator().manual_seed(seed)

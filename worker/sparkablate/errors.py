@@ -10,7 +10,10 @@ CODES = frozenset(_SCHEMA["failure"]["properties"]["error"]["properties"]["code"
 
 
 class SparkablateError(Exception):
-    """What went wrong (`code`), in words for a person (`message`), with facts for debugging (`detail`)."""
+    """What went wrong (`code`), in words for a person (`message`), with facts for debugging (`detail`).
+
+    Raises ValueError for a code that is not in the table.
+    """
 
     def __init__(self, code: str, message: str, detail: str = "") -> None:
         if code not in CODES:

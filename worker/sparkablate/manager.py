@@ -64,7 +64,7 @@ class AblationManager:
             self._means[MeanKey(*key)] = mean.detach()
 
     def mean(self, key: MeanKey) -> Tensor:
-        """The mean in use  # [width]"""
+        """The mean in use, float32 [width]. Raises SparkablateError("means_missing") before calibration."""
         if key not in self._means:
             raise SparkablateError(
                 "means_missing", f"{tuple(key)} is not calibrated: call calibrate_means() first"
@@ -72,7 +72,10 @@ class AblationManager:
         return self._means[key]
 
     def set_direction(self, sha256: str, vector: Tensor, norm: float = 1.0) -> None:
-        """A unit vector [d_model] that later specs name by `sha256`, and its recorded norm."""
+        """A unit vector [d_model] that later specs name by `sha256`, and its recorded norm.
+
+        Raises SparkablateError("config_invalid") for a vector that is not of unit length.
+        """
         self._directions[sha256] = (check_direction(vector), norm)
 
     def calibrate_means(
@@ -84,7 +87,8 @@ class AblationManager:
             batches: token ids, each int [batch, pos].
             keys: which sites; default: every site the model offers, over all positions and without the first.
 
-        Returns: float32 means [width], from sums in float64.
+        Returns: float32 means [width], from sums in float64. Raises SparkablateError: "usage" inside
+        `applied()`, "site_unsupported", "means_missing" where the batches hold no token.
         """
         if self._active:
             raise SparkablateError(
@@ -100,8 +104,12 @@ class AblationManager:
     def applied(self, specs: Spec | Sequence[Spec]) -> Iterator[None]:
         """The model computes with these interventions inside the block, and bit for bit as before after it.
 
-        Raises SparkablateError: "site_unsupported", "conditions_overlap", "means_missing" before anything
-        is changed; "hook_failed" at the end of the block where the model ran but an edit was never reached.
+        Args:
+            specs: one spec, or several that act jointly; their order does not matter.
+
+        Raises SparkablateError: "site_unsupported", "conditions_overlap", "means_missing", "config_invalid"
+        (a layer or head that the model does not have), "usage" (blocks do not nest) before anything is
+        changed; "hook_failed" at the end of the block where the model ran but an edit was never reached.
         """
         wanted = [specs] if isinstance(specs, AblationSpec | DirectionSpec) else list(specs)
         validate(wanted, self.sites)

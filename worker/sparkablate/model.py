@@ -45,12 +45,18 @@ def load_model(
 ) -> tuple[Any, Any]:
     """Loads a causal language model and its tokenizer (None where it has none).
 
-    ``name``: Hugging Face id, local directory, or ``builtin:smollm2-135m``. ``dtype``: bfloat16, float16 or
-    float32 (IEEE: TF32 is off). ``device``: auto (cuda > mps > cpu), cuda, mps or cpu. ``trust_remote_code``
-    needs a ``revision`` that is a commit. What a person should know is given as a ``UserWarning``.
+    Args:
+        name: Hugging Face id, local directory, or `builtin:smollm2-135m`.
+        revision: commit, branch or tag of a Hugging Face model.
+        dtype: "bfloat16", "float16" or "float32" (IEEE: TF32 is off).
+        device: "auto" (cuda before mps before cpu), "cuda", "mps" or "cpu"; a small matmul proves it.
+        attn_implementation: as in transformers; None: the model's default.
+        threads: CPU threads of torch; None: its default.
+        trust_remote_code: runs code from the hub; needs a `revision` that is a commit.
 
-    Raises ``SparkablateError``: ``model_not_found``, ``environment_missing`` (a builtin model that was not
-    set up), ``device_unavailable``, ``load_failed``, ``config_invalid``.
+    What a person should know is given as a `UserWarning`. Raises SparkablateError: "model_not_found",
+    "environment_missing" (a builtin model that was not set up), "device_unavailable", "load_failed",
+    "architecture_unsupported", "config_invalid".
     """
     opened = open_model(
         name,

@@ -35,6 +35,8 @@ class AblationSpec:
         heads, groups: which query heads ("head") or key/value heads ("kv_group").
         mode: "zero" (default) or "mean"; "layer" only knows "skip".
         positions: "all", or "not_first" to leave each sequence's first token alone.
+
+    Raises SparkablateError("config_invalid") for what no model could offer.
     """
 
     kind: str
@@ -71,6 +73,7 @@ class AblationSpec:
 
     @property
     def parts(self) -> tuple[int, ...]:
+        """The heads or groups; empty where the kind has none."""
         return self.heads or self.groups
 
     @classmethod
@@ -90,9 +93,13 @@ class DirectionSpec:
             given (`AblationManager.set_direction`) by its `sha256`.
         at: "writes" (every write of the layers; "all" adds the embedding) or "stream" (where it leaves
             each of the layers). Default: "writes" for project_out, "stream" for add.
-        layers: "all" or indices.
+        layers: "all" or indices from 0.
         coefficient: c.
+        positions: "all", or "not_first" to leave each sequence's first token alone.
         norm: s, the norm recorded with the direction.
+        sha256: of the vector's bytes (little-endian float32); computed where `vector` is given.
+
+    Raises SparkablateError("config_invalid"), for a vector that is not of unit length among others.
     """
 
     op: str
@@ -129,10 +136,12 @@ class DirectionSpec:
             raise _invalid("a direction needs a vector, or the sha256 of one that the manager was given")
 
     def indices(self, n_layers: int) -> tuple[int, ...]:
+        """The layers it acts in, from 0, in a model of `n_layers`."""
         return tuple(range(n_layers)) if self.layers == "all" else self.layers
 
     @property
     def edits_embedding(self) -> bool:
+        """Whether it also acts on what the embedding writes."""
         return self.at == "writes" and self.layers == "all"
 
     @classmethod

@@ -47,10 +47,13 @@ def bake(
     Args:
         model: Hugging Face id, local directory, or `builtin:smollm2-135m`.
         specs: the interventions, applied jointly. A DirectionSpec needs its `vector`.
+        out: the directory to make.
         dtype: of the result: "float32", or "source" for the source's own.
         prune_layers: delete skipped layers instead of making them the identity.
         force: replace `out` where an earlier bake made it.
         means: calibrated means, for mode="mean" (`AblationManager.calibrate_means`).
+        revision, device, threads: as in `load_model`.
+        progress: told `(stage, done, total, unit)`.
 
     Returns what `sparkablate_bake.json` holds. Raises SparkablateError: "bake_refused" where there is no
     exact weight equivalent, "certificate_failed", "disk_full", "usage" for a target that exists, and what

@@ -1,0 +1,86 @@
+/**
+ * docs/api-typescript.md: what src/index.ts exports, with its doc comments, as TypeDoc reads them. An exported
+ * name without a comment, or one that refers to a type that is not exported, is an error.
+ */
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { Application, type TypeDocOptions } from "typedoc";
+import type { PluginOptions } from "typedoc-plugin-markdown";
+import { ERROR_CODES } from "../src/errors.ts";
+
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
+
+const HEAD = `# TypeScript API
+
+What \`import { … } from "sparkablate"\` offers. This page is made from the doc comments of \`src/\` by \`npm run generate\`;
+\`npm run check\` compares. An example is in [README.md](../README.md#typescript); the Python engine's page is
+[api-python.md](api-python.md), and [errors.md](errors.md) has cause and cure of every error code.
+`;
+
+const OPTIONS: TypeDocOptions & Partial<PluginOptions> = {
+  entryPoints: [join(ROOT, "src", "index.ts")],
+  tsconfig: join(ROOT, "tsconfig.build.json"),
+  plugin: ["typedoc-plugin-markdown"],
+  readme: "none",
+  name: "sparkablate",
+  disableGit: true,
+  // Lines move with every edit.
+  disableSources: true,
+  excludeExternals: true,
+  sort: ["source-order"],
+  validation: { notExported: true, notDocumented: true, invalidLink: true },
+  // Values that the types are made from.
+  intentionallyNotExported: ["ERROR_KINDS", "intervention"],
+  // What tells the members of a union apart; the comment stands on the member.
+  intentionallyNotDocumented: [
+    ...["type", "model", "message", "plan", "error"].map((name) => `RunEvent.__type.${name}`),
+    "Condition.interventions.__type.kind",
+    "Row.interventions.__type.kind",
+    "RunConfig.ablation.__type.targets.__type.kind",
+  ],
+  treatWarningsAsErrors: true,
+  logLevel: "Warn",
+  outputFileStrategy: "modules",
+  entryFileName: "page",
+  hidePageHeader: true,
+  hidePageTitle: true,
+  hideBreadcrumbs: true,
+  useCodeBlocks: true,
+  parametersFormat: "table",
+  interfacePropertiesFormat: "table",
+  classPropertiesFormat: "table",
+  typeDeclarationFormat: "table",
+  propertyMembersFormat: "table",
+  tableColumnSettings: {
+    hideDefaults: true,
+    hideInherited: true,
+    hideModifiers: true,
+    hideOverrides: true,
+    hideSources: true,
+  },
+};
+
+/** The page's text. @throws Error where a public name has no comment; TypeDoc has said which. */
+export async function typescriptReference(): Promise<string> {
+  const out = mkdtempSync(join(tmpdir(), "sparkablate-reference-"));
+  try {
+    const app = await Application.bootstrapWithPlugins({ ...OPTIONS, out });
+    const project = await app.convert();
+    if (project === undefined) throw new Error("TypeDoc could not read src/index.ts");
+    app.validate(project);
+    if (app.logger.hasErrors() || app.logger.hasWarnings())
+      throw new Error("public names without comments, or with types that are not exported: see above");
+    await app.generateOutputs(project);
+    return `${HEAD}\n${tidy(readFileSync(join(out, "page.md"), "utf8"))}`;
+  } finally {
+    rmSync(out, { recursive: true, force: true });
+  }
+}
+
+/** TypeDoc spells a union out wherever it is named. */
+function tidy(markdown: string): string {
+  const codes = new RegExp(`(?:\\\\\\| )?(?:\`"\\w+"\` \\\\\\| ){${ERROR_CODES.length - 1}}\`"\\w+"\``, "g");
+  return `${markdown.replace(codes, "[`ErrorCode`](#errorcode)").trim()}\n`;
+}
