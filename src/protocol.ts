@@ -228,8 +228,9 @@ export const loadedModel = z.strictObject({
   reused: z.boolean(),
   /** One unedited pass over a batch of the run's shape, measured at load. */
   cost: z.strictObject({
-    /** Layers, and the head with the loss. */
+    /** Of all layers. */
     stack_seconds: seconds,
+    /** Of the head, with the loss. */
     head_seconds: seconds,
     /** Largest memory during it, of the process (CPU) or of torch on the device. */
     peak_bytes: z.int().min(0),
