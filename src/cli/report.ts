@@ -11,6 +11,7 @@ import { renderTable } from "../report/table.ts";
 import { readRun, type StoredRun } from "../store/run-directory.ts";
 import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { showAgreement } from "./report-agreement.ts";
+import { watchRun } from "./report-watch.ts";
 import { exitCodeOf, sweep } from "./sweep.ts";
 
 const FORMATS = ["table", "csv", "md", "json"] as const;
@@ -24,6 +25,8 @@ export interface ReportFlags extends CommonFlags {
 
 interface ReportCommandFlags extends ReportFlags, WorkerFlags {
   readonly confirm?: number;
+  readonly watch?: true;
+  readonly port?: number;
 }
 
 export function reportCommand(): Command {
@@ -38,6 +41,8 @@ export function reportCommand(): Command {
       "measure the conditions with the largest Δ NLL again, on blocks that the run did not use",
       positiveInteger,
     )
+    .option("--watch", "serve a live page of a running sweep on this machine, until Ctrl-C")
+    .option("--port <number>", "the live page's port (default: any free one)", portNumber)
     .addHelpText(
       "after",
       `
@@ -48,15 +53,28 @@ Examples:
   sparkablate report results/smoke_test
   sparkablate report results/heads --top 20 --format csv > heads.csv
   sparkablate report results/heads --confirm 10
-  sparkablate report results/heads-zero results/heads-mean`,
+  sparkablate report results/heads-zero results/heads-mean
+  sparkablate report results/heads --watch`,
     )
     .action(async (directories: string[], flags: ReportCommandFlags) => {
       const [directory = "", ...others] = directories;
       if (others.length > 0) {
-        refuseTogether("several directories", { "--confirm": flags.confirm });
+        refuseTogether("several directories", { "--confirm": flags.confirm, "--watch": flags.watch });
         await showAgreement(directories, flags);
         return;
       }
+      if (flags.watch) {
+        const { format, top, confirm, worker } = flags;
+        refuseTogether("--watch", {
+          "--format": format,
+          "--top": top,
+          "--confirm": confirm,
+          "--worker": worker,
+        });
+        await watchRun(directory, flags.port ?? 0, flags);
+        return;
+      }
+      if (flags.port !== undefined) throw new SparkablateError("usage", "--port belongs to --watch");
       const run = readRun(directory);
       if (flags.confirm === undefined) {
         await showRun(directory, run, flags);
@@ -104,6 +122,13 @@ const PRINTERS: Readonly<Record<Format, (run: StoredRun, top: number | null) => 
   md: ({ rows, facts }, top) => toMarkdown(rows, facts, top),
   json: ({ rows, facts }, top) => toJson(rows, facts, top),
 };
+
+function portNumber(text: string): number {
+  const value = Number(text);
+  if (!Number.isInteger(value) || value < 1 || value > 65_535)
+    throw new InvalidArgumentError("Give a whole number from 1 to 65535.");
+  return value;
+}
 
 function positiveInteger(text: string): number {
   const value = Number(text);

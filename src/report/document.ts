@@ -8,8 +8,8 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import type { Column } from "./columns.ts";
 import { drawingScript } from "./drawing.ts";
+import { followRun } from "./live/client.ts";
 import { type PageData, runPage } from "./page-client.ts";
-import { followRun } from "./page-live.ts";
 import { PAGE_STYLE } from "./page-style.ts";
 
 /** Chart.js and its plugins as browsers load them: package, file beside the one Node would load. */

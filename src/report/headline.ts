@@ -115,7 +115,7 @@ export function unfinished(rows: readonly Row[], facts: RunFacts): string[] {
       `Unfinished: ${missing} of ${counted(facts.planned_conditions, "condition")} not measured yet.`,
     );
   const blocks = rows[0]?.blocks ?? 0;
-  if (facts.finished === null && missing <= 0) {
+  if (facts.finished === null && missing <= 0 && blocks < facts.planned_blocks) {
     lines.push(
       `Unfinished: ${counted(blocks, "block")} of ${integer(facts.planned_blocks)} so far; intervals will shrink.`,
     );

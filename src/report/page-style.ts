@@ -25,6 +25,7 @@ button { font: inherit; color: var(--accent); background: none; border: 1px soli
 button:focus-visible, input:focus-visible, canvas:focus-visible, .scroll:focus-visible { outline: 2px solid var(--accent);
   outline-offset: 2px; }
 figure { margin: 1rem 0 2rem; }
+figcaption { white-space: pre-wrap; }
 figure h3 { font-size: 1rem; margin: 0 0 .5rem; }
 .scroll { overflow-x: auto; padding: 3px; margin: 0 -3px; }
 .chart { position: relative; width: 100%; }

@@ -3,16 +3,19 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { execa } from "execa";
+import type { Page } from "playwright-core";
 import { afterAll, describe, expect, test } from "vitest";
 import type { Condition } from "../../../src/protocol.ts";
 import { agree, type NamedRun } from "../../../src/report/agreement/agreement.ts";
 import { agreementChart } from "../../../src/report/agreement/chart.ts";
+import { writeAgreement } from "../../../src/report/agreement/files.ts";
 import { agreementTable } from "../../../src/report/agreement/formats.ts";
 import { cautions } from "../../../src/report/agreement/words.ts";
 import { renderPng } from "../../../src/report/png.ts";
 import type { ConditionMeasurements, RunFacts } from "../../../src/rows.ts";
 import { readBlockRun } from "../../../src/store/block-run.ts";
 import type { Identity } from "../../../src/store/fingerprint.ts";
+import { hasBrowser, hoverText, inBrowser, launchBrowser, visit } from "../../fixtures/browser.ts";
 import { condition, facts, measured, skip, sweep } from "../planted.ts";
 import { plantRun } from "../planted-run.ts";
 
@@ -229,6 +232,30 @@ describe("runs that were not measured alike", () => {
     );
     expect(found).toMatchObject({ unpaired: "race", halves: [null, null] });
     expect(cautions(found).join("\n")).toContain("stop:");
+  });
+});
+
+describe.skipIf(!hasBrowser)(inBrowser, () => {
+  test("the page sorts and filters the disagreements, and its scatter tells both values", {
+    timeout: 60_000,
+  }, async () => {
+    const [a, b] = [plant(zero), plant(mean)];
+    const { page: path } = await writeAgreement([a, b], [agree(a, b)]);
+    await using browser = await launchBrowser();
+    const check = async (page: Page) => {
+      const first = page.locator("#ranking tbody tr:first-child td:nth-child(3)");
+      expect(await first.textContent()).toBe("L2.head[3]");
+      await page.getByRole("button", { name: `rank ${a.letter}` }).click();
+      expect(await first.textContent()).toBe("L2.head[11]");
+      await page.getByLabel("only distinguishable").check();
+      expect(await page.locator("#count").textContent()).toBe(`1 of ${COUNT} conditions shown`);
+      // What is distinguishable is drawn last.
+      const shown = await hoverText(page, 0, COUNT - 1);
+      expect(shown).toMatch(/^L2\.head\[3\]\n.* \+0\.40\d* .*rank 9\n.* \+0\.02\d* .*rank 12\n/);
+      const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+      expect(overflow).toBeLessThanOrEqual(0);
+    };
+    for (const width of [1200, 390]) await visit(browser, `file://${path}`, { width, check });
   });
 });
 

@@ -1,11 +1,11 @@
-import { spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { renderPage } from "../../../src/report/page.ts";
 import { buildRows, type Row } from "../../../src/rows.ts";
+import { hasBrowser, hoverText, inBrowser, launchBrowser, visit } from "../../fixtures/browser.ts";
 import { condition, facts, head, sweep } from "../planted.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "page-"));
@@ -58,41 +58,21 @@ describe("the page's text", () => {
   });
 });
 
-/** Debian's chromium; REQUIRE=browser turns its absence into a failure. */
-const executablePath = ["chromium", "chromium-browser", "google-chrome"].flatMap((name) => {
-  const { status, stdout } = spawnSync("which", [name], { encoding: "utf8" });
-  return status === 0 ? [stdout.trim()] : [];
-})[0];
-const wanted = executablePath !== undefined || (process.env.REQUIRE ?? "").split(",").includes("browser");
-
-describe.skipIf(!wanted)(`in a browser${wanted ? "" : " (skipped: chromium is not installed)"}`, () => {
+describe.skipIf(!hasBrowser)(inBrowser, () => {
   let browser: Browser;
   beforeAll(async () => {
-    if (executablePath === undefined) throw new Error("REQUIRE=browser, but chromium is not installed");
-    browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+    browser = await launchBrowser();
   }, 60_000);
   afterAll(async () => {
     await browser?.close();
     rmSync(directory, { recursive: true });
   });
 
-  /** Opens a page from disk, without a network; anything the console complains of fails the test. */
+  /** Opens a page from disk, without a network. */
   async function open(name: string, html: string, width: number, check: (page: Page) => Promise<void>) {
     const path = join(directory, `${name}.html`);
     writeFileSync(path, html);
-    const context = await browser.newContext({
-      offline: true,
-      viewport: { width, height: 900 },
-      colorScheme: "light",
-    });
-    const page = await context.newPage();
-    const complaints: string[] = [];
-    page.on("console", (message) => complaints.push(message.text()));
-    page.on("pageerror", (error) => complaints.push(String(error)));
-    await page.goto(`file://${path}`);
-    await check(page);
-    expect(complaints).toEqual([]);
-    await context.close();
+    await visit(browser, `file://${path}`, { width, check });
   }
 
   const first = (page: Page, column: number) =>
@@ -131,9 +111,12 @@ describe.skipIf(!wanted)(`in a browser${wanted ? "" : " (skipped: chromium is no
       expect(await page.locator("#told-0").textContent()).toContain("L1.head[1].zero, Δ NLL");
       const picture = () => canvas.evaluate((element) => (element as HTMLCanvasElement).toDataURL());
       const before = await picture();
-      await canvas.hover({ position: { x: 300, y: 120 } });
-      const hovered = await picture();
-      expect(hovered).not.toBe(before);
+      // Cells stand in the order of the sweep: layer 3, head 2.
+      const shown = await hoverText(page, 0, 3 * 6 + 2);
+      const row = rows.find((one) => one.condition === "L3.head[2].zero") as Row;
+      expect(shown.split("\n")[0]).toBe(row.condition);
+      expect(shown).toContain(`Δ NLL +${row.delta_nll?.toFixed(4)}`);
+      expect(await picture()).not.toBe(before);
       await page.getByLabel("hide what is not distinguishable").check();
       expect(await picture()).not.toBe(before);
     });
@@ -146,9 +129,51 @@ describe.skipIf(!wanted)(`in a browser${wanted ? "" : " (skipped: chromium is no
       const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
       const light = await background();
       await page.getByRole("button", { name: "Dark theme" }).click();
-      expect(await background()).not.toBe(light);
+      const dark = await background();
+      expect(dark).not.toBe(light);
       expect((await page.pdf()).length).toBeGreaterThan(10_000);
+      expect(await background()).toBe(dark);
+      await page.emulateMedia({ media: "print" });
+      expect(await page.getByRole("searchbox").isVisible()).toBe(false);
     });
+  });
+
+  test("10,000 conditions open and sort at once, since few of their rows are in the document", {
+    timeout: 120_000,
+  }, async () => {
+    const many = sweep(
+      Array.from({ length: 10_000 }, (_, index) => ({
+        of: head(Math.floor(index / 100), index % 100),
+        mean: Math.sin(index),
+        sd: 0.5,
+      })),
+      16,
+    );
+    const all = buildRows(many.baseline, many.conditions, about.statistics);
+    await open(
+      "many",
+      renderPage(all, facts({ sweep: "heads", planned_conditions: 10_000 })),
+      1200,
+      async (page) => {
+        const opened = await page.evaluate(() => performance.now());
+        expect(await page.locator("#count").textContent()).toBe("250 of 10000 conditions shown");
+        const sorting = await page.evaluate(() => {
+          const buttons = [...document.querySelectorAll<HTMLButtonElement>("#ranking th button")];
+          const began = performance.now();
+          buttons.find((button) => button.textContent === "SE")?.click();
+          // Reading a height makes the browser lay the table out.
+          document.querySelector("#ranking")?.getBoundingClientRect();
+          return performance.now() - began;
+        });
+        expect(await page.locator("#ranking tbody tr").count()).toBe(250);
+        const least = Math.min(...all.slice(1).map((row) => row.se ?? Number.POSITIVE_INFINITY));
+        expect(
+          await page.locator("#ranking tbody tr:first-child td:nth-child(6)").getAttribute("title"),
+        ).toBe(String(least));
+        console.info(`10,000 conditions: open ${opened.toFixed(0)} ms, sorted ${sorting.toFixed(0)} ms`);
+        expect(sorting).toBeLessThan(2_000);
+      },
+    );
   });
 
   test("a hostile config cannot run anything", { timeout: 60_000 }, async () => {

@@ -3,7 +3,7 @@
  * What makes a page live: it asks its server for the run's state. The page carries the text of `followRun`, so the
  * function must not use anything outside itself.
  */
-import type { PageData, UpdatePage } from "./page-client.ts";
+import type { PageData, UpdatePage } from "../page-client.ts";
 
 /** What the server of `report --watch` answers. */
 export interface LiveState {

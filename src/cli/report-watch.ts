@@ -1,0 +1,46 @@
+/** `sparkablate report --watch`: the live page of a running sweep, until Ctrl-C. */
+import { serveLive } from "../report/live/server.ts";
+import { RunWatch } from "../report/live/watch.ts";
+import { type CommonFlags, say } from "./common.ts";
+
+/** How often the terminal looks whether there is news. */
+const LOOK_MS = 2_000;
+
+/** @param port 0: any free one. */
+export async function watchRun(directory: string, port: number, flags: CommonFlags): Promise<void> {
+  const watch = new RunWatch(directory);
+  const { failure } = watch.look();
+  if (failure !== null) throw failure;
+  await using server = await serveLive(watch, port);
+  if (flags.json) process.stdout.write(`${JSON.stringify({ url: server.url, directory })}\n`);
+  else if (!flags.quiet) process.stdout.write(`${server.url}\n`);
+  const tell = (text: string): void => {
+    if (!flags.quiet) say(text);
+  };
+  tell(`watching ${directory}: open the page above in a browser of this machine; Ctrl-C ends it`);
+  let told = "";
+  const interrupted = new Promise<void>((resolve) => {
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve());
+  });
+  const news = setInterval(() => {
+    const { state } = watch.look();
+    const text = phaseText(state.phase, state.problem, directory);
+    if (text !== told) tell(text);
+    told = text;
+  }, LOOK_MS);
+  await interrupted;
+  clearInterval(news);
+}
+
+function phaseText(phase: string, problem: string | null, directory: string): string {
+  switch (phase) {
+    case "waiting":
+      return `waiting: ${problem}`;
+    case "running":
+      return "the sweep is measuring";
+    case "finished":
+      return `the run is finished: 'sparkablate report ${directory}' prints it; Ctrl-C ends the page`;
+    default:
+      return `${phase === "gone" ? "the run was removed" : "the run cannot be read"}: ${problem}`;
+  }
+}
