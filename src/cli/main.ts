@@ -5,6 +5,7 @@ import { VERSION } from "../version.ts";
 import { bakeCommand } from "./bake.ts";
 import { paint, say } from "./common.ts";
 import { compareCommand } from "./compare.ts";
+import { completionCommand } from "./completion.ts";
 import { directionCommand } from "./direction.ts";
 import { doctorCommand } from "./doctor.ts";
 import { initCommand } from "./init.ts";
@@ -29,6 +30,7 @@ const COMMANDS = [
   workerCommand,
   keysCommand,
   doctorCommand,
+  () => completionCommand(program),
 ];
 
 function program(): Command {

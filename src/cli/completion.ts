@@ -1,0 +1,44 @@
+/** `sparkablate completion`: a script for the shell, made from the commands as they are. */
+import { basename } from "node:path";
+import { Argument, Command } from "commander";
+import { SparkablateError } from "../errors.ts";
+import { bashCompletion } from "./completion/bash.ts";
+import { fishCompletion } from "./completion/fish.ts";
+import { type CommandWords, commandWords } from "./completion/words.ts";
+import { zshCompletion } from "./completion/zsh.ts";
+
+const SHELLS: Readonly<Record<string, (program: string, commands: readonly CommandWords[]) => string>> = {
+  bash: bashCompletion,
+  zsh: zshCompletion,
+  fish: fishCompletion,
+};
+
+/** @param makeRoot the whole command line, this command included. */
+export function completionCommand(makeRoot: () => Command): Command {
+  return new Command("completion")
+    .description("print the shell's completion script")
+    .addArgument(new Argument("[shell]", "default: $SHELL's").choices(Object.keys(SHELLS)))
+    .addHelpText(
+      "after",
+      `
+Made from this version's commands: source it at every start of the shell, or print it anew after an update.
+
+Examples:
+  source <(sparkablate completion bash)      # in ~/.bashrc
+  source <(sparkablate completion zsh)       # in ~/.zshrc, after compinit
+  sparkablate completion fish > ~/.config/fish/completions/sparkablate.fish`,
+    )
+    .action((shell: string | undefined) => {
+      const name = shell ?? basename(process.env.SHELL ?? "");
+      const make = SHELLS[name];
+      if (make === undefined) {
+        const allowed = Object.keys(SHELLS).join(", ");
+        throw new SparkablateError(
+          "usage",
+          `$SHELL is ${name || "not set"}; allowed: completion SHELL, one of ${allowed}`,
+        );
+      }
+      const root = makeRoot();
+      process.stdout.write(make(root.name(), commandWords(root)));
+    });
+}
