@@ -52,7 +52,7 @@ export async function bakeCondition(
     ? { evaluation: readText(config.eval.dataset), calibration: readText(config.eval.calibration) }
     : null;
   const directions = await unpickled(files, client);
-  const loaded = await loadModel(client, model, config.eval, on);
+  const loaded = await loadModel(client, model, config.eval, on, true);
   on({ type: "loaded", model: loaded });
   for (const message of loaded.notices) on({ type: "notice", message });
   requireWidth(directions, loaded.model_map);

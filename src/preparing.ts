@@ -49,8 +49,10 @@ export async function loadModel(
   model: ModelConfig,
   { seq_len, batch_size }: BatchShape,
   on: OnEvent,
+  may_offload = false,
 ): Promise<LoadedModel> {
-  const { result } = await client.call("load", { model, seq_len, batch_size }, { onEvent: stages(on) });
+  const fields = { model, seq_len, batch_size, may_offload };
+  const { result } = await client.call("load", fields, { onEvent: stages(on) });
   return result;
 }
 

@@ -309,6 +309,8 @@ export const requests = {
     model: modelConfig,
     seq_len: count,
     batch_size: count,
+    /** Weights that do not fit the memory stay on disk instead of being refused: for a bake. */
+    may_offload: z.boolean(),
   }),
   /** `meta`: from the configuration alone, no weights. */
   inspect: z.strictObject({ type: z.literal("inspect"), ...base, model: modelConfig, meta: z.boolean() }),

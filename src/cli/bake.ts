@@ -5,7 +5,14 @@ import { Command, Option } from "commander";
 import type { Baked } from "../baking.ts";
 import { loadConfig, type RunConfig } from "../config.ts";
 import { SparkablateError } from "../errors.ts";
-import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import {
+  type CommonFlags,
+  collect,
+  controllerFor,
+  type WorkerFlags,
+  withOutput,
+  withWorker,
+} from "./common.ts";
 import { interruptible } from "./interrupt.ts";
 import { configFromFlags, type EditFlags, editSection, modelSection, withEdits } from "./model-flags.ts";
 import { showProgress, silent } from "./progress.ts";
@@ -16,6 +23,8 @@ const CALIBRATION_BLOCK = 256;
 interface BakeFlags extends CommonFlags, WorkerFlags, EditFlags {
   readonly out: string;
   readonly config?: string;
+  readonly set: string[];
+  readonly trustRemoteCode?: true;
   readonly joint?: true;
   readonly model?: string;
   readonly revision?: string;
@@ -34,6 +43,8 @@ export function bakeCommand(): Command {
     .option("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("--revision <commit>", "commit, branch or tag of a Hugging Face model")
     .option("-c, --config <file>", "take model and ablation from a config; its entries are applied together")
+    .option("--set <key=value>", "override a key of the config; may be repeated", collect, [])
+    .option("--trust-remote-code", "let the model's repository run its code (the config must ask for it too)")
     .option("--joint", "the config has several entries, and they are meant together")
     .addOption(new Option("--device <device>", "where to compute").choices(["auto", "cuda", "mps", "cpu"]))
     .option("--threads <number>", "CPU threads")
@@ -56,7 +67,7 @@ fails is not written. docs/bake.md lists what has an exact weight equivalent in 
 Examples:
   sparkablate bake -m builtin:smollm2-135m --kind head --layer 14 --heads 3 7 --out baked/no-3-7
   sparkablate bake -m builtin:smollm2-135m --kind layer --layer 26 --prune-layers --out baked/29-layers
-  sparkablate bake -c sweep.yaml --joint --out baked/all-of-it`,
+  sparkablate bake -c sweep.yaml --joint --set model.device=cpu --out baked/all-of-it`,
     )
     .action(async (flags: BakeFlags) => {
       const config = flags.config === undefined ? configOf(flags) : configFile(flags.config, flags);
@@ -95,6 +106,8 @@ function configOf(flags: BakeFlags): RunConfig {
   const { model, calibration } = flags;
   if (model === undefined)
     throw new SparkablateError("usage", "a model is missing; allowed: -m MODEL, or -c FILE");
+  const orphan = flags.set.length > 0 ? "set" : flags.trustRemoteCode && "trust-remote-code";
+  if (orphan) throw new SparkablateError("usage", `--${orphan} needs --config`);
   const config = configFromFlags({
     model: { ...modelSection({ ...flags, model, dtype: "bfloat16" }) },
     ablation: editSection(flags),
@@ -137,7 +150,7 @@ function configFile(file: string, flags: BakeFlags): RunConfig {
   if (twice !== undefined || flags.condition.length > 0) {
     throw new SparkablateError("usage", `--${twice ?? "condition"} and --config both say what to bake`);
   }
-  return loadConfig(file);
+  return loadConfig(file, { set: flags.set, trustRemoteCode: flags.trustRemoteCode ?? false });
 }
 
 function describe({ directory, condition, files, bytes, certificate, notes, gguf_command }: Baked): string {

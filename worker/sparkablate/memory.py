@@ -102,17 +102,23 @@ def weight_bytes(model: torch.nn.Module, dtype: torch.dtype) -> int:
     )
 
 
-def require_room(what: str, needed: int, device: torch.device) -> None:
-    """Raises ``load_failed``, with the figures, for weights of `needed` bytes that do not fit the budget."""
+def has_room(needed: int, device: torch.device) -> bool:
+    """Whether weights of `needed` bytes fit the budget, once what nobody uses any more is given back."""
     if needed <= budget(device).usable:
-        return
+        return True
     gc.collect()  # a model that was let go of may still hang in a cycle
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    if needed > (left := budget(device)).usable:
+    return needed <= budget(device).usable
+
+
+def require_room(what: str, needed: int, device: torch.device) -> None:
+    """Raises ``load_failed``, with the figures, for weights of `needed` bytes that do not fit the budget."""
+    if not has_room(needed, device):
         raise SparkablateError(
             "load_failed",
-            f"{what}: the weights take {gib(needed)}, and {device} has room for {left}; nothing was loaded",
+            f"{what}: the weights take {gib(needed)}, and {device} has room for {budget(device)}; "
+            "nothing was loaded",
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from sparkablate import memory, numerics
+from sparkablate import memory, numerics, offload
 from sparkablate.errors import SparkablateError
 from sparkablate.home import home
 
@@ -31,6 +31,8 @@ class OpenedModel:
     directory: Path
     revision: str | None
     notices: tuple[str, ...]
+    #: Whether layers stay on disk and are read at every pass.
+    offloaded: bool = False
 
 
 def load_model(
@@ -81,8 +83,13 @@ def open_model(
     attn_implementation: str | None,
     threads: int | None,
     trust_remote_code: bool,
+    may_offload: bool = False,
 ) -> OpenedModel:
-    """``load_model`` with what the worker reports besides."""
+    """``load_model`` with what the worker reports besides.
+
+    ``may_offload``: weights that do not fit the memory stay on disk instead of being refused, which gives the
+    same bits and is slow.
+    """
     if dtype not in numerics.DTYPES:
         raise SparkablateError(
             "config_invalid", f"model.dtype {dtype!r}: use one of {', '.join(numerics.DTYPES)}"
@@ -100,13 +107,20 @@ def open_model(
     options: dict[str, Any] = {"dtype": numerics.DTYPES[dtype], "config": config, **common}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
+    offloaded = False
     needed = _weight_bytes(config, numerics.DTYPES[dtype], trust_remote_code)
     if needed is None:
         notices.append(f"{source} is quantised: whether it fits the memory was not checked before loading")
-    else:
+    elif not (offloaded := may_offload and where.type != "mps" and not memory.has_room(needed, where)):
         memory.require_room(f"{source} in {dtype}", needed, where)
     memory.limit_allocations(where)
-    if where.type != "cpu":
+    if offloaded:
+        options |= offload.placement(where)
+        notices.append(
+            f"{source} in {dtype} takes {memory.gib(needed or 0)}, and {where} has room for "
+            f"{memory.budget(where)}: layers stay on disk and are read at every pass, which is slow"
+        )
+    elif where.type != "cpu":
         # Weights go to the device one by one: no second copy in memory, which a unified-memory machine
         # shares.
         options["device_map"] = {"": where}
@@ -120,11 +134,13 @@ def open_model(
         raise SparkablateError("load_failed", f"{source}: {error}", detail=repr(error)) from error
     if missing := sorted(info["missing_keys"]):
         raise SparkablateError("load_failed", f"{source} lacks {len(missing)} weights, e.g. {missing[0]}")
+    if offloaded:
+        offload.keep_while(model, options)
     model.eval()
     model.requires_grad_(False)
     tokenizer = _load_tokenizer(source, common)
     directory, commit = _files_of(source, revision, config)
-    return OpenedModel(model, tokenizer, source, directory, commit, tuple(notices))
+    return OpenedModel(model, tokenizer, source, directory, commit, tuple(notices), offloaded)
 
 
 def resolve_source(name: str) -> str:

@@ -186,10 +186,16 @@ def _compare(
         )
 
 
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Where a model's inputs go. accelerate keeps offloaded parameters on "meta" and moves inputs itself."""
+    devices = (parameter.device for parameter in model.parameters())
+    return next((device for device in devices if device.type != "meta"), torch.device("cpu"))
+
+
 def describe(model: torch.nn.Module, full_logits: bool) -> dict[str, object]:
     """The wire's ``numerics`` of a loaded model, in the state the process is in now."""
     parameter = next(model.parameters())
-    device = parameter.device
+    device = device_of(model)
     device_name = describe_device(device).name
     versions = {
         "python": platform.python_version(),

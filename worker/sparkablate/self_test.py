@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from .hooks import Edit, editing, recording
 from .manager import AblationManager
 from .modules import input_width
+from .numerics import device_of
 from .sites import LayerSites, SiteMap, Tap
 from .specs import AblationSpec
 
@@ -36,9 +37,7 @@ def run(model: nn.Module, sites: SiteMap) -> list[dict[str, Any]]:
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, sites.vocab_size, (1, TOKENS), generator=generator)
-    # accelerate keeps offloaded parameters on "meta" and moves the tokens itself
-    devices = (parameter.device for parameter in sites.stack.parameters())
-    ids = ids.to(next((device for device in devices if device.type != "meta"), ids.device))
+    ids = ids.to(device_of(sites.stack))
     with torch.inference_mode():
         plain = _pass(sites, ids, _all_taps(sites))
         value_faults = _value_faults(sites, ids, plain)
@@ -305,7 +304,7 @@ def _all_heads_faults(model: nn.Module, sites: SiteMap, ids: Tensor, untested: F
     with manager.applied(specs), recording(taps, keep):
         sites.stack(input_ids=ids, use_cache=False)
     for layer in layers:
-        bias = getattr(layer.attention_output, "bias", None)
+        bias = _bias(layer.attention_output)
         written = [outputs[layer.index]]
         if not sites.norm_after_write and layer.attention_write is not None:
             written.append(layer.attention_write)
@@ -315,3 +314,11 @@ def _all_heads_faults(model: nn.Module, sites: SiteMap, ids: Tensor, untested: F
             if not torch.equal(tensor, expected):
                 faults.setdefault(layer.index, f"{tap.path} is not {'0' if bias is None else 'its bias'}")
     return faults
+
+
+def _bias(module: Any) -> Tensor | None:
+    """Of a projection; one that lies on disk tells it as its output for an input of 0."""
+    bias = getattr(module, "bias", None)
+    if bias is None or bias.device.type != "meta":
+        return bias
+    return module(torch.zeros(1, input_width(module), dtype=bias.dtype))[0]

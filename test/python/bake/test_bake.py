@@ -148,6 +148,28 @@ def test_a_tied_embedding_edited_on_one_side_is_untied(tmp_path: Path) -> None:
     assert not bake(str(directory), layers, tmp_path / "tied", threads=1)["untied"]
 
 
+@pytest.mark.parametrize(
+    ("wrapper", "text_ties"),
+    [("llava", True), ("mistral3", True), ("mistral3", False)],  # the wrapper's own setting decides
+)
+def test_a_tied_text_tower_inside_a_wrapper(wrapper: str, text_ties: bool, tmp_path: Path) -> None:
+    tiny = tiny_models.TINY[wrapper]
+    settings = {**tiny.config, "tie_word_embeddings": text_ties}
+    model = tiny_models.make(tiny_models.Tiny(wrapper, settings, tiny.text_type))
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    model.save_pretrained(tmp_path / "model")
+    out = tmp_path / "out"
+    report = bake(str(tmp_path / "model"), DirectionSpec("project_out", direction()), out, threads=1)
+    before, after = tensors(tmp_path / "model"), tensors(out)
+    embedding, head = "language_model.model.embed_tokens.weight", "language_model.lm_head.weight"
+    assert report["untied"]
+    assert head not in before
+    assert torch.equal(after[head], before[embedding])
+    assert (after[embedding].double() @ direction().double()).abs().max() < 1e-6
+    config = json.loads((out / "config.json").read_text())
+    assert config["tie_word_embeddings"] is config["text_config"]["tie_word_embeddings"] is False
+
+
 def test_shards_and_pickled_sources(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bake(str(llama), HEADS, tmp_path / "whole", threads=1)
     monkeypatch.setattr(writer, "MAX_SHARD_BYTES", 40_000)

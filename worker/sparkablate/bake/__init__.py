@@ -69,6 +69,7 @@ def bake(
         attn_implementation=None,
         threads=threads,
         trust_remote_code=False,
+        may_offload=True,
     )
     sites = locate(opened.model)
     refused = [label for test in self_test.run(opened.model, sites) for label in test["refused"]]

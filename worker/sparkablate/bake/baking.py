@@ -98,6 +98,7 @@ class Baking:
         row = row_of(self.text_config)
         assert row is not None
         check(self.specs, row, prune)
+        self._projections = [projection for _, made in row.outputs for projection in made]
         self.dtype = torch.float32 if dtype == "float32" else None
         skipped = {s.layer for s in self.specs if isinstance(s, AblationSpec) and s.kind == "layer"}
         self.renumbering = Renumbering(frozenset(skipped if prune else ()), sites.n_layers)
@@ -228,7 +229,7 @@ class Baking:
         return Loading(
             auto_class=model_class(model.config).__name__,
             dtype=model.dtype,
-            device=model.device.type,
+            device=numerics.device_of(model).type,
             attn_implementation=implementation,
             layers_path=sites.layers[0].path.removesuffix("0"),
             kept=self.renumbering.kept,
@@ -242,7 +243,11 @@ class Baking:
     def _bytes_needed(self) -> int:
         sites = self._held.manager.sites
         logits = live.BLOCKS * live.LENGTH * sites.vocab_size * 4
-        return sum(output.bytes for output in self.outputs) + logits + SPARE_BYTES
+        weights = sum(output.bytes for output in self.outputs)
+        # Where layers stay on disk, readers copy what they merge in memory: the experts.
+        offloaded = any(p.device.type == "meta" for p in self._held.manager.model.parameters())
+        copies = weights if offloaded and any(p.experts for p in self._projections) else 0
+        return weights + copies + logits + SPARE_BYTES
 
 
 def resolved(specs: Sequence[Spec], manager: AblationManager) -> list[Spec]:

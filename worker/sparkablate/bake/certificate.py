@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sparkablate import memory, offload
 from sparkablate.bake.edits import Edit, Fill, ProjectOut, Shift
 from sparkablate.bake.writer import Output
 from sparkablate.errors import SparkablateError
@@ -28,8 +29,6 @@ TOLERANCE = 1e-5
 FLOORS = 10.0
 #: Largest share of positions whose experts may differ.
 REROUTED = 1e-3
-#: Most of the machine's free memory that the loaded directory may take before layers stay on disk.
-MEMORY_SHARE = 0.8
 #: How often a waiting bake says that it is alive.
 BEAT_S = 2.0
 
@@ -75,8 +74,8 @@ def write_job(
     if vectors:
         save_file(vectors, work / "vectors.safetensors")
     size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-    free = free_memory()
-    offloaded = loading.device == "cpu" and size > MEMORY_SHARE * free
+    device = torch.device(loading.device)
+    offloaded = device.type != "mps" and not memory.has_room(size, device)
     return {
         "directory": str(directory),
         "tensors": tensors,
@@ -91,7 +90,7 @@ def write_job(
         "kept": loading.kept,
         "must_be_read": loading.must_be_read,
         "offload": str(work / "offload") if offloaded else None,
-        "max_memory": {"cpu": int(MEMORY_SHARE * free)} if offloaded else None,
+        "max_memory": list(offload.room(device).items()) if offloaded else None,
     }
 
 
@@ -103,17 +102,6 @@ def _stated(edit: Edit, vectors: dict[str, Tensor]) -> dict[str, Any]:
     if isinstance(edit, ProjectOut):
         return {"op": "project", "vector": name, "axis": edit.axis, "coefficient": edit.coefficient}
     return {"op": "shift" if isinstance(edit, Shift) else "assign", "vector": name}
-
-
-def free_memory() -> int:
-    """Bytes that can be taken without swapping; where the system does not say, nothing is offloaded."""
-    meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return 1 << 62
-    for line in meminfo.read_text(encoding="ascii").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 1 << 62
 
 
 def run_jobs(

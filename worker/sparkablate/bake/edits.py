@@ -192,16 +192,30 @@ class Planner:
     def _untied(self) -> tuple[str, str] | None:
         if not self._is_tied():
             return None
-        embedding = self.model.get_input_embeddings()
-        module = next(name for name, found in self.sites.stack.named_modules() if found is embedding)
-        name = f"{self.names.stack}{module}.weight"
+        name = self._embedding_name()
         edited = name if name in self.checkpoint.entries else self.names.head
         return (self.names.head, edited) if edited in self._edits else None
 
     def _is_tied(self) -> bool:
         head = self.model.get_output_embeddings()
         embedding = self.model.get_input_embeddings()
-        return head is not None and embedding is not None and head.weight is embedding.weight
+        if head is None or embedding is None or head.weight.device.type != "meta":
+            return head is not None and embedding is not None and head.weight is embedding.weight
+        # Offloaded, both have a placeholder of their own: the model says which names are one tensor, and
+        # files that hold two different ones overrule it.
+        name = next(name for name, module in self.model.named_modules() if module is head)
+        other = next(name for name, module in self.model.named_modules() if module is embedding)
+        tied = self.model.all_tied_weights_keys
+        if tied.get(f"{name}.weight") != f"{other}.weight":
+            return False
+        stored = [key for key in (self.names.head, self._embedding_name()) if key in self.checkpoint.entries]
+        return len(stored) < 2 or torch.equal(*(self.checkpoint.read(key) for key in stored))
+
+    def _embedding_name(self) -> str:
+        """The input embedding's tensor."""
+        embedding = self.model.get_input_embeddings()
+        module = next(name for name, found in self.sites.stack.named_modules() if found is embedding)
+        return f"{self.names.stack}{module}.weight"
 
     # ── Names ────────────────────────────────────────────────────────────────────────────────
     def _projections(self, layer: LayerSites, write: str) -> tuple[Projection, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from sparkablate.bake.verify import watching_experts
 from sparkablate.hooks import Edit, editing
 from sparkablate.manager import AblationManager
+from sparkablate.numerics import device_of
 from sparkablate.progress import Progress
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec
 
@@ -69,7 +70,7 @@ def record(
         nonlocal done
         stop()
         with torch.inference_mode(), edits(), watching_experts(model) as experts:
-            logits = model(input_ids=block.to(model.device), use_cache=False).logits
+            logits = model(input_ids=block.to(device_of(model)), use_cache=False).logits
         done += 1
         progress("live", float(done), total, "blocks")
         return logits[0].float().cpu(), {

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-GGUF_COMMAND = "python convert_hf_to_gguf.py {directory} --outfile {directory}/model.gguf --outtype f32"
+GGUF_COMMAND = "python convert_hf_to_gguf.py {directory} --outfile {file} --outtype f32"
 
 
 @dataclass(frozen=True)
@@ -60,4 +61,4 @@ def gguf_command(model_type: str, directory: str, warnings: list[str]) -> str | 
     """The conversion command; None where it is known not to give the same model."""
     if warnings or not READERS.get(model_type, UNKNOWN).llama_cpp:
         return None
-    return GGUF_COMMAND.format(directory=directory)
+    return GGUF_COMMAND.format(directory=shlex.quote(directory), file=shlex.quote(f"{directory}/model.gguf"))

@@ -178,7 +178,7 @@ def check_behaviour(job: Job) -> tuple[list[str], dict[str, Any]]:
     for number, path in enumerate(blocks):
         live = load_file(path)
         with watching_experts(model) as experts, torch.inference_mode():
-            logits = model(input_ids=live["ids"].to(model.device), use_cache=False).logits
+            logits = model(input_ids=live["ids"].to(job["device"]), use_cache=False).logits
         renamed = {_old_path(name, job): chosen for name, chosen in experts.items()}
         compared.add(live, logits[0].float().cpu(), renamed)
         say({"done": number + 1, "total": len(blocks), "unit": "blocks"})
@@ -203,7 +203,11 @@ def _load(job: Job) -> tuple[Any, list[str]]:
     options: dict[str, Any] = {"dtype": "auto", "attn_implementation": job["attn_implementation"]}
     if job["offload"] is not None:
         # Above the memory budget, layers stay on disk and are read when they are needed.
-        options |= {"device_map": "auto", "offload_folder": job["offload"], "max_memory": job["max_memory"]}
+        options |= {
+            "device_map": "auto",
+            "offload_folder": job["offload"],
+            "max_memory": dict(job["max_memory"]),
+        }
     elif job["device"] != "cpu":
         options["device_map"] = {"": job["device"]}
     model, info = auto.from_pretrained(job["directory"], output_loading_info=True, **options)

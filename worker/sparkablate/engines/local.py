@@ -66,9 +66,16 @@ class LocalEngine:
         return None if self._held is None else str(self._held.request["name"])
 
     def load(
-        self, model: dict[str, Any], seq_len: int, batch_size: int, progress: Progress
+        self,
+        model: dict[str, Any],
+        seq_len: int,
+        batch_size: int,
+        progress: Progress,
+        may_offload: bool = False,
     ) -> dict[str, Any]:
         """Loads, fingerprints and checks a model in the shape it will be run in; one that is there is kept.
+
+        ``may_offload``: see ``open_model``.
 
         Raises what ``open_model`` and ``locate`` do; ``config_invalid`` for a ``seq_len`` beyond the model's
         positions.
@@ -76,7 +83,12 @@ class LocalEngine:
         began = time.perf_counter()
         shape = (max(batch_size, 1), max(seq_len, 2))
         held = self._held
-        reused = held is not None and held.request == model and self._unchanged(held, progress)
+        reused = (
+            held is not None
+            and held.request == model
+            and (may_offload or not held.opened.offloaded)
+            and self._unchanged(held, progress)
+        )
         if reused:
             assert held is not None
             held.likelihood.check_chunks(*shape)
@@ -84,7 +96,7 @@ class LocalEngine:
         else:
             self._held, held = None, None  # the old model's memory is needed for the new one
             self._means.clear()
-            held = self._held = _open(model, shape, progress)
+            held = self._held = _open(model, shape, may_offload, progress)
         sites = held.manager.sites
         bos, adds_bos = corpus.special_tokens(held.opened.tokenizer, sites.vocab_size)
         return {
@@ -236,7 +248,7 @@ class LocalEngine:
         if numerics.DTYPES[wanted] != opened.model.dtype:
             self._held = None
             del opened, manager  # the new model needs their memory
-            opened = open_model(**{**request, "dtype": wanted})
+            opened = open_model(**{**request, "dtype": wanted}, may_offload=True)
             manager = AblationManager(opened.model, locate(opened.model).refusing(_refused(tests)))
             manager.set_means(means)
         source = Source(request["name"], opened.revision, opened.directory, opened.tokenizer, manager)
@@ -286,16 +298,16 @@ class LocalEngine:
         vocab_size = held.manager.sites.vocab_size
         if ids.size and not (ids.min() >= 0 and ids.max() < vocab_size):
             raise SparkablateError("invalid_message", f"a token id is outside the vocabulary of {vocab_size}")
-        return torch.from_numpy(ids.astype(np.int64)).to(held.opened.model.device)
+        return torch.from_numpy(ids.astype(np.int64)).to(numerics.device_of(held.opened.model))
 
     def _unchanged(self, held: _Loaded, progress: Progress) -> bool:
         """Whether the files on disk are still those that were loaded."""
         return held.weights_sha256 == digest_files(weight_files(held.opened.directory), progress)
 
 
-def _open(model: dict[str, Any], shape: tuple[int, int], progress: Progress) -> _Loaded:
+def _open(model: dict[str, Any], shape: tuple[int, int], may_offload: bool, progress: Progress) -> _Loaded:
     progress("load", 0.0, None, "models")
-    opened = open_model(**model)
+    opened = open_model(**model, may_offload=may_offload)
     notices = list(opened.notices)
     weights = digest_files(weight_files(opened.directory), progress)
     tokenizer = digest_files(tokenizer_files(opened.directory), progress)
@@ -341,4 +353,6 @@ def _refused(tests: list[dict[str, Any]]) -> list[str]:
 
 def _random_ids(likelihood: Likelihood, shape: tuple[int, int]) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(likelihood.sites.vocab_size, shape, generator=generator).to(likelihood.model.device)
+    return torch.randint(likelihood.sites.vocab_size, shape, generator=generator).to(
+        numerics.device_of(likelihood.model)
+    )

@@ -46,7 +46,10 @@ def _int32(request: Request, width: int) -> np.ndarray:
 def load(engine: LocalEngine, request: Request, context: Context) -> Reply:
     fields = request.fields
     progress = _progress(request, context)
-    return engine.load(fields["model"], fields["seq_len"], fields["batch_size"], progress), b""
+    result = engine.load(
+        fields["model"], fields["seq_len"], fields["batch_size"], progress, fields["may_offload"]
+    )
+    return result, b""
 
 
 def inspect(engine: LocalEngine, request: Request, context: Context) -> Reply:
