@@ -27,6 +27,8 @@ const TASKS = {
   "test:full": testFull,
   "test:gguf": testGguf,
   check,
+  package: makePackages,
+  "release:check": releaseCheck,
   bench,
 };
 
@@ -253,6 +255,19 @@ async function check() {
     failed.length > 0 ? `check: failed: ${failed.join(", ")}` : `check: all ${passed} steps passed`,
   );
   return failed.length > 0 ? 1 : 0;
+}
+
+/** The npm tarball, the wheel and the sdist, into release/. */
+async function makePackages(args) {
+  await install();
+  await compile();
+  return node("scripts/package.ts", "--python", await python(), ...args);
+}
+
+/** All that a release needs but publishing: the checks, then packages installed in empty places. */
+async function releaseCheck(args) {
+  await must(check());
+  return node(modules("vitest", "vitest.mjs"), "run", "--config", "vitest.release.config.ts", ...args);
 }
 
 async function main() {

@@ -4,10 +4,12 @@ import { type Baked, type BakeOptions, bakeCondition } from "./baking.ts";
 import { type CompareOptions, type Comparison, comparePrompts } from "./comparing.ts";
 import type { RunConfig } from "./config.ts";
 import { SparkablateError } from "./errors.ts";
+import type { OnEvent } from "./events.ts";
 import { type DirectionOptions, type FoundDirection, findDirection } from "./finding.ts";
 import { anonymousRunId } from "./link/client.ts";
 import { type Place, Worker } from "./link/worker.ts";
-import type { ModelConfig, Result } from "./protocol.ts";
+import { loadModel } from "./preparing.ts";
+import type { LoadedModel, ModelConfig, Result } from "./protocol.ts";
 import type { Row } from "./rows.ts";
 import { type RunOptions, runSweep } from "./run.ts";
 
@@ -44,11 +46,35 @@ export class Controller {
   }
 
   /**
+   * Loads the config's model, with its self-test; what comes next with the same model does not load it again.
+   *
+   * @param options `on`: progress.
+   * @throws SparkablateError model_not_found, architecture_unsupported, load_failed.
+   *
+   * @example
+   * ```ts
+   * const { model_map, self_test } = await controller.load(config);
+   * console.log(model_map.n_layers, self_test.every(({ passed }) => passed));
+   * ```
+   */
+  async load(config: RunConfig, { on = () => undefined }: { on?: OnEvent } = {}): Promise<LoadedModel> {
+    const worker = await this.#attach(this.#runId || anonymousRunId());
+    return await loadModel(worker.client, config.model, config.eval, on);
+  }
+
+  /**
    * Runs a sweep, or resumes the one in its directory. Yields a condition's row each time one more batch of
-   * it is stored; the finished table is in the directory. Breaking off saves what was measured.
+   * it and of the baseline is stored, so that its last row counts all of its blocks; the finished table is in
+   * the directory. Breaking off saves what was measured.
    *
    * @throws SparkablateError usage where this controller runs a sweep already; other_run, run_locked,
    *   text_too_short, site_unsupported, … before anything is measured; interrupted.
+   *
+   * @example
+   * ```ts
+   * for await (const row of controller.run(config)) console.log(row.condition, row.delta_nll, row.ci95);
+   * for (const row of readRun(config.output.dir).rows) console.log(row.condition, row.q, row.distinguishable);
+   * ```
    */
   async *run(config: RunConfig, options: RunOptions = {}): AsyncGenerator<Row, void> {
     if (this.#busy) throw new SparkablateError("usage", "this controller is running a sweep already");
@@ -65,6 +91,12 @@ export class Controller {
    *
    * @param options `meta`: default false.
    * @throws SparkablateError model_not_found, architecture_unsupported, load_failed.
+   *
+   * @example
+   * ```ts
+   * const { model_map } = await controller.inspect(config.model, { meta: true });
+   * for (const [layer, { n_heads, sites }] of model_map.layers.entries()) console.log(layer, n_heads, sites);
+   * ```
    */
   async inspect(model: ModelConfig, { meta = false }: { meta?: boolean } = {}): Promise<Result<"inspect">> {
     const worker = await this.#attach(this.#runId || anonymousRunId());
@@ -76,6 +108,14 @@ export class Controller {
    * Continues prompts greedily with and without the config's ablations. Means are taken over `eval.calibration`.
    *
    * @throws SparkablateError config_invalid for prompts that do not fit, and what loading throws.
+   *
+   * @example
+   * ```ts
+   * const text = "model: {name: builtin:smollm2-135m, dtype: float32}\nablation: {sweep: custom, targets: [{kind: mlp, layer: 5}]}";
+   * const edited = parseConfig(text, "mlp-5.yaml");
+   * const { prompts } = await controller.compare(edited, { prompts: ["The capital of France is"] });
+   * for (const { texts } of prompts) for (const { condition, text } of texts) console.log(condition, text);
+   * ```
    */
   async compare(config: RunConfig, options: CompareOptions): Promise<Comparison> {
     const worker = await this.#attach(this.#runId || anonymousRunId());
@@ -87,6 +127,12 @@ export class Controller {
    *
    * @throws SparkablateError bake_refused where no weights do the same; usage for a target that exists and for
    *   several entries without `joint`; disk_full; certificate_failed.
+   *
+   * @example
+   * ```ts
+   * const { certificate } = await controller.bake(config, { out: resolve("baked/no-mlp-5") });
+   * console.log(certificate);
+   * ```
    */
   async bake(config: RunConfig, options: BakeOptions): Promise<Baked> {
     const worker = await this.#attach(this.#runId || anonymousRunId());
@@ -97,6 +143,14 @@ export class Controller {
    * Looks for a direction that tells two sets of prompts apart.
    *
    * @throws SparkablateError config_invalid: too few prompts, one of them twice, one that does not fit.
+   *
+   * @example
+   * ```ts
+   * const [positive, negative] = [readPrompts("french.txt"), readPrompts("english.txt")];
+   * const { file, table } = await controller.direction(config.model, { positive, negative });
+   * if (file !== null) writeFileSync("french.safetensors", file);
+   * console.log(table.chosen);
+   * ```
    */
   async direction(model: ModelConfig, options: DirectionOptions): Promise<FoundDirection> {
     const worker = await this.#attach(this.#runId || anonymousRunId());

@@ -44,6 +44,13 @@ export class Measurements {
     return sum !== undefined && !Number.isNaN(sum);
   }
 
+  /** Whether the baseline is measured wherever the condition is: then its row counts all of its blocks. */
+  isPaired(condition: number): boolean {
+    for (let block = 0; block < this.#blocks; block++)
+      if (this.has(condition, block) && !this.has(0, block)) return false;
+    return true;
+  }
+
   /**
    * The condition against the baseline, on the blocks both have. What the whole sweep decides (q, the mark) is
    * null: one condition alone would be over-confident.

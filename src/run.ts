@@ -219,6 +219,9 @@ class Sweep {
       },
     });
 
+    // Inside a slice the baseline ends last: until then a row would lack the blocks that were just measured.
+    const unpaired = new Set<number>();
+    const rowOf = (condition: number): Row => measurements.row(condition, run.facts.statistics);
     // Rows go through a stream: measuring does not wait for a slow reader, and a reader that breaks off ends it.
     const rows = new Readable({ objectMode: true, read: () => undefined });
     const stop = new AbortController();
@@ -240,7 +243,7 @@ class Sweep {
         onMeasured: (condition) => {
           // A null condition measures rounding; it has no row.
           const isNull = conditions[condition]?.nudge !== undefined;
-          const row = isNull ? null : measurements.row(condition, run.facts.statistics);
+          const row = isNull ? null : rowOf(condition);
           done++;
           const seconds = (performance.now() - began) / 1000;
           this.#on({
@@ -250,7 +253,15 @@ class Sweep {
             total,
             seconds_left: (seconds / (done - stored)) * (total - done),
           });
-          if (row !== null) rows.push(row);
+          if (row === null) return;
+          if (!measurements.isPaired(condition)) {
+            unpaired.add(condition);
+            return;
+          }
+          rows.push(row);
+          if (condition !== 0) return;
+          for (const waiting of unpaired) rows.push(rowOf(waiting));
+          unpaired.clear();
         },
         onSpared: (pairs) => {
           total -= pairs;

@@ -3,7 +3,10 @@ import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { expect, it } from "vitest";
+import { loadConfig } from "../../src/config.ts";
+import { Controller } from "../../src/controller.ts";
 import { packageRoot } from "../../src/environment/environment.ts";
+import type { RunEvent } from "../../src/events.ts";
 import { processesOf, scratch, sweepFile, tinyModel } from "../fixtures/harness.ts";
 
 const SCRIPT = `import { Controller, loadConfig, type Row } from "sparkablate";
@@ -57,4 +60,34 @@ it("iterates rows, breaks off, closes: the process ends, no child is left, stric
   expect(new Set(seen).size).toBe(3);
   for (const row of seen) expect(row).toMatch(/^(baseline|L[0-3]\.layer\.skip) 4$/);
   expect(processesOf(directory)).toEqual([]);
+});
+
+it("load gives the map and the self-test; a run of the loaded model yields every row to its last block", {
+  timeout: 120_000,
+}, async () => {
+  const directory = scratch();
+  const config = loadConfig(sweepFile(directory, { model: tinyModel(), output: join(directory, "out") }));
+  await using controller = new Controller();
+  const stages: string[] = [];
+  const first = await controller.load(config, {
+    on: (event) => {
+      if (event.type === "stage") stages.push(event.stage);
+    },
+  });
+  expect(first.reused).toBe(false);
+  expect(first.model_map.layers).toHaveLength(4);
+  expect(first.self_test.map(({ passed }) => passed)).not.toContain(false);
+  expect(stages).not.toEqual([]);
+  const blocks: Record<string, number[]> = {};
+  const on = (event: RunEvent): void => {
+    if (event.type === "loaded") expect(event.model.reused).toBe(true);
+  };
+  for await (const row of controller.run(config, { on })) {
+    blocks[row.condition] ??= [];
+    blocks[row.condition]?.push(row.blocks);
+  }
+  // One row a batch, and the last one counts every block: whoever keeps the last has the finished figures.
+  const conditions = ["baseline", ...[0, 1, 2, 3].map((layer) => `L${layer}.layer.skip`)];
+  expect(blocks).toEqual(Object.fromEntries(conditions.map((condition) => [condition, [4, 8, 12, 16]])));
+  expect((await controller.load(config)).reused).toBe(true);
 });

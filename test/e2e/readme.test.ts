@@ -142,7 +142,7 @@ describe("README.md", () => {
 const IGNORED = new Set(
   readFileSync(join(ROOT, ".gitignore"), "utf8")
     .split("\n")
-    .map((line) => line.replace(/\/$/, "")),
+    .map((line) => line.replace(/^\/|\/$/g, "")),
 );
 
 /** Paths of an indented tree; a directory ends with a slash. */

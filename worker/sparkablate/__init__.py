@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .errors import SparkablateError
     from .manager import AblationManager
     from .specs import AblationSpec, DirectionSpec
 
 __all__ = ["AblationManager", "AblationSpec", "DirectionSpec", "SparkablateError", "__version__"]
-__version__ = "0.1.0"
 
 # Name → module that defines it. Torch is only imported when one of them is used.
 _EXPORTS = {
@@ -35,3 +36,7 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -159,7 +159,9 @@ def resolve_source(name: str) -> str:
         directory = home() / "models" / BUILTIN_MODELS[key]
         if not (directory / "config.json").is_file():
             raise SparkablateError(
-                "environment_missing", f"{name} is not in {directory}: run 'sparkablate setup'"
+                "environment_missing",
+                f"{name} is not in {directory}: run 'sparkablate setup', or 'python -m sparkablate.builtin' "
+                "where the extra sparkablate[builtin] is installed",
             )
         return str(directory)
     path = Path(name).expanduser()
