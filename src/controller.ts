@@ -6,7 +6,7 @@ import type { RunConfig } from "./config.ts";
 import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
 import { type DirectionOptions, type FoundDirection, findDirection } from "./finding.ts";
-import { anonymousRunId } from "./link/client.ts";
+import { anonymousRunId, type Client } from "./link/client.ts";
 import { type Place, Worker } from "./link/worker.ts";
 import { loadModel } from "./preparing.ts";
 import type { LoadedModel, ModelConfig, Result } from "./protocol.ts";
@@ -34,6 +34,7 @@ export class Controller {
   #worker: Worker | undefined;
   #runId = "";
   #busy = false;
+  #killed = false;
 
   /** Starts nothing yet. @param options how it gets its worker. */
   constructor({ worker = null, keys }: ControllerOptions = {}) {
@@ -99,9 +100,7 @@ export class Controller {
    * ```
    */
   async inspect(model: ModelConfig, { meta = false }: { meta?: boolean } = {}): Promise<Result<"inspect">> {
-    const worker = await this.#attach(this.#runId || anonymousRunId());
-    const { result } = await worker.client.call("inspect", { model, meta });
-    return result;
+    return await this.#retryingOnce(async (client) => (await client.call("inspect", { model, meta })).result);
   }
 
   /**
@@ -118,8 +117,7 @@ export class Controller {
    * ```
    */
   async compare(config: RunConfig, options: CompareOptions): Promise<Comparison> {
-    const worker = await this.#attach(this.#runId || anonymousRunId());
-    return await comparePrompts(worker.client, config, options);
+    return await this.#retryingOnce((client) => comparePrompts(client, config, options), options.on);
   }
 
   /**
@@ -153,12 +151,12 @@ export class Controller {
    * ```
    */
   async direction(model: ModelConfig, options: DirectionOptions): Promise<FoundDirection> {
-    const worker = await this.#attach(this.#runId || anonymousRunId());
-    return await findDirection(worker.client, model, options);
+    return await this.#retryingOnce((client) => findDirection(client, model, options), options.on);
   }
 
   /** Ends the worker at once; whatever waits for it fails. For a person who will not wait. */
   async kill(): Promise<void> {
+    this.#killed = true;
     await this.#worker?.kill();
   }
 
@@ -172,6 +170,20 @@ export class Controller {
   /** `close()`, at the end of an `await using` scope. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
+  }
+
+  /** From the beginning, with a new worker where the first was lost: such work leaves nothing half-done. */
+  async #retryingOnce<T>(work: (client: Client) => Promise<T>, on?: OnEvent): Promise<T> {
+    const worker = await this.#attach(this.#runId || anonymousRunId());
+    try {
+      return await work(worker.client);
+    } catch (error) {
+      if (!(error instanceof SparkablateError) || !error.retryable || this.#killed) throw error;
+      on?.({ type: "restart", error });
+      await worker.reconnect();
+      if (this.#killed) await worker.kill();
+      return await work(worker.client);
+    }
   }
 
   async #attach(runId: string): Promise<Worker> {
