@@ -8,9 +8,10 @@ import { packageRoot } from "../../src/environment/environment.ts";
 import { ERROR_KINDS } from "../../src/errors.ts";
 import { requests } from "../../src/protocol.ts";
 import { FLAG_NOTES } from "../../src/report/headline.ts";
-import { scratch } from "../fixtures/harness.ts";
+import { LAUNCHER, scratch } from "../fixtures/harness.ts";
 import { commands, fences, localLinks } from "../fixtures/markdown.ts";
 import { desk, smaller } from "../fixtures/reader.ts";
+import { STORIES } from "../fixtures/story.ts";
 
 const ROOT = packageRoot();
 const PAGES = [
@@ -86,6 +87,38 @@ describe("docs", () => {
       const { exitCode, stderr } = await execa(smaller(command), options);
       expect(exitCode, `${command}\n${stderr}`).toBe(0);
     }
+  });
+
+  it("commands stand in blocks that are run", () => {
+    for (const page of PAGES) {
+      for (const { language, text } of fences(read(page))) {
+        expect(["bash", "sh", "text", "yaml", "python", "ts"], page).toContain(language);
+        if (language === "sh")
+          expect(Object.keys(STORIES).map((story) => `docs/${story}.md`)).toContain(page);
+        if (language === "text") expect(text, page).not.toMatch(/^(npx|npm) /m);
+      }
+    }
+  });
+
+  it("commands inside sentences exist, with their options", { timeout: 300_000 }, async () => {
+    const help = new Map<string, string>();
+    for (const page of PAGES) {
+      const prose = read(page).replaceAll(/^```.*?^```$/gms, "");
+      for (const [, name = "", rest = ""] of prose.matchAll(/`(?:npx )?sparkablate ([a-z]+)([^`]*)`/g)) {
+        const known = help.get(name) ?? (await execa(process.execPath, [LAUNCHER, name, "--help"])).stdout;
+        help.set(name, known);
+        expect(known, `${page}: ${name}`).toContain(`Usage: sparkablate ${name}`);
+        for (const [option] of rest.matchAll(/(?<![\w-])--?[a-z][a-z-]*/g))
+          expect(known, `${page}: ${name} ${option}`).toContain(option);
+      }
+    }
+    expect(help.size).toBeGreaterThan(5);
+  });
+
+  it("README.md of docs/ lists every page", () => {
+    const listed = localLinks(read("docs/README.md"));
+    const pages = readdirSync(join(ROOT, "docs")).filter((name) => /\.(md|ipynb)$/.test(name));
+    expect(listed.toSorted()).toEqual(pages.filter((name) => name !== "README.md").toSorted());
   });
 
   it("every link leads somewhere", () => {

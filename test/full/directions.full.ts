@@ -5,20 +5,20 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import type { DirectionTable } from "../../src/index.ts";
-import { page, readThrough } from "../fixtures/directions-page.ts";
 import { cli, scratch, table } from "../fixtures/harness.ts";
 import { fences } from "../fixtures/markdown.ts";
+import { page, readThrough } from "../fixtures/story.ts";
 
 const EXAMPLES = join(packageRoot(), "docs", "examples");
 
 it("goes from prompts to a certificate, with the figures that the page shows", async () => {
-  const { directory, told } = await readThrough((command) => command);
+  const { directory, told } = await readThrough("directions", (command) => command);
   const { chosen } = JSON.parse(readFileSync(join(directory, "french.json"), "utf8")) as DirectionTable;
   expect(chosen).toMatchObject({ layer: 13, position: 1, beyond_controls: true });
   // Another machine's last digits may move a figure by one in its last place.
   const shown = figures(told[0]?.stdout.split("\n").find((line) => line.startsWith("▸")) ?? "");
   const printed = figures(
-    page()
+    page("directions")
       .split("\n")
       .find((line) => line.startsWith("▸")) ?? "",
   );
@@ -74,7 +74,7 @@ it("finds nothing in labels without meaning", async () => {
 
 it("the Python example goes on in French", () => {
   const { python } = resolveEnvironment();
-  const code = fences(page()).find(({ language }) => language === "python")?.text ?? "";
+  const code = fences(page("directions")).find(({ language }) => language === "python")?.text ?? "";
   const text = execFileSync(python, ["-c", code], {
     encoding: "utf8",
     env: { ...process.env, PYTHONPATH: join(packageRoot(), "worker") },
