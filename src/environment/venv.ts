@@ -41,8 +41,8 @@ export interface EnvironmentOptions {
 
 export type Say = (line: string) => void;
 
-/** Extras of worker/pyproject.toml that a controller's worker needs. */
-const EXTRAS = ["server", "datasets", "builtin"];
+/** Extras of worker/pyproject.toml that a controller's worker needs, and a notebook beside it. */
+const EXTRAS = ["server", "datasets", "builtin", "results"];
 
 const INDEX_TIMEOUT_MS = 3_000;
 

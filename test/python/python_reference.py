@@ -17,6 +17,7 @@ PUBLIC = {
         "errors.py": ("SparkablateError",),
     },
     "sparkablate.model": {"model.py": ("load_model",)},
+    "sparkablate.results": {"results.py": ("load", "Results")},
     "sparkablate.calibration": {"calibration.py": ("MeanKey",)},
     "sparkablate.directions": {"directions.py": ("find_directions", "Found", "Candidate")},
     "sparkablate.direction_scores": {"direction_scores.py": ("Scores", "Estimate", "Answers")},

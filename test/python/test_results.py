@@ -1,0 +1,25 @@
+"""`sparkablate.results` without pandas. What it reads: test/unit/store/pandas.test.ts, against SQLite."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparkablate import SparkablateError, results
+
+SOURCE = Path(__file__).parents[2] / "src" / "store" / "schema.sql.ts"
+
+
+def test_without_pandas_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as Python marks a module that cannot be imported
+    with pytest.raises(SparkablateError, match=r"pip install 'pandas>=") as caught:
+        results.load(tmp_path)
+    assert caught.value.code == "environment_missing"
+
+
+def test_reads_the_format_that_the_controller_writes() -> None:
+    (version,) = re.findall(r"SCHEMA_VERSION = (\d+);", SOURCE.read_text(encoding="utf-8"))
+    assert int(version) == results.SCHEMA_VERSION

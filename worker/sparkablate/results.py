@@ -1,0 +1,153 @@
+"""A run directory as pandas frames. Reads results.sqlite and nothing else: no controller, no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from sparkablate.errors import SparkablateError
+
+if TYPE_CHECKING:
+    import pandas
+
+#: `SCHEMA_VERSION` of src/store/schema.sql.ts.
+SCHEMA_VERSION = 1
+
+#: Type of a column of the table `result` → what pandas makes of it; all but the floats know missing values.
+DTYPES = {"REAL": "float64", "INTEGER": "Int64", "TEXT": "string"}
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `load` gives. Numbers are those of results.sqlite, bit for bit; nothing is rounded.
+
+    Args:
+        rows: one row a condition, the baseline first, with the columns of ``report --format csv``. An
+            interval is two columns (``ci95_low``, ``ci95_high``); what was not measured is NaN or NA.
+        blocks: one row a condition and block, in the order of evaluation: ``condition``, ``block`` (its
+            index in the text), ``delta_nll`` (nats per predicted token, paired with the baseline on the same
+            block; NaN where the baseline is missing) and ``nll_sum``, ``kl_sum``, … (sums over the block's
+            predicted tokens). The null conditions of the numeric floor are left out.
+        tokens: predicted tokens a block: ``nll_sum / tokens`` is the block's NLL.
+        facts: what a report says of the run beside its rows: model, text, sizes, the config as YAML.
+        finished: when the run was finished, ISO 8601; None while conditions are missing. ``rows`` of a
+            run that is not finished may be some seconds older than ``blocks``.
+    """
+
+    rows: pandas.DataFrame
+    blocks: pandas.DataFrame
+    tokens: int
+    facts: dict[str, Any]
+    finished: str | None
+
+
+def load(directory: str | os.PathLike[str]) -> Results:
+    """A run's results, finished or not. The run is only read, and a sweep that writes to it is not disturbed.
+
+    ``directory`` is a run directory: the one that holds results.sqlite.
+
+    Raises ``environment_missing`` without pandas, ``input_missing`` where there is no run, or one that was
+    stopped before its first measurement, ``store_corrupt`` for a damaged database or one that is not ours.
+    """
+    _pandas()
+    path = Path(directory) / "results.sqlite"
+    if not path.is_file():
+        raise SparkablateError("input_missing", f"{directory} is no run directory: it has no results.sqlite")
+    with _reading(path) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        begun = tables and database.execute("SELECT facts, finished_at FROM run").fetchone()
+        # The table of rows is written right after the run is.
+        if not begun or "result" not in tables:
+            raise SparkablateError(
+                "input_missing",
+                f"{directory}: the run was stopped before its first measurement; "
+                "run the same 'sparkablate run' command again",
+            )
+        facts, finished = json.loads(begun[0]), begun[1]
+        tokens = facts["seq_len"] - 1
+        return Results(_rows(database), _blocks(database, tokens), tokens, facts, finished)
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise SparkablateError(
+            "environment_missing", "results need the Python package 'pandas': pip install 'pandas>=2.2'"
+        ) from error
+    return pandas
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that cannot write and sees one state of the run."""
+    try:
+        with closing(sqlite3.connect(_address(path), uri=True, isolation_level=None)) as database:
+            database.execute("BEGIN")
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            (is_empty,) = database.execute("SELECT count(*) = 0 FROM sqlite_schema").fetchone()
+            # Version 0 without a table: the controller was killed before it made them.
+            if version != SCHEMA_VERSION and not (version == 0 and is_empty):
+                raise SparkablateError(
+                    "store_corrupt", f"{path} has format {version}, this version reads {SCHEMA_VERSION}"
+                )
+            (problem,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            if problem != "ok":
+                raise SparkablateError("store_corrupt", f"{path} is damaged: {problem}")
+            yield database
+    except sqlite3.Error as error:
+        raise SparkablateError(
+            "store_corrupt", f"{path} is not a readable database of ours: {error}"
+        ) from error
+
+
+def _address(path: Path) -> str:
+    """A reader of a write-ahead log keeps an index beside it; where it may not, nobody writes a log."""
+    is_still = not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    return f"file:{quote(str(path.resolve()))}?mode=ro{'&immutable=1' if is_still else ''}"
+
+
+def _rows(database: sqlite3.Connection) -> pandas.DataFrame:
+    pandas = _pandas()
+    columns = [(name, kind) for _, name, kind, *_ in database.execute("PRAGMA table_info(result)")]
+    values = list(zip(*database.execute("SELECT * FROM result ORDER BY rowid"), strict=True))
+    return pandas.DataFrame(
+        {
+            name: pandas.Series(
+                column, dtype="boolean" if name.endswith("distinguishable") else DTYPES[kind.split()[0]]
+            )
+            for (name, kind), column in zip(columns, values, strict=True)
+        }
+    )
+
+
+def _blocks(database: sqlite3.Connection, tokens: int) -> pandas.DataFrame:
+    pandas = _pandas()
+    ids = dict(database.execute("SELECT ordinal, id FROM condition WHERE nudge IS NULL"))
+    positions = dict(database.execute("SELECT ordinal, position FROM block WHERE split = 'evaluation'"))
+    measured = pandas.DataFrame(
+        database.execute("SELECT condition, block, metric, sum FROM measurement").fetchall(),
+        columns=["condition", "block", "metric", "sum"],
+    )
+    # Ordinals sort as the run does.
+    sums = measured[measured["condition"].isin(ids)].pivot(
+        index=["condition", "block"], columns="metric", values="sum"
+    )
+    conditions, blocks = (sums.index.get_level_values(level) for level in ("condition", "block"))
+    baseline = sums["nll"].xs(0, level="condition") if 0 in conditions else pandas.Series(dtype="float64")
+    nll = sums["nll"].to_numpy(dtype="float64") if "nll" in sums else []
+    frame = {
+        "condition": pandas.array([ids[one] for one in conditions], dtype="string"),
+        "block": pandas.array([positions[one] for one in blocks], dtype="int64"),
+        "delta_nll": (nll - baseline.reindex(blocks).to_numpy(dtype="float64")) / tokens if len(nll) else [],
+    }
+    for metric in sorted(sums.columns, key=lambda name: (name != "nll", name)):
+        frame[f"{metric}_sum"] = sums[metric].to_numpy(dtype="float64")
+    return pandas.DataFrame(frame)
