@@ -9,6 +9,7 @@ import {
   type CommonFlags,
   collect,
   controllerFor,
+  fitted,
   type WorkerFlags,
   withOutput,
   withWorker,
@@ -98,7 +99,7 @@ Examples:
         stop,
       ).finally(() => progress.end());
       if (flags.json) process.stdout.write(`${JSON.stringify(baked, null, 1)}\n`);
-      else process.stdout.write(`${describe(baked)}\n`);
+      else process.stdout.write(`${fitted(describe(baked), process.stdout)}\n`);
     });
 }
 
@@ -165,7 +166,7 @@ function describe({ directory, condition, files, bytes, certificate, notes, gguf
     `  KL ${scientific(behaviour.kl)} nats, Δ NLL ${scientific(behaviour.delta_nll)} nats a token, ` +
       `${behaviour.positions} positions, ${behaviour.rerouted} with other experts`,
     ...notes.map((note) => `note: ${note}`),
-    ...(gguf_command === null ? [] : [`GGUF: ${gguf_command}`]),
+    ...(gguf_command === null ? [] : ["GGUF:", `  ${gguf_command}`]),
   ].join("\n");
 }
 

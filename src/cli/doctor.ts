@@ -1,7 +1,7 @@
 /** `sparkablate doctor`. */
 import { Command } from "commander";
 import { examine, type Finding } from "../environment/doctor.ts";
-import { type CommonFlags, withOutput } from "./common.ts";
+import { type CommonFlags, fitted, withOutput } from "./common.ts";
 
 const MARKS: Readonly<Record<Finding["status"], string>> = {
   ok: "ok     ",
@@ -19,14 +19,17 @@ export function doctorCommand(): Command {
       "\nChanges nothing. Exit code 3 if a check failed.\n\nExample:\n  sparkablate doctor",
     )
     .action(async ({ json, quiet }: CommonFlags) => {
-      const findings = await examine();
+      const findings = await examine((finding) => {
+        if (!json && (!quiet || finding.status !== "ok")) print(finding);
+      });
       if (json) console.log(JSON.stringify(findings, null, 1));
-      else for (const finding of findings) if (!quiet || finding.status !== "ok") print(finding);
       if (findings.some(({ status }) => status === "failed")) process.exitCode = EXIT_ENVIRONMENT;
     });
 }
 
 function print({ check, status, found, mend }: Finding): void {
-  console.log(`${MARKS[status]}  ${check.padEnd(14)}  ${found}`);
-  if (mend !== null) console.log(`         ${" ".repeat(14)}  → ${mend}`);
+  const indent = " ".repeat(25);
+  console.log(fitted(`${MARKS[status]}  ${check.padEnd(14)}  ${found}`, process.stdout, indent));
+  // What to do may be a command to copy.
+  if (mend !== null) console.log(`${indent}→ ${mend}`);
 }

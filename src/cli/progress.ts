@@ -2,6 +2,8 @@
 import { createLogUpdate } from "log-update";
 import type { RunEvent, SweepPlan } from "../events.ts";
 import { rankRows } from "../ranking.ts";
+import { counted, printable } from "../report/numbers.ts";
+import { cut } from "../report/table.ts";
 import type { Row } from "../rows.ts";
 import { paint, say } from "./common.ts";
 
@@ -9,6 +11,8 @@ const TOP = 5;
 const REDRAW_MS = 100;
 const PLAIN_LINE_MS = 10_000;
 const BAR_CELLS = 24;
+/** Leaves room for the numbers on 80 columns. */
+const LONGEST_ID = 32;
 
 export interface Progress {
   on(event: RunEvent): void;
@@ -27,7 +31,7 @@ export function showProgress(verbose: boolean): Progress {
     on(event) {
       switch (event.type) {
         case "stage":
-          draw.update(() => stageLine(event));
+          draw.update(() => stageLine(event, live));
           break;
         case "loaded":
           draw.print(loadedLine(event.model));
@@ -41,7 +45,9 @@ export function showProgress(verbose: boolean): Progress {
           break;
         case "measured":
           if (event.row !== null) rows.set(event.row.condition, event.row);
-          draw.update(() => [measuredLine(event), ...(live ? topLines([...rows.values()]) : [])].join("\n"));
+          draw.update(() =>
+            [measuredLine(event, live), ...(live ? topLines([...rows.values()]) : [])].join("\n"),
+          );
           break;
         case "restart":
           draw.print(restartLines(event.error, verbose));
@@ -103,14 +109,16 @@ function plainLines(): Draw {
   };
 }
 
-const bar = (share: number): string => {
+/** A picture of the share for a terminal, its number elsewhere. */
+const bar = (share: number, live: boolean): string => {
+  if (!live) return `${Math.floor(100 * Math.min(1, share))} %`;
   const full = Math.round(Math.min(1, Math.max(0, share)) * BAR_CELLS);
   return "█".repeat(full) + "░".repeat(BAR_CELLS - full);
 };
 
-function stageLine({ stage, done, total, unit }: RunEvent & { type: "stage" }): string {
+function stageLine({ stage, done, total, unit }: RunEvent & { type: "stage" }, live: boolean): string {
   if (total === null) return `${stage} …`;
-  return `${stage}  ${bar(done / total)}  ${amount(done, unit)} of ${amount(total, unit)}`;
+  return `${stage}  ${bar(done / total, live)}  ${amount(done, unit)} of ${amount(total, unit)}`;
 }
 
 const amount = (value: number, unit: string): string =>
@@ -136,7 +144,7 @@ function loadedLine({
               `self-test failed: ${name}: ${detail}; refused: ${refused.join(", ")}`,
           )
           .join("\n");
-  return `${source} (${model_type}, ${n_layers} layers, ${(parameters / 1e6).toFixed(0)} M parameters) ${how}, ${numerics.dtype} on ${numerics.device_name}, ${numerics.threads} threads; ${tested}`;
+  return `${source} (${model_type}, ${n_layers} layers, ${(parameters / 1e6).toFixed(0)} M parameters) ${how}, ${numerics.dtype} on ${numerics.device_name}, ${counted(numerics.threads, "thread")}; ${tested}`;
 }
 
 function planLines(plan: SweepPlan): string {
@@ -156,24 +164,24 @@ function workLine({ forward_equivalents, seconds, peak_bytes, may_stop }: SweepP
 
 const grouped = (value: number): string => value.toLocaleString("en");
 
-function measuredLine({ done, total, seconds_left }: RunEvent & { type: "measured" }): string {
+function measuredLine({ done, total, seconds_left }: RunEvent & { type: "measured" }, live: boolean): string {
   const count = `${done.toLocaleString("en")} / ${total.toLocaleString("en")}`;
-  return `${bar(done / total)}  ${count}  ${duration(seconds_left)} left`;
+  return `${live ? "" : "measured  "}${bar(done / total, live)}  ${count}  ${duration(seconds_left)} left`;
 }
 
 function topLines(rows: readonly Row[]): string[] {
   const baseline = rows.find(({ kind }) => kind === "baseline");
   const others = rows.filter((row) => row !== baseline && row.delta_nll !== null);
   if (baseline === undefined || others.length === 0) return [];
-  const width = Math.max(...others.map(({ condition }) => condition.length));
+  const top = rankRows([baseline, ...others]).slice(0, TOP);
+  const ids = top.map(({ condition }) => cut(printable(condition), LONGEST_ID));
+  const width = Math.max(...ids.map(({ length }) => length));
   return [
     paint("dim", "largest Δ NLL so far, nats a token (95 % interval)"),
-    ...rankRows([baseline, ...others])
-      .slice(0, TOP)
-      .map(({ condition, delta_nll, ci95, blocks }) => {
-        const interval = ci95 === null ? "" : `  [${ci95.map((end) => end.toFixed(4)).join(", ")}]`;
-        return `  ${condition.padEnd(width)}  ${(delta_nll ?? 0).toFixed(4)}${interval}  ${blocks} blocks`;
-      }),
+    ...top.map(({ delta_nll, ci95, blocks }, place) => {
+      const interval = ci95 === null ? "" : `  [${ci95.map((end) => end.toFixed(4)).join(", ")}]`;
+      return `  ${ids[place]?.padEnd(width)}  ${(delta_nll ?? 0).toFixed(4)}${interval}  ${blocks} blocks`;
+    }),
   ];
 }
 

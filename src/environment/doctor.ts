@@ -42,18 +42,27 @@ const CHECKS: readonly { readonly name: string; readonly run: () => Result | Pro
   { name: "disk", run: checkDisk },
 ];
 
-/** Every check is made, whatever the ones before it found. */
-export async function examine(): Promise<Finding[]> {
+/**
+ * Every check is made, whatever the ones before it found.
+ * @param tell gets each finding as soon as it is there: some take seconds.
+ */
+export async function examine(tell: (finding: Finding) => void = () => undefined): Promise<Finding[]> {
   const findings: Finding[] = [];
   for (const { name, run } of CHECKS) {
-    try {
-      findings.push({ check: name, ...(await run()) });
-    } catch (error) {
-      if (!(error instanceof SparkablateError)) throw error;
-      findings.push({ check: name, ...failed(error.message, error.help) });
-    }
+    const finding = { check: name, ...(await settle(run)) };
+    tell(finding);
+    findings.push(finding);
   }
   return findings;
+}
+
+async function settle(run: () => Result | Promise<Result>): Promise<Result> {
+  try {
+    return await run();
+  } catch (error) {
+    if (!(error instanceof SparkablateError)) throw error;
+    return failed(error.message, error.help);
+  }
 }
 
 const ok = (found: string): Result => ({ status: "ok", found, mend: null });

@@ -93,7 +93,7 @@ function longest(texts: readonly string[]): [number] {
 }
 
 /** Keeps both ends of a long id: they hold the layer and the mode. */
-function cut(text: string, limit: number): string {
+export function cut(text: string, limit: number): string {
   if (text.length <= limit) return text;
   const tail = Math.floor((limit - 1) / 3);
   return `${text.slice(0, limit - 1 - tail)}…${text.slice(text.length - tail)}`;
