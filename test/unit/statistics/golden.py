@@ -1,4 +1,4 @@
-"""Writes golden.json: what scipy says of the samples that effects.test.ts, multiplicity.test.ts and agreement.test.ts use.
+"""Writes golden.json: what scipy says of the samples that {effects,multiplicity,agreement}.test.ts use.
 
 Run with scipy 1.17 installed:  python test/unit/statistics/golden.py
 """
