@@ -309,7 +309,7 @@ export const requests = {
     model: modelConfig,
     seq_len: count,
     batch_size: count,
-    /** Weights that do not fit the memory stay on disk instead of being refused: for a bake. */
+    /** For a bake: weights that do not fit the memory stay on disk instead of being refused; quantised ones are. */
     may_offload: z.boolean(),
   }),
   /** `meta`: from the configuration alone, no weights. */

@@ -20,6 +20,8 @@ import { showProgress, silent } from "./progress.ts";
 
 /** Tokens a calibration block: long enough for a mean, short enough for a small text. */
 const CALIBRATION_BLOCK = 256;
+/** Where nothing is calibrated; any model has as many positions. */
+const UNUSED_BLOCK = 16;
 
 interface BakeFlags extends CommonFlags, WorkerFlags, EditFlags {
   readonly out: string;
@@ -115,7 +117,7 @@ function configOf(flags: BakeFlags): RunConfig {
     eval: {
       // Of one text a batch is set aside for evaluation; the means are taken over the rest.
       ...(calibration !== undefined && { calibration, dataset: calibration }),
-      seq_len: CALIBRATION_BLOCK,
+      seq_len: calibration === undefined ? UNUSED_BLOCK : CALIBRATION_BLOCK,
       max_batches: 1,
     },
   });

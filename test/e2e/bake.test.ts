@@ -1,6 +1,6 @@
 /** A bake from the real CLI: the directory stands alone, says what the run says, and refuses what it cannot be. */
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { type Baked, Controller, parseConfig } from "../../src/index.ts";
@@ -12,12 +12,22 @@ import { needing } from "../fixtures/require.ts";
 const SMOL = "builtin:smollm2-135m";
 const files = (directory: string): string[] => readdirSync(directory).sort();
 
+/** A copy of the tiny model whose config.json says something else. */
+function changed(directory: string, settings: Record<string, unknown>): string {
+  const model = join(directory, "model");
+  cpSync(tinyModel(), model, { recursive: true });
+  const file = join(model, "config.json");
+  writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, "utf8")), ...settings }));
+  return model;
+}
+
 describe("bake", () => {
   it("makes a directory whose NLL is the run's row, and leaves no process and no other file", {
     timeout: 300_000,
   }, async () => {
     const directory = scratch();
-    const model = tinyModel();
+    // Shorter than a calibration block: what needs no mean has no use for one.
+    const model = changed(directory, { max_position_embeddings: 128 });
     const out = join(directory, "baked", "out");
     const result = await baked(model, ["--kind", "head", "--layer", "1", "--heads", "1,3"], out);
     expect(result.condition).toBe("L1.head[1,3].zero");
@@ -105,6 +115,12 @@ describe("bake", () => {
       expect(existsSync(out), flags.join(" ")).toBe(false);
     }
     expect(existsSync(canary)).toBe(false);
+    const four = changed(directory, {
+      quantization_config: { quant_method: "bitsandbytes", load_in_4bit: true },
+    });
+    const packed = await cli(["bake", "-m", four, "--kind", "mlp", "--layer", "0", "--out", out]);
+    expect(packed.exitCode).toBe(2);
+    expect(packed.stderr).toMatch(/error \(bake_refused\): the source is quantised.*bitsandbytes/);
     mkdirSync(out);
     writeFileSync(join(out, "thesis.txt"), "five years");
     for (const force of [[], ["--force"]]) {

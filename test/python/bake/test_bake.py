@@ -269,6 +269,19 @@ def test_a_quantised_source(llama: Path, tmp_path: Path) -> None:
         )
 
 
+def test_a_quantised_source_is_refused_before_it_is_loaded(llama: Path, tmp_path: Path) -> None:
+    """Its packages may not be here, and nobody should have to install them to be refused."""
+    directory = tmp_path / "four-bit"
+    shutil.copytree(llama, directory)
+    config = json.loads((directory / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (directory / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SparkablateError, match=r"quantised.*bitsandbytes") as caught:
+        bake(str(directory), HEADS, tmp_path / "out", threads=1)
+    assert caught.value.code == "bake_refused"
+    assert not (tmp_path / "out").exists()
+
+
 def test_targets_that_exist(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(SparkablateError, match="own directory"):
         bake(str(llama), HEADS, llama, force=True, threads=1)

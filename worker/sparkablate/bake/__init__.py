@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparkablate import self_test
 from sparkablate.architectures import locate
-from sparkablate.bake.baking import Baking, Source, source_dtype
+from sparkablate.bake.baking import Baking, Source, refuse_quantised, source_dtype
 from sparkablate.calibration import MeanKey
 from sparkablate.errors import SparkablateError
 from sparkablate.manager import AblationManager
@@ -60,6 +60,7 @@ def bake(
     `load_model` and `applied` raise.
     """
     wanted = [specs] if isinstance(specs, AblationSpec | DirectionSpec) else list(specs)
+    refuse_quantised(model, revision, False)
     name = dtype_of(model, dtype, revision)
     opened = open_model(
         model,

@@ -27,7 +27,7 @@ from sparkablate.calibration import MeanKey
 from sparkablate.errors import SparkablateError
 from sparkablate.interventions import KINDS, MODES
 from sparkablate.manager import AblationManager
-from sparkablate.model import OpenedModel, load_config, model_class
+from sparkablate.model import OpenedModel, load_config, model_class, resolve_source
 from sparkablate.progress import Progress
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, condition_id, validate
 
@@ -46,6 +46,12 @@ def source_dtype(config: Any) -> str:
             "bake_refused", "config.json declares no dtype to keep; bake with --dtype float32"
         )
     return str(declared).removeprefix("torch.")
+
+
+def refuse_quantised(name: str, revision: str | None, trust_remote_code: bool) -> None:
+    """Raises "bake_refused" before a quantised source is loaded, which may need packages that are missing."""
+    config = load_config(resolve_source(name), revision=revision, trust_remote_code=trust_remote_code)
+    check_plain(config, {})
 
 
 def result_dtype(opened: OpenedModel, dtype: str) -> str:

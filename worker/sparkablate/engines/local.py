@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparkablate import corpus, numerics, self_test
 from sparkablate.architectures import locate
-from sparkablate.bake.baking import Baking, Source, resolved, result_dtype, to_wire
+from sparkablate.bake.baking import Baking, Source, refuse_quantised, resolved, result_dtype, to_wire
 from sparkablate.engines.contrasts import find_on_texts
 from sparkablate.engines.generations import Generation, GenerationRun
 from sparkablate.engines.slices import Canary, EvaluateSummary, Measurement, SliceRun
@@ -75,7 +75,7 @@ class LocalEngine:
     ) -> dict[str, Any]:
         """Loads, fingerprints and checks a model in the shape it will be run in; one that is there is kept.
 
-        ``may_offload``: see ``open_model``.
+        ``may_offload``: the model is to be baked: see ``open_model``; a quantised one is refused unloaded.
 
         Raises what ``open_model`` and ``locate`` do; ``config_invalid`` for a ``seq_len`` beyond the model's
         positions.
@@ -94,6 +94,8 @@ class LocalEngine:
             held.likelihood.check_chunks(*shape)
             held.canary = Canary.measure(held.likelihood, _random_ids(held.likelihood, shape))
         else:
+            if may_offload:
+                refuse_quantised(model["name"], model["revision"], model["trust_remote_code"])
             self._held, held = None, None  # the old model's memory is needed for the new one
             self._means.clear()
             held = self._held = _open(model, shape, may_offload, progress)
