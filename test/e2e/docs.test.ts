@@ -92,7 +92,7 @@ describe("docs", () => {
   it("commands stand in blocks that are run", () => {
     for (const page of PAGES) {
       for (const { language, text } of fences(read(page))) {
-        expect(["bash", "sh", "text", "yaml", "python", "ts"], page).toContain(language);
+        expect(["bash", "sh", "text", "yaml", "python", "ts", "sql"], page).toContain(language);
         if (language === "sh")
           expect(Object.keys(STORIES).map((story) => `docs/${story}.md`)).toContain(page);
         if (language === "text") expect(text, page).not.toMatch(/^(npx|npm) /m);
