@@ -24,6 +24,7 @@ const TASKS = {
   build,
   generate,
   test,
+  "test:faults": testFaults,
   "test:full": testFull,
   "test:gguf": testGguf,
   check,
@@ -185,6 +186,31 @@ async function test(files) {
   rmSync(reports, { recursive: true });
   console.log(summary(total));
   return total.failed > 0 ? 1 : 0;
+}
+
+/** Kills in number: `--rounds N` (20) of each kind, and one at every step that keeps something; `--seed S` repeats. */
+async function testFaults(args) {
+  const usage = "usage: npm run test:faults -- [--rounds N] [--seed S] [test/faults/FILE…]";
+  const env = { ROUNDS: "20", SEED: String(Date.now() % 1e6) };
+  const files = [];
+  for (let at = 0; at < args.length; at++) {
+    if (!args[at].startsWith("-")) {
+      files.push(args[at]);
+      continue;
+    }
+    const [flag, value = args[++at]] = args[at].split("=");
+    if (!["--rounds", "--seed"].includes(flag) || !/^\d+$/.test(value ?? "")) refuse(usage, 2);
+    env[flag.slice(2).toUpperCase()] = value;
+  }
+  await install();
+  await compile();
+  await python();
+  const again = `npm run test:faults -- --rounds ${env.ROUNDS} --seed ${env.SEED}`;
+  console.error(again);
+  const chosen = files.length > 0 ? files : ["test/faults"];
+  const code = await inRoot(findNode(), [modules("vitest", "vitest.mjs"), "run", ...chosen], env);
+  if (code !== 0) console.error(`the same again: ${again}`);
+  return code;
 }
 
 /** What takes SmolLM2 and many minutes; vitest's own arguments choose among it. */

@@ -1,33 +1,8 @@
 /** A running worker, reached by its address: kept between runs, held by one, refused to others. */
-import { chmodSync, mkdirSync, readFileSync } from "node:fs";
+import { chmodSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { execa } from "execa";
-import { expect, it, onTestFinished } from "vitest";
-import { resolveEnvironment } from "../../src/environment/environment.ts";
-import { pythonCommand } from "../../src/link/spawn.ts";
-import { cli, scratch, sweepFile, table, tinyModel, until } from "../fixtures/harness.ts";
-
-async function startWorker(
-  directory: string,
-  script: readonly string[] = ["-m", "sparkablate.server"],
-): Promise<string> {
-  const run = join(directory, "run");
-  mkdirSync(run, { mode: 0o700 });
-  const address = `ipc://${join(run, "worker.sock")}`;
-  const { python, env } = pythonCommand(resolveEnvironment());
-  const worker = execa(python, [...script, "--bind", address], {
-    env,
-    reject: false,
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  let said = "";
-  worker.stderr?.on("data", (chunk) => {
-    said += chunk;
-  });
-  onTestFinished(() => void worker.kill("SIGKILL"));
-  await until(() => said.includes("listening on"), 60, `the worker starts: ${said}`);
-  return address;
-}
+import { expect, it } from "vitest";
+import { cli, scratch, startWorker, sweepFile, table, tinyModel, until } from "../fixtures/harness.ts";
 
 it("serves one run after another without loading again", { timeout: 120_000 }, async () => {
   const directory = scratch();

@@ -6,15 +6,11 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { expect, it } from "vitest";
 import { baked } from "../fixtures/baking.ts";
 import { cli, processesOf, scratch, tinyModel, until } from "../fixtures/harness.ts";
+import { random, repeatable, rounds } from "../fixtures/rounds.ts";
 
-/** Kills; `ROUNDS=50 npm test -- test/faults/bake.test.ts` for more. */
-const ROUNDS = Number(process.env.ROUNDS ?? 5);
-const SEED = Number(process.env.SEED ?? Date.now() % 1e6);
+/** Kills. */
+const ROUNDS = rounds(5);
 const EDIT = ["--kind", "layer", "--layer", "1"];
-
-/** Between 0 and 1, from the seed and the round alone. */
-const random = (round: number): number =>
-  createHash("sha256").update(`${SEED} ${round}`).digest().readUInt32LE(0) / 2 ** 32;
 
 /** Whether the directory is there; fails unless it is whole then. */
 function whole(directory: string): boolean {
@@ -45,7 +41,7 @@ it("Ctrl-C removes what was half-written, exit code 130", { timeout: 240_000 }, 
   expect(processesOf(parent)).toEqual([]);
 });
 
-it(`leaves the target absent or whole, ${ROUNDS} kills at random (SEED=${SEED})`, {
+it(`leaves the target absent or whole, ${ROUNDS} kills at random ${repeatable}`, {
   timeout: 120_000 + ROUNDS * 120_000,
 }, async () => {
   const model = tinyModel();
@@ -70,7 +66,7 @@ it(`leaves the target absent or whole, ${ROUNDS} kills at random (SEED=${SEED})`
     else rmSync(out, { recursive: true, force: true });
     const run = start();
     await until(() => existsSync(work), 110, "the bake begins");
-    await sleep(random(round) * window);
+    await sleep(random("bake", round) * window);
     for (const { pid } of processesOf(parent)) {
       try {
         process.kill(pid, "SIGKILL");

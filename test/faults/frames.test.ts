@@ -11,14 +11,14 @@ import { packIds } from "../../src/measuring.ts";
 import { MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES } from "../../src/protocol.ts";
 import { abuse, exampleNames, examples } from "../contract/examples.ts";
 import { tinyModel, until } from "../fixtures/harness.ts";
+import { isLong, repeatable, SEED } from "../fixtures/rounds.ts";
 import { listen } from "../fixtures/router.ts";
 import { uniforms } from "../unit/statistics/random.ts";
 
-/** Frames of each direction; `ROUNDS=10000 npm test -- test/faults/frames.test.ts` for more. */
-const ROUNDS = Number(process.env.ROUNDS ?? 600);
-const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 31);
+/** Frames of each direction. */
+const FRAMES = isLong ? 10_000 : 600;
 const MOST_GROWTH_MIB = 64;
-const TIMEOUT = 120_000 + ROUNDS * 60;
+const TIMEOUT = 120_000 + FRAMES * 60;
 
 /** What is held, not what the collector has not come to yet, is what a memory test is about. */
 function collect(): void {
@@ -82,7 +82,7 @@ const residentMiB = (pid: number): number =>
 it("to a worker: the session that holds it works on, and measures the same bits", {
   timeout: TIMEOUT,
 }, async () => {
-  console.log(`frames to the worker: ROUNDS=${ROUNDS} SEED=${SEED}`);
+  console.log(`frames to the worker: ${FRAMES} ${repeatable}`);
   const random = uniforms(SEED);
   const worker = spawnWorker();
   onTestFinished(() => worker.kill());
@@ -153,9 +153,9 @@ it("to a worker: the session that holds it works on, and measures the same bits"
   // The first hundred warm up what any work would: caches and the allocator.
   await send(100);
   const resident = residentMiB(worker.pid);
-  await send(ROUNDS);
+  await send(FRAMES);
   const grown = residentMiB(worker.pid) - resident;
-  console.log(`the worker's memory grew by ${grown.toFixed(1)} MiB over ${ROUNDS} frames`);
+  console.log(`the worker's memory grew by ${grown.toFixed(1)} MiB over ${FRAMES} frames`);
   expect(grown).toBeLessThan(MOST_GROWTH_MIB);
   // A frame over the socket's own limit ends its connection and nothing else.
   for (let round = 0; round < 3; round++) {
@@ -169,7 +169,7 @@ it("to a worker: the session that holds it works on, and measures the same bits"
 it("from a worker: whoever waits is told, and the next good answer is taken", {
   timeout: TIMEOUT,
 }, async () => {
-  console.log(`frames to the controller: ROUNDS=${ROUNDS} SEED=${SEED}`);
+  console.log(`frames to the controller: ${FRAMES} ${repeatable}`);
   const random = uniforms(SEED + 1);
   const frames = malformed("controller", random);
   let garbage = 0;
@@ -206,10 +206,10 @@ it("from a worker: whoever waits is told, and the next good answer is taken", {
   await receive(100);
   collect();
   const resident = process.memoryUsage.rss();
-  await receive(ROUNDS);
+  await receive(FRAMES);
   collect();
   const grown = (process.memoryUsage.rss() - resident) / 2 ** 20;
-  console.log(`the controller's memory grew by ${grown.toFixed(1)} MiB over ${ROUNDS} frames`);
+  console.log(`the controller's memory grew by ${grown.toFixed(1)} MiB over ${FRAMES} frames`);
   expect(grown).toBeLessThan(MOST_GROWTH_MIB);
   expect(await good()).toBe(true);
 });
