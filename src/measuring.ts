@@ -5,7 +5,8 @@ import type { Measurements } from "./measurements.ts";
 import type { Condition, Event } from "./protocol.ts";
 import { batches, SlicePlanner, workOrder } from "./slices.ts";
 import { type RacePlan, race } from "./statistics/racing.ts";
-import type { Measured, RunStore } from "./store/sqlite.ts";
+import type { Measured } from "./store/recording.ts";
+import type { RunStore } from "./store/sqlite.ts";
 
 /** Condemned conditions in a row, with nothing measured between: then it is not the conditions. */
 const MOST_CONDEMNED_IN_A_ROW = 3;

@@ -1,20 +1,33 @@
 /** What `stop:` makes of a sweep's rows: simultaneous intervals, no tests, and places by common blocks. */
-import type { Entry } from "./rows.ts";
+import type { Decide, Entry } from "./rows.ts";
 import { estimate, ratioInterval } from "./statistics/effects.ts";
 import { RACE_FLAGS, type RacePlan, race, simultaneousInterval } from "./statistics/racing.ts";
 
-/** Fills in the columns that a race decides. */
-export function standInRace(entries: readonly Entry[], plan: RacePlan): void {
-  const failed = ({ row }: Entry) => row.status === "failed";
-  const state = race(
-    plan,
-    entries.map((entry) => (failed(entry) ? null : (entry.differences ?? new Float64Array()))),
-  );
+/** Decides the columns that a race decides. */
+export function standings(entries: Iterable<Entry>, plan: RacePlan): Decide {
+  /** null where it failed. */
+  const differences: (Float64Array | null)[] = [];
+  const measured: number[] = [];
+  for (const { row, effect, differences: own } of entries) {
+    const length = differences.push(row.status === "failed" ? null : (own ?? new Float64Array()));
+    if (effect !== null) measured.push(length - 1);
+  }
+  const state = race(plan, differences);
   const active = new Set(state.active);
   const accepted = new Set(state.accepted);
   const top = new Set(state.top);
-  for (const [condition, { row, effect }] of entries.entries()) {
-    if (effect === null) continue;
+  const groups = [
+    measured.filter((condition) => top.has(condition)),
+    measured.filter((condition) => active.has(condition)),
+    measured.filter((condition) => !top.has(condition) && !active.has(condition)),
+  ];
+  const places = new Map(
+    groups
+      .flatMap((group) => byCommonBlocks(group, differences))
+      .map((condition, standing) => [condition, standing]),
+  );
+  return ({ row, effect }, condition) => {
+    if (effect === null) return;
     row.p = null;
     row.ci95 =
       effect.se === null || effect.ci95 === null
@@ -25,22 +38,13 @@ export function standInRace(entries: readonly Entry[], plan: RacePlan): void {
     if (top.has(condition)) {
       row.flags = [accepted.has(condition) ? RACE_FLAGS.top : RACE_FLAGS.leading, ...row.flags];
     }
-  }
-  const measured = entries.flatMap(({ effect }, condition) => (effect === null ? [] : [condition]));
-  const groups = [
-    measured.filter((condition) => top.has(condition)),
-    measured.filter((condition) => active.has(condition)),
-    measured.filter((condition) => !top.has(condition) && !active.has(condition)),
-  ];
-  let standing = 0;
-  for (const condition of groups.flatMap((group) => byCommonBlocks(group, entries))) {
-    (entries[condition] as Entry).row.standing = standing++;
-  }
+    row.standing = places.get(condition) ?? null;
+  };
 }
 
 /** Largest effect first, on the blocks that all of the group have. */
-function byCommonBlocks(group: readonly number[], entries: readonly Entry[]): number[] {
-  const values = group.map((condition) => entries[condition]?.differences ?? new Float64Array());
+function byCommonBlocks(group: readonly number[], differences: readonly (Float64Array | null)[]): number[] {
+  const values = group.map((condition) => differences[condition] ?? new Float64Array());
   const common = values.reduce((least, { length }) => Math.min(least, length), Number.POSITIVE_INFINITY);
   const means = new Map(
     group.map((condition, index) => {

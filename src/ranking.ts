@@ -29,18 +29,32 @@ export interface SweepStatistics {
 }
 
 /** Counts over the rows of a sweep, the baseline left out. */
-export function sweepStatistics([, ...rows]: readonly Row[]): SweepStatistics {
-  const measured = rows.filter((row) => row.delta_nll !== null);
-  return {
-    conditions: rows.length,
-    measured: measured.length,
-    failed: rows.filter((row) => row.status === "failed").length,
-    distinguishable: rows.filter((row) => row.distinguishable).length,
-    doubted: rows.filter((row) => isDoubted(row)).length,
-    median_smallest_detectable: median(
-      measured.flatMap(({ se, blocks }) => (se === null || se === 0 ? [] : [smallestDetectable(se, blocks)])),
-    ),
-  };
+export function sweepStatistics(rows: readonly Row[]): SweepStatistics {
+  const totals = new SweepTotals();
+  for (const row of rows.values().drop(1)) totals.add(row);
+  return totals.statistics();
+}
+
+/** The same, row by row: none is kept. */
+export class SweepTotals {
+  readonly #counts = { conditions: 0, measured: 0, failed: 0, distinguishable: 0, doubted: 0 };
+  readonly #smallest: number[] = [];
+
+  add(row: Row): void {
+    const { se, blocks } = row;
+    const counts = this.#counts;
+    counts.conditions++;
+    if (row.status === "failed") counts.failed++;
+    if (row.distinguishable) counts.distinguishable++;
+    if (isDoubted(row)) counts.doubted++;
+    if (row.delta_nll === null) return;
+    counts.measured++;
+    if (se !== null && se !== 0) this.#smallest.push(smallestDetectable(se, blocks));
+  }
+
+  statistics(): SweepStatistics {
+    return { ...this.#counts, median_smallest_detectable: median(this.#smallest) };
+  }
 }
 
 /** q says yes, a flag says the interval cannot be trusted to. */

@@ -2,7 +2,7 @@
 import { conditionColumns } from "./conditions.ts";
 import type { ErrorCode } from "./errors.ts";
 import type { Condition, Numerics } from "./protocol.ts";
-import { standInRace } from "./race-rows.ts";
+import { standings } from "./race-rows.ts";
 import {
   blockDifferences,
   type Estimate,
@@ -168,38 +168,83 @@ export interface Row {
   readonly standing: number | null;
 }
 
+/** A run's rows before they are laid out: what the sweep decides as a whole is known, the rows are not kept. */
+export interface Table {
+  /** Columns beside nll that some condition has. */
+  readonly metrics: readonly string[];
+  /** The baseline, then the conditions in their order; made one by one. */
+  readonly rows: () => Generator<Row>;
+}
+
 /**
  * Rows of a run: the baseline, then the conditions in the order given. Each is compared with the
  * baseline on the blocks both have, so the rows of a run in progress are valid, if wider.
- * One pass plus a sort: fit for 100,000 conditions.
+ * The conditions are read twice, first for what all decide together (q, places in a race), and never kept:
+ * fit for 100,000 of them.
+ * @param conditions gives the same ones each time.
  */
+export function tabulate(
+  baseline: ConditionMeasurements,
+  conditions: () => Iterable<ConditionMeasurements>,
+  settings: StatisticsSettings,
+): Table {
+  const race = settings.race ?? null;
+  const metrics = new Set<string>();
+  function* entries(): Generator<Entry> {
+    for (const measured of conditions()) {
+      const entry = compare(measured, baseline, race !== null);
+      const { row, effect } = entry;
+      if (effect !== null) row.flags = [...row.flags, ...doubtsAbout(effect, settings)];
+      for (const metric of Object.keys(row.metrics)) metrics.add(metric);
+      yield entry;
+    }
+  }
+  const first = baselineRow(baseline);
+  for (const metric of Object.keys(first.metrics)) metrics.add(metric);
+  const decide = race === null ? tests(entries(), settings.correction) : standings(entries(), race);
+  return {
+    metrics: [...metrics],
+    *rows() {
+      yield first;
+      let index = 0;
+      for (const entry of entries()) {
+        decide(entry, index++);
+        yield entry.row;
+      }
+    },
+  };
+}
+
+/** `tabulate`, all rows at once. */
 export function buildRows(
   baseline: ConditionMeasurements,
   conditions: Iterable<ConditionMeasurements>,
   settings: StatisticsSettings,
 ): Row[] {
-  const race = settings.race ?? null;
-  const entries: Entry[] = [];
-  for (const measured of conditions) entries.push(compare(measured, baseline, race !== null));
-  for (const { row, effect } of entries) {
-    if (effect !== null) row.flags = [...row.flags, ...doubtsAbout(effect, settings)];
-  }
-  if (race === null) markTested(entries, settings.correction);
-  else standInRace(entries, race);
-  return [baselineRow(baseline), ...entries.map(({ row }) => row)];
+  const all = [...conditions];
+  return [...tabulate(baseline, () => all, settings).rows()];
 }
 
+/** Fills in what all entries together decide of one, given its index among them. */
+export type Decide = (entry: Entry, index: number) => void;
+
 /** q values over all that was measured, and who is marked. */
-function markTested(entries: readonly Entry[], correction: Correction): void {
-  const tested = entries.filter(({ effect }) => effect !== null);
-  const q = adjust(
-    tested.map(({ row }) => row.p),
-    correction,
-  );
-  tested.forEach(({ row }, index) => {
-    row.q = q[index] ?? null;
+function tests(entries: Iterable<Entry>, correction: Correction): Decide {
+  const pValues: (number | null)[] = [];
+  /** Index of an entry → of its test. */
+  const places = new Map<number, number>();
+  let index = 0;
+  for (const { effect, row } of entries) {
+    if (effect !== null) places.set(index, pValues.push(row.p) - 1);
+    index++;
+  }
+  const qValues = adjust(pValues, correction);
+  return ({ row }, at) => {
+    const place = places.get(at);
+    if (place === undefined) return;
+    row.q = qValues[place] ?? null;
     row.distinguishable = (row.q ?? 1) <= FALSE_DISCOVERY_RATE && !row.flags.some(isDoubt);
-  });
+  };
 }
 
 function isDoubt(flag: string): boolean {
@@ -269,7 +314,11 @@ function baselineRow(baseline: ConditionMeasurements): Row {
   return { ...row, status: "done", delta_nll: 0, perplexity_ratio: 1 };
 }
 
-function emptyRow({ condition, flags, seconds }: ConditionMeasurements): Draft {
+function emptyRow({
+  condition,
+  flags,
+  seconds,
+}: Pick<ConditionMeasurements, "condition" | "flags" | "seconds">): Draft {
   const { kind, layer, heads, mode } = conditionColumns(condition);
   return {
     condition: condition.id,
@@ -389,4 +438,12 @@ export function flatColumns(records: Iterable<Record<string, unknown>>): string[
   for (const record of records) for (const column of Object.keys(record)) columns.add(column);
   columns.delete("error");
   return [...columns, "error"];
+}
+
+/** The columns of records of rows with these metrics. */
+export function tableColumns(metrics: readonly string[]): string[] {
+  const nothing = { mean: null, se: null, ci95: null };
+  const blank = emptyRow({ condition: { id: "", interventions: [] }, flags: [], seconds: 0 });
+  const row = { ...blank, metrics: Object.fromEntries(metrics.map((name) => [name, nothing])) };
+  return flatColumns([flatRecord(row)]);
 }

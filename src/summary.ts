@@ -1,11 +1,41 @@
 /** summary.json: what a run was and what came of it, in one small object. */
-import { sweepStatistics } from "./ranking.ts";
+import { SweepTotals } from "./ranking.ts";
 import { FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE, MAX_SKEWNESS, type Row } from "./rows.ts";
 import type { RunRecord } from "./store/sqlite.ts";
 
-export function summarize(run: RunRecord, rows: readonly Row[]): Record<string, unknown> {
+/** What a summary needs of the rows, gathered as they pass. */
+export class Totals {
+  #baseline: Row | undefined;
+  #seconds = 0;
+  /** Pairs of a condition and a block. */
+  #measured = 0;
+  readonly #sweep = new SweepTotals();
+
+  /** The baseline first. */
+  add(row: Row): void {
+    this.#seconds += row.seconds;
+    if (this.#baseline === undefined) {
+      this.#baseline = row;
+      return;
+    }
+    this.#measured += row.blocks;
+    this.#sweep.add(row);
+  }
+
+  summarize(run: RunRecord): Record<string, unknown> {
+    return summary(run, this.#baseline, this.#sweep, this.#measured, this.#seconds);
+  }
+}
+
+function summary(
+  run: RunRecord,
+  baseline: Row | undefined,
+  sweep: SweepTotals,
+  measured: number,
+  seconds: number,
+): Record<string, unknown> {
   const { facts, model, identity, notices, run_id } = run;
-  const [baseline] = rows;
+  const planned = facts.planned_conditions * facts.planned_blocks;
   return {
     run_id,
     name: facts.name,
@@ -25,9 +55,10 @@ export function summarize(run: RunRecord, rows: readonly Row[]): Record<string, 
       tokens: baseline.tokens,
     },
     planned: { conditions: facts.planned_conditions, blocks: facts.planned_blocks },
-    ...sweepStatistics(rows),
-    work: workOf(rows, facts.planned_conditions * facts.planned_blocks),
-    seconds: rows.reduce((total, { seconds }) => total + seconds, 0),
+    ...sweep.statistics(),
+    // Pairs of a condition and a block: planned, measured, and the share that `stop:` saved.
+    work: { planned, measured, saved: planned === 0 ? 0 : 1 - measured / planned },
+    seconds,
     race: facts.statistics.race ?? null,
     numeric_floor: facts.statistics.floor,
     statistics: {
@@ -41,10 +72,4 @@ export function summarize(run: RunRecord, rows: readonly Row[]): Record<string, 
     started: facts.started,
     finished: facts.finished,
   };
-}
-
-/** Pairs of a condition and a block: planned, measured, and the share that `stop:` saved. */
-function workOf([, ...rows]: readonly Row[], planned: number): Record<string, number> {
-  const measured = rows.reduce((total, { blocks }) => total + blocks, 0);
-  return { planned, measured, saved: planned === 0 ? 0 : 1 - measured / planned };
 }

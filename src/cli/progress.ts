@@ -1,7 +1,6 @@
 /** A running sweep on stderr: a live block on a terminal, a plain line now and then elsewhere. */
 import { createLogUpdate } from "log-update";
 import type { RunEvent, SweepPlan } from "../events.ts";
-import { rankRows } from "../ranking.ts";
 import { counted, printable } from "../report/numbers.ts";
 import { cut } from "../report/table.ts";
 import type { Row } from "../rows.ts";
@@ -25,7 +24,7 @@ export const silent: Progress = { on: () => undefined, end: () => undefined };
 export function showProgress(verbose: boolean): Progress {
   const live = process.stderr.isTTY && process.env.TERM !== "dumb" && !process.env.CI;
   const draw = live ? liveBlock() : plainLines();
-  const rows = new Map<string, Row>();
+  const rows = new Map<string, Shown>();
   let plan: SweepPlan | undefined;
   return {
     on(event) {
@@ -44,10 +43,8 @@ export function showProgress(verbose: boolean): Progress {
           draw.print(planLines(plan));
           break;
         case "measured":
-          if (event.row !== null) rows.set(event.row.condition, event.row);
-          draw.update(() =>
-            [measuredLine(event, live), ...(live ? topLines([...rows.values()]) : [])].join("\n"),
-          );
+          if (live && event.row !== null) rows.set(event.row.condition, shown(event.row));
+          draw.update(() => [measuredLine(event, live), ...topLines(rows.values())].join("\n"));
           break;
         case "restart":
           draw.print(restartLines(event.error, verbose));
@@ -57,6 +54,17 @@ export function showProgress(verbose: boolean): Progress {
     end: () => draw.end(),
   };
 }
+
+/** What a line shows of a condition: a sweep may have a hundred thousand. */
+type Shown = Pick<Row, "condition" | "kind" | "delta_nll" | "ci95" | "blocks">;
+
+const shown = ({ condition, kind, delta_nll, ci95, blocks }: Row): Shown => ({
+  condition,
+  kind,
+  delta_nll,
+  ci95,
+  blocks,
+});
 
 interface Draw {
   /** Something that stays. */
@@ -169,11 +177,9 @@ function measuredLine({ done, total, seconds_left }: RunEvent & { type: "measure
   return `${live ? "" : "measured  "}${bar(done / total, live)}  ${count}  ${duration(seconds_left)} left`;
 }
 
-function topLines(rows: readonly Row[]): string[] {
-  const baseline = rows.find(({ kind }) => kind === "baseline");
-  const others = rows.filter((row) => row !== baseline && row.delta_nll !== null);
-  if (baseline === undefined || others.length === 0) return [];
-  const top = rankRows([baseline, ...others]).slice(0, TOP);
+function topLines(rows: Iterable<Shown>): string[] {
+  const top = largest(rows);
+  if (top.length === 0) return [];
   const ids = top.map(({ condition }) => cut(printable(condition), LONGEST_ID));
   const width = Math.max(...ids.map(({ length }) => length));
   return [
@@ -183,6 +189,20 @@ function topLines(rows: readonly Row[]): string[] {
       return `  ${ids[place]?.padEnd(width)}  ${(delta_nll ?? 0).toFixed(4)}${interval}  ${blocks} blocks`;
     }),
   ];
+}
+
+/** In one pass: it is asked for ten times a second. */
+function largest(rows: Iterable<Shown>): Shown[] {
+  const top: Shown[] = [];
+  const effect = (row: Shown | undefined): number => row?.delta_nll ?? Number.NEGATIVE_INFINITY;
+  for (const row of rows) {
+    if (row.kind === "baseline" || row.delta_nll === null) continue;
+    if (top.length === TOP && effect(row) <= effect(top.at(-1))) continue;
+    const at = top.findIndex((other) => effect(other) < effect(row));
+    top.splice(at < 0 ? top.length : at, 0, row);
+    if (top.length > TOP) top.pop();
+  }
+  return top;
 }
 
 function restartLines(

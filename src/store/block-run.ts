@@ -28,14 +28,14 @@ export function readBlockRun(path: string): BlockRun {
   try {
     return store.atOnce(() => {
       const record = requireBegun(store, path);
-      const { run, rows } = tableOf(store, record);
+      const { run, table } = tableOf(store, record);
       const sums = new Map<string, BlockSums>();
       for (const { condition, blocks, sums: columns, error } of store.measurements("edits")) {
         if (columns.nll !== undefined && error === null) sums.set(condition.id, { blocks, nll: columns.nll });
       }
       return {
         facts: run.facts,
-        rows,
+        rows: [...table.rows()],
         identity: run.identity,
         model_map: run.model.model_map,
         evaluation: store.blocks("evaluation").map(({ sha256 }) => sha256),

@@ -4,6 +4,9 @@ import { dirname, join } from "node:path";
 import { type Row, rowRecord } from "../rows.ts";
 import { storeError } from "./failure.ts";
 
+/** Many small texts are written together. */
+const PIECE_BYTES = 1 << 16;
+
 /** Writes beside the target, syncs, renames, syncs the directory. */
 export function writeAtomically(path: string, chunks: Iterable<string | Uint8Array>): void {
   const temporary = `${path}.tmp`;
@@ -11,7 +14,7 @@ export function writeAtomically(path: string, chunks: Iterable<string | Uint8Arr
     mkdirSync(dirname(path), { recursive: true });
     const file = openSync(temporary, "w");
     try {
-      for (const chunk of chunks) writeAll(file, typeof chunk === "string" ? Buffer.from(chunk) : chunk);
+      for (const piece of pieces(chunks)) writeAll(file, piece);
       fsyncSync(file);
     } finally {
       closeSync(file);
@@ -29,14 +32,30 @@ export function writeAtomically(path: string, chunks: Iterable<string | Uint8Arr
   }
 }
 
+function* pieces(chunks: Iterable<string | Uint8Array>): Generator<Uint8Array> {
+  let waiting: Uint8Array[] = [];
+  let length = 0;
+  for (const chunk of chunks) {
+    const bytes = typeof chunk === "string" ? Buffer.from(chunk) : chunk;
+    length += bytes.length;
+    waiting.push(bytes);
+    if (length < PIECE_BYTES) continue;
+    yield Buffer.concat(waiting);
+    waiting = [];
+    length = 0;
+  }
+  if (length > 0) yield Buffer.concat(waiting);
+}
+
 function writeAll(file: number, bytes: Uint8Array): void {
   for (let written = 0; written < bytes.length; ) written += writeSync(file, bytes, written);
 }
 
-export function writeRows(directory: string, rows: readonly Row[]): void {
+/** Takes the rows one by one, and keeps none. */
+export function writeRows(directory: string, rows: IteratorObject<Row>): void {
   writeAtomically(
     join(directory, "results.jsonl"),
-    rows.values().map((row) => `${JSON.stringify(rowRecord(row))}\n`),
+    rows.map((row) => `${JSON.stringify(rowRecord(row))}\n`),
   );
 }
 

@@ -1,6 +1,6 @@
 /** The table `result` of results.sqlite: the rows as JSONL and CSV have them, to the last digit. */
 import type Database from "better-sqlite3";
-import { flatColumns, flatRecord, type Row } from "../rows.ts";
+import { flatRecord, type Row, tableColumns } from "../rows.ts";
 
 /** Columns that hold no real number. */
 const TYPES: Readonly<Record<string, string>> = {
@@ -18,16 +18,26 @@ const TYPES: Readonly<Record<string, string>> = {
   error: "TEXT",
 };
 
-/** Writes the table anew in one transaction; linear in the rows. */
-export function writeResultTable(database: Database.Database, rows: readonly Row[]): void {
-  const columns = flatColumns(rows.values().map(flatRecord));
+/**
+ * Writes the table anew in one transaction.
+ * @param metrics columns beside nll.
+ * @param give hands over the rows, one call a row.
+ */
+export function writeResultTable(
+  database: Database.Database,
+  metrics: readonly string[],
+  give: (add: (row: Row) => void) => void,
+): void {
+  const columns = tableColumns(metrics);
   const definitions = columns.map((column) => `${quoted(column)} ${TYPES[column] ?? "REAL"}`);
   database.transaction(() => {
     database.exec("DROP TABLE IF EXISTS result");
     database.exec(`CREATE TABLE result (${definitions.join(", ")})`);
     const insert = database.prepare(`INSERT INTO result VALUES (${columns.map(() => "?").join(", ")})`);
-    for (const record of rows.values().map(flatRecord))
+    give((row) => {
+      const record = flatRecord(row);
       insert.run(columns.map((column) => cell(record[column])));
+    });
   })();
 }
 

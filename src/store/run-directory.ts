@@ -1,9 +1,9 @@
 /** One run's directory: lock, database, and the files derived from it. Opened by the one controller that writes. */
 import { existsSync, mkdirSync, renameSync } from "node:fs";
 import { SparkablateError } from "../errors.ts";
-import { buildRows, type ConditionMeasurements, type Row, type RunFacts } from "../rows.ts";
+import { type ConditionMeasurements, type Row, type RunFacts, type Table, tabulate } from "../rows.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
-import { summarize } from "../summary.ts";
+import { Totals } from "../summary.ts";
 import { storeError } from "./failure.ts";
 import { type Lock, lockDirectory } from "./lock.ts";
 import { writeConfig, writeRows, writeSummary } from "./projections.ts";
@@ -53,11 +53,24 @@ export class RunDirectory {
     const stored = this.store.run();
     if (stored === undefined) return;
     this.store.flush();
-    const { run, rows } = tableOf(this.store, stored);
-    this.store.writeResults(rows);
-    writeConfig(this.path, run.facts.config);
-    writeRows(this.path, rows);
-    writeSummary(this.path, summarize(run, rows));
+    // What is read must stand still, and SQLite writes nothing on a connection that is reading.
+    const reader = this.store.snapshot();
+    try {
+      const { run, table } = tableOf(reader, stored);
+      const totals = new Totals();
+      this.store.writeResults(table.metrics, (add) => {
+        const rows = table.rows().map((row) => {
+          add(row);
+          totals.add(row);
+          return row;
+        });
+        writeRows(this.path, rows);
+      });
+      writeConfig(this.path, run.facts.config);
+      writeSummary(this.path, totals.summarize(run));
+    } finally {
+      reader.close();
+    }
     this.#projectedAt = Date.now();
   }
 
@@ -94,8 +107,11 @@ export function readRun(path: string): StoredRun {
   const store = RunStore.read(path);
   try {
     return store.atOnce(() => {
-      const table = tableOf(store, requireBegun(store, path));
-      return { facts: table.run.facts, rows: table.rows, summary: summarize(table.run, table.rows) };
+      const { run, table } = tableOf(store, requireBegun(store, path));
+      const rows = [...table.rows()];
+      const totals = new Totals();
+      for (const row of rows) totals.add(row);
+      return { facts: run.facts, rows, summary: totals.summarize(run) };
     });
   } finally {
     store.close();
@@ -111,15 +127,21 @@ export function requireBegun(store: RunStore, path: string): RunRecord {
   });
 }
 
-/** The run with what its null conditions say of rounding, and every row as it stands, the baseline first. */
-export function tableOf(store: RunStore, stored: RunRecord): { run: RunRecord; rows: Row[] } {
-  const nulls = [...store.measurements("nulls")];
-  // Not collected: a hundred thousand of them are turned into rows one by one.
-  const edits = store.measurements("edits");
-  const baseline = edits.next().value as ConditionMeasurements;
-  const statistics = { ...stored.facts.statistics, floor: floorOf(baseline, nulls) };
+/** The run with what its null conditions say of rounding, and its rows as they stand. */
+export function tableOf(store: RunStore, stored: RunRecord): { run: RunRecord; table: Table } {
+  const baseline = firstOf(store.measurements("edits")) as ConditionMeasurements;
+  const statistics = {
+    ...stored.facts.statistics,
+    floor: floorOf(baseline, [...store.measurements("nulls")]),
+  };
   const run = { ...stored, facts: { ...stored.facts, statistics } };
-  return { run, rows: buildRows(baseline, edits, statistics) };
+  return { run, table: tabulate(baseline, () => store.measurements("edits").drop(1), statistics) };
+}
+
+/** Ends the iteration, which otherwise stays open. */
+function firstOf<T>(items: Iterable<T>): T | undefined {
+  for (const item of items) return item;
+  return undefined;
 }
 
 /** From the null conditions that are measured on every block of the baseline. */

@@ -7,7 +7,9 @@ import type { Condition, LoadedModel, MeanSite } from "../protocol.ts";
 import type { ConditionMeasurements, Row, RunFacts } from "../rows.ts";
 import { storeError } from "./failure.ts";
 import type { Identity } from "./fingerprint.ts";
+import { type Measured, Recorder } from "./recording.ts";
 import { writeResultTable } from "./result-table.ts";
+import { scan } from "./scan.ts";
 import { SCHEMA, SCHEMA_VERSION } from "./schema.sql.ts";
 
 /** Commits are coalesced: a crash costs at most this much of what was measured. */
@@ -30,18 +32,6 @@ export interface BlockRecord {
   readonly sha256: string;
 }
 
-/** One condition on one batch, as the worker sent it. */
-export interface Measured {
-  readonly condition: number;
-  readonly batch: number;
-  readonly blocks: readonly number[];
-  /** metric → sum a block, in the order of `blocks`; empty where it failed. */
-  readonly sums: Readonly<Record<string, Float64Array>>;
-  readonly seconds: number;
-  readonly flags: readonly string[];
-  readonly error: { readonly code: ErrorCode; readonly message: string; readonly detail: string } | null;
-}
-
 export interface Means {
   readonly sha256: string;
   readonly sites: readonly MeanSite[];
@@ -53,7 +43,7 @@ export const databasePath = (directory: string): string => join(directory, "resu
 export class RunStore {
   readonly #path: string;
   readonly #database: Database.Database;
-  #waiting: Measured[] = [];
+  #recorder: Recorder | undefined;
   #timer: NodeJS.Timeout | undefined;
   /** A failed background commit, thrown at the next call. */
   #failure: unknown;
@@ -185,18 +175,12 @@ export class RunStore {
     });
   }
 
-  /** Queues one measurement; it is committed within a second, or by `flush`. A failed commit is thrown here next. */
+  /** Stores one measurement; it is committed within a second, or by `flush`. A failed commit is thrown here next. */
   record(measured: Measured): void {
     if (this.#failure !== undefined) throw this.#failure;
-    for (const [metric, values] of Object.entries(measured.sums)) {
-      if (values.length !== measured.blocks.length || values.some(Number.isNaN)) {
-        throw new SparkablateError(
-          "invalid_message",
-          `condition ${measured.condition}, ${metric}: ${measured.blocks.length} sums were expected, no NaN`,
-        );
-      }
-    }
-    this.#waiting.push(measured);
+    this.#recorder ??= new Recorder(this.#database);
+    const recorder = this.#recorder;
+    this.#guard(() => recorder.add(measured));
     this.#timer ??= setTimeout(() => {
       try {
         this.flush();
@@ -206,48 +190,12 @@ export class RunStore {
     }, COMMIT_EVERY_MS);
   }
 
-  /** Commits what waits. A measurement that is there already must be the same. */
+  /** Commits what was recorded. */
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#waiting.length === 0) return;
-    const waiting = this.#waiting;
-    this.#guard(() => this.#database.transaction(() => this.#insert(waiting))());
-    this.#waiting = [];
-  }
-
-  #insert(waiting: readonly Measured[]): void {
-    const add = this.#database.prepare("INSERT INTO measurement VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING");
-    const find = this.#database
-      .prepare("SELECT sum FROM measurement WHERE condition = ? AND block = ? AND metric = ?")
-      .pluck();
-    const attempt = this.#database.prepare("INSERT INTO attempt VALUES (?, ?, ?, ?, ?, ?, ?, ?)");
-    for (const { condition, batch, blocks, sums, seconds, flags, error } of waiting) {
-      for (const [metric, values] of Object.entries(sums)) {
-        for (const [at, block] of blocks.entries()) {
-          const value = values[at];
-          if (add.run(condition, block, metric, value).changes === 1) continue;
-          const stored = find.get(condition, block, metric);
-          if (stored !== value) {
-            throw new SparkablateError(
-              "measurement_conflict",
-              `condition ${condition}, block ${block}, ${metric}: ${value} was measured where ${stored} is stored`,
-            );
-          }
-        }
-      }
-      attempt.run(
-        condition,
-        batch,
-        new Date().toISOString(),
-        seconds,
-        JSON.stringify(flags),
-        error?.code ?? null,
-        error?.message ?? null,
-        error?.detail ?? null,
-      );
-    }
+    this.#guard(() => this.#recorder?.commit());
   }
 
   /** Calls `visit` for every stored sum; linear in their number. */
@@ -272,8 +220,8 @@ export class RunStore {
   }
 
   /** Writes the table `result`: the run as it stands, for people with an SQLite shell. */
-  writeResults(rows: readonly Row[]): void {
-    this.#guard(() => writeResultTable(this.#database, rows));
+  writeResults(metrics: readonly string[], give: (add: (row: Row) => void) => void): void {
+    this.#guard(() => writeResultTable(this.#database, metrics, give));
   }
 
   /** What `work` reads is one state of the run, whatever is written meanwhile. */
@@ -291,39 +239,25 @@ export class RunStore {
   }
 
   finish(at: string): void {
+    this.flush();
     this.#guard(() => this.#database.prepare("UPDATE run SET finished_at = ?").run(at));
   }
 
   /**
    * Every condition with what was measured of it, in canonical order, one at a time: the baseline and the edits, or
-   * the null conditions. To be read to the end in one go.
+   * the null conditions. Nothing can be written through this store before it is read to the end or broken off.
    */
   *measurements(which: "edits" | "nulls"): Generator<ConditionMeasurements> {
-    const tokens = (this.run()?.facts.seq_len ?? 1) - 1;
-    const database = this.#database;
-    const rows = <T extends { readonly condition: number }>(sql: string): Cursor<T> =>
-      new Cursor(database.prepare(sql).iterate() as Iterator<T>);
-    // Three scans side by side: a query a condition would take three times as long.
-    const sums = rows<SumRow>(
-      "SELECT condition, block, metric, sum FROM measurement ORDER BY condition, block, metric",
-    );
-    const attempts = rows<AttemptRow>(
-      "SELECT condition, seconds, flags, code, message FROM attempt ORDER BY condition, rowid",
-    );
-    const conditions = rows<ConditionRow>(
-      `SELECT ordinal AS condition, id, interventions, nudge FROM condition
-       WHERE nudge IS ${which === "nulls" ? "NOT NULL" : "NULL"} ORDER BY ordinal`,
-    );
     try {
-      for (let row = conditions.head(); row !== undefined; row = conditions.head()) {
-        conditions.takeOf(row.condition);
-        yield { ...asMeasurements(row, sums.takeOf(row.condition), attempts.takeOf(row.condition)), tokens };
-      }
+      yield* scan(this.#database, which, (this.run()?.facts.seq_len ?? 1) - 1);
     } catch (error) {
       throw storeError(error, this.#path);
-    } finally {
-      for (const cursor of [sums, attempts, conditions]) cursor.close();
     }
+  }
+
+  /** A reader of what is committed by now. */
+  snapshot(): RunStore {
+    return RunStore.#connect(this.#path, { readonly: true }, () => undefined);
   }
 
   close(): void {
@@ -351,85 +285,4 @@ function verify(database: Database.Database, path: string): boolean {
   const problems = database.pragma("quick_check", { simple: true });
   if (problems !== "ok") throw new SparkablateError("store_corrupt", `${path} is damaged: ${problems}`);
   return true;
-}
-
-/** Rows in the order of their condition, taken condition by condition; what is not asked for is passed over. */
-class Cursor<T extends { readonly condition: number }> {
-  readonly #rows: Iterator<T>;
-  #head: T | undefined;
-
-  constructor(rows: Iterator<T>) {
-    this.#rows = rows;
-    this.#head = this.#next();
-  }
-
-  head(): T | undefined {
-    return this.#head;
-  }
-
-  takeOf(condition: number): T[] {
-    const taken: T[] = [];
-    for (; this.#head !== undefined && this.#head.condition <= condition; this.#head = this.#next())
-      if (this.#head.condition === condition) taken.push(this.#head);
-    return taken;
-  }
-
-  close(): void {
-    this.#rows.return?.();
-  }
-
-  #next(): T | undefined {
-    const { done, value } = this.#rows.next();
-    return done ? undefined : value;
-  }
-}
-
-interface ConditionRow {
-  readonly condition: number;
-  readonly id: string;
-  readonly interventions: string;
-  readonly nudge: string | null;
-}
-
-interface SumRow {
-  readonly condition: number;
-  readonly block: number;
-  readonly metric: string;
-  readonly sum: number;
-}
-
-interface AttemptRow {
-  readonly condition: number;
-  readonly seconds: number;
-  readonly flags: string;
-  readonly code: ErrorCode | null;
-  readonly message: string | null;
-}
-
-function asMeasurements(
-  { id, interventions, nudge }: ConditionRow,
-  sums: readonly SumRow[],
-  attempts: readonly AttemptRow[],
-): Omit<ConditionMeasurements, "tokens"> {
-  const byMetric = new Map<string, number[]>();
-  const blocks = new Set<number>();
-  for (const { block, metric, sum } of sums) {
-    blocks.add(block);
-    const values = byMetric.get(metric);
-    if (values === undefined) byMetric.set(metric, [sum]);
-    else values.push(sum);
-  }
-  const last = attempts.at(-1);
-  return {
-    condition: {
-      id,
-      interventions: JSON.parse(interventions),
-      ...(nudge === null ? {} : { nudge: JSON.parse(nudge) }),
-    },
-    blocks: [...blocks],
-    sums: Object.fromEntries([...byMetric].map(([metric, values]) => [metric, Float64Array.from(values)])),
-    seconds: attempts.reduce((total, { seconds }) => total + seconds, 0),
-    flags: [...new Set(attempts.flatMap(({ flags }) => JSON.parse(flags) as string[]))].sort(),
-    error: last?.code ? { code: last.code, message: last.message ?? "" } : null,
-  };
 }

@@ -1,0 +1,31 @@
+/** A hundred thousand conditions: what the controller's process holds at most, and how long a resumed run looks first. */
+import { join } from "node:path";
+import { expect, it } from "vitest";
+import { scratch, table } from "../fixtures/harness.ts";
+import { quickWorker, resume, sweepHeads } from "../fixtures/scale.ts";
+
+it("100,000 conditions: under 300 MiB, and a resume that is linear and takes seconds", {
+  timeout: 1_800_000,
+}, async () => {
+  const scanned = [];
+  for (const layers of [500, 1_000]) {
+    const conditions = layers * 100 + 1;
+    const worker = await quickWorker(layers, 100);
+    const swept = await sweepHeads(worker, join(scratch(), "out"), ["-q", "--no-plots"]);
+    expect(table(swept.output)).toHaveLength(conditions);
+    expect(swept.peakMiB).toBeLessThan(300);
+    const scan = await resume(swept.output, conditions, 8);
+    console.log(`${conditions} conditions: ${JSON.stringify({ ...swept, ...scan })}`);
+    expect(scan.sums).toBe(conditions * 8);
+    expect(scan.scanPeakMiB).toBeLessThan(300);
+    scanned.push(scan.scanSeconds);
+    // Again: it is finished, and nothing is measured.
+    const again = await sweepHeads(worker, swept.output, ["--no-plots", "--format", "csv"]);
+    expect(again.said).toContain(`${(2 * conditions).toLocaleString("en")} measurements are there already`);
+  }
+  const [half = 0, whole = 0] = scanned;
+  // By hand under 2 s; five are promised.
+  expect(whole).toBeLessThan(5);
+  // Twice as many take twice as long; four times would be quadratic.
+  expect(whole / half).toBeLessThan(3.5);
+});
