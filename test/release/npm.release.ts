@@ -96,6 +96,7 @@ function repacked(version: string, pins: (text: string) => string): string {
     writeFileSync(path, change(text));
   };
   edit("package.json", (text) => JSON.stringify({ ...JSON.parse(text), version }));
+  edit("worker/sparkablate/version.py", (text) => text.replace(/"\d+\.\d+\.\d+"/, `"${version}"`));
   edit("worker/constraints.txt", pins);
   const tarball = join(directory, "release", `sparkablate-${version}.tgz`);
   execFileSync("tar", ["czf", tarball, "-C", place, "package"]);
