@@ -110,7 +110,9 @@ export function runPage(
       const holder = canvas.parentElement as HTMLElement;
       holder.style.minWidth = `${leastWidth(definition)}px`;
       holder.style.maxWidth = `${Math.max(leastWidth(definition), definition.width * 1.25)}px`;
-      holder.style.height = `${definition.height - 70}px`;
+      // Both axes of a scatter have one scale, so it stays about as high as it is wide.
+      if (definition.type === "scatter") holder.style.aspectRatio = "1 / 1.05";
+      else holder.style.height = `${definition.height - 70}px`;
       const configuration = configure(definition, { theme: themeNow(), framed: false, masked });
       configuration.options = {
         ...configuration.options,
