@@ -1,5 +1,5 @@
 /** SIGKILL of the controller at every step by which it changes a run directory; the same command finishes the run. */
-import { existsSync, globSync, readFileSync } from "node:fs";
+import { existsSync, globSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import Database from "better-sqlite3";
@@ -84,6 +84,7 @@ it(`SIGKILL at the steps of a run: the next run asks for nothing that is stored,
 
   const start = async (output: string, at: number) => {
     const log = `${output}.steps`;
+    rmSync(log, { force: true }); // of the run before
     const config = sweepFile(directory, { model, output, dtype: "float16", ablation });
     const run = await cli(["run", "-c", config, "--worker", worker.address, "-q"], {
       env: {
