@@ -1,5 +1,4 @@
 /** One run, from a config to a finished directory: load → tokenize → calibrate → slices → summary. */
-import { randomUUID } from "node:crypto";
 import { basename } from "node:path";
 import { Readable } from "node:stream";
 import { nullConditions, type Plan, planConditions } from "./conditions.ts";
@@ -65,7 +64,7 @@ export async function* runSweep(
   try {
     const inputs = readInputs(config);
     const stored = directory.store.run();
-    const runId = stored?.run_id ?? randomUUID();
+    const runId = stored?.run_id ?? directory.idToBegin();
     const sweep = new Sweep(config, inputs, await attach(runId), on, signal);
     const { run, means } = await untilAborted(sweep.prepare(runId, stored, directory), signal);
     yield* sweep.measure(run, means, directory, retryFailed);

@@ -1,10 +1,12 @@
 /** One run's directory: lock, database, and the files derived from it. Opened by the one controller that writes. */
-import { existsSync, mkdirSync, renameSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, statSync } from "node:fs";
+import { hostname } from "node:os";
 import { SparkablateError } from "../errors.ts";
 import { type ConditionMeasurements, type Row, type RunFacts, type Table, tabulate } from "../rows.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
 import { Totals } from "../summary.ts";
 import { storeError } from "./failure.ts";
+import { sha256 } from "./fingerprint.ts";
 import { type Lock, lockDirectory } from "./lock.ts";
 import { writeConfig, writeRows, writeSummary } from "./projections.ts";
 import { databasePath, type RunRecord, RunStore } from "./sqlite.ts";
@@ -46,6 +48,15 @@ export class RunDirectory {
       lock.release();
       throw error;
     }
+  }
+
+  /**
+   * The id of a run that is yet to be written down: of this file on this machine, so that a run that is killed before
+   * its first transaction finds its worker again at once, and not after the 30 s that another's would hold it.
+   */
+  idToBegin(): string {
+    const { ino, birthtimeMs } = statSync(databasePath(this.path));
+    return sha256(`${hostname()} ${this.path} ${ino} ${birthtimeMs}`).slice(0, 32);
   }
 
   /** Rewrites what is derived from the database: the table `result`, results.jsonl, summary.json, config.yaml. */
