@@ -12,6 +12,16 @@ export function storeError(error: unknown, path: string): unknown {
   if (code.startsWith("SQLITE_CORRUPT") || code === "SQLITE_NOTADB") {
     return new SparkablateError("store_corrupt", `${path} is not a readable database`, { cause: error });
   }
+  // SQLITE_ERROR is wrong SQL, and ours is right for the tables that this version makes.
+  if (code === "SQLITE_ERROR" && error instanceof Error) {
+    return new SparkablateError(
+      "store_corrupt",
+      `${path} has other tables than this version: ${error.message}`,
+      {
+        cause: error,
+      },
+    );
+  }
   // A broken constraint is a bug of ours, not of the disk's.
   if (
     (code.startsWith("SQLITE_") && !code.startsWith("SQLITE_CONSTRAINT")) ||

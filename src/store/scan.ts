@@ -13,26 +13,30 @@ export function* scan(
   which: "edits" | "nulls",
   tokens: number,
 ): Generator<ConditionMeasurements> {
-  const rows = <T extends { readonly condition: number }>(sql: string): Cursor<T> =>
-    new Cursor(database.prepare(sql).iterate() as Iterator<T>);
-  // A query a condition would take three times as long.
-  const sums = rows<SumRow>(
-    "SELECT condition, block, metric, sum FROM measurement ORDER BY condition, block, metric",
-  );
-  const attempts = rows<AttemptRow>(
-    "SELECT condition, seconds, flags, code, message FROM attempt ORDER BY condition, rowid",
-  );
-  const conditions = rows<ConditionRow>(
-    `SELECT ordinal AS condition, id, interventions, nudge FROM condition
-     WHERE nudge IS ${which === "nulls" ? "NOT NULL" : "NULL"} ORDER BY ordinal`,
-  );
+  const open: { close(): void }[] = [];
+  const rows = <T extends { readonly condition: number }>(sql: string): Cursor<T> => {
+    const cursor = new Cursor(database.prepare(sql).iterate() as Iterator<T>);
+    open.push(cursor);
+    return cursor;
+  };
   try {
+    // A query a condition would take three times as long.
+    const sums = rows<SumRow>(
+      "SELECT condition, block, metric, sum FROM measurement ORDER BY condition, block, metric",
+    );
+    const attempts = rows<AttemptRow>(
+      "SELECT condition, seconds, flags, code, message FROM attempt ORDER BY condition, rowid",
+    );
+    const conditions = rows<ConditionRow>(
+      `SELECT ordinal AS condition, id, interventions, nudge FROM condition
+       WHERE nudge IS ${which === "nulls" ? "NOT NULL" : "NULL"} ORDER BY ordinal`,
+    );
     for (let row = conditions.head(); row !== undefined; row = conditions.head()) {
       conditions.takeOf(row.condition);
       yield { ...asMeasurements(row, sums.takeOf(row.condition), attempts.takeOf(row.condition)), tokens };
     }
   } finally {
-    for (const cursor of [sums, attempts, conditions]) cursor.close();
+    for (const cursor of open) cursor.close();
   }
 }
 

@@ -227,6 +227,14 @@ describe("a database that is", () => {
     RunDirectory.open(directory, true).close();
   });
 
+  it("of another make of this version: what is missing is named, not hidden behind the closing", () => {
+    const directory = planted200();
+    const database = new Database(databasePath(directory));
+    database.exec("ALTER TABLE condition DROP COLUMN nudge");
+    database.close();
+    expect(() => readRun(directory)).toThrow(coded("store_corrupt", /no such column: nudge/));
+  });
+
   it("damaged while its log is still to be merged: left byte for byte too", () => {
     const directory = planted200();
     const path = databasePath(directory);
