@@ -27,6 +27,7 @@ const TASKS = {
   "test:faults": testFaults,
   "test:full": testFull,
   "test:gguf": testGguf,
+  "test:container": testContainer,
   check,
   package: makePackages,
   "release:check": releaseCheck,
@@ -218,8 +219,19 @@ async function testFull(args) {
   await install();
   await compile();
   await python();
-  return node(modules("vitest", "vitest.mjs"), "run", "--config", "vitest.full.config.ts", ...args);
+  return byHand("test/full", args);
 }
+
+/** The worker in a container, on an engine and a base image that it makes. */
+async function testContainer(args) {
+  await install();
+  await compile();
+  await python();
+  return byHand("test/container", args);
+}
+
+const byHand = (directory, args) =>
+  node(modules("vitest", "vitest.mjs"), "run", "--config", "vitest.full.config.ts", directory, ...args);
 
 /** A baked checkpoint through llama.cpp, which is built for it once. */
 async function testGguf(args) {

@@ -15,10 +15,15 @@ import { type RunOptions, runSweep } from "./run.ts";
 
 /** How a `Controller` gets its worker. */
 export interface ControllerOptions {
-  /** `ipc://…` or `tcp://…` of a running worker; null or absent: one is started here when it is first needed. */
+  /**
+   * `ipc://…` or `tcp://…` of a running worker, or `docker`: the compose service, started if it does not listen.
+   * null or absent: one is started here when it is first needed.
+   */
   readonly worker?: string | null | undefined;
   /** Directory of the keys for a `tcp://…` worker; default $SPARKABLATE_KEYS, else sparkablate/keys in $XDG_CONFIG_HOME. */
   readonly keys?: string | undefined;
+  /** Told, a line at a time, what a container engine says while it builds and starts the worker. */
+  readonly say?: ((line: string) => void) | undefined;
 }
 
 /**
@@ -37,8 +42,8 @@ export class Controller {
   #killed = false;
 
   /** Starts nothing yet. @param options how it gets its worker. */
-  constructor({ worker = null, keys }: ControllerOptions = {}) {
-    this.#place = { address: worker, keys };
+  constructor({ worker = null, keys, say }: ControllerOptions = {}) {
+    this.#place = { address: worker, keys, say };
   }
 
   /** The pid of the worker that was started here, null before that or for a worker elsewhere. */

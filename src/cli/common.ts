@@ -25,7 +25,10 @@ export function withOutput(command: Command): Command {
 export function withWorker(command: Command): Command {
   return command
     .addOption(
-      new Option("--worker <address>", "use a running worker: ipc://… or tcp://… (default: start one here)"),
+      new Option(
+        "--worker <address>",
+        "use a running worker: ipc://…, tcp://…, or docker for the compose one (default: start one here)",
+      ),
     )
     .addOption(keysOption());
 }
@@ -37,8 +40,8 @@ export const keysOption = (): Option =>
   );
 
 /** A controller of the worker that the flags name. */
-export const controllerFor = ({ worker, keys }: WorkerFlags): Controller =>
-  new Controller({ worker: worker ?? null, keys });
+export const controllerFor = ({ worker, keys, quiet }: WorkerFlags & CommonFlags): Controller =>
+  new Controller({ worker: worker ?? null, keys, ...(quiet !== true && { say }) });
 
 /** Collects a repeatable option. */
 export const collect = (value: string, before: string[]): string[] => [...before, value];

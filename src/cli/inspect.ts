@@ -15,13 +15,13 @@ export function inspectCommand(): Command {
     .requiredOption("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("--meta", "from the configuration alone: no weights are loaded, nothing is tested")
     .addHelpText("after", "\nExample:\n  sparkablate inspect -m builtin:smollm2-135m")
-    .action(async ({ model, meta, json, quiet, ...place }: InspectFlags) => {
+    .action(async ({ model, meta, json, ...place }: InspectFlags) => {
       const config = parseConfig(
         JSON.stringify({ model: { name: model, dtype: "float32" } }),
         "--model",
       ).model;
       await using controller = controllerFor(place);
-      if (!quiet) say(`inspecting ${model} …`);
+      if (!place.quiet) say(`inspecting ${model} …`);
       const inspected = await controller.inspect(config, { meta: meta ?? false });
       process.stdout.write(json ? `${JSON.stringify(inspected, null, 1)}\n` : describe(model, inspected));
       if (inspected.self_test.some(({ passed }) => !passed)) process.exitCode = 1;

@@ -7,6 +7,7 @@ import { paint, say } from "./common.ts";
 import { compareCommand } from "./compare.ts";
 import { completionCommand } from "./completion.ts";
 import { directionCommand } from "./direction.ts";
+import { dockerCommand } from "./docker.ts";
 import { doctorCommand } from "./doctor.ts";
 import { initCommand } from "./init.ts";
 import { inspectCommand, inspectModel } from "./inspect.ts";
@@ -29,6 +30,7 @@ const COMMANDS = [
   () => initCommand(inspectModel),
   workerCommand,
   keysCommand,
+  dockerCommand,
   doctorCommand,
   () => completionCommand(program),
 ];

@@ -37,6 +37,7 @@ export class Mounts {
     const base = socket === undefined ? "/" : resolve(dirname(socket), "..", "..");
     this.#mounts = shared
       ? mounts
+          .filter(({ host }) => socket !== undefined || host.startsWith("/"))
           .map((mount) => ({ ...mount, host: realPath(resolve(base, mount.host)) }))
           .toSorted((a, b) => b.host.length - a.host.length)
       : [];

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { SparkablateError } from "../errors.ts";
 import type { Result } from "../protocol.ts";
 import { Client } from "./client.ts";
+import { containerWorker } from "./container.ts";
 import { keysFor, readControllerKeys } from "./keys.ts";
 import { spawnWorker, type WorkerProcess } from "./spawn.ts";
 
@@ -26,7 +27,14 @@ export class Worker {
   }
 
   /** @param runId who holds the worker: a hello of the same run takes it over. */
-  static async attach(place: Place, runId: string): Promise<Worker> {
+  static async attach(asked: Place, runId: string): Promise<Worker> {
+    const place =
+      asked.address === "docker"
+        ? {
+            ...asked,
+            address: await containerWorker({ keys: asked.keys, say: asked.say ?? (() => undefined) }),
+          }
+        : asked;
     return new Worker(place, runId, await connect(place, runId));
   }
 
@@ -80,10 +88,12 @@ export class Worker {
 
 /** Where a worker is. */
 export interface Place {
-  /** `ipc://…` or `tcp://…` of a running worker; null: spawn one here. */
+  /** `ipc://…` or `tcp://…` of a running worker, or `docker` for the compose service; null: spawn one here. */
   readonly address: string | null;
   /** Directory of the keys that a `tcp://…` worker wants. */
   readonly keys?: string | undefined;
+  /** Told, a line at a time, what a container engine says. */
+  readonly say?: ((line: string) => void) | undefined;
 }
 
 interface Connected {

@@ -156,6 +156,15 @@ def test_a_file_is_read_once_until_it_changes(tmp_path: Path) -> None:
     assert digest_files([path], silent) != first
 
 
+def test_fingerprints_need_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"a")
+    first = digest_files([path], silent)
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("SPARKABLATE_HOME", str(tmp_path / "a file" / "home"))
+    assert digest_files([path], silent) == first
+
+
 def test_a_torn_cache_of_fingerprints_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"a")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -76,17 +77,23 @@ def _digest(path: Path, before: float, total: float, progress: Progress) -> str:
 
 
 def _read_cache(path: Path) -> dict[str, str]:
-    """A cache that is missing or torn is an empty one: the digests are made again."""
+    """A cache that is missing, torn or somebody else's is an empty one: the digests are made again."""
     try:
         cache = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, json.JSONDecodeError):
         return {}
     return cache if isinstance(cache, dict) else {}
 
 
 def _write_cache(path: Path, cache: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        json.dump(cache, stream)
-    Path(temporary).replace(path)
+    """Where it cannot be written (a home that another user made, a full disk) the next load reads the files
+    again."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(cache, stream)
+            Path(temporary).replace(path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)

@@ -1,0 +1,37 @@
+/** `sparkablate docker up|down`: the worker in a container, from the package's own compose file. */
+import { Argument, Command } from "commander";
+import { containerDown, containerUp, sharedDirectories } from "../link/container.ts";
+import { type CommonFlags, keysOption, say, withOutput } from "./common.ts";
+
+interface DockerFlags extends CommonFlags {
+  readonly tcp?: true;
+  readonly keys?: string;
+}
+
+export function dockerCommand(): Command {
+  return withOutput(new Command("docker"))
+    .description("start or stop the worker in a container")
+    .addArgument(new Argument("<action>", "what to do").choices(["up", "down"]))
+    .option("--tcp", "listen on 127.0.0.1 with keys instead of a socket in a shared directory")
+    .addOption(keysOption())
+    .addHelpText(
+      "after",
+      `
+Builds the image on SPARKABLATE_BASE_IMAGE (default: NVIDIA's PyTorch image), with the GPU where there is one. The
+container sees SPARKABLATE_MODELS (models and baked checkpoints), SPARKABLATE_HOME and HF_HOME, and no other files.
+SPARKABLATE_COMPOSE names further compose files, separated by colons. docs/dgx-spark.md goes step by step.
+
+Example:
+  sparkablate docker up
+  sparkablate run -c configs/smoke_test.yaml --worker docker`,
+    )
+    .action(async (action: "up" | "down", { tcp, keys, json, quiet }: DockerFlags) => {
+      const tell = quiet ? () => undefined : say;
+      if (action === "down") return await containerDown(tell);
+      const address = await containerUp({ transport: tcp ? "tcp" : undefined, keys, say: tell });
+      if (json)
+        process.stdout.write(`${JSON.stringify({ address, shared: sharedDirectories() }, null, 1)}\n`);
+      tell(`the worker listens on ${address}; use it with --worker ${tcp ? address : "docker"}`);
+      tell(`it sees ${sharedDirectories().join(", ")}`);
+    });
+}

@@ -1,0 +1,213 @@
+/** The worker in a container: the package's own compose file, with the directories that this user shares. */
+import { chownSync, existsSync, mkdirSync, statSync } from "node:fs";
+import { connect } from "node:net";
+import { homedir } from "node:os";
+import { delimiter, join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { execa } from "execa";
+import { packageRoot, sparkablateHome } from "../environment/environment.ts";
+import { nvidiaPresent } from "../environment/venv.ts";
+import { SparkablateError } from "../errors.ts";
+import { keysDirectory, readControllerKeys } from "./keys.ts";
+
+/** sockaddr_un's. */
+const MAX_SOCKET_PATH_BYTES = 107;
+/** Its interpreter imports torch first; on a cold disk that takes its time. */
+const LISTEN_DEADLINE_MS = 180_000;
+const POLL_MS = 500;
+const LOG_LINES = 30;
+const DEFAULT_PORT = "5757";
+
+export type Transport = "ipc" | "tcp";
+/** Docker Desktop shares files with its machine, but no sockets. */
+const DEFAULT_TRANSPORT: Transport = process.platform === "linux" ? "ipc" : "tcp";
+const SERVICES: Readonly<Record<Transport, string>> = { ipc: "worker", tcp: "worker-tcp" };
+
+export interface ContainerOptions {
+  readonly transport?: Transport | undefined;
+  /** Directory of the keys, for tcp. */
+  readonly keys?: string | undefined;
+  /** Told what the engine says, a line at a time. */
+  readonly say: (line: string) => void;
+}
+
+/** What compose.yaml is given: absolute paths, so that they mean the same here and there. */
+interface Shared extends Readonly<Record<string, string>> {
+  readonly SPARKABLATE_RUN: string;
+  readonly SPARKABLATE_MODELS: string;
+  readonly SPARKABLATE_HOME: string;
+  readonly HF_HOME: string;
+  readonly SPARKABLATE_KEYS: string;
+  readonly SPARKABLATE_PORT: string;
+}
+
+/** A checkout shares its own directories, as `docker compose up worker` in it does; an installed package the home's. */
+function shared(keys?: string): Shared {
+  const { SPARKABLATE_RUN, SPARKABLATE_MODELS, HF_HOME, SPARKABLATE_PORT } = process.env;
+  const home = sparkablateHome();
+  const checkout = existsSync(join(packageRoot(), ".git"));
+  const [run, models] = checkout
+    ? [join(packageRoot(), ".sparkablate", "run"), join(packageRoot(), "models")]
+    : [join(home, "run", "container"), join(home, "shared")];
+  return {
+    SPARKABLATE_RUN: resolve(SPARKABLATE_RUN || run),
+    SPARKABLATE_MODELS: resolve(SPARKABLATE_MODELS || models),
+    SPARKABLATE_HOME: home,
+    HF_HOME: resolve(HF_HOME || join(homedir(), ".cache", "huggingface")),
+    SPARKABLATE_KEYS: keysDirectory(keys),
+    SPARKABLATE_PORT: SPARKABLATE_PORT || DEFAULT_PORT,
+  };
+}
+
+/** Where the compose worker listens, and with which keys; whether it does is another question. */
+export function containerAddress({ transport = DEFAULT_TRANSPORT, keys }: Partial<ContainerOptions>): string {
+  const { SPARKABLATE_RUN, SPARKABLATE_PORT } = shared(keys);
+  if (transport === "tcp") return `tcp://127.0.0.1:${SPARKABLATE_PORT}`;
+  const socket = join(SPARKABLATE_RUN, "worker.sock");
+  if (Buffer.byteLength(socket) > MAX_SOCKET_PATH_BYTES) {
+    throw new SparkablateError("usage", `${socket} is longer than a socket's path may be`, {
+      help: "Name a shorter directory with SPARKABLATE_RUN.",
+    });
+  }
+  return `ipc://${socket}`;
+}
+
+/** For `--worker docker`: the service is started unless it listens already. */
+export async function containerWorker(options: ContainerOptions): Promise<string> {
+  const address = containerAddress(options);
+  return (await listens(address)) ? address : await containerUp(options);
+}
+
+/**
+ * Makes the shared directories, builds the image where something changed, starts the service and waits for it.
+ * @throws SparkablateError environment_missing: no engine, or what it or the worker said; usage: the run directory is root's.
+ */
+export async function containerUp(options: ContainerOptions): Promise<string> {
+  const { transport = DEFAULT_TRANSPORT, keys, say } = options;
+  const address = containerAddress(options);
+  const places = shared(keys);
+  if (transport === "tcp") readControllerKeys(places.SPARKABLATE_KEYS);
+  const compose = await findCompose(places);
+  makeDirectories(places);
+  const service = SERVICES[transport];
+  say(`starting the compose service ${service}; the first time its image is built, which takes minutes`);
+  await compose(["up", "-d", "--build", service], say);
+  await untilListening(address, service, compose);
+  return address;
+}
+
+export async function containerDown(say: (line: string) => void): Promise<void> {
+  await (await findCompose(shared()))(["--profile", "tcp", "down"], say);
+}
+
+/** The directories that the container shares with this machine, for people. */
+export const sharedDirectories = (): readonly string[] => {
+  const { SPARKABLATE_MODELS, SPARKABLATE_HOME, HF_HOME } = shared();
+  return [SPARKABLATE_MODELS, SPARKABLATE_HOME, HF_HOME];
+};
+
+/** The command that runs compose files: version 2, else 1.29. Undefined where there is none. */
+export async function composeCommand(): Promise<readonly string[] | undefined> {
+  for (const command of [["docker", "compose"], ["docker-compose"]] as const) {
+    const [program, ...rest] = command;
+    const answer = await execa(program, [...rest, "version"], {
+      reject: false,
+      stdin: "ignore",
+      timeout: 30_000,
+    });
+    if (!answer.failed) return command;
+  }
+  return undefined;
+}
+
+/** Runs compose on the package's files; resolves with what it wrote to stdout. */
+type Compose = (args: readonly string[], say?: (line: string) => void) => Promise<string>;
+
+async function findCompose(places: Shared): Promise<Compose> {
+  const command = await composeCommand();
+  if (command === undefined) {
+    throw new SparkablateError("environment_missing", "neither 'docker compose' nor 'docker-compose' runs", {
+      help: "Install Docker with its compose plugin, or use the worker without a container: sparkablate setup.",
+    });
+  }
+  const root = packageRoot();
+  const more = (process.env.SPARKABLATE_COMPOSE ?? "").split(delimiter).filter((file) => file !== "");
+  const files = [
+    join(root, "compose.yaml"),
+    ...((await nvidiaPresent()) ? [join(root, "docker", "compose.gpu.yaml")] : []),
+    ...more.map((file) => resolve(file)),
+  ];
+  const [program = "", ...first] = [...command, ...files.flatMap((file) => ["-f", file])];
+  return async (args, say = () => undefined) => {
+    const child = execa(program, [...first, ...args], {
+      env: { ...places },
+      reject: false,
+      stdin: "ignore",
+      all: true,
+    });
+    for await (const line of child.iterable({ from: "all" })) say(String(line));
+    const { failed, all, stdout, shortMessage } = await child;
+    if (failed) {
+      throw new SparkablateError("environment_missing", `${command.join(" ")} ${args.join(" ")} failed`, {
+        detail: (all ?? shortMessage).split("\n").slice(-LOG_LINES).join("\n"),
+        help: "The engine's last lines are above.",
+      });
+    }
+    return stdout;
+  };
+}
+
+/** As the user who calls, not as root, which is what the engine would make them as. */
+function makeDirectories(places: Shared): void {
+  const { SPARKABLATE_RUN, SPARKABLATE_MODELS, SPARKABLATE_HOME, HF_HOME } = places;
+  const { SUDO_UID, SUDO_GID } = process.env;
+  for (const directory of [SPARKABLATE_RUN, SPARKABLATE_MODELS, SPARKABLATE_HOME, HF_HOME]) {
+    if (existsSync(directory)) continue;
+    mkdirSync(directory, { recursive: true, mode: directory === SPARKABLATE_RUN ? 0o700 : 0o755 });
+    if (SUDO_UID !== undefined) chownSync(directory, Number(SUDO_UID), Number(SUDO_GID ?? SUDO_UID));
+  }
+  if (statSync(SPARKABLATE_RUN).uid === 0) {
+    throw new SparkablateError(
+      "usage",
+      `${SPARKABLATE_RUN} belongs to root, and the worker runs as its owner`,
+      {
+        help: "Run this as the user who will use the worker, or give the directory to one with chown.",
+      },
+    );
+  }
+}
+
+async function untilListening(address: string, service: string, compose: Compose): Promise<void> {
+  const deadline = Date.now() + LISTEN_DEADLINE_MS;
+  while (!(await listens(address))) {
+    const id = (await compose(["ps", "-q", service])).trim();
+    const state = await execa("docker", ["inspect", "-f", "{{.State.Status}} {{.RestartCount}}", id], {
+      reject: false,
+    });
+    if (state.stdout !== "running 0" || Date.now() > deadline) {
+      const logs = await compose(["logs", "--no-color", `--tail=${LOG_LINES}`, service]);
+      throw new SparkablateError(
+        "environment_missing",
+        `the worker's container does not listen (${state.stdout})`,
+        {
+          detail: logs,
+          help: "The worker's last lines are above; 'sparkablate docker down' ends the container.",
+        },
+      );
+    }
+    await sleep(POLL_MS);
+  }
+}
+
+function listens(address: string): Promise<boolean> {
+  const { hostname, port, pathname } = new URL(address);
+  return new Promise((answer) => {
+    const socket = address.startsWith("ipc:") ? connect(pathname) : connect(Number(port), hostname);
+    const end = (heard: boolean): void => {
+      socket.destroy();
+      answer(heard);
+    };
+    socket.once("connect", () => end(true));
+    socket.once("error", () => end(false));
+  });
+}
