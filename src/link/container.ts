@@ -15,6 +15,8 @@ const MAX_SOCKET_PATH_BYTES = 107;
 /** Its interpreter imports torch first; on a cold disk that takes its time. */
 const LISTEN_DEADLINE_MS = 180_000;
 const POLL_MS = 500;
+/** docker-compose 1.29 is Python: 40 s were seen on a busy machine. */
+const ANSWER_DEADLINE_MS = 120_000;
 const LOG_LINES = 30;
 const DEFAULT_PORT = "5757";
 
@@ -113,7 +115,7 @@ export async function composeCommand(): Promise<readonly string[] | undefined> {
     const answer = await execa(program, [...rest, "version"], {
       reject: false,
       stdin: "ignore",
-      timeout: 30_000,
+      timeout: ANSWER_DEADLINE_MS,
     });
     if (!answer.failed) return command;
   }
