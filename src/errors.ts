@@ -19,7 +19,7 @@ const condition = (help: string): ErrorKind => ({ exit: 1, retryable: false, hel
 
 export const ERROR_KINDS = {
   usage: exit2("See 'sparkablate --help'."),
-  config_invalid: exit2("Correct the listed keys; 'sparkablate run --help' names the shipped examples."),
+  config_invalid: exit2("Correct what is listed; 'sparkablate init' writes a config that works."),
   input_missing: exit2("Check the path; paths are relative to the directory you stand in."),
   text_too_short: exit2("Use a longer text, or lower eval.seq_len or eval.max_batches."),
   model_not_found: exit2("Give a Hugging Face id, a local model directory, or builtin:smollm2-135m."),

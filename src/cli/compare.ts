@@ -149,11 +149,13 @@ function marked({ text, error }: ComparedText, at: number | null, paint: Paint):
 
 function verdict({ agreement }: ComparedText): string {
   if (agreement === null) return "not compared";
-  return agreement.identical ? "identical" : `the same for ${agreement.tokens} tokens`;
+  return agreement.identical ? "identical" : `the same for ${tokens(agreement.tokens)}`;
 }
 
 const ending = ({ ids, stopped }: ComparedText): string =>
-  `${ids.length} tokens${stopped ? ", ended by the model" : ""}`;
+  `${tokens(ids.length)}${stopped ? ", ended by the model" : ""}`;
+
+const tokens = (count: number): string => (count === 1 ? "1 token" : `${count} tokens`);
 
 /** A model may write control characters; a terminal would obey them. */
 const printable = (text: string): string =>
