@@ -78,13 +78,12 @@ export function runPage(
 
   /** One figure a chart: its title, canvas, what is read out, and the notes. */
   function buildFigures(): void {
-    const figures = data.charts.map(({ title, description, subtitle, legend, notes, type }, index) => {
+    const figures = data.charts.map(({ type }, index) => {
       const figure = create("figure");
       const canvas = create("canvas");
       canvas.id = `chart-${index}`;
       canvas.tabIndex = 0;
       canvas.setAttribute("role", "img");
-      canvas.setAttribute("aria-label", `${title}. ${description} Arrow keys read the values.`);
       const holder = create("div", "", `chart ${type}`);
       holder.append(canvas);
       const scroll = create("div", "", "scroll");
@@ -92,14 +91,25 @@ export function runPage(
       const told = create("div", "", "unseen");
       told.id = `told-${index}`;
       told.setAttribute("role", "status");
-      const caption = create("figcaption");
-      caption.append(...[...subtitle, ...legend, ...notes].map((line) => create("div", line)));
-      figure.append(create("h3", title), scroll, told, caption);
+      figure.append(create("h3"), scroll, told, create("figcaption"));
       return figure;
     });
     element("charts").replaceChildren(...figures);
+    captionFigures();
     element("masking").hidden = !data.charts.some(({ type }) => type === "heatmap");
     data.charts.forEach(makeWalkable);
+  }
+
+  /** The words around each chart: they count the blocks and explain the scale, so they change with the data. */
+  function captionFigures(): void {
+    data.charts.forEach(({ title, description, subtitle, legend, notes }, index) => {
+      const canvas = element(`chart-${index}`);
+      canvas.setAttribute("aria-label", `${title}. ${description} Arrow keys read the values.`);
+      const figure = canvas.closest("figure") as HTMLElement;
+      (figure.querySelector("h3") as HTMLElement).textContent = title;
+      const lines = [...subtitle, ...legend, ...notes].map((line) => create("div", line));
+      figure.querySelector("figcaption")?.replaceChildren(...lines);
+    });
   }
 
   function drawAll(): void {
@@ -262,7 +272,7 @@ export function runPage(
       if (sorted.column >= data.columns.length) sorted = { column: 0, ascending: true };
       makeHeader();
       buildFigures();
-    }
+    } else captionFigures();
     fillTable();
     drawAll();
   });

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { execa } from "execa";
 import { afterAll, describe, expect, test } from "vitest";
 import { type LiveServer, serveLive } from "../../../src/report/live/server.ts";
-import { RunWatch } from "../../../src/report/live/watch.ts";
+import { RunWatch, type Snapshot } from "../../../src/report/live/watch.ts";
 import { databasePath, RunStore } from "../../../src/store/sqlite.ts";
 import { hasBrowser, inBrowser, launchBrowser, visit } from "../../fixtures/browser.ts";
 import { facts, head, sweep } from "../planted.ts";
@@ -61,9 +61,15 @@ function measureMore(store: RunStore, from: number): void {
   store.flush();
 }
 
-/** Each look at a time when the watch may read again. */
-async function lookAgain(watch: RunWatch) {
+/** A look at a time when the watch may have read again. */
+async function lookAgain(watch: RunWatch): Promise<Snapshot> {
   await new Promise((resolve) => setTimeout(resolve, 1_100));
+  return watch.look();
+}
+
+/** The next that it sees: on a busy machine it reads less often. */
+async function news(watch: RunWatch, before: Snapshot): Promise<Snapshot> {
+  await expect.poll(() => watch.look().etag, { timeout: 20_000 }).not.toBe(before.etag);
   return watch.look();
 }
 
@@ -71,11 +77,12 @@ describe("a watched run", () => {
   test("waits for it, follows it while a writer holds it, and sees its end", async () => {
     const directory = join(scratch, "follow");
     const watch = new RunWatch(directory);
-    expect(watch.look().state).toMatchObject({ phase: "waiting", page: null });
+    const none = watch.look();
+    expect(none.state).toMatchObject({ phase: "waiting", page: null });
     plantRunning(directory, 8);
     const store = RunStore.open(directory);
     try {
-      const early = await lookAgain(watch);
+      const early = await news(watch, none);
       expect(early.state).toMatchObject({ phase: "running", share: 8 / BLOCKS });
       expect(early.state.page?.rows.map(({ cells }) => cells[2])).toEqual(
         [5, 4, 3, 2, 1, 0].map((index) => `L1.head[${index}].zero`),
@@ -83,8 +90,7 @@ describe("a watched run", () => {
       const unchanged = await lookAgain(watch);
       expect(unchanged).toBe(early);
       measureMore(store, 8);
-      const late = await lookAgain(watch);
-      expect(late.etag).not.toBe(early.etag);
+      const late = await news(watch, early);
       expect(late.state).toMatchObject({ phase: "running", share: 1 });
       const width = ({ state }: typeof late) => {
         const [chart] = state.page?.charts.slice(1) ?? [];
@@ -93,7 +99,7 @@ describe("a watched run", () => {
       };
       expect(width(late)).toBeLessThan(width(early));
       store.finish("2026-11-25T01:00:00.000Z");
-      expect((await lookAgain(watch)).state).toMatchObject({ phase: "finished", share: 1 });
+      expect((await news(watch, late)).state).toMatchObject({ phase: "finished", share: 1 });
     } finally {
       store.close();
     }
@@ -103,28 +109,29 @@ describe("a watched run", () => {
     const directory = join(scratch, "removed");
     plantRunning(directory, 8);
     const watch = new RunWatch(directory);
-    const before = watch.look().state;
+    const before = watch.look();
     renameSync(directory, join(scratch, "elsewhere"));
-    const after = (await lookAgain(watch)).state;
-    expect(after.phase).toBe("gone");
-    expect(after.page).toEqual(before.page);
+    const after = await news(watch, before);
+    expect(after.state.phase).toBe("gone");
+    expect(after.state.page).toEqual(before.state.page);
   });
 
   test("says what is wrong with a database, and reads one that was mended", async () => {
     const directory = join(scratch, "damaged");
     plantRunning(directory, 8);
     const watch = new RunWatch(directory);
-    expect(watch.look().failure).toBeNull();
+    const whole = watch.look();
+    expect(whole.failure).toBeNull();
     const path = databasePath(directory);
     renameSync(path, `${path}.kept`);
     for (const suffix of ["-wal", "-shm"]) rmSync(`${path}${suffix}`, { force: true });
     writeFileSync(path, "this is no database, though it is long enough to look like one".repeat(20));
-    const damaged = await lookAgain(watch);
+    const damaged = await news(watch, whole);
     expect(damaged.failure?.code).toBe("store_corrupt");
     expect(damaged.state).toMatchObject({ phase: "failed" });
     expect(damaged.state.page).not.toBeNull();
     renameSync(`${path}.kept`, path);
-    expect((await lookAgain(watch)).state.phase).toBe("running");
+    expect((await news(watch, damaged)).state.phase).toBe("running");
   });
 });
 
@@ -238,12 +245,17 @@ describe.skipIf(!hasBrowser)(inBrowser, () => {
         await status.filter({ hasText: "Running: 48 of 192" }).waitFor();
         expect(await rows.count()).toBe(HEADS);
         expect(await page.locator("canvas").count()).toBe(2);
+        const captions = page.locator("figcaption", { hasText: "8 blocks (of 32 planned)" });
+        expect(await captions.count()).toBe(2);
         await page.getByRole("searchbox").fill("head[4]");
         const store = RunStore.open(directory);
         measureMore(store, 8);
         await status.filter({ hasText: "Running: 192 of 192" }).waitFor();
         // What the reader typed stays.
         expect(await rows.count()).toBe(1);
+        // The charts are of all blocks now, and say so.
+        expect(await page.locator("figcaption", { hasText: "32 blocks of " }).count()).toBe(2);
+        expect(await captions.count()).toBe(0);
         store.finish("2026-11-25T01:00:00.000Z");
         store.close();
         await status.filter({ hasText: "Finished: 6 conditions" }).waitFor();
