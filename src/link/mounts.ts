@@ -71,27 +71,25 @@ export class Mounts {
 
   /** A text that is a path, or has one in it at the beginning of a word. */
   #toHost(text: string): string {
-    return this.#mounts.reduce(
-      (mapped, { host, worker }) =>
-        mapped
-          .split(" ")
-          .map((word) => (isInside(word, worker) ? join(host, word.slice(worker.length)) : word))
-          .join(" "),
-      text,
-    );
+    const deepest = this.#mounts.toSorted((a, b) => b.worker.length - a.worker.length);
+    const mapped = text.split(" ").map((word) => {
+      const mount = deepest.find(({ worker }) => isInside(word, worker));
+      return mount === undefined ? word : join(mount.host, word.slice(mount.worker.length));
+    });
+    return mapped.join(" ");
   }
 }
 
 const isInside = (path: string, directory: string): boolean =>
   path === directory || path.startsWith(directory.endsWith(sep) ? directory : `${directory}${sep}`);
 
-/** Also of a path whose last parts do not exist yet. */
+/** Also of a path whose last parts do not exist yet, or may not be looked at: whoever opens it says what is wrong. */
 function realPath(path: string): string {
   try {
     return realpathSync(path);
   } catch (error) {
     const parent = dirname(path);
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT" || parent === path) throw error;
+    if (parent === path) throw error;
     return join(realPath(parent), basename(path));
   }
 }

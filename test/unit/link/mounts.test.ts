@@ -1,5 +1,5 @@
 /** Paths through mounts, with real directories and links. */
-import { mkdirSync, realpathSync, symlinkSync } from "node:fs";
+import { mkdirSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { Mounts } from "../../../src/link/mounts.ts";
@@ -55,6 +55,29 @@ it("maps the real path by the longest mount, out and back", () => {
     gguf_command: `python x.py ${root}/baked/a --outfile ${root}/baked/a/m.gguf`,
   });
   expect(mounts.incoming("load", { source: "/models-old" })).toEqual({ source: "/models-old" });
+});
+
+it("maps back by the longest mount of the worker's, and once", () => {
+  const listed = [
+    { host: "/srv/everything/of/mine", worker: "/data", writable: true },
+    { host: "/m", worker: "/data/models", writable: true },
+    { host: "/data", worker: "/scratch", writable: true },
+  ];
+  const mounts = new Mounts("tcp://127.0.0.1:5757", listed);
+  for (const [there, here] of [
+    ["/data/models/llama", "/m/llama"],
+    ["/data/texts", "/srv/everything/of/mine/texts"],
+    ["/scratch/models/x", "/data/models/x"],
+  ] as const)
+    expect(mounts.incoming("load", { source: there })).toEqual({ source: here });
+});
+
+it("a path that leads through a file is what it says it is", () => {
+  const { root, mounts } = world();
+  writeFileSync(join(root, "models", "notes.txt"), "");
+  expect(mounts.outgoing("load", load(join(root, "models/notes.txt/llama"))).model.name).toBe(
+    "/models/notes.txt/llama",
+  );
 });
 
 it("a path outside the mounts is an error that lists them; so is one that a link leads out of", () => {
