@@ -24,7 +24,10 @@ export const UNPAIRED = {
 } as const;
 
 export interface NamedRun {
-  /** What outputs call it: the directory's name, or as much of its path as tells the runs apart. */
+  /**
+   * What outputs call it, files too: the directory's name, or as much of its path as tells the runs apart; never
+   * anything that a database says.
+   */
   readonly name: string;
   /** A, B, …: what tables and charts call it. */
   readonly letter: string;

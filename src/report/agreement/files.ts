@@ -1,5 +1,5 @@
 /** The files that a comparison of runs adds to the first of their directories. */
-import { basename, join, resolve } from "node:path";
+import { join, sep } from "node:path";
 import { writeAtomically } from "../../store/projections.ts";
 import type { Agreement, NamedRun } from "./agreement.ts";
 import { agreementChart } from "./chart.ts";
@@ -27,7 +27,7 @@ export async function writeAgreement(
   return { plots, page };
 }
 
-/** From the directories' names as they are on disk: nothing that a database says becomes a path. */
+/** From the directories' names as they are on disk, with the parents that tell them apart. */
 function fileName(runs: readonly NamedRun[], prefix = "agreement"): string {
-  return [prefix, ...runs.map(({ directory }) => basename(resolve(directory)))].join("-").slice(0, 200);
+  return [prefix, ...runs.map(({ name }) => name.replaceAll(sep, "_"))].join("-").slice(0, 200);
 }

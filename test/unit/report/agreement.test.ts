@@ -1,6 +1,6 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { execa } from "execa";
 import type { Page } from "playwright-core";
@@ -233,6 +233,20 @@ describe("runs that were not measured alike", () => {
     expect(found).toMatchObject({ unpaired: "race", halves: [null, null] });
     expect(cautions(found).join("\n")).toContain("stop:");
   });
+});
+
+test("runs whose directories share a name get a picture for each two", async () => {
+  const runs = [plant(zero), plant(mean), plant(mean)].map((run, index) => {
+    const directory = join(scratch, `model-${index}`, "heads");
+    mkdirSync(dirname(directory), { recursive: true });
+    renameSync(run.directory, directory);
+    return { ...run, directory, name: `model-${index}/heads` };
+  }) as [NamedRun, NamedRun, NamedRun];
+  const [a, b, c] = runs;
+  const { plots, page } = await writeAgreement(runs, [agree(a, b), agree(a, c), agree(b, c)]);
+  expect(new Set(plots).size).toBe(3);
+  expect(readdirSync(join(a.directory, "plots")).sort()).toEqual(plots.map((path) => basename(path)).sort());
+  expect(dirname(page)).toBe(a.directory);
 });
 
 describe.skipIf(!hasBrowser)(inBrowser, () => {
