@@ -202,9 +202,12 @@ async function untilListening(address: string, service: string, compose: Compose
 }
 
 function listens(address: string): Promise<boolean> {
-  const { hostname, port, pathname } = new URL(address);
+  const { hostname, port } = new URL(address);
   return new Promise((answer) => {
-    const socket = address.startsWith("ipc:") ? connect(pathname) : connect(Number(port), hostname);
+    // A URL's path would have its spaces and accents escaped.
+    const socket = address.startsWith("ipc://")
+      ? connect(address.slice("ipc://".length))
+      : connect(Number(port), hostname);
     const end = (heard: boolean): void => {
       socket.destroy();
       answer(heard);

@@ -1,9 +1,10 @@
 /** The compose service where there is no engine, and where its directories may not be. */
 import { mkdirSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
-import { beforeEach, expect, it, vi } from "vitest";
+import { beforeEach, expect, it, onTestFinished, vi } from "vitest";
 import { makeKeyPair } from "../../../src/link/channel.ts";
-import { containerAddress, containerUp } from "../../../src/link/container.ts";
+import { containerAddress, containerUp, containerWorker } from "../../../src/link/container.ts";
 import { writeKeys } from "../../../src/link/keys.ts";
 import { scratch } from "../../fixtures/harness.ts";
 
@@ -42,4 +43,14 @@ it("names the socket or the port, and refuses a path that no socket can have", (
   expect(() => containerAddress({ transport: "ipc" })).toThrow(
     expect.objectContaining({ code: "usage", help: expect.stringContaining("SPARKABLATE_RUN") }),
   );
+});
+
+it("starts nothing where the worker listens already, whatever its directory is called", async () => {
+  const run = join(scratch(), "José's models");
+  mkdirSync(run);
+  vi.stubEnv("SPARKABLATE_RUN", run);
+  const listening = createServer((peer) => peer.end());
+  onTestFinished(() => void listening.close());
+  await new Promise<void>((ready) => listening.listen(join(run, "worker.sock"), ready));
+  expect(await containerWorker({ transport: "ipc", say })).toBe(`ipc://${run}/worker.sock`);
 });
