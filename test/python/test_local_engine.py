@@ -126,6 +126,18 @@ def test_an_identical_model_is_reused_until_its_files_or_its_settings_change(tmp
     assert changed["tokenizer_sha256"] == first["tokenizer_sha256"]
 
 
+def test_more_positions_than_the_model_has_are_refused_loaded_or_not(directory: Path) -> None:
+    engine = LocalEngine()
+    engine.load(model_config(directory), SEQ_LEN, BATCH, silent)
+    positions = engine._need().manager.sites.max_positions
+    assert positions is not None
+    for fresh in (engine, LocalEngine()):
+        with pytest.raises(SparkablateError, match=f"has {positions} positions") as caught:
+            fresh.load(model_config(directory), positions + 1, 1, silent)
+        assert caught.value.code == "config_invalid"
+    assert engine.load(model_config(directory), positions, 1, silent)["reused"] is True
+
+
 def test_baseline_and_layer_skips_equal_stock_models_with_the_layer_deleted(
     directory: Path, engine: LocalEngine
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import stat
@@ -14,7 +15,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
-from peer import Failed, Peer, Worker
+from peer import PATIENCE_S, Failed, Peer, Worker
 
 from sparkablate.engines.local import LocalEngine
 from sparkablate.errors import SparkablateError
@@ -49,7 +50,7 @@ def load(peer: Peer, model: Path, seq_len: int = SEQ_LEN) -> int:
         "threads": 1,
         "trust_remote_code": False,
     }
-    return peer.send("load", model=config, seq_len=seq_len, batch_size=BLOCKS)
+    return peer.send("load", model=config, seq_len=seq_len, batch_size=BLOCKS, may_offload=False)
 
 
 def ids(seed: int = 0, blocks: int = BLOCKS, seq_len: int = SEQ_LEN) -> bytes:
@@ -399,11 +400,18 @@ def test_a_port_that_is_taken_is_named() -> None:
 #: An engine that fails in ways no coded error foresees.
 BROKEN = r"""
 import sys
+import threading
+import weakref
 from sparkablate.engines import local
+from sparkablate.errors import SparkablateError
 class Broken(local.LocalEngine):
     def tokenize(self, text, dataset, max_tokens, progress):
         if text == "exit":
             sys.exit(3)
+        if text == "hold":
+            held = threading.local()  # any object that can be watched
+            weakref.finalize(held, print, "freed", file=sys.stderr, flush=True)
+            raise SparkablateError("load_failed", text)
         if text == "nothing sensible":
             import numpy
             return numpy.zeros(3), "not a truth value"
@@ -437,6 +445,21 @@ def test_whatever_an_engine_raises_is_a_failure_with_its_traceback(start: Start)
         assert detail in caught.value.detail
     assert peer.call("ping") == ({}, b"")
     peer.close()
+
+
+def test_what_a_failed_request_held_is_freed_before_the_next_one(start: Start) -> None:
+    """A model whose load failed half-way must not take the memory that the next load needs."""
+    worker = start("-c", BROKEN).wait_until_listening()
+    peer = Peer(worker.address)
+    peer.hello()
+    with pytest.raises(Failed):
+        peer.call("tokenize", b"hold", dataset=None, max_tokens=10)
+    peer.close()
+    # Said by the process while it waits for a request, or never.
+    assert worker.process.stderr is not None
+    ready, _, _ = select.select([worker.process.stderr], [], [], PATIENCE_S)
+    assert ready
+    assert worker.process.stderr.readline() == "freed\n"
 
 
 def test_a_lost_connection_is_a_lost_session(connect: Connect) -> None:

@@ -24,6 +24,7 @@ from sparkablate.likelihood import Likelihood
 from sparkablate.manager import AblationManager, MeanKey
 from sparkablate.model import OpenedModel, build_empty, load_config, open_model, resolve_source
 from sparkablate.progress import Progress
+from sparkablate.sites import SiteMap
 from sparkablate.specs import from_wire
 from sparkablate.sweep import PROOF_POSITIONS, Entries, Walk, prove_entries
 
@@ -91,6 +92,7 @@ class LocalEngine:
         )
         if reused:
             assert held is not None
+            _check_positions(held.manager.sites, model["name"], shape[1])
             held.likelihood.check_chunks(*shape)
             held.canary = Canary.measure(held.likelihood, _random_ids(held.likelihood, shape))
         else:
@@ -314,10 +316,7 @@ def _open(model: dict[str, Any], shape: tuple[int, int], may_offload: bool, prog
     weights = digest_files(weight_files(opened.directory), progress)
     tokenizer = digest_files(tokenizer_files(opened.directory), progress)
     sites = locate(opened.model)
-    if sites.max_positions is not None and shape[1] > sites.max_positions:
-        raise SparkablateError(
-            "config_invalid", f"eval.seq_len {shape[1]}: {model['name']} has {sites.max_positions} positions"
-        )
+    _check_positions(sites, model["name"], shape[1])
     progress("check", 0.0, None, "logits")
     likelihood = Likelihood(opened.model, sites)
     likelihood.check_chunks(*shape)
@@ -346,6 +345,13 @@ def _open(model: dict[str, Any], shape: tuple[int, int], may_offload: bool, prog
         weights_sha256=weights,
         tokenizer_sha256=tokenizer,
     )
+
+
+def _check_positions(sites: SiteMap, name: str, seq_len: int) -> None:
+    if sites.max_positions is not None and seq_len > sites.max_positions:
+        raise SparkablateError(
+            "config_invalid", f"eval.seq_len {seq_len}: {name} has {sites.max_positions} positions"
+        )
 
 
 def _refused(tests: list[dict[str, Any]]) -> list[str]:

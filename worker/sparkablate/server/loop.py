@@ -293,6 +293,8 @@ class Server:
             # Freed before the reply, so that the controller's next request finds the slot free.
             self._jobs.pop(job.key, None)
             job.finish(outcome)
+            # A failure's traceback holds its frames: a model that was refused after loading, for one.
+            del outcome
 
 
 def remove_socket(bind: str) -> None:
