@@ -89,16 +89,45 @@ def test_what_cannot_fit_is_refused_before_a_weight_is_read(tmp_path: Path) -> N
     assert float(found[1]) > float(found[2]) == pytest.approx(float(found[4]) - float(found[5]), abs=0.2)
 
 
-def test_a_container_limit_below_the_system_is_the_budget(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    (tmp_path / "memory.max").write_text(f"{GIB}\n")
-    (tmp_path / "memory.current").write_text(f"{GIB // 2}\n")
-    (tmp_path / "memory.stat").write_text(f"anon 1\ninactive_file {GIB // 4}\nactive_file 3\n")
+def limited(group: Path, limit: str, current: int = 0, stat: str = "") -> None:
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "memory.max").write_text(f"{limit}\n")
+    (group / "memory.current").write_text(f"{current}\n")
+    (group / "memory.stat").write_text(stat)
+
+
+@pytest.fixture
+def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of an empty cgroup v2 hierarchy, which this process is directly in."""
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(memory, "_OWN_CGROUP", tmp_path / "own")
+    (tmp_path / "own").write_text("0::/\n")
+    return tmp_path / "cgroup"
+
+
+def test_a_container_limit_below_the_system_is_the_budget(groups: Path) -> None:
+    limited(groups, str(GIB), GIB // 2, f"anon 1\ninactive_file {GIB // 4}\n")
     assert memory.system_memory() == (GIB // 4 * 3, GIB, "the container's memory limit")
-    (tmp_path / "memory.max").write_text("max\n")
+    limited(groups, "max")
     assert memory.system_memory()[2] != "the container's memory limit"
+
+
+def test_the_page_cache_of_a_container_is_free_however_often_it_was_read(groups: Path) -> None:
+    """Weights that were loaded and then hashed fill a container up to its limit: no reason to end it."""
+    stat = f"anon {GIB // 8}\ninactive_file {GIB // 8}\nactive_file {GIB // 2}\nslab_reclaimable {GIB // 4}\n"
+    limited(groups, str(GIB), GIB, stat)
+    assert memory.system_memory() == (GIB // 8 * 7, GIB, "the container's memory limit")
+
+
+def test_the_limit_of_a_group_further_up_binds(groups: Path, tmp_path: Path) -> None:
+    """As a batch system sets it: on the job, while the process is in a step of it."""
+    (tmp_path / "own").write_text("4:memory:/elsewhere\n0::/batch/job/step\n")
+    limited(groups / "batch/job/step", "max", GIB // 8)
+    limited(groups / "batch/job", str(GIB), GIB // 2)
+    limited(groups / "batch", str(2 * GIB), GIB // 2)
+    assert memory.system_memory() == (GIB // 2, GIB, "the container's memory limit")
+    limited(groups / "batch", str(2 * GIB), 2 * GIB - GIB // 4)
+    assert memory.system_memory() == (GIB // 4, 2 * GIB, "the container's memory limit")
 
 
 def test_the_watch_ends_what_runs_low_and_nothing_else() -> None:

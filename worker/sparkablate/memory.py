@@ -31,6 +31,8 @@ WATCH_EVERY_S = 0.1
 OUT_OF_MEMORY_EXIT = 71
 
 _CGROUP = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")
 
 
 #: Available and total bytes, and whose figures they are.
@@ -79,17 +81,18 @@ def shares_system_memory(device: torch.device) -> bool:
 
 
 def system_memory() -> SystemMemory:
-    """The system's, or a container's limit (cgroup v2) where that leaves less."""
+    """The system's, or a container's or batch job's limit (cgroup v2) where that leaves less."""
     system = psutil.virtual_memory()  # available: MemAvailable, what is free or given back by the page cache
     origin = "MemAvailable" if sys.platform == "linux" else "available to programs"
-    limit = _number(_CGROUP / "memory.max")
-    if limit is None or limit >= system.total:
-        return system.available, system.total, origin
-    used = (_number(_CGROUP / "memory.current") or 0) - _inactive_file()
-    left = max(limit - used, 0)
-    if left >= system.available:
-        return system.available, limit, origin
-    return left, limit, "the container's memory limit"
+    least = (system.available, system.total, origin)
+    for group in _own_cgroups():
+        limit = _number(group / "memory.max")
+        if limit is None or limit >= system.total:
+            continue
+        used = (_number(group / "memory.current") or 0) - _reclaimable(group)
+        if (left := max(limit - used, 0)) < least[0]:
+            least = (left, limit, "the container's memory limit")
+    return least
 
 
 def weight_bytes(model: torch.nn.Module, dtype: torch.dtype) -> int:
@@ -109,6 +112,8 @@ def has_room(needed: int, device: torch.device) -> bool:
     gc.collect()  # a model that was let go of may still hang in a cycle
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()  # what Metal counts as taken
     return needed <= budget(device).usable
 
 
@@ -126,10 +131,11 @@ def limit_allocations(device: torch.device) -> None:
     """Lets torch run out of memory before an integrated device's machine does: what asks for more fails
     alone, with ``torch.OutOfMemoryError``."""
     if device.type == "cuda" and shares_system_memory(device):
+        index = torch.cuda.current_device() if device.index is None else device.index
         total = torch.cuda.get_device_properties(device).total_memory
         held = torch.cuda.memory_reserved(device)
         share = (budget(device).usable - _cached(device) + held) / total
-        torch.cuda.set_per_process_memory_fraction(min(max(share, 0.0), 1.0), device)
+        torch.cuda.set_per_process_memory_fraction(min(max(share, 0.0), 1.0), index)  # takes no bare "cuda"
 
 
 def watch(end: Callable[[str], None], look: Callable[[], SystemMemory] = system_memory) -> threading.Event:
@@ -182,10 +188,22 @@ def _number(file: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _inactive_file() -> int:
-    """Page cache that the kernel takes back first."""
+def _own_cgroups() -> list[Path]:
+    """The directories of this process's group and of those above it; in a container, which sees its own
+    group as the root, one."""
     try:
-        lines = (_CGROUP / "memory.stat").read_text(encoding="ascii").splitlines()
+        lines = _OWN_CGROUP.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    own = next((line.removeprefix("0::") for line in lines if line.startswith("0::/")), "/")
+    below = Path(own.lstrip("/"))
+    return [_CGROUP / part for part in (below, *below.parents)]
+
+
+def _reclaimable(group: Path) -> int:
+    """What the kernel takes back before it ends a process, as in MemAvailable: page cache and slabs."""
+    try:
+        lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), 0)
+    return sum(int(size) for name, size in map(str.split, lines) if name in _RECLAIMABLE)
