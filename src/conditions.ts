@@ -6,9 +6,10 @@
  */
 import { checkLayer, checkSites, overlaps } from "./conditions/checks.ts";
 import { BASELINE_ID, canonical, conditionId } from "./conditions/ids.ts";
-import { sweepEdits } from "./conditions/sweeps.ts";
+import { candidates, type EarlierRun, pairSweep } from "./conditions/pairs.ts";
+import { type SiteSweep, sweepEdits } from "./conditions/sweeps.ts";
 import { keyName, type Path, type Problem, refuse } from "./config/problems.ts";
-import type { TargetSpec } from "./config/schema.ts";
+import type { AblationConfig, TargetSpec } from "./config/schema.ts";
 import { configProblem, type RunConfig } from "./config.ts";
 import { SparkablateError } from "./errors.ts";
 import type { Condition, Intervention, ModelMap, SiteKind } from "./protocol.ts";
@@ -41,6 +42,7 @@ interface Wish {
 
 /**
  * @param directions by the absolute path that the config names.
+ * @param earlier what `ablation.from` names; null where it names none.
  * @throws SparkablateError with one line a problem: config_invalid (out of range, nothing to
  *   measure), site_unsupported, conditions_overlap; config_invalid where they are mixed.
  */
@@ -48,6 +50,7 @@ export function planConditions(
   config: RunConfig,
   map: ModelMap,
   directions: ReadonlyMap<string, DirectionFacts> = new Map(),
+  earlier: EarlierRun | null = null,
 ): Plan {
   const notices: string[] = [];
   const problems: Problem[] = [];
@@ -64,7 +67,7 @@ export function planConditions(
     );
   }
   const wishes = [
-    ...sweepWishes(config, map, notices, complain),
+    ...sweepWishes(config, map, earlier, notices, complain),
     ...targetWishes(config, map, directions, complain),
   ];
   const conditions = merge(wishes, notices);
@@ -102,14 +105,64 @@ function checkCount(config: RunConfig, count: number, complain: Complain): void 
   }
 }
 
-function sweepWishes(config: RunConfig, map: ModelMap, notices: string[], complain: Complain): Wish[] {
-  const { sweep, layers } = config.ablation;
+function sweepWishes(
+  { ablation }: RunConfig,
+  map: ModelMap,
+  earlier: EarlierRun | null,
+  notices: string[],
+  complain: Complain,
+): Wish[] {
+  const { sweep } = ablation;
   if (sweep === "custom") return [];
+  const besides = ablation.targets.length + ablation.directions.length;
+  if (besides > 0) {
+    notices.push(
+      `${besides} conditions of targets and directions are measured besides the sweep of ${sweep}`,
+    );
+  }
+  return sweep === "pairs"
+    ? pairWishes(ablation, map, earlier, notices, complain)
+    : siteWishes(sweep, ablation, map, notices, complain);
+}
+
+/** The earlier run's largest effects alone, then every two together. */
+function pairWishes(
+  { from, top, layers }: AblationConfig,
+  map: ModelMap,
+  earlier: EarlierRun | null,
+  notices: string[],
+  complain: Complain,
+): Wish[] {
+  const path = ["ablation", "from"];
+  const found = earlier === null ? [] : candidates(earlier, layers);
+  const chosen = found.slice(0, top ?? 0);
+  if (found.length < (top ?? 2)) {
+    complain(
+      "config_invalid",
+      ["ablation", "top"],
+      `${top} does not fit; allowed: from 2 to ${found.length} (heads, groups or blocks that ${from} measured alone)`,
+    );
+    return [];
+  }
+  for (const one of chosen) checkSites(one, map, (code, message) => complain(code, path, message));
+  const { conditions, notices: more } = pairSweep(chosen, map);
+  notices.push(...more);
+  return conditions.map((interventions) => ({ path, interventions }));
+}
+
+function siteWishes(
+  sweep: SiteSweep,
+  ablation: AblationConfig,
+  map: ModelMap,
+  notices: string[],
+  complain: Complain,
+): Wish[] {
+  const { layers } = ablation;
   const path = ["ablation", "layers"];
   const lacking: number[] = [];
   const wishes = [...(layers === "all" ? map.layers.keys() : layers)].flatMap((layer): Wish[] => {
     if (!checkLayer(layer, map, "layers", (code, message) => complain(code, path, message))) return [];
-    const edits = sweepEdits(config.ablation, map, layer);
+    const edits = sweepEdits(sweep, ablation, map, layer);
     if (edits.length === 0) lacking.push(layer);
     return edits.map((edit) => ({ path, interventions: [edit] }));
   });
@@ -118,11 +171,6 @@ function sweepWishes(config: RunConfig, map: ModelMap, notices: string[], compla
     if (layers === "all") notices.push(`${what}: the model offers no such site there`);
     else complain("site_unsupported", path, `${what}; allowed: layers that offer the site`);
   }
-  const besides = config.ablation.targets.length + config.ablation.directions.length;
-  if (besides > 0)
-    notices.push(
-      `${besides} conditions of targets and directions are measured besides the sweep of ${sweep}`,
-    );
   return wishes;
 }
 

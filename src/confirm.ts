@@ -31,6 +31,8 @@ export function confirmation(config: RunConfig, { rows, facts }: StoredRun, top:
       ...config.ablation,
       sweep: "custom",
       layers: "all",
+      from: null,
+      top: null,
       targets: chosen.map(({ interventions, condition }) => asTarget(interventions, condition)),
       directions: [],
     },

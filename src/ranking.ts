@@ -1,5 +1,5 @@
 /** Pure: the order in which rows are shown, and what a sweep says as a whole. */
-import { FALSE_DISCOVERY_RATE, type Row } from "./rows.ts";
+import { FALSE_DISCOVERY_RATE, type Interaction, type Row } from "./rows.ts";
 import { median, smallestDetectable } from "./statistics/effects.ts";
 
 /**
@@ -57,7 +57,18 @@ export class SweepTotals {
   }
 }
 
+/** A row of a joint condition whose parts are in the run too. */
+export type JointRow = Row & { readonly interaction: Interaction };
+
+/** Rows with an interaction, the largest first, whatever its sign; then those where it is not measured. */
+export function rankInteractions(rows: readonly Row[]): JointRow[] {
+  const size = ({ interaction: { effect } }: JointRow) => (effect === null ? -1 : Math.abs(effect));
+  return rows
+    .filter((row): row is JointRow => row.interaction !== null)
+    .sort((a, b) => descending(size(a), size(b)));
+}
+
 /** q says yes, a flag says the interval cannot be trusted to. */
-export function isDoubted(row: Row): boolean {
+export function isDoubted(row: Pick<Row, "distinguishable" | "q">): boolean {
   return row.distinguishable === false && row.q !== null && row.q <= FALSE_DISCOVERY_RATE;
 }

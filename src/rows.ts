@@ -1,6 +1,7 @@
 /** Pure: measurements of a run → the rows of its table, one a condition, the baseline first. */
 import { conditionColumns } from "./conditions.ts";
 import type { ErrorCode } from "./errors.ts";
+import { type JointEffect, JointEffects, type Parts } from "./interactions.ts";
 import type { Condition, Numerics } from "./protocol.ts";
 import { standings } from "./race-rows.ts";
 import {
@@ -116,6 +117,31 @@ export interface MetricEstimate {
   readonly ci95: Interval | null;
 }
 
+/**
+ * What a joint condition does beyond the sum of its parts: Δ NLL(joint) − Σ Δ NLL(part), paired block by block.
+ * Positive: the parts back each other up. docs/redundancy.md says more.
+ */
+export interface Interaction {
+  /** Conditions of the run, measured alone, that the joint one is made of. */
+  readonly parts: readonly string[];
+  /** Nats per predicted token; null where it or a part is not measured. */
+  readonly effect: number | null;
+  /** Standard error, over blocks. */
+  readonly se: number | null;
+  /** Of this interaction alone. */
+  readonly ci95: Interval | null;
+  /** Two-sided paired t test of "the effects add up". */
+  readonly p: number | null;
+  /** p adjusted over all measured interactions of the run: a family of their own. */
+  readonly q: number | null;
+  /** q ≤ 0.05 and no flag that doubts the interval; null where nothing was compared. */
+  readonly distinguishable: boolean | null;
+  /** Why its interval may not hold. */
+  readonly flags: readonly string[];
+  /** That the condition, its parts and the baseline share. */
+  readonly blocks: number;
+}
+
 /** One row of the table: `rowRecord` lays it out as the JSON and CSV columns. */
 export interface Row {
   /** Id, e.g. `L14.head[3,7].zero`; `baseline` in the first row. */
@@ -162,6 +188,8 @@ export interface Row {
   readonly seconds: number;
   /** Columns beside nll: kl, top1, … */
   readonly metrics: Readonly<Record<string, MetricEstimate>>;
+  /** Of a joint condition whose parts are in the run too; else null, as in a race and in a row of a running sweep. */
+  readonly interaction: Interaction | null;
   /** Why it failed; null where it did not. */
   readonly error: ErrorCode | null;
   /** Place in the ranking where a race gives it, since means over different blocks do not compare. */
@@ -172,6 +200,8 @@ export interface Row {
 export interface Table {
   /** Columns beside nll that some condition has. */
   readonly metrics: readonly string[];
+  /** Whether some row has one. */
+  readonly interactions: boolean;
   /** The baseline, then the conditions in their order; made one by one. */
   readonly rows: () => Generator<Row>;
 }
@@ -180,18 +210,22 @@ export interface Table {
  * Rows of a run: the baseline, then the conditions in the order given. Each is compared with the
  * baseline on the blocks both have, so the rows of a run in progress are valid, if wider.
  * The conditions are read twice, first for what all decide together (q, places in a race), and never kept:
- * fit for 100,000 of them.
+ * fit for 100,000 of them. What interactions need is kept: one sum a block of joint conditions and their parts.
  * @param conditions gives the same ones each time.
+ * @param parts of the joint conditions, as `partsOf` finds them among all conditions of the run.
  */
 export function tabulate(
   baseline: ConditionMeasurements,
   conditions: () => Iterable<ConditionMeasurements>,
   settings: StatisticsSettings,
+  parts: Parts = new Map(),
 ): Table {
   const race = settings.race ?? null;
   const metrics = new Set<string>();
-  function* entries(): Generator<Entry> {
+  const together = new JointEffects(parts);
+  function* entries(see: (measured: ConditionMeasurements) => void = () => undefined): Generator<Entry> {
     for (const measured of conditions()) {
+      see(measured);
       const entry = compare(measured, baseline, race !== null);
       const { row, effect } = entry;
       if (effect !== null) row.flags = [...row.flags, ...doubtsAbout(effect, settings)];
@@ -201,14 +235,24 @@ export function tabulate(
   }
   const first = baselineRow(baseline);
   for (const metric of Object.keys(first.metrics)) metrics.add(metric);
-  const decide = race === null ? tests(entries(), settings.correction) : standings(entries(), race);
+  const decide =
+    race === null
+      ? tests(
+          entries((measured) => together.add(measured)),
+          settings.correction,
+        )
+      : standings(entries(), race);
+  const interactions =
+    race === null ? interactionsOf(together.estimates(baseline), settings) : new Map<string, Interaction>();
   return {
     metrics: [...metrics],
+    interactions: interactions.size > 0,
     *rows() {
       yield first;
       let index = 0;
       for (const entry of entries()) {
         decide(entry, index++);
+        entry.row.interaction = interactions.get(entry.row.condition) ?? null;
         yield entry.row;
       }
     },
@@ -220,9 +264,10 @@ export function buildRows(
   baseline: ConditionMeasurements,
   conditions: Iterable<ConditionMeasurements>,
   settings: StatisticsSettings,
+  parts: Parts = new Map(),
 ): Row[] {
   const all = [...conditions];
-  return [...tabulate(baseline, () => all, settings).rows()];
+  return [...tabulate(baseline, () => all, settings, parts).rows()];
 }
 
 /** Fills in what all entries together decide of one, given its index among them. */
@@ -243,9 +288,49 @@ function tests(entries: Iterable<Entry>, correction: Correction): Decide {
     const place = places.get(at);
     if (place === undefined) return;
     row.q = qValues[place] ?? null;
-    row.distinguishable = (row.q ?? 1) <= FALSE_DISCOVERY_RATE && !row.flags.some(isDoubt);
+    row.distinguishable = isDistinguishable(row.q, row.flags);
   };
 }
+
+/** Estimates → what rows say of them: doubts, and q over all of them. */
+function interactionsOf(
+  estimates: ReadonlyMap<string, JointEffect>,
+  { floor, correction }: StatisticsSettings,
+): Map<string, Interaction> {
+  const measured = [...estimates.values()].flatMap(({ effect }) => (effect === null ? [] : [effect]));
+  const q = new Map(
+    adjust(
+      measured.map(({ p }) => p),
+      correction,
+    ).map((value, index) => [measured[index], value]),
+  );
+  return new Map(
+    [...estimates].map(([id, { parts, effect }]) => {
+      if (effect === null) return [id, { parts, ...NOTHING }];
+      // Each of the effects that it is made of has a rounding of its own.
+      const terms = Math.sqrt(parts.length + 1);
+      const flags = doubtsAbout(effect, { floor: floor && { ...floor, rms: terms * floor.rms } });
+      const { mean, se, ci95, p, n } = effect;
+      const adjusted = q.get(effect) ?? null;
+      const distinguishable = isDistinguishable(adjusted, flags);
+      return [id, { parts, effect: mean, se, ci95, p, q: adjusted, distinguishable, flags, blocks: n }];
+    }),
+  );
+}
+
+const NOTHING: Omit<Interaction, "parts"> = {
+  effect: null,
+  se: null,
+  ci95: null,
+  p: null,
+  q: null,
+  distinguishable: null,
+  flags: [],
+  blocks: 0,
+};
+
+const isDistinguishable = (q: number | null, flags: readonly string[]): boolean =>
+  (q ?? 1) <= FALSE_DISCOVERY_RATE && !flags.some(isDoubt);
 
 function isDoubt(flag: string): boolean {
   return Object.values<string>(DOUBTS).includes(flag);
@@ -343,6 +428,7 @@ function emptyRow({
     tokens: 0,
     seconds,
     metrics: {},
+    interaction: null,
     error: null,
     standing: null,
   };
@@ -399,13 +485,25 @@ function pick({ sums, blocks }: ConditionMeasurements, positions: readonly numbe
   );
 }
 
-/** The row as JSON and JSONL carry it: the columns in order, the metrics' own before `error`. */
-export function rowRecord({ metrics, error, standing: _, ...columns }: Row): Record<string, unknown> {
+/** The row as JSON and JSONL carry it: the columns in order, the metrics' and the interaction's before `error`. */
+export function rowRecord({
+  metrics,
+  interaction,
+  error,
+  standing: _,
+  ...columns
+}: Row): Record<string, unknown> {
   const record: Record<string, unknown> = { ...columns };
   for (const [name, { mean, se, ci95 }] of Object.entries(metrics)) {
     record[name] = mean;
     record[`${name}_se`] = se;
     record[`${name}_ci95`] = ci95;
+  }
+  if (interaction !== null) {
+    const { parts, effect, ...rest } = interaction;
+    record.parts = parts;
+    record.interaction = effect;
+    for (const [name, value] of Object.entries(rest)) record[`interaction_${name}`] = value;
   }
   record.error = error;
   return record;
@@ -424,7 +522,8 @@ export function flatRecord(row: Row): Record<string, string | number | boolean |
           ];
         }
         if (column === "heads") return [[column, (value as Row["heads"])?.join(" ") ?? null]];
-        if (column === "flags") return [[column, (value as Row["flags"]).join("; ")]];
+        if (["flags", "parts", "interaction_flags"].includes(column))
+          return [[column, (value as readonly string[]).join("; ")]];
         if (column === "interventions") return [[column, JSON.stringify(value)]];
         return [[column, value as string | number | boolean | null]];
       },
@@ -440,10 +539,17 @@ export function flatColumns(records: Iterable<Record<string, unknown>>): string[
   return [...columns, "error"];
 }
 
-/** The columns of records of rows with these metrics. */
-export function tableColumns(metrics: readonly string[]): string[] {
+/** What decides which columns a table has. */
+export type TableShape = Pick<Table, "metrics" | "interactions">;
+
+/** The columns of records of a table's rows. */
+export function tableColumns({ metrics, interactions }: TableShape): string[] {
   const nothing = { mean: null, se: null, ci95: null };
   const blank = emptyRow({ condition: { id: "", interventions: [] }, flags: [], seconds: 0 });
-  const row = { ...blank, metrics: Object.fromEntries(metrics.map((name) => [name, nothing])) };
+  const row = {
+    ...blank,
+    metrics: Object.fromEntries(metrics.map((name) => [name, nothing])),
+    interaction: interactions ? { parts: [], ...NOTHING } : null,
+  };
   return flatColumns([flatRecord(row)]);
 }

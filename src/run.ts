@@ -14,6 +14,7 @@ import {
   sendDirections,
   unpickled,
 } from "./directions.ts";
+import { readEarlier } from "./earlier.ts";
 import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
 import type { Worker } from "./link/worker.ts";
@@ -103,6 +104,8 @@ async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined
 /** The files that the config names, read before any Python starts. Datasets are loaded by the worker. */
 interface Inputs extends TextBytes {
   readonly directions: DirectionFiles;
+  /** The run that a sweep of pairs starts from. */
+  readonly earlier: ReturnType<typeof readEarlier>;
 }
 
 function readInputs(config: RunConfig): Inputs {
@@ -111,6 +114,7 @@ function readInputs(config: RunConfig): Inputs {
     evaluation: readText(dataset),
     calibration: readText(calibration),
     directions: readDirectionFiles(directionPaths(config)),
+    earlier: readEarlier(config),
   };
 }
 
@@ -288,7 +292,13 @@ class Sweep {
     const loaded = await this.#load();
     this.#on({ type: "loaded", model: loaded });
     requireWidth(directions, loaded.model_map);
-    const edits = planConditions(config, loaded.model_map, directions);
+    const { earlier } = this.#inputs;
+    const edits = planConditions(config, loaded.model_map, directions, earlier);
+    if (earlier !== null && earlier.weights_sha256 !== loaded.weights_sha256) {
+      edits.notices.push(
+        `${config.ablation.from} was measured on other weights: its largest effects need not be this model's`,
+      );
+    }
     const plan = { ...edits, conditions: [...edits.conditions, ...nullConditions(config, loaded.model_map)] };
     const needsMeans = meanSites(plan.conditions).length > 0;
     const blocks = await chooseTexts(this.#worker.client, config, this.#inputs, loaded, needsMeans, this.#on);

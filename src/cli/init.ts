@@ -5,12 +5,12 @@ import { Command, Option } from "commander";
 import { stringify } from "yaml";
 import { sweepEdits } from "../conditions/sweeps.ts";
 import { modelName } from "../config/paths.ts";
-import { SWEEPS } from "../config/schema.ts";
+import { SITE_SWEEPS } from "../config/schema.ts";
 import { SparkablateError } from "../errors.ts";
 import type { ModelMap } from "../protocol.ts";
 import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 
-type Sweep = Exclude<(typeof SWEEPS)[number], "custom">;
+type Sweep = (typeof SITE_SWEEPS)[number];
 
 /** Asks a worker for the map of a model: a Hugging Face id, an absolute directory or a built-in name. */
 type InspectModel = (model: string, place: WorkerFlags) => Promise<ModelMap>;
@@ -22,14 +22,12 @@ interface InitFlags extends CommonFlags, WorkerFlags {
   readonly force?: true;
 }
 
-const SWEEP_NAMES = SWEEPS.filter((name) => name !== "custom");
-
 export function initCommand(inspectModel: InspectModel): Command {
   return withWorker(withOutput(new Command("init")))
     .description("write a commented config that fits a model")
     .requiredOption("-m, --model <model>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("-o, --output <file>", "where to write the config", "sparkablate.yaml")
-    .addOption(new Option("--sweep <sweep>", "what to sweep").choices(SWEEP_NAMES).default("layers"))
+    .addOption(new Option("--sweep <sweep>", "what to sweep").choices(SITE_SWEEPS).default("layers"))
     .option("--force", "overwrite the file if it exists")
     .addHelpText("after", "\nExample:\n  sparkablate init -m builtin:smollm2-135m -o smollm2.yaml")
     .action(async (_: unknown, command: Command) => {
@@ -76,7 +74,7 @@ interface ConfigFor {
 export function configFor({ model, map, sweep, run }: ConfigFor): string {
   const seqLen = Math.min(1024, map.max_positions ?? 1024);
   const dtype = model.startsWith("builtin:") ? "float32" : "bfloat16";
-  const counts = SWEEP_NAMES.map((name) => `${name} (${conditionCount(map, name)})`).join(" | ");
+  const counts = SITE_SWEEPS.map((name) => `${name} (${conditionCount(map, name)})`).join(" | ");
   const scalar = (value: string): string => stringify(value, { lineWidth: 0 }).trimEnd();
   return `# ${map.model_type}: ${map.n_layers} layers, d_model ${map.d_model}; 'sparkablate inspect' shows its map.
 model:
@@ -105,8 +103,8 @@ ${exampleTargets(map)}output:
 }
 
 function conditionCount(map: ModelMap, sweep: Sweep): number {
-  const ablation = { sweep, mode: "zero", positions: "all" } as const;
-  return map.layers.reduce((sum, _, layer) => sum + sweepEdits(ablation, map, layer).length, 0);
+  const edit = { mode: "zero", positions: "all" } as const;
+  return map.layers.reduce((sum, _, layer) => sum + sweepEdits(sweep, edit, map, layer).length, 0);
 }
 
 /** Comments that become valid targets when uncommented: the middle layer's sites. */

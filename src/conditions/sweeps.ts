@@ -1,5 +1,5 @@
-/** Which conditions a sweep has in one layer: one row a sweep. */
-import type { AblationConfig } from "../config/schema.ts";
+/** Which conditions a sweep over sites has in one layer: one row a sweep. */
+import type { AblationConfig, SITE_SWEEPS } from "../config/schema.ts";
 import type { Intervention, ModelMap, SiteKind } from "../protocol.ts";
 
 type Layer = ModelMap["layers"][number];
@@ -11,7 +11,9 @@ interface Sweep {
   readonly interventions: (edit: Edit, layer: Layer) => Intervention[];
 }
 
-const SWEEPS: Readonly<Record<Exclude<AblationConfig["sweep"], "custom">, Sweep>> = {
+export type SiteSweep = (typeof SITE_SWEEPS)[number];
+
+const SWEEPS: Readonly<Record<SiteSweep, Sweep>> = {
   layers: { site: "layer", interventions: ({ layer }) => [{ kind: "layer", layer, mode: "skip" }] },
   heads: {
     site: "head",
@@ -31,13 +33,13 @@ const numbers = (count: number): number[] => Array.from({ length: count }, (_, i
 
 /** One intervention a condition; none where the layer does not offer the sweep's site. */
 export function sweepEdits(
-  ablation: Pick<AblationConfig, "sweep" | "mode" | "positions">,
+  sweep: SiteSweep,
+  { mode, positions }: Pick<AblationConfig, "mode" | "positions">,
   map: ModelMap,
   layer: number,
 ): Intervention[] {
-  const { sweep, mode, positions } = ablation;
   const described = map.layers[layer];
-  if (sweep === "custom" || described === undefined) return [];
+  if (described === undefined) return [];
   const { site, interventions } = SWEEPS[sweep];
   return described.sites.includes(site) ? interventions({ layer, mode, positions }, described) : [];
 }

@@ -124,6 +124,20 @@ export function modelName(cwd: string) {
   });
 }
 
+/** The absolute path of a directory that holds a run. */
+export function runDirectory(cwd: string) {
+  return resolved("the directory of a finished run", (written, complain) => {
+    const path = absolute(written, cwd);
+    if (isRun(path)) return path;
+    const near = existsSync(path) ? "" : neighbour(path);
+    complain(
+      "input_missing",
+      existsSync(path) ? `${path} has no results.sqlite` : `${path} does not exist${near}`,
+    );
+    return undefined;
+  });
+}
+
 /** output.dir: an absolute path that no symbolic link leads into another run, nor lies inside one. */
 export function outputDirectory(cwd: string) {
   return resolved("a directory of the run's own", (written, complain) => {

@@ -7,7 +7,7 @@ import { overlaps } from "../conditions/checks.ts";
 import { MAX_PAYLOAD_BYTES, MODES } from "../protocol.ts";
 import { dataset, TRAINING_WIKITEXT, usesWikitext } from "./datasets.ts";
 import { choice, decimal, indices, kinds, leaf, optionalSection, section, whole } from "./leaves.ts";
-import { existingFile, modelName, outputDirectory, resolved } from "./paths.ts";
+import { existingFile, modelName, outputDirectory, resolved, runDirectory } from "./paths.ts";
 
 interface SchemaOptions {
   /** Where the user stands. */
@@ -18,7 +18,11 @@ interface SchemaOptions {
   readonly outputDir: string;
 }
 
-export const SWEEPS = ["layers", "heads", "kv_groups", "mlp", "attn", "custom"] as const;
+/** Sweeps over one kind of site. */
+export const SITE_SWEEPS = ["layers", "heads", "kv_groups", "mlp", "attn"] as const;
+const SWEEPS = [...SITE_SWEEPS, "pairs", "custom"] as const;
+/** Above it, the pairs are more than 79,800. */
+const MOST_COMPONENTS = 400;
 const POSITIONS = ["all", "not_first"] as const;
 const METRICS = ["nll", "kl", "top1"] as const;
 const TARGET_KINDS = ["head", "kv_group", "attn", "mlp", "layer", "direction"] as const;
@@ -200,10 +204,17 @@ function ablation({ cwd }: SchemaOptions) {
   return section({
     /** Of the conditions that a sweep makes. */
     mode: choice(MODES).default("zero"),
-    /** One condition for every layer, head, …; custom: what `targets` and `directions` list. */
+    /**
+     * One condition for every layer, head, …; pairs: the largest effects of an earlier run, each alone and every two
+     * together; custom: what `targets` and `directions` list.
+     */
     sweep: choice(SWEEPS).default("layers"),
     /** Layers, from 0, that a sweep goes over. */
     layers: layerList().default("all"),
+    /** Of `sweep: pairs`: absolute path of the earlier run's directory, which must be finished. */
+    from: runDirectory(cwd).nullable().default(null),
+    /** Of `sweep: pairs`: how many of the earlier run's conditions, those with the largest Δ NLL. */
+    top: whole(2, MOST_COMPONENTS).nullable().default(null),
     /** At which positions an edit acts and a mean is taken. */
     positions: choice(POSITIONS).default("all"),
     /** One condition an entry: the specs that are applied jointly. */
@@ -237,6 +248,8 @@ interface WrittenAblation {
   mode: (typeof MODES)[number];
   sweep: (typeof SWEEPS)[number];
   layers: "all" | number[];
+  from: string | null;
+  top: number | null;
   positions: (typeof POSITIONS)[number];
   targets: unknown[] | null;
   directions: unknown[] | null;
@@ -254,11 +267,35 @@ function checkAblation(value: WrittenAblation, context: z.RefinementCtx): void {
     if (value.layers !== "all")
       refuse("layers", "has no effect with sweep: custom; allowed: layers in each target");
   }
+  checkPairs(value, refuse);
   if (value.sweep !== "layers") return;
   // A skipped layer is neither zero nor mean, and is skipped at every position.
   if (value.mode === "mean")
     refuse("mode", "mean has no meaning for sweep: layers (a layer is skipped); allowed: zero");
   if (value.positions !== "all") refuse("positions", "a layer is skipped at every position; allowed: all");
+}
+
+function checkPairs(value: WrittenAblation, refuse: (key: string, message: string) => void): void {
+  for (const key of ["from", "top"] as const) {
+    if (value.sweep !== "pairs" && value[key] !== null)
+      refuse(key, `has no effect with sweep: ${value.sweep}; allowed: with sweep: pairs`);
+  }
+  if (value.sweep !== "pairs") return;
+  if (value.from === null)
+    refuse("from", "is missing; allowed: with sweep: pairs, the directory of a finished run");
+  if (value.top === null)
+    refuse("top", `is missing; allowed: with sweep: pairs, a whole number from 2 to ${MOST_COMPONENTS}`);
+  if ((value.targets ?? []).length + (value.directions ?? []).length > 0) return;
+  for (const [key, plain] of [
+    ["mode", "zero"],
+    ["positions", "all"],
+  ] as const) {
+    if (value[key] !== plain)
+      refuse(
+        key,
+        "has no effect with sweep: pairs; allowed: in the run that `from` names, whose edits are used",
+      );
+  }
 }
 
 type Defaults = Pick<WrittenAblation, "mode" | "positions">;
@@ -299,7 +336,7 @@ function completeDirection(spec: WrittenDirection, defaults: Defaults) {
 const confidence = decimal(0.5, 0.9999);
 
 export function runConfigSchema(options: SchemaOptions) {
-  return section({
+  const run = section({
     /** What is loaded, and how it computes. */
     model: model(options),
     /** On which text, and how much of it. */
@@ -324,6 +361,12 @@ export function runConfigSchema(options: SchemaOptions) {
         dir: outputDirectory(options.cwd).prefault(options.outputDir),
       }),
     ),
+  });
+  return run.superRefine(({ ablation, stop }, context) => {
+    if (ablation?.sweep !== "pairs" || stop == null) return;
+    const message =
+      "does not fit sweep: pairs, where every condition is needed on every block; allowed: null";
+    context.addIssue({ code: "custom", path: ["stop"], message });
   });
 }
 

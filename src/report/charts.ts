@@ -2,14 +2,13 @@
  * Rows → charts, as plain data. `drawing.ts` turns a definition into Chart.js options, for the PNG
  * files and for the page alike.
  */
-import { isDoubted, rankRows } from "../ranking.ts";
+import { rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
 import { componentName, sampleText, shortFlags } from "./headline.ts";
+import { interactionMatrix } from "./interaction-matrix.ts";
+import { type Mark, markOfTest, signs } from "./marks.ts";
 import { decimalsFor, integer, interval, percent, probability, signed } from "./numbers.ts";
 import { place, type Scale, scaleFor } from "./scale.ts";
-
-/** How far a value may be trusted; each has its own look. */
-export type Mark = "distinguishable" | "doubted" | "unmarked" | "untested" | "failed";
 
 export interface Point {
   readonly condition: string;
@@ -47,10 +46,20 @@ export interface BarChart extends Chart {
   readonly bars: readonly (Point & { readonly label: string })[];
 }
 
+/** One side of a heatmap. */
+interface Side {
+  readonly title: string;
+  readonly labels: readonly string[];
+  /** Long names stand upright under the columns. */
+  readonly upright: boolean;
+}
+
 export interface Heatmap extends Chart {
   readonly type: "heatmap";
-  readonly columns: { readonly title: string; readonly labels: readonly string[] };
-  readonly rows: { readonly title: string; readonly labels: readonly string[] };
+  /** What the colours say, with its unit. */
+  readonly value: string;
+  readonly columns: Side;
+  readonly rows: Side;
   readonly cells: readonly (Point & { readonly column: string; readonly row: string })[];
 }
 
@@ -72,15 +81,6 @@ export interface ScatterChart extends Chart {
 
 export type ChartDefinition = BarChart | Heatmap | ScatterChart;
 
-/** What `drawing` puts on a heatmap's cells. */
-const CELL_SIGNS: Readonly<Record<Mark, string>> = {
-  unmarked: "• not distinguishable from 0",
-  doubted: "○ q ≤ 0.05, but flagged",
-  failed: "× failed",
-  untested: "no sign: not tested (stop:)",
-  distinguishable: "no sign: distinguishable from 0",
-};
-
 /** Most bars of a ranking chart. */
 const RANKING_BARS = 30;
 
@@ -92,7 +92,8 @@ export function chartsFor(rows: readonly Row[], facts: RunFacts): ChartDefinitio
   if (["heads", "kv_groups"].includes(facts.sweep)) {
     return [heatmap(rows, measured, facts), rankingBars(rows, facts)];
   }
-  return [rankingBars(rows, facts)];
+  const matrix = interactionMatrix(rows, facts);
+  return matrix === null ? [rankingBars(rows, facts)] : [matrix, rankingBars(rows, facts)];
 }
 
 function layerBars(rows: readonly Row[], measured: readonly Row[], facts: RunFacts): BarChart {
@@ -151,8 +152,13 @@ function heatmap(rows: readonly Row[], measured: readonly Row[], facts: RunFacts
     legend: [signs(measured.map(markOf))],
     name: facts.sweep,
     title: `What each ${componentName(facts)} is worth: Δ NLL without it${modeText(measured)}`,
-    columns: { title: facts.sweep === "heads" ? "head" : "key/value group", labels: heads.map(String) },
-    rows: { title: "layer", labels: layers.map(String) },
+    value: "Δ NLL (nats per token)",
+    columns: {
+      title: facts.sweep === "heads" ? "head" : "key/value group",
+      labels: heads.map(String),
+      upright: false,
+    },
+    rows: { title: "layer", labels: layers.map(String), upright: false },
     width: Math.round(Math.max(640, 190 + cellWidth * heads.length)),
     height: Math.round(190 + cellHeight * layers.length),
     cells: measured.map((row) => ({
@@ -211,13 +217,6 @@ function point(row: Row, scale: Scale, decimals: number): Point {
   };
 }
 
-function signs(marks: readonly Mark[]): string {
-  const present = new Set(marks);
-  return Object.entries(CELL_SIGNS)
-    .flatMap(([mark, sign]) => (present.has(mark as Mark) ? [sign] : []))
-    .join("    ");
-}
-
 /** Which head, or which key/value group, of its layer. */
 function headIndex({ interventions: [only] }: Row): number {
   if (only?.kind === "head") return only.heads[0] ?? 0;
@@ -225,10 +224,7 @@ function headIndex({ interventions: [only] }: Row): number {
 }
 
 function markOf(row: Row): Mark {
-  if (row.delta_nll === null) return "failed";
-  if (row.distinguishable === null) return "untested";
-  if (row.distinguishable) return "distinguishable";
-  return isDoubted(row) ? "doubted" : "unmarked";
+  return row.delta_nll === null ? "failed" : markOfTest(row);
 }
 
 function effectsOf(rows: readonly Row[]): number[] {

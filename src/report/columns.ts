@@ -1,6 +1,7 @@
 /** The ranking's columns, for the terminal and the page. Adding one is adding a row here. */
+import type { JointRow } from "../ranking.ts";
 import type { Row } from "../rows.ts";
-import { shortFlags } from "./headline.ts";
+import { shortened, shortFlags } from "./headline.ts";
 import { fixed, integer, interval, orDash, printable, probability, ratio, signed } from "./numbers.ts";
 
 export interface Column<T = Row> {
@@ -99,10 +100,113 @@ const BEFORE_METRICS: readonly Column[] = [
 
 const FLAGS: Column = { title: "flags", align: "left", expendable: 0, text: shortFlags, key: shortFlags };
 
-/** The columns of these rows: the metrics that were measured stand before the flags. */
+/** Beside the ranking on the page, to sort by; the terminal has a table of their own for them. */
+const OF_INTERACTION: readonly Column[] = [
+  {
+    title: "interaction",
+    align: "right",
+    expendable: null,
+    text: ({ interaction }, _, decimals) =>
+      interaction === null
+        ? ""
+        : `${interaction.distinguishable ? "* " : ""}${orDash(interaction.effect, (value) => signed(value, decimals))}`,
+    key: (row) => row.interaction?.effect ?? null,
+  },
+  {
+    title: "its 95 % interval",
+    align: "right",
+    expendable: null,
+    text: ({ interaction }, _, decimals) =>
+      interaction === null ? "" : interval(interaction.ci95, decimals),
+    key: (row) => row.interaction?.ci95?.[0] ?? null,
+  },
+  {
+    title: "its q",
+    align: "right",
+    expendable: null,
+    text: ({ interaction }) => (interaction === null ? "" : probability(interaction.q)),
+    key: (row) => row.interaction?.q ?? null,
+  },
+];
+
+/** The columns of these rows: the metrics that were measured, and interactions, stand before the flags. */
 export function columnsOf(rows: readonly Row[]): Column[] {
   const metrics = Object.keys(rows.find((row) => Object.keys(row.metrics).length > 0)?.metrics ?? {});
-  return [...BEFORE_METRICS, ...metrics.map(metricColumn), FLAGS];
+  const interactions = rows.some((row) => row.interaction !== null) ? OF_INTERACTION : [];
+  return [...BEFORE_METRICS, ...metrics.map(metricColumn), ...interactions, FLAGS];
+}
+
+/** The table of interactions. Adding a column is adding a row here. */
+export const INTERACTION_COLUMNS: readonly Column<JointRow>[] = [
+  {
+    title: "",
+    align: "left",
+    expendable: 0,
+    text: ({ interaction }) => (interaction.distinguishable ? "*" : ""),
+    key: ({ interaction }) => (interaction.distinguishable ? 0 : 1),
+  },
+  {
+    title: "condition",
+    align: "left",
+    expendable: 0,
+    text: (row) => printable(row.condition),
+    key: (row) => row.condition,
+  },
+  {
+    title: "interaction",
+    align: "right",
+    expendable: 0,
+    text: ({ interaction }, _, decimals) => orDash(interaction.effect, (value) => signed(value, decimals)),
+    key: ({ interaction }) => interaction.effect,
+  },
+  {
+    title: "SE",
+    align: "right",
+    expendable: 3,
+    text: ({ interaction }, _, decimals) => orDash(interaction.se, (value) => fixed(value, decimals)),
+    key: ({ interaction }) => interaction.se,
+  },
+  {
+    title: "95 % interval",
+    align: "right",
+    expendable: 0,
+    text: ({ interaction }, _, decimals) => interval(interaction.ci95, decimals),
+    key: ({ interaction }) => interaction.ci95?.[0] ?? null,
+  },
+  {
+    title: "q",
+    align: "right",
+    expendable: 1,
+    text: ({ interaction }) => probability(interaction.q),
+    key: ({ interaction }) => interaction.q,
+  },
+  {
+    title: "Δ NLL",
+    align: "right",
+    expendable: 2,
+    text: (row, _, decimals) => orDash(row.delta_nll, (value) => signed(value, decimals)),
+    key: (row) => row.delta_nll,
+  },
+  {
+    title: "Σ of parts",
+    align: "right",
+    expendable: 2,
+    text: (row, _, decimals) => orDash(sumOfParts(row), (value) => signed(value, decimals)),
+    key: sumOfParts,
+  },
+  {
+    title: "flags",
+    align: "left",
+    expendable: 0,
+    text: ({ interaction }) => shortened(interaction.flags),
+    key: ({ interaction }) => shortened(interaction.flags),
+  },
+];
+
+/** Σ Δ NLL of the parts on the condition's own blocks; null where they were not measured on all of those. */
+function sumOfParts({ delta_nll, blocks, interaction }: JointRow): number | null {
+  if (delta_nll === null || interaction.effect === null || interaction.blocks !== blocks) return null;
+  return delta_nll - interaction.effect;
 }
 
 function metricColumn(name: string): Column {

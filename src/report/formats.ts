@@ -1,8 +1,10 @@
 /** A run's rows in ranking order, for machines and manuscripts: every digit, nothing rounded. */
-import { rankRows, sweepStatistics } from "../ranking.ts";
+import { rankInteractions, rankRows, sweepStatistics } from "../ranking.ts";
 import { flatColumns, flatRecord, type Row, type RunFacts, rowRecord } from "../rows.ts";
+import { INTERACTION_COLUMNS } from "./columns.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
 import { decimalsFor, interval, printable, probability, ratio, signed } from "./numbers.ts";
+import { INTERACTIONS_HEADING } from "./table.ts";
 
 /** The baseline, then the ranking's first `top` rows. */
 export function ranked(rows: readonly Row[], top: number | null): Row[] {
@@ -76,12 +78,26 @@ export function toMarkdown(rows: readonly Row[], facts: RunFacts, top: number | 
     row.distinguishable ? "yes" : "no",
     shortFlags(row),
   ]);
-  const legend = flagLegend(shown);
+  const interactions = rankInteractions(rows).slice(0, top ?? rows.length);
+  const legend = flagLegend([...shown, ...interactions]);
   return [
     `## ${printable(facts.name)}`,
     "",
     ...headline(rows, facts).flatMap((line) => [printable(line).replaceAll("*", "\\*"), ""]),
     ...markdownTable(MARKDOWN_COLUMNS, lines),
+    ...(interactions.length === 0
+      ? []
+      : [
+          "",
+          `${INTERACTIONS_HEADING}.`,
+          "",
+          ...markdownTable(
+            INTERACTION_COLUMNS,
+            interactions.map((row, index) =>
+              INTERACTION_COLUMNS.map(({ text }) => text(row, index + 1, decimals).replace(/^\*$/, "\\*")),
+            ),
+          ),
+        ]),
     ...(legend.length > 0 ? ["", `Flags: ${legend.join("; ")}.`] : []),
     "",
   ].join("\n");

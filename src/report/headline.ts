@@ -1,5 +1,5 @@
 /** The sentences that stand above every form of a report: what was measured, on what, and how far to trust it. */
-import { rankRows, type SweepStatistics, sweepStatistics } from "../ranking.ts";
+import { isDoubted, rankInteractions, rankRows, type SweepStatistics, sweepStatistics } from "../ranking.ts";
 import {
   DOUBTS,
   FALSE_DISCOVERY_RATE,
@@ -68,7 +68,21 @@ export function headline(rows: readonly Row[], facts: RunFacts): string[] {
       `Smallest detectable effect: ${fixed(statistics.median_smallest_detectable, decimals)} (80 % power, median); below it an unmarked one may matter.`,
     );
   }
-  return [...lines, ...warnings(rows, facts)];
+  return [...lines, ...interactionSentence(rows, facts), ...warnings(rows, facts)];
+}
+
+/** How many joint conditions are more, or less, than the sum of their parts; nothing where there are none. */
+function interactionSentence(rows: readonly Row[], facts: RunFacts): string[] {
+  const all = rankInteractions(rows).map(({ interaction }) => interaction);
+  const measured = all.filter(({ effect }) => effect !== null);
+  if (all.length === 0) return [];
+  const marked = measured.filter(({ distinguishable }) => distinguishable);
+  const redundant = marked.filter(({ effect }) => (effect ?? 0) > 0).length;
+  const procedure = CORRECTIONS[facts.statistics.correction];
+  const missing = all.length - measured.length;
+  return [
+    `Interactions (Δ NLL of a joint condition minus the sum of its parts' Δ NLL): ${marked.length} of ${integer(measured.length)} distinguishable from 0 (${procedure} over the interactions), ${redundant} of them positive: there the parts back each other up.${doubted(measured.filter(isDoubted).length)}${missing === 0 ? "" : ` ${counted(missing, "interaction")} not measured.`}`,
+  ];
 }
 
 function testSentence(statistics: SweepStatistics, facts: RunFacts): string {
@@ -134,12 +148,16 @@ function doubted(count: number): string {
 
 /** Flags of a row in their short form. */
 export function shortFlags(row: Row): string {
-  return row.error ?? row.flags.map((flag) => FLAG_NOTES[flag]?.short ?? flag).join(", ");
+  return row.error ?? shortened(row.flags);
+}
+
+export function shortened(flags: readonly string[]): string {
+  return flags.map((flag) => FLAG_NOTES[flag]?.short ?? flag).join(", ");
 }
 
 /** What the flags that occur in these rows mean. */
 export function flagLegend(rows: readonly Row[]): string[] {
-  const seen = new Set(rows.flatMap((row) => row.flags));
+  const seen = new Set(rows.flatMap((row) => [...row.flags, ...(row.interaction?.flags ?? [])]));
   return Object.entries(FLAG_NOTES).flatMap(([flag, { short, meaning }]) =>
     seen.has(flag) ? [`${short}: ${meaning}`] : [],
   );

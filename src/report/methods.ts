@@ -32,6 +32,7 @@ export function methods(rows: readonly Row[], facts: RunFacts): string[] {
     `We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. The text was tokenised once and cut into blocks of ${integer(facts.seq_len)} tokens${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}`,
     `The model ran in ${numerics.dtype} on ${numerics.device} (${numerics.device_name}; attention implementation ${numerics.attn_implementation}, ${numerics.threads} threads, batches of ${facts.batch_size} blocks, TF32 ${numerics.tf32 ? "on" : "off"}). Log-probabilities were computed in float32 and summed in float64 per block.`,
     `An effect is ΔNLL = NLL(condition) − NLL(baseline) on the same blocks. Blocks are the unit of analysis: standard errors, 95 % confidence intervals and two-sided p values come from the paired t statistic of the block differences with n − 1 degrees of freedom.${facts.statistics.race ? raceText(facts.statistics.race) : testText(statistics.measured, facts)}${floorText(facts)} The t interval assumes roughly normal block means; for strongly skewed differences it is too narrow, which is why such conditions are flagged and never called distinguishable.`,
+    ...interactionText(rows, facts),
     "The results describe this text. Perplexity on one text does not show what a component does elsewhere, and single removals do not show redundancy: two components that back each other up can both look unimportant.",
   ];
 }
@@ -49,6 +50,14 @@ export function bibtex(facts: RunFacts): string {
 
 function testText(measured: number, { statistics: { correction } }: RunFacts): string {
   return ` Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(measured)} measured conditions were adjusted by the ${CORRECTIONS[correction]} procedure (${CORRECTION_SOURCES[correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE}, at least ${FEW_BLOCKS} blocks were measured, and the block differences' |skewness| is at most ${MAX_SKEWNESS}.`;
+}
+
+function interactionText(rows: readonly Row[], { statistics: { correction } }: RunFacts): string[] {
+  const count = rows.filter(({ interaction }) => interaction?.effect != null).length;
+  if (count === 0) return [];
+  return [
+    `The interaction of a joint condition is its ΔNLL minus the sum of the ΔNLL of its parts, each measured alone on the same blocks: 0 where the effects add up. Intervals and p values come from the paired t statistic of its block values; the p values of the ${integer(count)} interactions were adjusted by the ${CORRECTIONS[correction]} procedure as a family of their own. For two parts it is the pairwise interaction; for more it is the sum of the interactions of all orders among them.`,
+  ];
 }
 
 function raceText(race: RacePlan): string {

@@ -1,8 +1,8 @@
 /** The ranked table for a terminal: as wide as it may be, in colour where it may be. */
 import { getBorderCharacters, table } from "table";
-import { rankRows } from "../ranking.ts";
+import { type JointRow, rankInteractions, rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
-import { type Column, columnsOf } from "./columns.ts";
+import { type Column, columnsOf, INTERACTION_COLUMNS } from "./columns.ts";
 import { flagLegend, headline } from "./headline.ts";
 import { decimalsFor, printable } from "./numbers.ts";
 
@@ -14,6 +14,10 @@ export interface TableOptions {
   /** Styles text where the output supports it, e.g. `styleText` of node:util. */
   readonly paint: (style: "bold" | "dim" | "yellow" | "red", text: string) => string;
 }
+
+/** Above the table of interactions, in every format. */
+export const INTERACTIONS_HEADING =
+  "Interactions: Δ NLL of a joint condition minus the sum of its parts' (+: they back each other up)";
 
 export function renderTable(rows: readonly Row[], facts: RunFacts, options: TableOptions): string {
   const { paint, width } = options;
@@ -28,7 +32,23 @@ export function renderTable(rows: readonly Row[], facts: RunFacts, options: Tabl
   if (shown.length < ranked.length) {
     paragraphs.push(paint("dim", wrap(`${shown.length} of ${ranked.length} conditions shown.`, width)));
   }
-  const legend = flagLegend(shown);
+  const joint = rankInteractions(rows);
+  const interactions = joint.slice(0, options.top ?? joint.length);
+  if (interactions.length > 0) {
+    const style = (row: JointRow, text: string) =>
+      text === "" || row.interaction.distinguishable ? text : paint("dim", text);
+    paragraphs.push(
+      "",
+      paint("bold", wrap(INTERACTIONS_HEADING, width)),
+      "",
+      renderColumns(interactions, INTERACTION_COLUMNS, decimalsFor(rows), options, style),
+    );
+    if (interactions.length < joint.length)
+      paragraphs.push(
+        paint("dim", wrap(`${interactions.length} of ${joint.length} interactions shown.`, width)),
+      );
+  }
+  const legend = flagLegend([...shown, ...interactions]);
   if (legend.length > 0) paragraphs.push(paint("dim", wrap(`Flags: ${legend.join("; ")}.`, width)));
   return `${paragraphs.join("\n")}\n`;
 }

@@ -80,6 +80,27 @@ export function pairedEffect(condition: Float64Array, baseline: Float64Array, to
   return estimate(blockDifferences(condition, baseline, tokens), (4 * Number.EPSILON * largest) / tokens);
 }
 
+/**
+ * The departure from additivity, block by block: (joint − baseline) − Σ (part − baseline), per predicted token. All
+ * arguments as in `pairedEffect`.
+ */
+export function interactionEffect(
+  joint: Float64Array,
+  parts: readonly Float64Array[],
+  baseline: Float64Array,
+  tokens: number,
+): Estimate {
+  const differences = blockDifferences(joint, baseline, tokens);
+  let largest = 0;
+  for (const sums of [joint, baseline, ...parts])
+    for (const sum of sums) largest = Math.max(largest, Math.abs(sum));
+  for (const part of parts) {
+    for (const [block, difference] of blockDifferences(part, baseline, tokens).entries())
+      differences[block] = (differences[block] as number) - difference;
+  }
+  return estimate(differences, (4 * (parts.length + 1) * Number.EPSILON * largest) / tokens);
+}
+
 /** condition − baseline of each block, per predicted token. */
 export function blockDifferences(
   condition: Float64Array,

@@ -1,6 +1,6 @@
 /** The table `result` of results.sqlite: the rows as JSONL and CSV have them, to the last digit. */
 import type Database from "better-sqlite3";
-import { flatRecord, type Row, tableColumns } from "../rows.ts";
+import { flatRecord, type Row, type TableShape, tableColumns } from "../rows.ts";
 
 /** Columns that hold no real number. */
 const TYPES: Readonly<Record<string, string>> = {
@@ -15,20 +15,23 @@ const TYPES: Readonly<Record<string, string>> = {
   flags: "TEXT",
   blocks: "INTEGER",
   tokens: "INTEGER",
+  parts: "TEXT",
+  interaction_distinguishable: "INTEGER",
+  interaction_flags: "TEXT",
+  interaction_blocks: "INTEGER",
   error: "TEXT",
 };
 
 /**
  * Writes the table anew in one transaction.
- * @param metrics columns beside nll.
  * @param give hands over the rows, one call a row.
  */
 export function writeResultTable(
   database: Database.Database,
-  metrics: readonly string[],
+  shape: TableShape,
   give: (add: (row: Row) => void) => void,
 ): void {
-  const columns = tableColumns(metrics);
+  const columns = tableColumns(shape);
   const definitions = columns.map((column) => `${quoted(column)} ${TYPES[column] ?? "REAL"}`);
   database.transaction(() => {
     database.exec("DROP TABLE IF EXISTS result");

@@ -2,6 +2,7 @@
 import { existsSync, mkdirSync, renameSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { SparkablateError } from "../errors.ts";
+import { partsOf } from "../interactions.ts";
 import { type ConditionMeasurements, type Row, type RunFacts, type Table, tabulate } from "../rows.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
 import { Totals } from "../summary.ts";
@@ -69,7 +70,7 @@ export class RunDirectory {
     try {
       const { run, table } = tableOf(reader, stored);
       const totals = new Totals();
-      this.store.writeResults(table.metrics, (add) => {
+      this.store.writeResults(table, (add) => {
         const rows = table.rows().map((row) => {
           add(row);
           totals.add(row);
@@ -146,7 +147,8 @@ export function tableOf(store: RunStore, stored: RunRecord): { run: RunRecord; t
     floor: floorOf(baseline, [...store.measurements("nulls")]),
   };
   const run = { ...stored, facts: { ...stored.facts, statistics } };
-  return { run, table: tabulate(baseline, () => store.measurements("edits").drop(1), statistics) };
+  const conditions = () => store.measurements("edits").drop(1);
+  return { run, table: tabulate(baseline, conditions, statistics, partsOf(store.conditions())) };
 }
 
 /** Ends the iteration, which otherwise stays open. */

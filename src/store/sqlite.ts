@@ -4,7 +4,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { type ErrorCode, SparkablateError } from "../errors.ts";
 import type { Condition, LoadedModel, MeanSite } from "../protocol.ts";
-import type { ConditionMeasurements, Row, RunFacts } from "../rows.ts";
+import type { ConditionMeasurements, Row, RunFacts, TableShape } from "../rows.ts";
 import { storeError } from "./failure.ts";
 import type { Identity } from "./fingerprint.ts";
 import { type Measured, Recorder } from "./recording.ts";
@@ -198,6 +198,21 @@ export class RunStore {
     this.#guard(() => this.#recorder?.commit());
   }
 
+  /** The baseline and the edits, in canonical order, without what was measured of them. To be read to the end in one go. */
+  *conditions(): Generator<Condition> {
+    try {
+      const select = this.#database.prepare(
+        "SELECT id, interventions FROM condition WHERE nudge IS NULL ORDER BY ordinal",
+      );
+      for (const row of select.iterate()) {
+        const { id, interventions } = row as { id: string; interventions: string };
+        yield { id, interventions: JSON.parse(interventions) };
+      }
+    } catch (error) {
+      throw storeError(error, this.#path);
+    }
+  }
+
   /** Calls `visit` for every stored sum; linear in their number. */
   forEachSum(visit: (condition: number, block: number, metric: string, sum: number) => void): void {
     this.#guard(() => {
@@ -220,8 +235,8 @@ export class RunStore {
   }
 
   /** Writes the table `result`: the run as it stands, for people with an SQLite shell. */
-  writeResults(metrics: readonly string[], give: (add: (row: Row) => void) => void): void {
-    this.#guard(() => writeResultTable(this.#database, metrics, give));
+  writeResults(shape: TableShape, give: (add: (row: Row) => void) => void): void {
+    this.#guard(() => writeResultTable(this.#database, shape, give));
   }
 
   /** What `work` reads is one state of the run, whatever is written meanwhile. */

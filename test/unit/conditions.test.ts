@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -367,5 +367,70 @@ describe("init", () => {
     expect(offered).toBeGreaterThan(1);
     const { conditions } = planConditions(parseConfig(uncommented, "init.yaml", { cwd }), MAP);
     expect(conditions).toHaveLength(1 + MAP.n_layers + offered);
+  });
+});
+
+describe("sweep: pairs", () => {
+  const edit = (layer: number, index: number): Intervention => ({
+    kind: "head",
+    layer,
+    heads: [index],
+    mode: "mean",
+    positions: "not_first",
+  });
+  const ranked: Intervention[] = [
+    edit(3, 1),
+    { kind: "mlp", layer: 2, mode: "zero", positions: "all" },
+    edit(0, 5),
+    edit(0, 2),
+    { kind: "attn", layer: 0, mode: "zero", positions: "all" },
+    {
+      kind: "direction",
+      op: "project_out",
+      at: "writes",
+      layers: "all",
+      coefficient: 1,
+      positions: "all",
+      sha256: "a".repeat(64),
+    },
+  ];
+  const pairs = (more: string, components = ranked) => {
+    const run = join(cwd, "heads");
+    mkdirSync(run, { recursive: true });
+    writeFileSync(join(run, "results.sqlite"), "");
+    const text = `model: {name: org/model}\nablation: {sweep: pairs, from: heads, ${more}}`;
+    return planConditions(parseConfig(text, "run.yaml", { cwd }), MAP, new Map(), { components });
+  };
+  const ids = ({ conditions }: ReturnType<typeof pairs>) => conditions.map(({ id }) => id);
+
+  it("measures the largest effects alone, with their own modes, and every two together", () => {
+    expect(ids(pairs("top: 3"))).toEqual([
+      "baseline",
+      "L3.head[1].mean@not_first",
+      "L2.mlp.zero",
+      "L0.head[5].mean@not_first",
+      "L2.mlp.zero + L3.head[1].mean@not_first",
+      "L0.head[5].mean@not_first + L3.head[1].mean@not_first",
+      "L0.head[5].mean@not_first + L2.mlp.zero",
+    ]);
+    expect(ids(pairs("top: 2, layers: [0]"))).toEqual([
+      "baseline",
+      "L0.head[5].mean@not_first",
+      "L0.head[2].mean@not_first",
+      "L0.head[2,5].mean@not_first",
+    ]);
+  });
+
+  it("leaves out, and names, pairs that cannot be one condition", () => {
+    const { conditions, notices } = pairs("top: 5");
+    expect(conditions).toHaveLength(1 + 5 + 10 - 2);
+    expect(notices.join()).toMatch(
+      /leaves out 2 of 10 pairs: .*L0\.attn\.zero.* overlap: heads are part of attn/,
+    );
+  });
+
+  it("refuses more than the earlier run offers, and sites that the model lacks", () => {
+    expect(() => pairs("top: 6")).toThrow(/ablation.top: 6 does not fit; allowed: from 2 to 5 /);
+    expect(() => pairs("top: 2", [edit(9, 0), edit(0, 0)])).toThrow(/ablation.from: layer 9 does not exist/);
   });
 });

@@ -64,6 +64,8 @@ describe("defaults", () => {
         mode: "zero",
         sweep: "layers",
         layers: "all",
+        from: null,
+        top: null,
         positions: "all",
         targets: [],
         directions: [],
@@ -272,6 +274,48 @@ stop: {top: 0}
       expect.stringMatching(/^run\.yaml:6: .*L3\.head\[1\]\.zero and L3\.attn\.zero overlap/),
       expect.stringMatching(/^run\.yaml:7: .*L3\.layer\.skip and L3\.mlp\.zero overlap/),
     ]);
+  });
+});
+
+describe("sweep: pairs", () => {
+  const complaints = (ablation: string, rest = ""): string => {
+    try {
+      parseConfig(`model: {name: org/model}\nablation: ${ablation}\n${rest}`, "run.yaml", { cwd });
+    } catch (error) {
+      return (error as Error).message;
+    }
+    return "";
+  };
+
+  it("needs an earlier run and how many of its conditions, and nothing else", () => {
+    const run = join(cwd, "earlier");
+    mkdirSync(run, { recursive: true });
+    writeFileSync(join(run, "results.sqlite"), "");
+    expect(complaints("{sweep: pairs}")).toMatch(/ablation.from: is missing[\s\S]*ablation.top: is missing/);
+    expect(complaints("{sweep: pairs, from: earlier, top: 1}")).toContain("a whole number from 2 to 400");
+    expect(complaints("{sweep: pairs, from: earlyer, top: 3}")).toMatch(
+      /earlyer does not exist.*did you mean.*earlier/i,
+    );
+    expect(complaints("{sweep: pairs, from: ., top: 3}")).toContain("has no results.sqlite");
+    expect(complaints("{sweep: heads, from: earlier, top: 3}")).toMatch(
+      /ablation.from: has no effect with sweep: heads[\s\S]*ablation.top: has no effect/,
+    );
+    expect(complaints("{sweep: pairs, from: earlier, top: 3, mode: mean}")).toContain(
+      "ablation.mode: has no effect with sweep: pairs",
+    );
+    expect(complaints("{sweep: pairs, from: earlier, top: 3}", "stop: {top: 2}")).toContain(
+      "stop: does not fit sweep: pairs",
+    );
+    const config = parseConfig(
+      "model: {name: org/model}\nablation: {sweep: pairs, from: earlier, top: 3}",
+      "r",
+      {
+        cwd,
+      },
+    );
+    expect(config.ablation).toMatchObject({ from: run, top: 3 });
+    // The conditions are its content, and part of the identity themselves.
+    expect(JSON.stringify(identityConfig(config))).not.toContain("earlier");
   });
 });
 

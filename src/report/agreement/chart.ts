@@ -1,5 +1,6 @@
 /** Two runs → the scatter of their effects. */
-import type { Mark, ScatterChart, ScatterPoint } from "../charts.ts";
+import type { ScatterChart, ScatterPoint } from "../charts.ts";
+import type { Mark } from "../marks.ts";
 import { fixed, interval, probability, signed } from "../numbers.ts";
 import { place, scaleFor } from "../scale.ts";
 import { type Agreement, isDoubtedPair, type Pair } from "./agreement.ts";

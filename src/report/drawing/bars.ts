@@ -1,6 +1,7 @@
 /** Bars with error bars: one condition a bar. */
 import type { Plugin } from "chart.js";
-import type { BarChart, Mark } from "../charts.ts";
+import type { BarChart } from "../charts.ts";
+import type { Mark } from "../marks.ts";
 import type { DrawingTools, Look, Theme } from "./tools.ts";
 
 export function barDrawing(tools: DrawingTools): (definition: BarChart, look: Look) => unknown {

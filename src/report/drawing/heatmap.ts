@@ -4,7 +4,7 @@ import type { Heatmap, Point } from "../charts.ts";
 import type { DrawingTools, Look, Theme } from "./tools.ts";
 
 export function heatmapDrawing(tools: DrawingTools): (definition: Heatmap, look: Look) => unknown {
-  const { UNIT, axisTitle, diverging, framePlugin, headings, hover, noteSpace } = tools;
+  const { axisTitle, diverging, framePlugin, headings, hover, noteSpace } = tools;
 
   function draw(definition: Heatmap, { theme, framed, masked }: Look): unknown {
     const { scale, cells } = definition;
@@ -16,10 +16,9 @@ export function heatmapDrawing(tools: DrawingTools): (definition: Heatmap, look:
     const notes = framed ? [...definition.legend, ...definition.notes] : [];
     const size = (count: number, axis: "width" | "height") => (context: { chart: ChartJs }) =>
       Math.max(1, (context.chart.chartArea?.[axis] ?? 0) / count - 1);
-    const axis = (side: Heatmap["rows"], reverse: boolean) => ({
+    const axis = (side: Heatmap["rows"]) => ({
       type: "category",
       offset: true,
-      reverse,
       labels: [...side.labels],
       title: axisTitle(side.title, theme),
       grid: { display: false },
@@ -27,7 +26,8 @@ export function heatmapDrawing(tools: DrawingTools): (definition: Heatmap, look:
       ticks: {
         color: theme.text,
         font: { family: theme.font, size: 10 },
-        maxRotation: 0,
+        minRotation: side.upright ? 90 : 0,
+        maxRotation: side.upright ? 90 : 0,
         autoSkip: true,
         autoSkipPadding: 4,
       },
@@ -58,7 +58,7 @@ export function heatmapDrawing(tools: DrawingTools): (definition: Heatmap, look:
             bottom: 12 + noteSpace(notes, definition.width),
           },
         },
-        scales: { x: axis(definition.columns, false), y: axis(definition.rows, false) },
+        scales: { x: axis(definition.columns), y: axis(definition.rows) },
         plugins: {
           ...headings(definition, theme, framed),
           legend: { display: false },
@@ -113,7 +113,7 @@ export function heatmapDrawing(tools: DrawingTools): (definition: Heatmap, look:
     };
   }
 
-  function colorBarPlugin({ scale }: Heatmap, theme: Theme): Plugin {
+  function colorBarPlugin({ scale, value }: Heatmap, theme: Theme): Plugin {
     const reach = Math.max(scale.max, -scale.min);
     return {
       id: "color bar",
@@ -141,7 +141,7 @@ export function heatmapDrawing(tools: DrawingTools): (definition: Heatmap, look:
         ctx.rotate(-Math.PI / 2);
         ctx.textAlign = "center";
         ctx.font = `11px ${theme.font}`;
-        ctx.fillText(scale.kind === "symlog" ? `${UNIT}, symlog` : UNIT, 0, 0);
+        ctx.fillText(scale.kind === "symlog" ? `${value}, symlog` : value, 0, 0);
         ctx.restore();
       },
     };

@@ -1,6 +1,7 @@
 /** Two runs against each other: one condition a point, the line where both say the same. */
 import type { Chart as ChartJs, Plugin } from "chart.js";
-import type { Mark, ScatterChart } from "../charts.ts";
+import type { ScatterChart } from "../charts.ts";
+import type { Mark } from "../marks.ts";
 import type { DrawingTools, Look, Theme } from "./tools.ts";
 
 export function scatterDrawing(tools: DrawingTools): (definition: ScatterChart, look: Look) => unknown {
