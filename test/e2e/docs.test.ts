@@ -1,5 +1,5 @@
 /** docs/, CONTRIBUTING.md and SECURITY.md against the code: tables, commands, configs, links. */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { execa } from "execa";
 import { describe, expect, it } from "vitest";
@@ -65,6 +65,8 @@ describe("docs", () => {
   it("every config in them is valid", () => {
     const directory = scratch();
     writeFileSync(join(directory, "my-examples.txt"), "text");
+    mkdirSync(join(directory, "results", "heads"), { recursive: true });
+    writeFileSync(join(directory, "results", "heads", "results.sqlite"), "");
     const configs = PAGES.flatMap((page) => fences(read(page)).filter(({ language }) => language === "yaml"));
     expect(configs.length).toBeGreaterThan(2);
     for (const { text } of configs) {
