@@ -20,8 +20,15 @@ const PATHS: Readonly<
 /** The worker's paths in a result that a person is to find here. */
 const PLACES: Readonly<Partial<Record<RequestType, readonly string[]>>> = {
   load: ["source"],
-  bake: ["directory", "gguf_command"],
+  bake: ["directory"],
 };
+/** Commands in a result that a person is to type here. */
+const COMMANDS: Readonly<Partial<Record<RequestType, readonly string[]>>> = { bake: ["gguf_command"] };
+
+/** A word as Python's shlex.quote writes it. */
+const SHELL_WORD = /'[^']*'(?:"'"'[^']*')*|[^\s']+/g;
+const QUOTE = `'"'"'`;
+const NEEDS_NO_QUOTES = /^[\w@%+=:,./-]+$/;
 
 /**
  * Maps what goes out and what comes back. Without mounts the two sides see the same files; over TCP from elsewhere
@@ -52,10 +59,10 @@ export class Mounts {
   }
 
   incoming<T>(type: RequestType, result: T): T {
-    return (PLACES[type] ?? []).reduce(
-      (mapped, name) => replaced(mapped, [name], (text) => this.#toHost(text)),
-      result,
-    );
+    const path = (text: string): string => this.#toHost(text);
+    const command = (text: string): string => text.replaceAll(SHELL_WORD, (word) => this.#wordToHost(word));
+    const paths = (PLACES[type] ?? []).reduce((mapped, name) => replaced(mapped, [name], path), result);
+    return (COMMANDS[type] ?? []).reduce((mapped, name) => replaced(mapped, [name], command), paths);
   }
 
   #toWorker(path: string, write: boolean): string {
@@ -69,14 +76,18 @@ export class Mounts {
     );
   }
 
-  /** A text that is a path, or has one in it at the beginning of a word. */
-  #toHost(text: string): string {
-    const deepest = this.#mounts.toSorted((a, b) => b.worker.length - a.worker.length);
-    const mapped = text.split(" ").map((word) => {
-      const mount = deepest.find(({ worker }) => isInside(word, worker));
-      return mount === undefined ? word : join(mount.host, word.slice(mount.worker.length));
-    });
-    return mapped.join(" ");
+  #toHost(path: string): string {
+    const mount = this.#mounts
+      .toSorted((a, b) => b.worker.length - a.worker.length)
+      .find(({ worker }) => isInside(path, worker));
+    return mount === undefined ? path : join(mount.host, path.slice(mount.worker.length));
+  }
+
+  #wordToHost(word: string): string {
+    const path = word.startsWith("'") ? word.slice(1, -1).replaceAll(QUOTE, "'") : word;
+    const here = this.#toHost(path);
+    if (here === path) return word;
+    return NEEDS_NO_QUOTES.test(here) ? here : `'${here.replaceAll("'", QUOTE)}'`;
   }
 }
 

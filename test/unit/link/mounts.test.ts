@@ -72,6 +72,27 @@ it("maps back by the longest mount of the worker's, and once", () => {
     expect(mounts.incoming("load", { source: there })).toEqual({ source: here });
 });
 
+it("keeps a command one that a shell reads, whatever the directories are called", () => {
+  const mounts = new Mounts("tcp://127.0.0.1:5757", [
+    { host: "/home/me/Anna's models", worker: "/models", writable: true },
+    { host: "/data", worker: "/data dir", writable: true },
+  ]);
+  for (const [there, here] of [
+    ["/models/a", `'/home/me/Anna'"'"'s models/a'`],
+    ["'/models/a b'", `'/home/me/Anna'"'"'s models/a b'`],
+    [`'/models/b'"'"'s'`, `'/home/me/Anna'"'"'s models/b'"'"'s'`],
+    ["'/data dir/x'", "/data/x"],
+    ["'/elsewhere/a b'", "'/elsewhere/a b'"],
+  ] as const)
+    expect(mounts.incoming("bake", { gguf_command: `python x.py ${there} --outtype f32` })).toEqual({
+      gguf_command: `python x.py ${here} --outtype f32`,
+    });
+  expect(mounts.incoming("bake", { directory: "/data dir/x y", gguf_command: null })).toEqual({
+    directory: "/data/x y",
+    gguf_command: null,
+  });
+});
+
 it("a path that leads through a file is what it says it is", () => {
   const { root, mounts } = world();
   writeFileSync(join(root, "models", "notes.txt"), "");
