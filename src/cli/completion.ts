@@ -24,7 +24,7 @@ export function completionCommand(makeRoot: () => Command): Command {
 Made from this version's commands: source it at every start of the shell, or print it anew after an update.
 
 Examples:
-  source <(sparkablate completion bash)      # in ~/.bashrc
+  eval "$(sparkablate completion bash)"      # in ~/.bashrc
   source <(sparkablate completion zsh)       # in ~/.zshrc, after compinit
   sparkablate completion fish > ~/.config/fish/completions/sparkablate.fish`,
     )

@@ -14,7 +14,7 @@ export function bashCompletion(program: string, commands: readonly CommandWords[
     const bare = values === null ? "" : ` [[ $current == -* ]] || { ${reply(values)} return; };`;
     return `    ${name})${bare} _${program}_words ${quoted(words)} ;;`;
   });
-  return `# ${program} completion for bash. In ~/.bashrc: source <(${program} completion bash)
+  return `# ${program} completion for bash. In ~/.bashrc: eval "$(${program} completion bash)"
 _${program}_words() {
   local IFS=$' \\t\\n'
   COMPREPLY=($(compgen -W "$1" -- "$current"))
