@@ -52,8 +52,8 @@ export interface JointEffect {
 export class JointEffects {
   readonly #parts: Parts;
   readonly #needed: ReadonlySet<string>;
-  /** Condition → block → sum of NLL. */
-  readonly #sums = new Map<string, ReadonlyMap<number, number>>();
+  /** Condition → sum of NLL by block, NaN where there is none  # [last block + 1] */
+  readonly #sums = new Map<string, Float64Array>();
 
   constructor(parts: Parts) {
     this.#parts = parts;
@@ -70,10 +70,9 @@ export class JointEffects {
     const baseline = sumsByBlock(blocks, sums.nll);
     return new Map(
       [...this.#parts].map(([id, parts]) => {
-        const all = [id, ...parts].map((one) => this.#sums.get(one) ?? new Map<number, number>());
-        const common = blocks.filter((block) => all.every((one) => one.has(block)));
-        const values = (one: ReadonlyMap<number, number>) =>
-          Float64Array.from(common, (block) => one.get(block) as number);
+        const all = [id, ...parts].map((one) => this.#sums.get(one) ?? new Float64Array());
+        const common = blocks.filter((block) => all.every((one) => !Number.isNaN(one[block] ?? Number.NaN)));
+        const values = (one: Float64Array) => Float64Array.from(common, (block) => one[block] as number);
         const [joint, ...single] = all.map(values) as [Float64Array, ...Float64Array[]];
         const usable = common.length > 0 && [joint, ...single].every((one) => one.every(Number.isFinite));
         const effect = usable ? interactionEffect(joint, single, values(baseline), tokens) : null;
@@ -83,6 +82,9 @@ export class JointEffects {
   }
 }
 
-function sumsByBlock(blocks: readonly number[], nll: Float64Array | undefined): Map<number, number> {
-  return new Map(blocks.map((block, index) => [block, nll?.[index] ?? Number.NaN]));
+/** @param blocks ascending. */
+function sumsByBlock(blocks: readonly number[], nll: Float64Array = new Float64Array()): Float64Array {
+  const byBlock = new Float64Array((blocks.at(-1) ?? -1) + 1).fill(Number.NaN);
+  for (const [index, block] of blocks.entries()) byBlock[block] = nll[index] ?? Number.NaN;
+  return byBlock;
 }

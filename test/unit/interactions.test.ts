@@ -1,10 +1,12 @@
 /** What joint conditions do beyond the sum of their parts. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import Database from "better-sqlite3";
 import { describe, expect, it } from "vitest";
 import { canonical, conditionId } from "../../src/conditions/ids.ts";
-import { partsOf } from "../../src/interactions.ts";
+import { JointEffects, partsOf } from "../../src/interactions.ts";
 import type { Condition, Intervention } from "../../src/protocol.ts";
 import { rankInteractions } from "../../src/ranking.ts";
 import { toCsv, toMarkdown } from "../../src/report/formats.ts";
@@ -33,6 +35,28 @@ const mlp = (layer: number): Condition =>
   condition(`L${layer}.mlp.zero`, { kind: "mlp", layer, mode: "zero", positions: "all" });
 
 const partsOfAll = (...conditions: readonly Condition[]) => Object.fromEntries(partsOf(conditions));
+
+it("keeps eight bytes a block of each condition, or little more: pairs are many", () => {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  const [parts, blocks] = [12_000, 128];
+  const single = Array.from({ length: 2 }, (_, index) => head(0, index));
+  const ids = Array.from({ length: parts }, (_, index) => `pair ${index}`);
+  const kept = new JointEffects(new Map(ids.map((id) => [id, single.map((one) => one.id)])));
+  const one = measured(
+    single[0] as Condition,
+    Array.from({ length: blocks }, () => 1),
+  );
+  const used = (): number => {
+    collect();
+    const { heapUsed, arrayBuffers } = process.memoryUsage();
+    return heapUsed + arrayBuffers;
+  };
+  const before = used();
+  for (const id of ids) kept.add({ ...one, condition: { id, interventions: [] } });
+  expect((used() - before) / (parts * blocks)).toBeLessThan(16);
+  expect(kept.estimates(one).size).toBe(parts);
+});
 
 describe("the parts of a joint condition", () => {
   const [a, b, c] = [head(1, 3), head(1, 7), mlp(4)];
