@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sparkablate import numerics
+from sparkablate.engines.local import LocalEngine
 from sparkablate.errors import SparkablateError
 from sparkablate.fingerprints import digest_files, tokenizer_files, weight_files
 from sparkablate.model import load_model, resolve_source
@@ -77,6 +78,26 @@ def test_remote_code_needs_a_pinned_commit() -> None:
     for revision in (None, "main"):
         with pytest.raises(SparkablateError, match=r"pin model\.revision") as caught:
             load_model("owner/name", trust_remote_code=True, revision=revision)
+        assert caught.value.code == "config_invalid"
+
+
+@pytest.mark.parametrize("meta", [True, False])
+def test_no_command_reads_remote_code_of_a_branch(meta: bool) -> None:
+    request = {
+        "name": "owner/name",
+        "revision": "main",
+        "dtype": "float32",
+        "device": "cpu",
+        "attn_implementation": None,
+        "threads": 1,
+        "trust_remote_code": True,
+    }
+    for ask in (
+        lambda: LocalEngine().inspect(request, meta, silent),
+        lambda: LocalEngine().load(request, 8, 1, silent, may_offload=meta),
+    ):
+        with pytest.raises(SparkablateError, match=r"pin model\.revision") as caught:
+            ask()
         assert caught.value.code == "config_invalid"
 
 

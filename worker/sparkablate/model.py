@@ -95,7 +95,7 @@ def open_model(
             "config_invalid", f"model.dtype {dtype!r}: use one of {', '.join(numerics.DTYPES)}"
         )
     source = resolve_source(name)
-    _check_trust(source, revision, trust_remote_code)
+    _check_trust(source, revision, trust_remote_code)  # before the seconds that proving a device takes
     where = numerics.resolve_device(device)
     numerics.configure(threads)
     dtype, notice = numerics.dtype_on(where.type, dtype)
@@ -125,6 +125,23 @@ def open_model(
         # shares.
         options["device_map"] = {"": where}
     try:
+        model = _read(source, config, options, where)
+        if offloaded:
+            offload.keep_while(model, options)
+    except BaseException:
+        if offloaded:
+            offload.remove(options["offload_folder"])
+        raise
+    model.eval()
+    model.requires_grad_(False)
+    tokenizer = _load_tokenizer(source, common)
+    directory, commit = _files_of(source, revision, config)
+    return OpenedModel(model, tokenizer, source, directory, commit, tuple(notices), offloaded)
+
+
+def _read(source: str, config: Any, options: dict[str, Any], where: torch.device) -> Any:
+    """The model with the weights of its files. Raises ``load_failed``."""
+    try:
         model, info = model_class(config).from_pretrained(source, output_loading_info=True, **options)
     except torch.OutOfMemoryError as error:
         raise SparkablateError(
@@ -134,13 +151,7 @@ def open_model(
         raise SparkablateError("load_failed", f"{source}: {error}", detail=repr(error)) from error
     if missing := sorted(info["missing_keys"]):
         raise SparkablateError("load_failed", f"{source} lacks {len(missing)} weights, e.g. {missing[0]}")
-    if offloaded:
-        offload.keep_while(model, options)
-    model.eval()
-    model.requires_grad_(False)
-    tokenizer = _load_tokenizer(source, common)
-    directory, commit = _files_of(source, revision, config)
-    return OpenedModel(model, tokenizer, source, directory, commit, tuple(notices), offloaded)
+    return model
 
 
 def resolve_source(name: str) -> str:
@@ -179,9 +190,11 @@ def resolve_source(name: str) -> str:
 
 
 def load_config(source: str, *, revision: str | None, trust_remote_code: bool) -> Any:
-    """The model's configuration. Raises ``model_not_found`` where it is neither here nor can be fetched."""
+    """The model's configuration. Raises ``model_not_found`` where it is neither here nor can be fetched,
+    ``config_invalid`` for code from the hub that is not pinned: a configuration may have some, too."""
     from transformers import AutoConfig
 
+    _check_trust(source, revision, trust_remote_code)
     try:
         return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except OSError as error:

@@ -11,6 +11,7 @@ import model_directory
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
 
 import tiny_models
 from sparkablate import AblationSpec, DirectionSpec, SparkablateError, memory
@@ -69,13 +70,13 @@ def test_the_same_directory_and_certificate(
         DirectionSpec("project_out", vector / vector.norm()),
     ]
     jobs: list[dict[str, Any]] = []
-    write = certificate.write_job
+    place = certificate._placed
 
-    def noted(*args: Any) -> dict[str, Any]:
-        jobs.append(write(*args))
+    def noted(job: dict[str, Any]) -> dict[str, Any]:
+        jobs.append(place(job))
         return jobs[-1]
 
-    monkeypatch.setattr("sparkablate.bake.baking.write_job", noted)
+    monkeypatch.setattr(certificate, "_placed", noted)
     held = bake(str(source), specs, tmp_path / "held", device="cpu", threads=1)
     no_room()
     on_disk = bake(str(source), specs, tmp_path / "on-disk", device="cpu", threads=1)
@@ -131,3 +132,46 @@ def test_a_killed_process_leaves_nothing_for_long(tmp_path: Path, no_room: Calla
     assert len(folders(tmp_path / "home")) == 2
     del opened, second
     assert folders(tmp_path / "home") == []
+
+
+def test_a_load_that_fails_leaves_nothing(tmp_path: Path, no_room: Callable[[], None]) -> None:
+    source = model_directory.save(tmp_path / "model")
+    weights = load_file(source / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
+    no_room()
+    with pytest.raises(SparkablateError, match=r"lacks 1 weights, e\.g\. model\.norm\.weight"):
+        open_model(**request(source), may_offload=True)
+    assert folders(tmp_path / "home") == []
+    (source / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(SparkablateError) as caught:
+        open_model(**request(source), may_offload=True)
+    assert caught.value.code == "load_failed"
+    assert folders(tmp_path / "home") == []
+
+
+def test_where_layers_cannot_be_put_is_named(tmp_path: Path, no_room: Callable[[], None]) -> None:
+    source = model_directory.save(tmp_path / "model")
+    (tmp_path / "home").write_text("a file")
+    no_room()
+    with pytest.raises(SparkablateError, match=r"home/offload.*SPARKABLATE_HOME") as caught:
+        open_model(**request(source), may_offload=True)
+    assert caught.value.code == "load_failed"
+
+
+def test_the_directory_is_checked_in_the_memory_that_the_live_model_gave_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = model_directory.save(tmp_path / "model")
+    has_room = memory.has_room
+    alive: list[int] = []
+
+    def noted(needed: int, device: torch.device) -> bool:
+        models = [one for one in gc.get_objects() if isinstance(one, LlamaForCausalLM)]
+        alive.append(sum(any(p.device.type != "meta" for p in one.parameters()) for one in models))
+        return has_room(needed, device)
+
+    gc.collect()
+    monkeypatch.setattr(memory, "has_room", noted)
+    bake(str(source), AblationSpec("mlp", 0), tmp_path / "out", device="cpu", threads=1)
+    assert alive[-1] == 0

@@ -40,7 +40,7 @@ HEADS = [
 MORE_HEADS = [{**condition, "id": f"{condition['id']} again"} for condition in HEADS]
 
 
-def load(peer: Peer, model: Path, seq_len: int = SEQ_LEN) -> int:
+def load(peer: Peer, model: Path, seq_len: int = SEQ_LEN, may_offload: bool = False) -> int:
     config = {
         "name": str(model),
         "revision": None,
@@ -50,7 +50,7 @@ def load(peer: Peer, model: Path, seq_len: int = SEQ_LEN) -> int:
         "threads": 1,
         "trust_remote_code": False,
     }
-    return peer.send("load", model=config, seq_len=seq_len, batch_size=BLOCKS, may_offload=False)
+    return peer.send("load", model=config, seq_len=seq_len, batch_size=BLOCKS, may_offload=may_offload)
 
 
 def ids(seed: int = 0, blocks: int = BLOCKS, seq_len: int = SEQ_LEN) -> bytes:
@@ -460,6 +460,45 @@ def test_what_a_failed_request_held_is_freed_before_the_next_one(start: Start) -
     ready, _, _ = select.select([worker.process.stderr], [], [], PATIENCE_S)
     assert ready
     assert worker.process.stderr.readline() == "freed\n"
+
+
+#: A worker for which all of the memory is reserved for others.
+NO_ROOM = """
+import os, sys
+from sparkablate import memory
+memory.RESERVE = (1.0, 1 << 60)
+from sparkablate.server.__main__ import main
+code = main()
+os._exit(code)
+"""
+
+
+def test_layers_on_disk_go_with_the_worker_and_those_of_a_killed_one_with_the_next(
+    start: Start, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARKABLATE_HOME", str(tmp_path))
+
+    def folders() -> int:
+        return sum(path.is_dir() for path in (tmp_path / "offload").iterdir())
+
+    killed = start("-c", NO_ROOM).wait_until_listening()
+    peer = Peer(killed.address)
+    peer.hello()
+    assert "result" in peer.outcome(load(peer, model, may_offload=True))[-1][0]
+    assert folders() == 1
+    killed.kill()
+    peer.close()
+    assert folders() == 1
+    next_one = start("-c", NO_ROOM, name="t").wait_until_listening()
+    assert folders() == 0
+    peer = Peer(next_one.address)
+    peer.hello()
+    peer.outcome(load(peer, model, may_offload=True))
+    assert folders() == 1
+    peer.call("shutdown")
+    assert next_one.ended()[0] == 0
+    assert folders() == 0
+    peer.close()
 
 
 def test_a_lost_connection_is_a_lost_session(connect: Connect) -> None:

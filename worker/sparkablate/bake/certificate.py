@@ -73,9 +73,6 @@ def write_job(
     ]
     if vectors:
         save_file(vectors, work / "vectors.safetensors")
-    size = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-    device = torch.device(loading.device)
-    offloaded = device.type != "mps" and not memory.has_room(size, device)
     return {
         "directory": str(directory),
         "tensors": tensors,
@@ -89,7 +86,17 @@ def write_job(
         "layers_path": loading.layers_path,
         "kept": loading.kept,
         "must_be_read": loading.must_be_read,
-        "offload": str(work / "offload") if offloaded else None,
+    }
+
+
+def _placed(job: dict[str, Any]) -> dict[str, Any]:
+    """The job with where the directory's layers go: decided once the live model's memory is free again."""
+    size = sum(path.stat().st_size for path in Path(job["directory"]).glob("*.safetensors"))
+    device = torch.device(job["device"])
+    offloaded = device.type != "mps" and not memory.has_room(size, device)
+    return {
+        **job,
+        "offload": str(Path(job["live"]) / "offload") if offloaded else None,
         "max_memory": list(offload.room(device).items()) if offloaded else None,
     }
 
@@ -112,7 +119,7 @@ def run_jobs(
     Raises "certificate_failed" where a directory cannot even be checked.
     """
     path = work / "jobs.json"
-    path.write_text(json.dumps(jobs), encoding="utf-8")
+    path.write_text(json.dumps([_placed(job) for job in jobs]), encoding="utf-8")
     # -I: no PYTHONPATH, no user packages, not the directory one stands in.
     process = subprocess.Popen(
         [sys.executable, "-I", str(SCRIPT), str(path)],

@@ -127,7 +127,8 @@ class LocalEngine:
                 revision=model["revision"],
                 trust_remote_code=model["trust_remote_code"],
             )
-            return {"model_map": locate(build_empty(config)).to_wire(), "self_test": []}
+            empty = build_empty(config, trust_remote_code=model["trust_remote_code"])
+            return {"model_map": locate(empty).to_wire(), "self_test": []}
         batch_size, seq_len = INSPECT_SHAPE
         loaded = self.load(model, seq_len, batch_size, progress)
         return {"model_map": loaded["model_map"], "self_test": loaded["self_test"]}

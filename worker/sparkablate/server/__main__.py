@@ -32,7 +32,7 @@ def main() -> int:
     # NGC images ask for TF32 under float32's name; torch and cuBLAS read these once, before the first matmul.
     os.environ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"] = os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
-    from sparkablate import memory
+    from sparkablate import memory, offload
     from sparkablate.engines.local import LocalEngine
     from sparkablate.errors import SparkablateError
     from sparkablate.server.keys import read_keys
@@ -44,10 +44,13 @@ def main() -> int:
     except (SparkablateError, ValueError) as error:
         print(f"sparkablate worker: {error}", file=sys.stderr)
         return 2
+    with contextlib.suppress(OSError):  # a home that others own: what a killed worker left stays
+        offload.sweep()
     memory.watch(memory.end_process)
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     print(f"sparkablate worker: listening on {options.bind}", file=sys.stderr, flush=True)
     server.run()
+    offload.remove_all()  # the process ends without freeing its model
     return 0
 
 
