@@ -65,8 +65,8 @@ export interface Agreement {
   readonly ranking: RankAgreement;
   readonly top: readonly TopOverlap[];
   /**
-   * ρ of each run with itself, one half of its blocks against the other: noise alone lowers any agreement to about
-   * this. null in a race, with halves of fewer than two blocks, or where ρ is not defined.
+   * ρ of each run with itself, one half of its blocks against the other: noise lowers an agreement of whole runs less
+   * than that. null in a race, with halves of fewer than two blocks, or where ρ is not defined.
    */
   readonly halves: readonly [number | null, number | null];
 }

@@ -32,7 +32,7 @@ ${paragraphs(METHODS)}`,
 
 const METHODS = [
   "Conditions are paired by their id, or, where the runs edit the same sites in different ways, by the sites. Only conditions measured in both runs enter; the others are named above. Ranks are by ΔNLL, the largest first; equal values share their mean rank. Agreement is Spearman's ρ, Pearson's correlation of the ranks; its interval is Fisher's z with the standard error of Bonett and Wright (2000), which takes the conditions for an independent sample.",
-  "A difference is ΔNLL in the second run minus ΔNLL in the first, block by block on the blocks (by their tokens) that both runs measured; intervals and p values come from the paired t statistic with n − 1 degrees of freedom, p values were adjusted over all conditions compared by the Benjamini–Hochberg procedure. Intervals are each condition's own. Noise in either run lowers ρ: the agreement of a run with itself, half of its blocks against the other half, shows by about how much.",
+  "A difference is ΔNLL in the second run minus ΔNLL in the first, block by block on the blocks (by their tokens) that both runs measured; intervals and p values come from the paired t statistic with n − 1 degrees of freedom, p values were adjusted over all conditions compared by the Benjamini–Hochberg procedure. Intervals are each condition's own. Noise in either run lowers ρ: the agreement of a run with itself, half of its blocks against the other half, shows by how much at most, since half a run is noisier than a whole one and runs on the same blocks share their noise.",
 ];
 
 /** One table; where more than two runs are compared its first column says which two. */
