@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import model_directory
 import pytest
@@ -99,6 +100,27 @@ def test_no_command_reads_remote_code_of_a_branch(meta: bool) -> None:
         with pytest.raises(SparkablateError, match=r"pin model\.revision") as caught:
             ask()
         assert caught.value.code == "config_invalid"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("hidden_act", "gleu", "KeyError: 'gleu'"),
+        ("num_attention_heads", 3, "hidden size"),
+        ("hidden_size", -4, "negative dimension"),
+        ("num_key_value_heads", 0, "ZeroDivisionError"),
+    ],
+)
+def test_a_configuration_of_no_model_is_refused_by_name(
+    key: str, value: Any, words: str, tmp_path: Path
+) -> None:
+    directory = model_directory.save(tmp_path / "model")
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(SparkablateError, match=words) as caught:
+        load_model(str(directory), dtype="float32", device="cpu")
+    assert caught.value.code == "load_failed"
+    assert str(directory) in caught.value.message
 
 
 def test_an_unknown_model_type_is_refused(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from sparkablate import memory, numerics, offload
@@ -204,7 +205,7 @@ def load_config(source: str, *, revision: str | None, trust_remote_code: bool) -
             f"(wrong id, gated, or no network): {_first_line(error)}",
             detail=str(error),
         ) from error
-    except (ValueError, KeyError, ImportError) as error:
+    except (ValueError, KeyError, ImportError, StrictDataclassError) as error:
         raise SparkablateError("load_failed", f"{source}: {error}", detail=repr(error)) from error
 
 
@@ -222,9 +223,20 @@ def model_class(config: Any) -> Any:
 
 
 def build_empty(config: Any, *, trust_remote_code: bool = False) -> Any:
-    """The model of a configuration on the meta device: modules and shapes, no weights."""
-    with torch.device("meta"):
-        model = model_class(config).from_config(config, trust_remote_code=trust_remote_code)
+    """The model of a configuration on the meta device: modules and shapes, no weights.
+
+    Raises ``load_failed`` for a configuration that its own modelling code cannot follow.
+    """
+    auto = model_class(config)
+    try:
+        with torch.device("meta"):
+            model = auto.from_config(config, trust_remote_code=trust_remote_code)
+    except Exception as error:  # whatever modelling code makes of a value that it does not expect
+        raise SparkablateError(
+            "load_failed",
+            f"{config.name_or_path}: config.json describes no model: {type(error).__name__}: {error}",
+            detail=repr(error),
+        ) from error
     return model.eval()
 
 

@@ -50,6 +50,10 @@ def test_keys_that_are_missing_open_or_broken_are_refused_and_not_shown(
     with pytest.raises(SparkablateError, match=r"others may read .*; run 'chmod 600"):
         read_keys(tmp_path)
     secret.chmod(0o600)
+    listed.chmod(0o646)
+    with pytest.raises(SparkablateError, match=r"others may add to .*; run 'chmod go-w"):
+        read_keys(tmp_path)
+    listed.chmod(0o644)
     listed.write_text("")
     with pytest.raises(SparkablateError, match="lists no controller"):
         read_keys(tmp_path)

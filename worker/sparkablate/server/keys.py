@@ -37,6 +37,10 @@ def read_keys(directory: Path) -> WorkerKeys:
         raise SparkablateError("usage", f"--keys: others may read {secret}; run 'chmod 600 {secret}' first")
     if not (listed := _lines(controllers)):
         raise SparkablateError("usage", f"--keys: {controllers} lists no controller")
+    if controllers.stat().st_mode & 0o022:
+        raise SparkablateError(
+            "usage", f"--keys: others may add to {controllers}; run 'chmod go-w {controllers}' first"
+        )
     return WorkerKeys(lines[0], frozenset(listed))
 
 
