@@ -80,13 +80,15 @@ export async function* runSweep(
 
 /** Brings the derived files up to date and closes. After a failure what fails here too must not hide its cause. */
 function settle(directory: RunDirectory, failed: boolean): void {
-  try {
-    directory.project();
-  } catch (error) {
-    if (!failed) throw error;
-  } finally {
-    directory.close();
+  const failures: unknown[] = [];
+  for (const step of [() => directory.project(), () => directory.close()]) {
+    try {
+      step();
+    } catch (error) {
+      failures.push(error);
+    }
   }
+  if (!failed && failures.length > 0) throw failures[0];
 }
 
 /** The work, or `interrupted` at once: before the first measurement there is nothing that waiting could save. */

@@ -44,7 +44,9 @@ export function showProgress(verbose: boolean): Progress {
           break;
         case "measured":
           if (live && event.row !== null) rows.set(event.row.condition, shown(event.row));
-          draw.update(() => [measuredLine(event, live), ...topLines(rows.values())].join("\n"));
+          draw.update(() =>
+            [measuredLine(event, live), ...topLines(rows.values(), (plan?.stored ?? 0) > 0)].join("\n"),
+          );
           break;
         case "restart":
           draw.print(restartLines(event.error, verbose));
@@ -177,13 +179,17 @@ function measuredLine({ done, total, seconds_left }: RunEvent & { type: "measure
   return `${live ? "" : "measured  "}${bar(done / total, live)}  ${count}  ${duration(seconds_left)} left`;
 }
 
-function topLines(rows: Iterable<Shown>): string[] {
+/** @param resumed the rows of an earlier part of the run are not among these. */
+function topLines(rows: Iterable<Shown>, resumed: boolean): string[] {
   const top = largest(rows);
   if (top.length === 0) return [];
   const ids = top.map(({ condition }) => cut(printable(condition), LONGEST_ID));
   const width = Math.max(...ids.map(({ length }) => length));
   return [
-    paint("dim", "largest Δ NLL so far, nats a token (95 % interval)"),
+    paint(
+      "dim",
+      `largest Δ NLL ${resumed ? "since the run went on" : "so far"}, nats a token (95 % interval)`,
+    ),
     ...top.map(({ delta_nll, ci95, blocks }, place) => {
       const interval = ci95 === null ? "" : `  [${ci95.map((end) => end.toFixed(4)).join(", ")}]`;
       return `  ${ids[place]?.padEnd(width)}  ${(delta_nll ?? 0).toFixed(4)}${interval}  ${blocks} blocks`;

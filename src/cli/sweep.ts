@@ -39,7 +39,8 @@ export async function sweep(config: RunConfig, flags: SweepFlags): Promise<Store
     };
     for await (const _row of controller.run(config, options));
   } catch (error) {
-    if (!interrupt.signal.aborted) throw error;
+    // What could not be saved is not said to be saved.
+    if (!interrupt.signal.aborted || isStoreFailure(error)) throw error;
     const saved = measuring
       ? `; what was measured is in ${config.output.dir}`
       : " before the first measurement";
@@ -52,6 +53,9 @@ export async function sweep(config: RunConfig, flags: SweepFlags): Promise<Store
   }
   return readRun(config.output.dir);
 }
+
+const isStoreFailure = (error: unknown): boolean =>
+  error instanceof SparkablateError && (error.code === "disk_full" || error.code === "store_corrupt");
 
 /** 1 where a condition failed. */
 export const exitCodeOf = ({ rows }: StoredRun): 0 | 1 =>
