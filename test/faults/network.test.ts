@@ -1,6 +1,6 @@
 /** The authenticated wire from another network namespace: who has no listed key reaches nothing, who has one is served. */
 import { execFileSync } from "node:child_process";
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { expect, onTestFinished } from "vitest";
@@ -18,8 +18,10 @@ import {
 } from "../fixtures/harness.ts";
 import { needing } from "../fixtures/require.ts";
 
-const OURS = "10.231.77.1";
-const THEIRS = "10.231.77.2";
+/** Of this process alone: two runs of the tests on one machine must not meet. */
+const NET = `10.231.${process.pid % 256}`;
+const OURS = `${NET}.1`;
+const THEIRS = `${NET}.2`;
 const PORT = 5757;
 const ADDRESS = `tcp://${OURS}:${PORT}`;
 const SPACE = `sparkablate-${process.pid}`;
@@ -27,8 +29,10 @@ const WIRE = `spark${process.pid % 1e6}`;
 
 const ip = (...args: string[]): string => execFileSync("ip", args, { encoding: "utf8", stdio: "pipe" });
 
-/** A namespace at the other end of a cable. */
+/** A namespace at the other end of a cable. What a killed test left would answer at the same addresses. */
 function connectNamespace(): void {
+  for (const [name, pid] of ip("netns", "list").matchAll(/^sparkablate-(\d+)/gm))
+    if (!existsSync(`/proc/${pid}`)) ip("netns", "delete", name);
   ip("netns", "add", SPACE);
   ip("link", "add", WIRE, "type", "veth", "peer", "name", "eth0", "netns", SPACE);
   ip("address", "add", `${OURS}/30`, "dev", WIRE);
@@ -62,7 +66,7 @@ const inside = (command: readonly string[], options: object = {}) =>
 
 needing("netns", possible, "network namespaces need root and iproute2")(
   "strangers reach no handler, an honest controller is served meanwhile, and no key is to be seen",
-  { timeout: 240_000 },
+  { timeout: 600_000 },
   async () => {
     const directory = scratch();
     const keys = join(directory, "keys");
@@ -83,8 +87,13 @@ needing("netns", possible, "network namespaces need root and iproute2")(
     worker.stderr?.on("data", (chunk) => {
       log += chunk;
     });
-    onTestFinished(() => void worker.kill("SIGKILL"));
-    await until(() => log.includes("listening on"), 60, `the worker starts: ${log}`);
+    // Killed, the command would leave the worker itself behind, and with it the port.
+    onTestFinished(async () => {
+      worker.kill("SIGTERM");
+      await worker;
+      expect(processesOf(directory)).toEqual([]);
+    });
+    await until(() => log.includes("listening on"), 180, `the worker starts: ${log}`);
 
     const read = (name: string): string => readFileSync(join(keys, name), "utf8").trim();
     const stranger = inside(
@@ -102,7 +111,7 @@ needing("netns", possible, "network namespaces need root and iproute2")(
     stranger.stdout?.on("data", (chunk) => {
       seen += chunk;
     });
-    await until(() => seen.includes("\n"), 60, `the stranger's attempts: ${seen}`);
+    await until(() => seen.includes("\n"), 120, `the stranger's attempts: ${seen}`);
     expect(JSON.parse(seen)).toEqual({
       no_mechanism: "handshake failed",
       unlisted_key: "handshake failed",
