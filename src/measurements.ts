@@ -1,6 +1,19 @@
 /** What has been measured so far, in memory: which sums are there, and one condition's row as it stands. */
+import type { ErrorCode } from "./errors.ts";
 import type { Condition } from "./protocol.ts";
 import { buildRows, type ConditionMeasurements, type Row, type StatisticsSettings } from "./rows.ts";
+
+/** One condition on one batch, as the worker sent it. */
+export interface Measured {
+  readonly condition: number;
+  readonly batch: number;
+  readonly blocks: readonly number[];
+  /** metric → sum a block, in the order of `blocks`; empty where it failed. */
+  readonly sums: Readonly<Record<string, Float64Array>>;
+  readonly seconds: number;
+  readonly flags: readonly string[];
+  readonly error: { readonly code: ErrorCode; readonly message: string; readonly detail: string } | null;
+}
 
 export class Measurements {
   readonly #conditions: readonly Condition[];

@@ -1,11 +1,10 @@
 /** The loop over batches and slices: what is missing is asked for, what comes is stored, what dies is retried. */
 import { SparkablateError } from "./errors.ts";
 import type { Worker } from "./link/worker.ts";
-import type { Measurements } from "./measurements.ts";
+import type { Measured, Measurements } from "./measurements.ts";
 import type { Condition, Event } from "./protocol.ts";
 import { batches, SlicePlanner, workOrder } from "./slices.ts";
 import { type RacePlan, race } from "./statistics/racing.ts";
-import type { Measured } from "./store/recording.ts";
 import type { RunStore } from "./store/sqlite.ts";
 
 /** Condemned conditions in a row, with nothing measured between: then it is not the conditions. */

@@ -1,18 +1,7 @@
 /** Measurements on their way into the database: in a transaction that stays open until it is committed. */
 import type Database from "better-sqlite3";
-import { type ErrorCode, SparkablateError } from "../errors.ts";
-
-/** One condition on one batch, as the worker sent it. */
-export interface Measured {
-  readonly condition: number;
-  readonly batch: number;
-  readonly blocks: readonly number[];
-  /** metric → sum a block, in the order of `blocks`; empty where it failed. */
-  readonly sums: Readonly<Record<string, Float64Array>>;
-  readonly seconds: number;
-  readonly flags: readonly string[];
-  readonly error: { readonly code: ErrorCode; readonly message: string; readonly detail: string } | null;
-}
+import { SparkablateError } from "../errors.ts";
+import type { Measured } from "../measurements.ts";
 
 /** Nothing else may be written on the connection between `add` and `commit`. */
 export class Recorder {

@@ -15,7 +15,7 @@ const PNG = Buffer.from("89504e47", "hex");
 /** All that may stand at the top of the npm package. */
 const TOP = ["CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "bin", "configs", "dist", "node_modules"];
 const TOP_REST = ["package.json", "worker"];
-const OF_CONTAINERS = /^(docker|compose.*\.yaml)$/;
+const OF_CONTAINERS = /^(docker|\.dockerignore|compose.*\.yaml)$/;
 /** ELF, Mach-O (both orders, 32 and 64 bits, universal), PE. */
 const BINARY = /^(7f454c46|cffaedfe|cefaedfe|feedfacf|feedface|cafebabe|4d5a)/;
 
@@ -53,10 +53,10 @@ describe("the npm tarball", () => {
     expect(files.filter((file) => file.startsWith("configs/"))).toEqual(
       filesOf(join(ROOT, "configs")).map((file) => `configs/${file}`),
     );
-    // Of a person's own there is nothing: no dot files, keys, tests, results, maps of sources that are not there.
+    // Of a person's own there is nothing: no dot files but the image's, no keys, tests, results, maps of sources that are not there.
     expect(
       files.filter((file) => /(^|\/)\.|\.(key|pem|map)$|(^|\/)(test|results)\//.test(ours(file))),
-    ).toEqual([]);
+    ).toEqual([".dockerignore"]);
     for (const file of files)
       expect(/-----BEGIN|_authToken/.test(readFileSync(join(unpacked, file), "latin1")), file).toBe(false);
   });

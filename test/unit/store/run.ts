@@ -1,7 +1,8 @@
 /** A run's parts, for tests of the store. */
+
+import type { Measured } from "../../../src/measurements.ts";
 import type { Condition } from "../../../src/protocol.ts";
 import type { RunFacts } from "../../../src/rows.ts";
-import type { Measured } from "../../../src/store/recording.ts";
 import type { RunRecord, RunStore } from "../../../src/store/sqlite.ts";
 
 const SHA = "0".repeat(64);
