@@ -11,7 +11,9 @@ import { cli, NORTHANGER, scratch, sweepFile, tinyModel } from "../fixtures/harn
 const LAYER = 3;
 const name = (...heads: number[]): string => `L${LAYER}.head[${heads}].zero`;
 
-it("finds two heads that are copies of each other, and says where a run of pairs comes from", async () => {
+it("finds two heads that are copies of each other, and says where a run of pairs comes from", {
+  timeout: 600_000,
+}, async () => {
   const directory = scratch();
   const model = join(directory, "model");
   const script = join(packageRoot(), "test", "fixtures", "redundant_model.py");
