@@ -27,6 +27,7 @@ const TYPES = [
   "DirectionTable",
   "ErrorCode",
   "FoundDirection",
+  "Interaction",
   "Interval",
   "Intervention",
   "LoadedModel",
