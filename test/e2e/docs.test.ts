@@ -31,6 +31,9 @@ const EXCLUDED: Readonly<Record<string, string>> = {
   "npm run test:faults -- --rounds 20 --seed 7": "npm test does a quarter of it",
 };
 
+/** Its commands are for machines with containers and a GPU: they stand in `console` blocks, whose options are checked. */
+const ELSEWHERE = "docs/dgx-spark.md";
+
 describe("docs", () => {
   it("errors.md lists every code with its exit code and whether it is retried", () => {
     const sections = read("docs/errors.md").split(/^## /m).slice(1);
@@ -95,7 +98,8 @@ describe("docs", () => {
   it("commands stand in blocks that are run", () => {
     for (const page of PAGES) {
       for (const { language, text } of fences(read(page))) {
-        expect(["bash", "sh", "text", "yaml", "python", "ts", "sql"], page).toContain(language);
+        expect(["bash", "sh", "text", "yaml", "python", "ts", "sql", "console"], page).toContain(language);
+        if (language === "console") expect(page).toBe(ELSEWHERE);
         if (language === "sh")
           expect(Object.keys(STORIES).map((story) => `docs/${story}.md`)).toContain(page);
         if (language === "text") expect(text, page).not.toMatch(/^(npx|npm) /m);
@@ -103,19 +107,32 @@ describe("docs", () => {
     }
   });
 
-  it("commands inside sentences exist, with their options", { timeout: 300_000 }, async () => {
-    const help = new Map<string, string>();
+  it("commands inside sentences and for other machines exist, with their options", {
+    timeout: 300_000,
+  }, async () => {
+    const helps = new Map<string, string>();
+    const helpOf = async (...names: string[]): Promise<string> => {
+      const key = names.join(" ");
+      const known = helps.get(key) ?? (await execa(process.execPath, [LAUNCHER, ...names, "--help"])).stdout;
+      helps.set(key, known);
+      return known;
+    };
     for (const page of PAGES) {
-      const prose = read(page).replaceAll(/^```.*?^```$/gms, "");
-      for (const [, name = "", rest = ""] of prose.matchAll(/`(?:npx )?sparkablate ([a-z]+)([^`]*)`/g)) {
-        const known = help.get(name) ?? (await execa(process.execPath, [LAUNCHER, name, "--help"])).stdout;
-        help.set(name, known);
+      const text = read(page);
+      const prose = text.replaceAll(/^ *```.*?^ *```$/gms, "");
+      const inSentences = [...prose.matchAll(/`(?:npx )?sparkablate ([a-z]+[^`]*)`/g)];
+      const inBlocks = fences(text)
+        .filter(({ language }) => language === "console")
+        .flatMap((fence) => [...fence.text.matchAll(/sparkablate ([a-z]+.*)$/gm)]);
+      for (const [, command = ""] of [...inSentences, ...inBlocks]) {
+        const [, name = "", below] = /^([a-z]+)(?: ([a-z]+)\b)?/.exec(command) ?? [];
+        const known = (await helpOf(name)) + (below === undefined ? "" : await helpOf(name, below));
         expect(known, `${page}: ${name}`).toContain(`Usage: sparkablate ${name}`);
-        for (const [option] of rest.matchAll(/(?<![\w-])--?[a-z][a-z-]*/g))
-          expect(known, `${page}: ${name} ${option}`).toContain(option);
+        for (const [option] of command.matchAll(/(?<![\w-])--?[a-z][a-z-]*/g))
+          expect(known, `${page}: ${command} ${option}`).toContain(option);
       }
     }
-    expect(help.size).toBeGreaterThan(5);
+    expect(helps.size).toBeGreaterThan(5);
   });
 
   it("README.md of docs/ lists every page", () => {
