@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import tiny_models
 from sparkablate import AblationManager, AblationSpec, DirectionSpec, SparkablateError
-from sparkablate.bake import bake, baking, certificate, live, place, writer
+from sparkablate.bake import bake, baking, live, place, writer
 from sparkablate.bake.baking import Baking, Source
 from sparkablate.bake.certificate import judge, run_jobs
 from sparkablate.progress import silent
@@ -382,15 +382,6 @@ def test_a_spoiled_directory_fails_it(name: str, certificates: dict[str, dict[st
         assert behaviour["logit_difference"] > behaviour["tolerance"]
     if name == "a changed setting":
         assert len(problems) == 1
-
-
-def test_above_the_memory_budget_layers_stay_on_disk(
-    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    size = (llama / "model.safetensors").stat().st_size
-    monkeypatch.setattr(certificate, "MEMORY_SHARE", size / 2 / certificate.free_memory())
-    report = bake(str(llama), HEADS, tmp_path / "out", threads=1)
-    assert report["certificate"]["behaviour"]["logit_difference"] == 0
 
 
 def test_a_failed_certificate_leaves_nothing(
