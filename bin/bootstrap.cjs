@@ -230,8 +230,12 @@ async function testContainer(args) {
   return byHand("test/container", args);
 }
 
+/** All tests of a directory, or the files that are named: two names would be two filters, and run both. */
 const byHand = (directory, args) =>
-  node(modules("vitest", "vitest.mjs"), "run", "--config", "vitest.full.config.ts", directory, ...args);
+  node(
+    ...[modules("vitest", "vitest.mjs"), "run", "--config", "vitest.full.config.ts"],
+    ...(args.some((arg) => !arg.startsWith("-")) ? args : [directory, ...args]),
+  );
 
 /** A baked checkpoint through llama.cpp, which is built for it once. */
 async function testGguf(args) {
