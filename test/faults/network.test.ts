@@ -41,11 +41,14 @@ function connectNamespace(): void {
     ip("-n", SPACE, ...command.split(" "));
 }
 
+/** The cable first: what a deleted namespace holds goes later, in the background, and its name is wanted again. */
 function disconnect(): void {
-  try {
-    ip("netns", "delete", SPACE); // the cable goes with it
-  } catch {
-    // it was never there
+  for (const command of [`link delete ${WIRE}`, `netns delete ${SPACE}`]) {
+    try {
+      ip(...command.split(" "));
+    } catch {
+      // it was never there
+    }
   }
 }
 
