@@ -12,14 +12,15 @@ export type Parts = ReadonlyMap<string, readonly string[]>;
 /**
  * A part is one head or key/value group where the run has each of them alone, else one whole intervention. A
  * condition whose parts are not all in the run has no interaction.
+ * @param conditions gives the same ones each time; of a run without joint ones nothing is kept.
  */
-export function partsOf(conditions: Iterable<Named>): Parts {
-  const ids = new Set<string>();
+export function partsOf(conditions: () => Iterable<Named>): Parts {
   const joint: Named[] = [];
-  for (const condition of conditions) {
-    ids.add(condition.id);
+  for (const condition of conditions())
     if (condition.interventions.flatMap(atoms).length > 1) joint.push(condition);
-  }
+  if (joint.length === 0) return new Map();
+  const ids = new Set<string>();
+  for (const { id } of conditions()) ids.add(id);
   return new Map(
     joint.flatMap(({ id, interventions }) => {
       const parts = interventions.map((one) =>

@@ -148,7 +148,8 @@ export function tableOf(store: RunStore, stored: RunRecord): { run: RunRecord; t
   };
   const run = { ...stored, facts: { ...stored.facts, statistics } };
   const conditions = () => store.measurements("edits").drop(1);
-  return { run, table: tabulate(baseline, conditions, statistics, partsOf(store.conditions())) };
+  const parts = partsOf(() => store.conditions());
+  return { run, table: tabulate(baseline, conditions, statistics, parts) };
 }
 
 /** Ends the iteration, which otherwise stays open. */

@@ -34,7 +34,7 @@ function joint(...parts: readonly Condition[]): Condition {
 const mlp = (layer: number): Condition =>
   condition(`L${layer}.mlp.zero`, { kind: "mlp", layer, mode: "zero", positions: "all" });
 
-const partsOfAll = (...conditions: readonly Condition[]) => Object.fromEntries(partsOf(conditions));
+const partsOfAll = (...conditions: readonly Condition[]) => Object.fromEntries(partsOf(() => conditions));
 
 it("keeps eight bytes a block of each condition, or little more: pairs are many", () => {
   setFlagsFromString("--expose-gc");
@@ -139,7 +139,12 @@ function rowsOf(
   { baseline, conditions }: ReturnType<typeof planted>,
   settings: Parameters<typeof buildRows>[2] = SETTINGS,
 ): Row[] {
-  return buildRows(baseline, conditions, settings, partsOf(conditions.map((one) => one.condition)));
+  return buildRows(
+    baseline,
+    conditions,
+    settings,
+    partsOf(() => conditions.map((one) => one.condition)),
+  );
 }
 
 const interactionOf = (rows: readonly Row[], id: string) =>
