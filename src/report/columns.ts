@@ -17,6 +17,13 @@ export interface Column<T = Row> {
   readonly key: (row: T, rank: number) => number | string | null;
 }
 
+const EFFECT: Omit<Column, "expendable"> = {
+  title: "Δ NLL",
+  align: "right",
+  text: (row, _, decimals) => orDash(row.delta_nll, (value) => signed(value, decimals)),
+  key: (row) => row.delta_nll,
+};
+
 const BEFORE_METRICS: readonly Column[] = [
   {
     title: "#",
@@ -46,13 +53,7 @@ const BEFORE_METRICS: readonly Column[] = [
     text: (row) => (row.layer === null ? "" : String(row.layer)),
     key: (row) => row.layer,
   },
-  {
-    title: "Δ NLL",
-    align: "right",
-    expendable: 0,
-    text: (row, _, decimals) => orDash(row.delta_nll, (value) => signed(value, decimals)),
-    key: (row) => row.delta_nll,
-  },
+  { ...EFFECT, expendable: 0 },
   {
     title: "SE",
     align: "right",
@@ -180,13 +181,7 @@ export const INTERACTION_COLUMNS: readonly Column<JointRow>[] = [
     text: ({ interaction }) => probability(interaction.q),
     key: ({ interaction }) => interaction.q,
   },
-  {
-    title: "Δ NLL",
-    align: "right",
-    expendable: 2,
-    text: (row, _, decimals) => orDash(row.delta_nll, (value) => signed(value, decimals)),
-    key: (row) => row.delta_nll,
-  },
+  { ...EFFECT, expendable: 2 },
   {
     title: "Σ of parts",
     align: "right",
