@@ -1,13 +1,13 @@
 /** The public API from a script outside the project, as a user would write it. */
-import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { expect, it } from "vitest";
 import { loadConfig } from "../../src/config.ts";
 import { Controller } from "../../src/controller.ts";
-import { packageRoot } from "../../src/environment/environment.ts";
 import type { RunEvent } from "../../src/events.ts";
 import { processesOf, scratch, sweepFile, tinyModel } from "../fixtures/harness.ts";
+import { linkPackage, typeErrors } from "../fixtures/user-project.ts";
 
 const SCRIPT = `import { Controller, loadConfig, type Row } from "sparkablate";
 
@@ -26,27 +26,11 @@ it("iterates rows, breaks off, closes: the process ends, no child is left, stric
   timeout: 120_000,
 }, async () => {
   const directory = scratch();
-  mkdirSync(join(directory, "node_modules"));
-  symlinkSync(packageRoot(), join(directory, "node_modules", "sparkablate"));
+  linkPackage(directory);
   const script = join(directory, "script.mts");
   writeFileSync(script, SCRIPT);
-  writeFileSync(
-    join(directory, "tsconfig.json"),
-    JSON.stringify({
-      compilerOptions: {
-        strict: true,
-        module: "nodenext",
-        target: "es2024",
-        noEmit: true,
-        types: ["node"],
-        typeRoots: [join(packageRoot(), "node_modules", "@types")],
-      },
-      files: ["script.mts"],
-    }),
-  );
-  const typescript = join(packageRoot(), "node_modules", "typescript-7", "bin", "tsc");
-  const types = await execa(process.execPath, [typescript, "-p", directory], { reject: false });
-  expect(types.stdout).toBe("");
+  const options = { target: "es2024" };
+  expect(await typeErrors(directory, ["script.mts"], "typescript-7", options)).toBe("");
 
   const config = sweepFile(directory, { model: tinyModel(), output: join(directory, "out") });
   const ran = await execa(process.execPath, [script, config], {

@@ -1,11 +1,12 @@
 /** What the package exports is what this list says: nothing by accident, in types or in values. */
-import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { expect, it } from "vitest";
 import { packageRoot } from "../../src/environment/environment.ts";
 import { scratch } from "../fixtures/harness.ts";
 import { fences } from "../fixtures/markdown.ts";
+import { linkPackage, typeErrors } from "../fixtures/user-project.ts";
 
 const VALUES = ["Controller", "SparkablateError", "loadConfig", "parseConfig", "readPrompts", "readRun"];
 const TYPES = [
@@ -106,26 +107,10 @@ it("every method of Controller has an example, and the examples type-check under
     ["Controller", "bake", "compare", "direction", "inspect", "load", "run"].toSorted(),
   );
   const directory = scratch();
-  mkdirSync(join(directory, "node_modules"));
-  symlinkSync(packageRoot(), join(directory, "node_modules", "sparkablate"));
+  linkPackage(directory);
   // In a block of its own: an example may declare a controller itself.
   for (const { name, text } of examples)
     writeFileSync(join(directory, `${name}.mts`), `${PRELUDE}{\n${text}}\n`);
-  writeFileSync(
-    join(directory, "tsconfig.json"),
-    JSON.stringify({
-      compilerOptions: {
-        strict: true,
-        module: "nodenext",
-        target: "esnext",
-        noEmit: true,
-        types: ["node"],
-        typeRoots: [join(packageRoot(), "node_modules", "@types")],
-      },
-      files: examples.map(({ name }) => `${name}.mts`),
-    }),
-  );
-  const compiler = join(packageRoot(), "node_modules", "typescript", "bin", "tsc");
-  const types = await execa(process.execPath, [compiler, "-p", directory], { reject: false });
-  expect(types.stdout).toBe("");
+  const files = examples.map(({ name }) => `${name}.mts`);
+  expect(await typeErrors(directory, files, "typescript")).toBe("");
 });

@@ -8,6 +8,7 @@ import type { Packages } from "../../scripts/package.ts";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import { processesOf, sweepFile, tinyModel } from "../fixtures/harness.ts";
 import { bareMachine, packages } from "../fixtures/packages.ts";
+import { typeErrors } from "../fixtures/user-project.ts";
 
 const ROOT = packageRoot();
 const PNG = Buffer.from("89504e47", "hex");
@@ -144,28 +145,14 @@ it("a strict TypeScript project installs it without scripts and compilers, check
   const env = { PATH: bareMachine(directory) };
   await execa("npm", ["install", "--ignore-scripts", made.tarball], { cwd: project, env });
   writeFileSync(join(project, "program.ts"), PROGRAM);
-  writeFileSync(
-    join(project, "tsconfig.json"),
-    JSON.stringify({
-      compilerOptions: {
-        strict: true,
-        exactOptionalPropertyTypes: true,
-        noUncheckedIndexedAccess: true,
-        noPropertyAccessFromIndexSignature: true,
-        // Our declarations are checked too.
-        skipLibCheck: false,
-        module: "nodenext",
-        target: "esnext",
-        noEmit: true,
-        types: ["node"],
-        typeRoots: [join(ROOT, "node_modules", "@types")],
-      },
-      files: ["program.ts"],
-    }),
-  );
-  const compiler = join(ROOT, "node_modules", "typescript", "bin", "tsc");
-  const types = await execa(process.execPath, [compiler, "-p", project], { reject: false });
-  expect(types.stdout).toBe("");
+  const strictest = {
+    exactOptionalPropertyTypes: true,
+    noUncheckedIndexedAccess: true,
+    noPropertyAccessFromIndexSignature: true,
+    // Our declarations are checked too.
+    skipLibCheck: false,
+  };
+  expect(await typeErrors(project, ["program.ts"], "typescript", strictest)).toBe("");
 
   const output = join(project, "out");
   const sweep = sweepFile(project, {

@@ -1,5 +1,5 @@
 /** The README: every command is run, every snippet works, the tree is the file system's, every link leads somewhere. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { describe, expect, it } from "vitest";
@@ -7,6 +7,7 @@ import { packageRoot } from "../../src/environment/environment.ts";
 import { LAUNCHER, processesOf, scratch, until } from "../fixtures/harness.ts";
 import { commands, fences, localLinks } from "../fixtures/markdown.ts";
 import { desk, lookalike, smaller } from "../fixtures/reader.ts";
+import { linkPackage, typeErrors } from "../fixtures/user-project.ts";
 
 const ROOT = packageRoot();
 const README = readFileSync(join(ROOT, "README.md"), "utf8");
@@ -76,8 +77,7 @@ describe("README.md", () => {
 
   it("the TypeScript example type-checks under strict and runs", { timeout: 180_000 }, async () => {
     const directory = scratch();
-    mkdirSync(join(directory, "node_modules"));
-    symlinkSync(ROOT, join(directory, "node_modules", "sparkablate"));
+    linkPackage(directory);
     mkdirSync(join(directory, "configs"));
     const config = readFileSync(join(ROOT, "configs", "smoke_test.yaml"), "utf8");
     writeFileSync(
@@ -86,23 +86,7 @@ describe("README.md", () => {
     );
     const [example] = fences(README).filter(({ language }) => language === "ts");
     writeFileSync(join(directory, "example.mts"), example?.text ?? "");
-    writeFileSync(
-      join(directory, "tsconfig.json"),
-      JSON.stringify({
-        compilerOptions: {
-          strict: true,
-          module: "nodenext",
-          target: "esnext",
-          noEmit: true,
-          types: ["node"],
-          typeRoots: [join(ROOT, "node_modules", "@types")],
-        },
-        files: ["example.mts"],
-      }),
-    );
-    const typescript = join(ROOT, "node_modules", "typescript-7", "bin", "tsc");
-    const types = await execa(process.execPath, [typescript, "-p", directory], { reject: false });
-    expect(types.stdout).toBe("");
+    expect(await typeErrors(directory, ["example.mts"], "typescript-7")).toBe("");
     const ran = await execa(process.execPath, ["example.mts"], {
       cwd: directory,
       env: { SPARKABLATE_TEST_MARK: directory, OMP_NUM_THREADS: "1" },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -28,3 +29,17 @@ def save(directory: Path, name: str = "llama", *, adds_bos: bool = False, seed: 
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
     wrapped.save_pretrained(directory)
     return directory
+
+
+def model_config(directory: Path, **changes: Any) -> dict[str, Any]:
+    """What a `load` says of the model in ``directory``."""
+    return {
+        "name": str(directory),
+        "revision": None,
+        "dtype": "float32",
+        "device": "cpu",
+        "attn_implementation": None,
+        "threads": 1,
+        "trust_remote_code": False,
+        **changes,
+    }

@@ -11,6 +11,7 @@ import model_directory
 import numpy as np
 import pytest
 import torch
+from model_directory import model_config
 from transformers import AutoModelForCausalLM
 
 from sparkablate.engines.local import LocalEngine, Measurement
@@ -29,19 +30,6 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPARKABLATE_HOME", str(tmp_path / "home"))
-
-
-def model_config(directory: Path, **changes: Any) -> dict[str, Any]:
-    return {
-        "name": str(directory),
-        "revision": None,
-        "dtype": "float32",
-        "device": "cpu",
-        "attn_implementation": None,
-        "threads": 1,
-        "trust_remote_code": False,
-        **changes,
-    }
 
 
 @pytest.fixture
@@ -97,7 +85,10 @@ def stock_sums(directory: Path, ids: np.ndarray, remove: tuple[int, ...] = ()) -
 def test_load_says_what_the_wire_promises(directory: Path) -> None:
     stages: list[str] = []
     loaded = LocalEngine().load(
-        model_config(directory), SEQ_LEN, BATCH, lambda stage, done, total, unit: stages.append(stage)
+        model_config(directory),
+        SEQ_LEN,
+        BATCH,
+        lambda stage, done, total, unit: stages.append(stage),
     )
     schema = pytest.importorskip("sparkablate.server.protocol", reason="the server's packages are missing")
     schema._check(schema._RESULTS["load"], loaded, "load")

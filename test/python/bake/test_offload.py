@@ -10,6 +10,7 @@ from typing import Any
 import model_directory
 import pytest
 import torch
+from model_directory import model_config
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
@@ -39,18 +40,6 @@ def no_room(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         monkeypatch.setattr(memory, "RESERVE", (1.0, 1 << 60))
 
     return reserve
-
-
-def request(directory: Path) -> dict[str, Any]:
-    return {
-        "name": str(directory),
-        "revision": None,
-        "dtype": "float32",
-        "device": "cpu",
-        "attn_implementation": None,
-        "threads": 1,
-        "trust_remote_code": False,
-    }
 
 
 def folders(home: Path) -> list[str]:
@@ -93,12 +82,12 @@ def test_the_same_directory_and_certificate(
 def test_every_site_passes_its_tests_from_disk(row: str, tmp_path: Path, no_room: Callable[[], None]) -> None:
     source = model_directory.save(tmp_path / "model", row)
     engine = LocalEngine()
-    held = engine.load(request(source), 16, 2, silent)
+    held = engine.load(model_config(source), 16, 2, silent)
     no_room()
     with pytest.raises(SparkablateError, match="has room for") as caught:
-        LocalEngine().load(request(source), 16, 2, silent)
+        LocalEngine().load(model_config(source), 16, 2, silent)
     assert caught.value.code == "load_failed"
-    on_disk = LocalEngine().load(request(source), 16, 2, silent, may_offload=True)
+    on_disk = LocalEngine().load(model_config(source), 16, 2, silent, may_offload=True)
     assert "layers stay on disk" in " ".join(on_disk["notices"])
     for key in ("self_test", "model_map", "numerics", "weights_sha256"):
         assert on_disk[key] == held[key], key
@@ -124,11 +113,11 @@ def test_a_killed_process_leaves_nothing_for_long(tmp_path: Path, no_room: Calla
     left.mkdir(parents=True)
     (left / "lock").touch()
     no_room()
-    opened = open_model(**request(source), may_offload=True)
+    opened = open_model(**model_config(source), may_offload=True)
     assert opened.offloaded
     assert len(folders(tmp_path / "home")) == 1
     assert not left.exists()
-    second = open_model(**request(source), may_offload=True)
+    second = open_model(**model_config(source), may_offload=True)
     assert len(folders(tmp_path / "home")) == 2
     del opened, second
     assert folders(tmp_path / "home") == []
@@ -141,11 +130,11 @@ def test_a_load_that_fails_leaves_nothing(tmp_path: Path, no_room: Callable[[], 
     save_file(weights, source / "model.safetensors", metadata={"format": "pt"})
     no_room()
     with pytest.raises(SparkablateError, match=r"lacks 1 weights, e\.g\. model\.norm\.weight"):
-        open_model(**request(source), may_offload=True)
+        open_model(**model_config(source), may_offload=True)
     assert folders(tmp_path / "home") == []
     (source / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(SparkablateError) as caught:
-        open_model(**request(source), may_offload=True)
+        open_model(**model_config(source), may_offload=True)
     assert caught.value.code == "load_failed"
     assert folders(tmp_path / "home") == []
 
@@ -155,7 +144,7 @@ def test_where_layers_cannot_be_put_is_named(tmp_path: Path, no_room: Callable[[
     (tmp_path / "home").write_text("a file")
     no_room()
     with pytest.raises(SparkablateError, match=r"home/offload.*SPARKABLATE_HOME") as caught:
-        open_model(**request(source), may_offload=True)
+        open_model(**model_config(source), may_offload=True)
     assert caught.value.code == "load_failed"
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+from model_directory import model_config
 from peer import PATIENCE_S, Failed, Peer, Worker
 
 from sparkablate.engines.local import LocalEngine
@@ -41,16 +42,9 @@ MORE_HEADS = [{**condition, "id": f"{condition['id']} again"} for condition in H
 
 
 def load(peer: Peer, model: Path, seq_len: int = SEQ_LEN, may_offload: bool = False) -> int:
-    config = {
-        "name": str(model),
-        "revision": None,
-        "dtype": "float32",
-        "device": "cpu",
-        "attn_implementation": None,
-        "threads": 1,
-        "trust_remote_code": False,
-    }
-    return peer.send("load", model=config, seq_len=seq_len, batch_size=BLOCKS, may_offload=may_offload)
+    return peer.send(
+        "load", model=model_config(model), seq_len=seq_len, batch_size=BLOCKS, may_offload=may_offload
+    )
 
 
 def ids(seed: int = 0, blocks: int = BLOCKS, seq_len: int = SEQ_LEN) -> bytes:
