@@ -3,7 +3,7 @@ import type { Condition, LoadedModel } from "./protocol.ts";
 import { BASELINE_LAYER, firstLayer } from "./slices.ts";
 
 /** What of a loaded model the estimates rest on. */
-interface Measured {
+interface TimedModel {
   readonly cost: LoadedModel["cost"];
   readonly model_map: Pick<LoadedModel["model_map"], "n_layers" | "d_model">;
   readonly numerics: Pick<LoadedModel["numerics"], "dtype">;
@@ -13,6 +13,8 @@ export interface SweepCost {
   /** In units of one unedited pass over a full batch: the walk shares what lies below a condition's first edit. */
   readonly forward_equivalents: number;
   readonly seconds: number;
+  /** (condition, batch) pairs that are missing. */
+  readonly pairs: number;
 }
 
 /** What one batch still lacks. */
@@ -28,7 +30,7 @@ export interface MissingOnBatch {
  */
 export function sweepCost(
   missing: Iterable<MissingOnBatch>,
-  { cost, model_map }: Measured,
+  { cost, model_map }: TimedModel,
   metrics: readonly string[],
 ): SweepCost {
   const seconds = cost.stack_seconds + cost.head_seconds;
@@ -36,15 +38,17 @@ export function sweepCost(
   const compares = comparesLogits(metrics);
   const head = (1 - stack) * (compares ? 2 : 1);
   let equivalents = 0;
+  let pairs = 0;
   for (const { share, conditions } of missing) {
     if (conditions.length === 0) continue;
+    pairs += conditions.length;
     const passes = conditions.reduce(
       (sum, condition) => sum + (cost.walks ? shareAbove(condition, model_map.n_layers) : 1),
       (cost.walks ? 1 : 0) + (compares ? 1 : 0),
     );
     equivalents += share * (passes * stack + conditions.length * head);
   }
-  return { forward_equivalents: equivalents, seconds: equivalents * seconds };
+  return { forward_equivalents: equivalents, seconds: equivalents * seconds, pairs };
 }
 
 /** Tensors [batch, pos, d_model] that the walk keeps or copies: stream, output, attention's and projection's input. */
@@ -53,7 +57,7 @@ const BYTES_PER_NUMBER = { float32: 4, bfloat16: 2, float16: 2 } as const;
 
 /** Largest memory during the sweep: that of the timed pass, and what the walk and a comparison keep besides. */
 export function peakBytes(
-  { cost, model_map, numerics }: Measured,
+  { cost, model_map, numerics }: TimedModel,
   { batch_size, seq_len, metrics }: { batch_size: number; seq_len: number; metrics: readonly string[] },
 ): number {
   const bytes = BYTES_PER_NUMBER[numerics.dtype as keyof typeof BYTES_PER_NUMBER] ?? 4;
