@@ -7,7 +7,7 @@ import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
 import { type DirectionOptions, type FoundDirection, findDirection } from "./finding.ts";
 import { anonymousRunId, type Client } from "./link/client.ts";
-import { type Place, Worker } from "./link/worker.ts";
+import { type Place, retryingOnce, Worker } from "./link/worker.ts";
 import { loadModel } from "./preparing.ts";
 import type { LoadedModel, ModelConfig, Result } from "./protocol.ts";
 import type { Row } from "./rows.ts";
@@ -177,18 +177,17 @@ export class Controller {
     await this.close();
   }
 
-  /** From the beginning, with a new worker where the first was lost: such work leaves nothing half-done. */
   async #retryingOnce<T>(work: (client: Client) => Promise<T>, on?: OnEvent): Promise<T> {
     const worker = await this.#attach(this.#runId || anonymousRunId());
-    try {
-      return await work(worker.client);
-    } catch (error) {
-      if (!(error instanceof SparkablateError) || !error.retryable || this.#killed) throw error;
-      on?.({ type: "restart", error });
-      await worker.reconnect();
-      if (this.#killed) await worker.kill();
-      return await work(worker.client);
-    }
+    return await retryingOnce(
+      () => work(worker.client),
+      () => this.#killed,
+      async (error) => {
+        on?.({ type: "restart", error });
+        await worker.reconnect();
+        if (this.#killed) await worker.kill();
+      },
+    );
   }
 
   async #attach(runId: string): Promise<Worker> {

@@ -17,7 +17,7 @@ import {
 import { readEarlier } from "./earlier.ts";
 import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
-import type { Worker } from "./link/worker.ts";
+import { retryingOnce, type Worker } from "./link/worker.ts";
 import { Measurements } from "./measurements.ts";
 import { measureMissing } from "./measuring.ts";
 import {
@@ -157,7 +157,7 @@ class Sweep {
     stored: RunRecord | undefined,
     directory: RunDirectory,
   ): Promise<{ run: RunRecord; means: Means | null }> {
-    return this.#retryingOnce(async () => {
+    const attempt = async () => {
       const prepared = await this.#describe();
       this.#prepared = prepared;
       await sendDirections(prepared.directions.values(), this.#worker.client);
@@ -180,7 +180,15 @@ class Sweep {
       directory.store.begin(run, blockRecords(prepared.blocks), prepared.plan.conditions, means);
       directory.project();
       return { run, means };
-    });
+    };
+    return await retryingOnce(
+      attempt,
+      () => this.#signal?.aborted ?? false,
+      async (error) => {
+        this.#on({ type: "restart", error });
+        await this.#worker.reconnect();
+      },
+    );
   }
 
   async *measure(
@@ -201,12 +209,14 @@ class Sweep {
     let total = conditions.length * shape.length;
     const isDone = (condition: number, batch: readonly number[]): boolean =>
       measurements.hasFailed(condition) || batch.every((block) => measurements.has(condition, block));
-    const missing = shape.map((batch) => ({
+    // One batch at a time: of many conditions and batches the lists would outweigh the measurements.
+    const missing = shape.values().map((batch) => ({
       share: batch.length / batch_size,
       conditions: conditions.filter((_, condition) => !isDone(condition, batch)),
     }));
-    let done = missing.reduce((sum, batch) => sum + conditions.length - batch.conditions.length, 0);
-    const stored = done;
+    const { pairs, ...cost } = sweepCost(missing, loaded, metrics);
+    const stored = total - pairs;
+    let done = stored;
     const began = performance.now();
     this.#on({
       type: "plan",
@@ -218,7 +228,7 @@ class Sweep {
         tokens: blocks.evaluation.length * (seq_len - 1),
         total,
         stored,
-        ...sweepCost(missing, loaded, metrics),
+        ...cost,
         peak_bytes: peakBytes(loaded, this.#config.eval),
         may_stop: this.#config.stop !== null,
       },
@@ -345,17 +355,6 @@ class Sweep {
     }
     if (means !== null) await this.#sendMeans(means);
     await sendDirections(directions.values(), this.#worker.client);
-  }
-
-  async #retryingOnce<T>(work: () => Promise<T>): Promise<T> {
-    try {
-      return await work();
-    } catch (error) {
-      if (!(error instanceof SparkablateError) || !error.retryable || this.#signal?.aborted) throw error;
-      this.#on({ type: "restart", error });
-      await this.#worker.reconnect();
-      return await work();
-    }
   }
 
   #record(runId: string, { loaded, plan, blocks, notices, identity }: Prepared): RunRecord {

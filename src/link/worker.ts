@@ -86,6 +86,25 @@ export class Worker {
   }
 }
 
+/**
+ * Work that leaves nothing half-done, from its beginning once more where the worker was lost.
+ * @param stopped whether nobody wants it any longer.
+ * @param recover brings the worker back.
+ */
+export async function retryingOnce<T>(
+  work: () => Promise<T>,
+  stopped: () => boolean,
+  recover: (error: SparkablateError) => Promise<void>,
+): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!(error instanceof SparkablateError) || !error.retryable || stopped()) throw error;
+    await recover(error);
+    return await work();
+  }
+}
+
 /** Where a worker is. */
 export interface Place {
   /** `ipc://…` or `tcp://…` of a running worker, or `docker` for the compose service; null: spawn one here. */
