@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).parents[2] / "worker" / "sparkablate"
+import sparkablate
+
+#: The package that is imported: a checkout's, or an installed wheel's.
+PACKAGE = Path(sparkablate.__file__).parent
 
 #: Where a reader imports them from → where they are defined, and their names.
 PUBLIC = {
