@@ -1,5 +1,6 @@
 /** One condition written into the weights: load → plan → calibrate → bake. Nothing is ever sent twice. */
 import { planConditions } from "./conditions.ts";
+import { asksFor } from "./config/modes.ts";
 import type { RunConfig } from "./config.ts";
 import { directionPaths, readDirectionFiles, requireWidth, sendDirections, unpickled } from "./directions.ts";
 import { SparkablateError } from "./errors.ts";
@@ -47,7 +48,7 @@ export async function bakeCondition(
   const model = dtype === "float32" ? { ...together.model, dtype } : together.model;
   const config = { ...together, model };
   const files = readDirectionFiles(directionPaths(config));
-  const needsTexts = config.ablation.targets.flat().some((spec) => "mode" in spec && spec.mode === "mean");
+  const needsTexts = asksFor(config.ablation, "mean");
   const texts = needsTexts
     ? { evaluation: readText(config.eval.dataset), calibration: readText(config.eval.calibration) }
     : null;
@@ -97,6 +98,8 @@ function jointly(config: RunConfig): { entries: number; config: RunConfig } {
       `ablation.sweep: ${sweep} is many conditions; allowed: custom`,
     );
   }
+  if (targets.flat().some((spec) => "mode" in spec && typeof spec.mode === "object"))
+    throw new SparkablateError("config_invalid", "a list of modes is many conditions; allowed: one mode");
   const specs = [...targets.flat(), ...directions.map((spec) => ({ kind: "direction" as const, ...spec }))];
   return {
     entries: targets.length + directions.length,

@@ -8,8 +8,9 @@ import { checkLayer, checkSites, overlaps } from "./conditions/checks.ts";
 import { BASELINE_ID, canonical, conditionId } from "./conditions/ids.ts";
 import { candidates, type EarlierRun, pairSweep } from "./conditions/pairs.ts";
 import { type SiteSweep, sweepEdits } from "./conditions/sweeps.ts";
+import { onceAMode, type SingleSpec } from "./config/modes.ts";
 import { keyName, type Path, type Problem, refuse } from "./config/problems.ts";
-import type { AblationConfig, TargetSpec } from "./config/schema.ts";
+import type { AblationConfig } from "./config/schema.ts";
 import { configProblem, type RunConfig } from "./config.ts";
 import { SparkablateError } from "./errors.ts";
 import type { Condition, Intervention, ModelMap, SiteKind } from "./protocol.ts";
@@ -157,7 +158,9 @@ function siteWishes(
   notices: string[],
   complain: Complain,
 ): Wish[] {
-  const { layers } = ablation;
+  const { layers, mode } = ablation;
+  if (sweep === "layers" && typeof mode !== "string")
+    notices.push(`ablation.mode lists ${mode.join(", ")}: a layer has none of them, and is skipped once`);
   const path = ["ablation", "layers"];
   const lacking: number[] = [];
   const wishes = [...(layers === "all" ? map.layers.keys() : layers)].flatMap((layer): Wish[] => {
@@ -181,7 +184,9 @@ function targetWishes(
   complain: Complain,
 ): Wish[] {
   const { ablation } = config;
-  const targets = ablation.targets.map((specs, index) => ({ specs, path: ["ablation", "targets", index] }));
+  const targets = ablation.targets.flatMap((entry, index) =>
+    onceAMode(entry).map((specs) => ({ specs, path: ["ablation", "targets", index] })),
+  );
   const short = ablation.directions.map((spec, index) => ({
     specs: [{ kind: "direction" as const, ...spec }],
     path: ["ablation", "directions", index],
@@ -202,7 +207,7 @@ function targetWishes(
 
 /** A direction of the config → its intervention on this model. */
 function direct(
-  spec: TargetSpec & { kind: "direction" },
+  spec: Extract<SingleSpec, { kind: "direction" }>,
   path: Path,
   map: ModelMap,
   directions: ReadonlyMap<string, DirectionFacts>,

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
 import type { Baked } from "../baking.ts";
+import { asksFor } from "../config/modes.ts";
 import { loadConfig, type RunConfig } from "../config.ts";
 import { SparkablateError } from "../errors.ts";
 import {
@@ -121,7 +122,7 @@ function configOf(flags: BakeFlags): RunConfig {
       max_batches: 1,
     },
   });
-  const means = config.ablation.targets.flat().some((spec) => "mode" in spec && spec.mode === "mean");
+  const means = asksFor(config.ablation, "mean");
   if (means && calibration === undefined) {
     throw new SparkablateError("usage", "mode mean needs --calibration, a text to take the means over");
   }

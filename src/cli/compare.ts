@@ -3,6 +3,7 @@ import { styleText } from "node:util";
 import { Command } from "commander";
 import { getBorderCharacters, table } from "table";
 import type { ComparedPrompt, ComparedText, Comparison } from "../comparing.ts";
+import { asksFor } from "../config/modes.ts";
 import { SparkablateError } from "../errors.ts";
 import { readPrompts } from "../finding.ts";
 import {
@@ -68,7 +69,7 @@ Examples:
           seq_len: calibration === undefined ? UNUSED_BLOCK : CALIBRATION_BLOCK,
         },
       });
-      const means = config.ablation.targets.flat().some((spec) => "mode" in spec && spec.mode === "mean");
+      const means = asksFor(config.ablation, "mean");
       if (means && calibration === undefined) {
         throw new SparkablateError("usage", "mode mean needs --calibration, a text to take the means over");
       }

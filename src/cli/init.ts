@@ -95,7 +95,7 @@ ablation:
   # how many conditions each sweep has here: ${counts} | custom
   sweep: ${sweep}
   layers: all                     # or a list of numbers from 0 to ${map.n_layers - 1}
-  mode: zero                      # zero | mean; layers are skipped, which is neither
+  mode: zero                      # zero | mean, or [zero, mean]; layers are skipped, which is neither
   positions: all                  # all | not_first
 ${exampleTargets(map)}output:
   dir: ${scalar(`results/${run}`)}

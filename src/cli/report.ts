@@ -6,8 +6,12 @@ import { parseConfig } from "../config.ts";
 import { confirmation } from "../confirm.ts";
 import { SparkablateError } from "../errors.ts";
 import { toCsv, toJson, toMarkdown } from "../report/formats.ts";
+import { auditModes, type ModeAudit } from "../report/modes/audit.ts";
+import { auditMarkdown, auditRecord, auditTable } from "../report/modes/formats.ts";
+import { modesOfRows } from "../report/modes/modes.ts";
 import { writePage, writePlots } from "../report/report.ts";
-import { renderTable } from "../report/table.ts";
+import { renderTable, type TableOptions } from "../report/table.ts";
+import { readBlockRun } from "../store/block-run.ts";
 import { readRun, type StoredRun } from "../store/run-directory.ts";
 import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { showAgreement } from "./report-agreement.ts";
@@ -101,26 +105,34 @@ function refuseTogether(what: string, options: Readonly<Record<string, unknown>>
 /** The result on stdout, the plots into the run's directory, and where they are on stderr. */
 export async function showRun(directory: string, run: StoredRun, flags: ReportFlags): Promise<void> {
   const format = flags.json ? "json" : (flags.format ?? (flags.quiet ? null : "table"));
-  if (format !== null) process.stdout.write(PRINTERS[format](run, flags.top ?? null));
+  const audit = modesOfRows(run.rows).length > 1 ? auditModes(readBlockRun(directory)) : null;
+  if (format !== null) process.stdout.write(PRINTERS[format](run, flags.top ?? null, audit));
   if (flags.plots === false) return;
-  const plots = await writePlots(directory, run);
-  const page = writePage(directory, run);
+  const plots = await writePlots(directory, run, audit);
+  const page = writePage(directory, run, audit);
   if (flags.quiet) return;
   for (const path of plots) say(`plot: ${path}`);
   say(`page: ${page}`);
 }
 
-const PRINTERS: Readonly<Record<Format, (run: StoredRun, top: number | null) => string>> = {
-  table: ({ rows, facts }, top) =>
-    renderTable(rows, facts, {
+type Printer = (run: StoredRun, top: number | null, audit: ModeAudit | null) => string;
+
+const PRINTERS: Readonly<Record<Format, Printer>> = {
+  table({ rows, facts }, top, audit) {
+    const options: TableOptions = {
       top,
       width: process.stdout.isTTY ? process.stdout.columns : null,
       // Plain where NO_COLOR is set or nobody watches.
       paint: (style, text) => styleText(style, text, { stream: process.stdout }),
-    }),
+    };
+    return renderTable(rows, facts, options) + (audit === null ? "" : auditTable(audit, options));
+  },
+  // One table, of the rows: their ids name the modes.
   csv: ({ rows }, top) => toCsv(rows, top),
-  md: ({ rows, facts }, top) => toMarkdown(rows, facts, top),
-  json: ({ rows, facts }, top) => toJson(rows, facts, top),
+  md: ({ rows, facts }, top, audit) =>
+    toMarkdown(rows, facts, top) + (audit === null ? "" : auditMarkdown(audit, top)),
+  json: ({ rows, facts }, top, audit) =>
+    toJson(rows, facts, top, audit === null ? {} : { modes: auditRecord(audit, top) }),
 };
 
 function portNumber(text: string): number {

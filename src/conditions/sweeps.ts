@@ -1,4 +1,5 @@
 /** Which conditions a sweep over sites has in one layer: one row a sweep. */
+import { type Mode, modesOf } from "../config/modes.ts";
 import type { AblationConfig, SITE_SWEEPS } from "../config/schema.ts";
 import type { Intervention, ModelMap, SiteKind } from "../protocol.ts";
 
@@ -41,5 +42,8 @@ export function sweepEdits(
   const described = map.layers[layer];
   if (described === undefined) return [];
   const { site, interventions } = SWEEPS[sweep];
-  return described.sites.includes(site) ? interventions({ layer, mode, positions }, described) : [];
+  if (!described.sites.includes(site)) return [];
+  // A skipped layer has no other mode: it stands once.
+  const modes: readonly Mode[] = site === "layer" ? ["zero"] : modesOf(mode);
+  return modes.flatMap((one) => interventions({ layer, mode: one, positions }, described));
 }

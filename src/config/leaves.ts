@@ -37,6 +37,29 @@ export function choice<const T extends readonly [string, ...string[]]>(names: T)
   return z.enum(names, { error: (issue) => misnamed(issue.input, names) });
 }
 
+/** One of the names, or a list of different ones: read in the order of `names`, a list of one as that one. */
+export function oneOrMore<const T extends readonly [string, ...string[]]>(names: T) {
+  const one = choice(names);
+  const params = { error: ({ input }: RawIssue) => `${misnamed(input, names)}, or a list of them` };
+  return z
+    .union([one, z.array(one, params).min(1, params)], params)
+    .superRefine((value, context) => {
+      if (typeof value === "string") return;
+      for (const [index, name] of value.entries()) {
+        if (value.indexOf(name) === index) continue;
+        const message = `${name} is listed twice; allowed: once`;
+        context.addIssue({ code: "custom", path: [index], message });
+      }
+    })
+    .transform((value): T[number] | T[number][] => {
+      if (!Array.isArray(value)) return value;
+      const [first, ...others] = names.filter((name) => value.includes(name));
+      return first !== undefined && others.length === 0
+        ? first
+        : names.filter((name) => value.includes(name));
+    });
+}
+
 function misnamed(value: unknown, names: readonly string[]): string {
   return complaint(value, names.join(", "), typeof value === "string" ? didYouMean(value, names) : "");
 }

@@ -6,7 +6,18 @@ import { z } from "zod";
 import { overlaps } from "../conditions/checks.ts";
 import { MAX_PAYLOAD_BYTES, MODES } from "../protocol.ts";
 import { dataset, TRAINING_WIKITEXT, usesWikitext } from "./datasets.ts";
-import { choice, decimal, indices, kinds, leaf, optionalSection, section, whole } from "./leaves.ts";
+import {
+  choice,
+  decimal,
+  indices,
+  kinds,
+  leaf,
+  oneOrMore,
+  optionalSection,
+  section,
+  whole,
+} from "./leaves.ts";
+import { type Mode, mixesLists, onceAMode } from "./modes.ts";
 import { existingFile, modelName, outputDirectory, resolved, runDirectory } from "./paths.ts";
 
 interface SchemaOptions {
@@ -157,8 +168,8 @@ function targetSpec(cwd: string) {
   const edit = {
     /** From 0. */
     layer,
-    /** What stands in the values' place: zeros, or the site's mean. */
-    mode: choice(MODES).optional(),
+    /** What stands in the values' place: zeros, or the site's mean; of a list, one condition a mode. */
+    mode: oneOrMore(MODES).optional(),
     /** `not_first` leaves every block's first position alone. */
     positions: choice(POSITIONS).optional(),
   };
@@ -202,8 +213,8 @@ function ablation({ cwd }: SchemaOptions) {
       .max(4096),
   );
   return section({
-    /** Of the conditions that a sweep makes. */
-    mode: choice(MODES).default("zero"),
+    /** Of the conditions that a sweep makes: each once a mode where it is a list. */
+    mode: oneOrMore(MODES).default("zero"),
     /**
      * One condition for every layer, head, …; pairs: the largest effects of an earlier run, each alone and every two
      * together; custom: what `targets` and `directions` list.
@@ -235,17 +246,24 @@ function ablation({ cwd }: SchemaOptions) {
     }))
     .superRefine(({ targets }, context) => {
       for (const [index, specs] of targets.entries()) {
-        const sites = specs.filter((spec) => spec.kind !== "direction");
+        const path = ["targets", index];
+        if (mixesLists(specs)) {
+          const message = "its specs list different modes; allowed: one list, or one mode each";
+          context.addIssue({ code: "custom", path, message });
+          continue;
+        }
+        // What overlaps in one mode does in every other.
+        const sites = onceAMode(specs)[0]?.filter((spec) => spec.kind !== "direction") ?? [];
         for (const message of overlaps(sites, null)) {
           const params = { code: "conditions_overlap" };
-          context.addIssue({ code: "custom", path: ["targets", index], message, params });
+          context.addIssue({ code: "custom", path, message, params });
         }
       }
     });
 }
 
 interface WrittenAblation {
-  mode: (typeof MODES)[number];
+  mode: Mode | Mode[];
   sweep: (typeof SWEEPS)[number];
   layers: "all" | number[];
   from: string | null;
@@ -269,9 +287,9 @@ function checkAblation(value: WrittenAblation, context: z.RefinementCtx): void {
   }
   checkPairs(value, refuse);
   if (value.sweep !== "layers") return;
-  // A skipped layer is neither zero nor mean, and is skipped at every position.
-  if (value.mode === "mean")
-    refuse("mode", "mean has no meaning for sweep: layers (a layer is skipped); allowed: zero");
+  // A skipped layer has no other mode: of a list it stands once. It is skipped at every position.
+  if (typeof value.mode === "string" && value.mode !== "zero")
+    refuse("mode", `${value.mode} has no meaning for sweep: layers (a layer is skipped); allowed: zero`);
   if (value.positions !== "all") refuse("positions", "a layer is skipped at every position; allowed: all");
 }
 
@@ -307,7 +325,7 @@ function complete(spec: WrittenTarget, defaults: Defaults) {
   if (spec.kind === "direction") return { kind: spec.kind, ...completeDirection(spec, defaults) };
   return {
     ...spec,
-    /** What stands in the values' place: zeros, or the site's mean. */
+    /** What stands in the values' place: zeros, or the site's mean; of a list, one condition a mode. */
     mode: spec.mode ?? defaults.mode,
     /** `not_first` leaves every block's first position alone. */
     positions: spec.positions ?? defaults.positions,
@@ -363,9 +381,15 @@ export function runConfigSchema(options: SchemaOptions) {
     ),
   });
   return run.superRefine(({ ablation, stop }, context) => {
-    if (ablation?.sweep !== "pairs" || stop == null) return;
-    const message =
-      "does not fit sweep: pairs, where every condition is needed on every block; allowed: null";
+    if (ablation == null || stop == null) return;
+    const named = [
+      ablation.mode,
+      ...ablation.targets.flat().map((spec) => ("mode" in spec ? spec.mode : "")),
+    ];
+    const needsAll =
+      ablation.sweep === "pairs" ? "sweep: pairs" : named.some(Array.isArray) ? "several modes" : null;
+    if (needsAll === null) return;
+    const message = `does not fit ${needsAll}, where every condition is needed on every block; allowed: null`;
     context.addIssue({ code: "custom", path: ["stop"], message });
   });
 }

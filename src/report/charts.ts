@@ -88,23 +88,58 @@ const RANKING_BARS = 30;
 export function chartsFor(rows: readonly Row[], facts: RunFacts): ChartDefinition[] {
   const measured = rows.slice(1).filter((row) => row.status !== "pending");
   if (measured.length === 0) return [];
-  if (["layers", "mlp", "attn"].includes(facts.sweep)) return [layerBars(rows, measured, facts)];
+  const panels = panelsOf(measured, facts.sweep);
+  const swept = panels.flatMap((panel) => panel.rows);
+  if (["layers", "mlp", "attn"].includes(facts.sweep)) {
+    const scale = barScale(swept);
+    return panels.map((panel) => layerBars(rows, panel, facts, scale));
+  }
   if (["heads", "kv_groups"].includes(facts.sweep)) {
-    return [heatmap(rows, measured, facts), rankingBars(rows, facts)];
+    const maps = panels.map((panel) => heatmap(rows, panel, swept, facts));
+    return [...maps, rankingBars(rows, facts)];
   }
   const matrix = interactionMatrix(rows, facts);
   return matrix === null ? [rankingBars(rows, facts)] : [matrix, rankingBars(rows, facts)];
 }
 
-function layerBars(rows: readonly Row[], measured: readonly Row[], facts: RunFacts): BarChart {
-  const ordered = [...measured].sort((a, b) => (a.layer ?? 0) - (b.layer ?? 0));
-  const scale = barScale(ordered);
+/** One mode's share of a sweep: panels of one picture's worth of places each, so that no two conditions share one. */
+interface Panel {
+  /** Behind the sweep's name in the chart's. */
+  readonly suffix: string;
+  readonly rows: readonly Row[];
+}
+
+const SITES: Readonly<Record<string, Row["kind"]>> = {
+  layers: "layer",
+  heads: "head",
+  kv_groups: "kv_group",
+  mlp: "mlp",
+  attn: "attn",
+};
+
+/** The sweep's own conditions, one panel a mode; what targets add besides stands in the ranking alone. */
+function panelsOf(measured: readonly Row[], sweep: string): Panel[] {
+  const byEdit = new Map<string, Row[]>();
+  for (const row of measured) {
+    if (row.kind !== SITES[sweep] || (row.heads?.length ?? 1) > 1) continue;
+    const [edit] = row.interventions;
+    const positions = edit !== undefined && "positions" in edit && edit.positions !== "all";
+    const key = `${row.mode}${positions ? "-not-first" : ""}`;
+    const panel = byEdit.get(key);
+    if (panel === undefined) byEdit.set(key, [row]);
+    else panel.push(row);
+  }
+  return [...byEdit].map(([key, rows]) => ({ suffix: byEdit.size === 1 ? "" : `-${key}`, rows }));
+}
+
+function layerBars(rows: readonly Row[], panel: Panel, facts: RunFacts, scale: Scale): BarChart {
+  const ordered = [...panel.rows].sort((a, b) => (a.layer ?? 0) - (b.layer ?? 0));
   const decimals = decimalsFor(rows);
   return {
     ...frame(rows, ordered, facts, scale),
     type: "bars",
     legend: [],
-    name: facts.sweep,
+    name: `${facts.sweep}${panel.suffix}`,
     title: `What each ${componentName(facts)} is worth: Δ NLL without it${modeText(ordered)}`,
     horizontal: false,
     category: "layer",
@@ -138,10 +173,12 @@ function rankingBars(rows: readonly Row[], facts: RunFacts): BarChart {
   };
 }
 
-function heatmap(rows: readonly Row[], measured: readonly Row[], facts: RunFacts): Heatmap {
-  const layers = ascending(measured.map((row) => row.layer ?? 0));
-  const heads = ascending(measured.map(headIndex));
-  const effects = effectsOf(measured);
+/** @param swept the rows of all panels, which share places and colours. */
+function heatmap(rows: readonly Row[], panel: Panel, swept: readonly Row[], facts: RunFacts): Heatmap {
+  const measured = panel.rows;
+  const layers = ascending(swept.map((row) => row.layer ?? 0));
+  const heads = ascending(swept.map(headIndex));
+  const effects = effectsOf(swept);
   const scale = scaleFor(effects, effects, true);
   const decimals = decimalsFor(rows);
   const cellWidth = Math.min(44, Math.max(12, 640 / heads.length));
@@ -150,7 +187,7 @@ function heatmap(rows: readonly Row[], measured: readonly Row[], facts: RunFacts
     ...frame(rows, measured, facts, scale),
     type: "heatmap",
     legend: [signs(measured.map(markOf))],
-    name: facts.sweep,
+    name: `${facts.sweep}${panel.suffix}`,
     title: `What each ${componentName(facts)} is worth: Δ NLL without it${modeText(measured)}`,
     value: "Δ NLL (nats per token)",
     columns: {

@@ -11,8 +11,15 @@ export function ranked(rows: readonly Row[], top: number | null): Row[] {
   return [...rows.slice(0, 1), ...rankRows(rows).slice(0, top ?? rows.length)];
 }
 
-export function toJson(rows: readonly Row[], facts: RunFacts, top: number | null): string {
-  const document = { run: facts, statistics: sweepStatistics(rows), rows: ranked(rows, top).map(rowRecord) };
+/** @param more further keys of the document. */
+export function toJson(
+  rows: readonly Row[],
+  facts: RunFacts,
+  top: number | null,
+  more: Readonly<Record<string, unknown>> = {},
+): string {
+  const statistics = sweepStatistics(rows);
+  const document = { run: facts, statistics, ...more, rows: ranked(rows, top).map(rowRecord) };
   return `${JSON.stringify(document, null, 2)}\n`;
 }
 

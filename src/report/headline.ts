@@ -10,6 +10,7 @@ import {
   type RunFacts,
 } from "../rows.ts";
 import { RACE_FLAGS, type RacePlan } from "../statistics/racing.ts";
+import { modesOfRows } from "./modes/modes.ts";
 import { counted, decimalsFor, fixed, integer, percent, ratio } from "./numbers.ts";
 
 /** What a sweep's name in the config removes, one at a time. */
@@ -61,7 +62,7 @@ export function headline(rows: readonly Row[], facts: RunFacts): string[] {
       ? "No baseline yet: nothing can be compared."
       : `Baseline: NLL ${fixed(baseline.nll, 4)} nats per token, perplexity ${ratio(baseline.perplexity)}.`,
     `Ranked by Δ NLL: nats per token by which the model predicts this text worse without the ${componentName(facts)}.`,
-    facts.statistics.race ? raceSentence(rows, facts.statistics.race) : testSentence(statistics, facts),
+    facts.statistics.race ? raceSentence(rows, facts.statistics.race) : testSentence(rows, statistics, facts),
   ];
   if (statistics.median_smallest_detectable !== null) {
     lines.push(
@@ -85,8 +86,10 @@ function interactionSentence(rows: readonly Row[], facts: RunFacts): string[] {
   ];
 }
 
-function testSentence(statistics: SweepStatistics, facts: RunFacts): string {
-  const procedure = CORRECTIONS[facts.statistics.correction];
+function testSentence(rows: readonly Row[], statistics: SweepStatistics, facts: RunFacts): string {
+  const modes = modesOfRows(rows);
+  const family = modes.length > 1 ? ` over all conditions of ${modes.join(", ")} together` : "";
+  const procedure = `${CORRECTIONS[facts.statistics.correction]}${family}`;
   return `${statistics.distinguishable} of ${counted(statistics.measured, "effect")} distinguishable from 0 (*: ${procedure} q ≤ ${FALSE_DISCOVERY_RATE}, no flag).${doubted(statistics.doubted)}`;
 }
 

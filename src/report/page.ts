@@ -6,10 +6,14 @@ import { columnsOf } from "./columns.ts";
 import { escapeHtml, paragraphs, renderDocument, tableData } from "./document.ts";
 import { componentName, flagLegend, headline } from "./headline.ts";
 import { bibtex, methods } from "./methods.ts";
+import type { ModeAudit } from "./modes/audit.ts";
+import { auditCharts } from "./modes/formats.ts";
+import { auditSection } from "./modes/page.ts";
 import { decimalsFor } from "./numbers.ts";
 import type { PageData } from "./page-client.ts";
 
-export function renderPage(rows: readonly Row[], facts: RunFacts): string {
+/** @param audit of the run's modes; null where no site was edited in two. */
+export function renderPage(rows: readonly Row[], facts: RunFacts, audit: ModeAudit | null = null): string {
   const [summary = "", ...sentences] = headline(rows, facts);
   const legend = flagLegend(rows);
   return renderDocument({
@@ -19,6 +23,7 @@ export function renderPage(rows: readonly Row[], facts: RunFacts): string {
     heading: "Ranking",
     caption: RANKING_CAPTION,
     after: `${legend.length === 0 ? "" : paragraphs([`Flags: ${legend.join("; ")}.`], "muted")}
+${audit === null ? "" : auditSection(audit)}
 <h2>How these numbers were made</h2>
 ${paragraphs(methods(rows, facts))}
 <h2>Cite</h2>
@@ -28,10 +33,13 @@ ${paragraphs(methods(rows, facts))}
 <div class="scroll"><table>${versions(facts)}</table></div>
 <h2>Config</h2>
 <pre>${escapeHtml(facts.config)}</pre>`,
-    data: rankingData(rows, facts),
+    data: withCharts(rankingData(rows, facts), audit),
     live: false,
   });
 }
+
+const withCharts = (data: PageData, audit: ModeAudit | null): PageData =>
+  audit === null ? data : { ...data, charts: [...data.charts, ...auditCharts(audit)] };
 
 export const pageTitle = (facts: RunFacts): string =>
   `${facts.name}: what each ${componentName(facts)} is worth`;

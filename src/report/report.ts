@@ -3,11 +3,17 @@ import { join } from "node:path";
 import { writeAtomically } from "../store/projections.ts";
 import type { StoredRun } from "../store/run-directory.ts";
 import { chartsFor } from "./charts.ts";
+import type { ModeAudit } from "./modes/audit.ts";
+import { auditCharts } from "./modes/formats.ts";
 import { renderPage } from "./page.ts";
 
-/** Draws the charts that fit the sweep into `plots/`; their paths. */
-export async function writePlots(directory: string, { rows, facts }: StoredRun): Promise<string[]> {
-  const charts = chartsFor(rows, facts);
+/** Draws the charts that fit the sweep, and its modes' audit, into `plots/`; their paths. */
+export async function writePlots(
+  directory: string,
+  { rows, facts }: StoredRun,
+  audit: ModeAudit | null,
+): Promise<string[]> {
+  const charts = [...chartsFor(rows, facts), ...(audit === null ? [] : auditCharts(audit))];
   if (charts.length === 0) return [];
   // The canvas is a native library: commands that draw nothing do without it.
   const { renderPng } = await import("./png.ts");
@@ -19,8 +25,8 @@ export async function writePlots(directory: string, { rows, facts }: StoredRun):
 }
 
 /** Writes the self-contained page; its path. */
-export function writePage(directory: string, { rows, facts }: StoredRun): string {
+export function writePage(directory: string, { rows, facts }: StoredRun, audit: ModeAudit | null): string {
   const path = join(directory, "report.html");
-  writeAtomically(path, [renderPage(rows, facts)]);
+  writeAtomically(path, [renderPage(rows, facts, audit)]);
   return path;
 }

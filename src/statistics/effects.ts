@@ -117,6 +117,13 @@ export function smallestDetectable(se: number, n: number): number {
   return (quantile(0.975, n - 1) + quantile(0.8, n - 1)) * se;
 }
 
+/** Two-sided t interval at another confidence than 95 %; null where there is none. */
+export function intervalAt({ mean, se, ci95, n }: Estimate, confidence: number): Interval | null {
+  if (se === null || ci95 === null) return null;
+  const reach = se === 0 ? 0 : quantile((1 + confidence) / 2, n - 1) * se;
+  return [mean - reach, mean + reach];
+}
+
 /** Interval of the perplexity ratio exp(Δ NLL); null where an end overflows. */
 export function ratioInterval([low, high]: Interval): Interval | null {
   const ends = [finite(Math.exp(low)), finite(Math.exp(high))] as const;

@@ -29,6 +29,14 @@ export function adjust(
   return q;
 }
 
+/**
+ * Confidence of the intervals of `selected` tests of `tests`, picked by q ≤ `rate`: of such intervals a share of
+ * `rate` is expected to miss (false coverage rate; Benjamini and Yekutieli 2005). Each excludes 0, as its q says.
+ */
+export function confidenceOfSelected(selected: number, tests: number, rate: number): number {
+  return 1 - (rate * selected) / tests;
+}
+
 function harmonic(n: number): number {
   let total = 0;
   for (let k = n; k >= 1; k--) total += 1 / k;

@@ -52,6 +52,60 @@ function refusal(ablation: string, rest = ""): { code: string; lines: string[] }
   throw new Error(`accepted: ${ablation}`);
 }
 
+describe("several modes", () => {
+  it("make each of a sweep's conditions once a mode", () => {
+    expect(ids("{sweep: heads, mode: [mean, zero], layers: [1]}")).toEqual([
+      "baseline",
+      ...["zero", "mean"].flatMap((mode) => [0, 1, 2, 3, 4, 5].map((head) => `L1.head[${head}].${mode}`)),
+    ]);
+  });
+
+  it("skip a layer once, and say so", () => {
+    const { conditions, notices } = plan("{sweep: layers, mode: [zero, mean]}");
+    expect(conditions.map(({ id }) => id)).toEqual(ids("{sweep: layers}"));
+    expect(notices).toEqual([
+      "ablation.mode lists zero, mean: a layer has none of them, and is skipped once",
+    ]);
+  });
+
+  it("make a target once a mode, unless it names its own", () => {
+    const targets = [
+      "[{kind: head, layer: 0, heads: [1]}, {kind: mlp, layer: 1}]",
+      "[{kind: attn, layer: 3}, {kind: mlp, layer: 3, mode: zero}]",
+      "{kind: mlp, layer: 0, mode: mean}",
+      "{kind: layer, layer: 1}",
+    ];
+    expect(ids(`{mode: [zero, mean], sweep: custom, targets: [${targets.join(", ")}]}`)).toEqual([
+      "baseline",
+      "L0.head[1].zero + L1.mlp.zero",
+      "L0.head[1].mean + L1.mlp.mean",
+      "L3.attn.zero + L3.mlp.zero",
+      "L3.attn.mean + L3.mlp.zero",
+      "L0.mlp.mean",
+      "L1.layer.skip",
+    ]);
+    expect(ids(custom("{kind: mlp, layer: 0, mode: [zero, mean]}"))).toEqual([
+      "baseline",
+      "L0.mlp.zero",
+      "L0.mlp.mean",
+    ]);
+  });
+
+  it("are one, where a list names one; none twice; and no race", () => {
+    expect(ids("{sweep: mlp, mode: [mean], layers: [0]}")).toEqual(["baseline", "L0.mlp.mean"]);
+    expect(refusal("{sweep: mlp, mode: [zero, mean, zero]}").lines).toEqual([
+      "run.yaml:2: ablation.mode[2]: zero is listed twice; allowed: once",
+    ]);
+    expect(refusal("{sweep: mlp, mode: [zero, meen]}").lines[0]).toMatch(
+      /ablation\.mode\[1\]: "meen" does not fit, did you mean "mean"\?/,
+    );
+    expect(refusal("{sweep: mlp, mode: []}").lines[0]).toMatch(/ablation\.mode: .*or a list of them$/);
+    expect(refusal("{sweep: mlp, mode: [zero, mean]}", "stop: {top: 1}").lines).toEqual([
+      "run.yaml:3: stop: does not fit several modes, where every condition is needed on every block; allowed: null",
+    ]);
+  });
+});
+
 describe("sweeps", () => {
   it("have one condition a site, the baseline first", () => {
     expect(ids("{}")).toEqual([

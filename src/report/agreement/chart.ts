@@ -28,7 +28,7 @@ export function agreementChart(agreement: Agreement): ScatterChart {
       ...(scale.linear_within === null
         ? []
         : [`Scales (symlog): linear within about ±${scale.linear_within}, logarithmic beyond.`]),
-      "On the broken line both runs say the same.",
+      "On the broken line both say the same.",
       ...(unpaired === null
         ? ["Differing distinguishably: paired by block, q ≤ 0.05 over all conditions shown, no flag."]
         : []),

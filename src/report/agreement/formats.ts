@@ -112,7 +112,7 @@ type Side = Pick<Row, "condition" | "delta_nll" | "se" | "ci95" | "distinguishab
   readonly rank: number;
 };
 
-function pairRecord({ site, rows, ranks, difference, q, distinguishable, flags }: Pair): PairRecord {
+export function pairRecord({ site, rows, ranks, difference, q, distinguishable, flags }: Pair): PairRecord {
   const side = (index: 0 | 1): Side => {
     const { condition, delta_nll, se, ci95, distinguishable } = rows[index];
     return { condition, delta_nll, se, ci95, distinguishable, rank: ranks[index] };

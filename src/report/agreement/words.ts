@@ -20,8 +20,7 @@ export function runLine({ letter, name, run: { facts, rows } }: NamedRun): strin
 
 /** What a reader must know before any number: each a sentence, none where both runs were measured alike. */
 export function cautions(agreement: Agreement): string[] {
-  const { runs, differing, unpaired, shared_blocks, alone, unmeasured } = agreement;
-  const [a, b] = runs;
+  const { runs, differing, unpaired, shared_blocks } = agreement;
   const lines = differing.length === 0 ? [] : [differingSentence(agreement)];
   if (unpaired !== null) {
     lines.push(
@@ -30,15 +29,22 @@ export function cautions(agreement: Agreement): string[] {
   } else if (runs.some(({ run }) => run.evaluation.length > shared_blocks)) {
     lines.push(`Differences rest on the ${counted(shared_blocks, "block")} that both runs have.`);
   }
-  for (const [side, { letter }] of runs.entries()) {
-    const names = alone[side] ?? [];
-    if (names.length > 0) lines.push(`Left out, in ${letter} only: ${listed(names)}.`);
-  }
-  if (unmeasured.length > 0) {
-    lines.push(`Left out, failed or not measured yet in ${a.letter} or ${b.letter}: ${listed(unmeasured)}.`);
-  }
+  lines.push(...leftOut(agreement));
   for (const { letter, run } of runs) {
     for (const line of unfinished(run.rows, run.facts)) lines.push(`${letter}: ${line}`);
+  }
+  return lines;
+}
+
+/** What enters no number, by name. */
+export function leftOut({ runs, alone, unmeasured }: Agreement): string[] {
+  const [a, b] = runs;
+  const lines = runs.flatMap(({ letter }, side) => {
+    const names = alone[side] ?? [];
+    return names.length === 0 ? [] : [`Left out, in ${letter} only: ${listed(names)}.`];
+  });
+  if (unmeasured.length > 0) {
+    lines.push(`Left out, failed or not measured yet in ${a.letter} or ${b.letter}: ${listed(unmeasured)}.`);
   }
   return lines;
 }

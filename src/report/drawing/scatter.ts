@@ -7,7 +7,7 @@ import type { DrawingTools, Look, Theme } from "./tools.ts";
 export function scatterDrawing(tools: DrawingTools): (definition: ScatterChart, look: Look) => unknown {
   const { MARKS, framePlugin, headings, hover, markLegend, noteSpace, valueAxis } = tools;
   const LABELS: Record<Mark, string> = {
-    distinguishable: "the runs differ distinguishably",
+    distinguishable: "they differ distinguishably",
     doubted: "q ≤ 0.05, but flagged",
     unmarked: "no distinguishable difference",
     untested: "not tested",

@@ -1,0 +1,19 @@
+/** In which mode a row's sites were edited. */
+import type { MODES } from "../../protocol.ts";
+import type { Row } from "../../rows.ts";
+
+export type Mode = (typeof MODES)[number];
+
+/** The one mode of a row's sites; null for a layer, a direction, the baseline, or several modes. */
+export function modeOf({ interventions }: Pick<Row, "interventions">): Mode | null {
+  const modes = new Set(
+    interventions.flatMap((one) => (one.kind === "layer" || one.kind === "direction" ? [] : [one.mode])),
+  );
+  const [mode = null] = modes;
+  return modes.size === 1 ? mode : null;
+}
+
+/** Modes that a run's rows have; with more than one an audit may be made. */
+export function modesOfRows(rows: readonly Pick<Row, "interventions">[]): Mode[] {
+  return [...new Set(rows.flatMap((row) => modeOf(row) ?? []))];
+}
