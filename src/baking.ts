@@ -6,7 +6,16 @@ import { directionPaths, readDirectionFiles, requireWidth, sendDirections, unpic
 import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
 import type { Client } from "./link/client.ts";
-import { calibrate, chooseTexts, loadModel, meanSites, readText, sendMeans, stages } from "./preparing.ts";
+import {
+  calibrate,
+  chooseTexts,
+  loadModel,
+  meanSites,
+  readTexts,
+  sendMeans,
+  stages,
+  type TextInputs,
+} from "./preparing.ts";
 import type { Condition, LoadedModel, Result } from "./protocol.ts";
 import type { Means } from "./store/sqlite.ts";
 
@@ -49,9 +58,7 @@ export async function bakeCondition(
   const config = { ...together, model };
   const files = readDirectionFiles(directionPaths(config));
   const needsTexts = asksFor(config.ablation, "mean");
-  const texts = needsTexts
-    ? { evaluation: readText(config.eval.dataset), calibration: readText(config.eval.calibration) }
-    : null;
+  const texts = needsTexts ? readTexts(config) : null;
   const directions = await unpickled(files, client);
   const loaded = await loadModel(client, model, config.eval, on, true);
   on({ type: "loaded", model: loaded });
@@ -118,7 +125,7 @@ function onlyCondition({ ablation }: RunConfig, [, condition]: readonly Conditio
 async function meansOf(
   client: Client,
   config: RunConfig,
-  texts: { evaluation: Buffer | null; calibration: Buffer | null },
+  texts: TextInputs,
   loaded: LoadedModel,
   condition: Condition,
   on: OnEvent,

@@ -59,8 +59,10 @@ export function planConditions(
     problems.push(configProblem(config, code, path, message));
   };
 
-  const { seq_len } = config.eval;
-  if (map.max_positions !== null && seq_len > map.max_positions) {
+  const { seq_len, task, calibration } = config.eval;
+  // The items of a task have lengths of their own.
+  const cutsText = task === null || calibration !== null;
+  if (cutsText && map.max_positions !== null && seq_len > map.max_positions) {
     complain(
       "config_invalid",
       ["eval", "seq_len"],

@@ -96,7 +96,7 @@ export function resolvedYaml(config: RunConfig): string {
  */
 export function identityConfig(config: RunConfig) {
   const { name: _name, revision: _revision, ...model } = config.model;
-  const { dataset: _dataset, calibration: _calibration, ...evaluation } = config.eval;
+  const { dataset: _dataset, task: _task, calibration: _calibration, ...evaluation } = config.eval;
   const withoutPath = <T extends object>(spec: T) => {
     const { path: _path, ...rest } = spec as T & { path?: string };
     return rest;

@@ -44,7 +44,7 @@ export function blockAt(ids: Int32Array, index: number, shape: BlockShape): Bloc
 }
 
 /** The ids as they cross the wire: little-endian int32. */
-function littleEndian(ids: Int32Array): Uint8Array {
+export function littleEndian(ids: Int32Array): Uint8Array {
   const bytes = new DataView(new ArrayBuffer(ids.length * 4));
   for (const [position, id] of ids.entries()) bytes.setInt32(position * 4, id, true);
   return new Uint8Array(bytes.buffer);
@@ -73,7 +73,7 @@ export function sampleBlocks({ total, wanted, seed, batch_size, skip_batches = 0
 }
 
 /** 0 … total − 1 in the seed's order (Fisher and Yates), the first ones first. */
-function shuffled(total: number, seed: number): number[] {
+export function shuffled(total: number, seed: number): number[] {
   const order = Array.from({ length: total }, (_, index) => index);
   const draws = randomWords(seed);
   for (let place = 0; place < total - 1; place++) {
@@ -202,11 +202,11 @@ function fewer(what: string, wanted: number, found: number, { name, blocks }: Us
 }
 
 /** The first `wanted` blocks of `order` that share no run of tokens with the evaluation blocks. */
-function disjoint(
-  source: UsableText,
+export function disjoint(
+  source: Text,
   order: readonly number[],
   wanted: number,
-  evaluation: readonly Block[],
+  evaluation: readonly Pick<Block, "ids">[],
   shape: BlockShape,
   notices: string[],
 ): Block[] {

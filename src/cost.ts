@@ -1,4 +1,5 @@
 /** Pure: what a sweep will take, from its conditions and from one unedited pass that the worker has timed. */
+import { comparesLogits } from "./metrics.ts";
 import type { Condition, LoadedModel } from "./protocol.ts";
 import { BASELINE_LAYER, firstLayer } from "./slices.ts";
 
@@ -64,9 +65,6 @@ export function peakBytes(
   const stream = batch_size * seq_len * model_map.d_model * bytes;
   return cost.peak_bytes + (KEPT_STREAMS + (comparesLogits(metrics) ? 1 : 0)) * stream;
 }
-
-/** Every other metric compares with the unedited model, whose stack runs once more and whose logits are made anew. */
-const comparesLogits = (metrics: readonly string[]): boolean => metrics.some((metric) => metric !== "nll");
 
 /** Share of the stack that a condition runs itself; the baseline's is the walk's way up. */
 function shareAbove(condition: Condition, layers: number): number {

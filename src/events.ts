@@ -44,12 +44,14 @@ export interface SweepPlan {
   readonly directory: string;
   /** The baseline and null conditions included. */
   readonly conditions: number;
-  /** Evaluated under each condition. */
+  /** Evaluated under each condition: blocks, or items of a task. */
   readonly blocks: number;
   /** Into which the blocks go. */
   readonly batches: number;
-  /** Predicted tokens in those blocks. */
+  /** Predicted tokens in those blocks, or tokens of those items' answers. */
   readonly tokens: number;
+  /** Whether they are items. */
+  readonly of_task: boolean;
   /** (condition, batch) pairs in all. */
   readonly total: number;
   /** Pairs that the store has already. */

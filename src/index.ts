@@ -29,7 +29,15 @@ export type {
   Numerics,
   WireError,
 } from "./protocol.ts";
-export type { Interaction, MetricEstimate, Row, RunFacts, StatisticsSettings, Status } from "./rows.ts";
+export type {
+  Interaction,
+  MetricEstimate,
+  Row,
+  RunFacts,
+  StatisticsSettings,
+  Status,
+  TaskFacts,
+} from "./rows.ts";
 export type { RunOptions } from "./run.ts";
 export type { Interval } from "./statistics/effects.ts";
 export type { NumericFloor } from "./statistics/floor.ts";

@@ -19,15 +19,26 @@ export class Measurements {
   readonly #conditions: readonly Condition[];
   readonly #blocks: number;
   readonly #tokens: number;
+  readonly #answers: readonly number[] | null;
   /** metric → sums  # [conditions * blocks], NaN where there is none yet */
   readonly #sums = new Map<string, Float64Array>();
   readonly #seconds: Float64Array;
   readonly #failed = new Map<number, NonNullable<ConditionMeasurements["error"]>>();
 
-  constructor(conditions: readonly Condition[], blocks: number, tokens: number) {
+  /**
+   * @param tokens what sums are divided by: `divisor` of the run's facts.
+   * @param answers tokens of each item's answer; null where blocks are measured.
+   */
+  constructor(
+    conditions: readonly Condition[],
+    blocks: number,
+    tokens: number,
+    answers: readonly number[] | null = null,
+  ) {
     this.#conditions = conditions;
     this.#blocks = blocks;
     this.#tokens = tokens;
+    this.#answers = answers;
     this.#seconds = new Float64Array(conditions.length);
   }
 
@@ -101,6 +112,7 @@ export class Measurements {
         ]),
       ),
       tokens: this.#tokens,
+      answers: this.#answers,
       seconds: this.#seconds[condition] ?? 0,
       flags: [],
       error: this.#failed.get(condition) ?? null,

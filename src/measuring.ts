@@ -2,7 +2,7 @@
 import { SparkablateError } from "./errors.ts";
 import type { Worker } from "./link/worker.ts";
 import type { Measured, Measurements } from "./measurements.ts";
-import type { Condition, Event } from "./protocol.ts";
+import type { Answer, Condition, Event } from "./protocol.ts";
 import { batches, SlicePlanner, workOrder } from "./slices.ts";
 import { type RacePlan, race } from "./statistics/racing.ts";
 import type { RunStore } from "./store/sqlite.ts";
@@ -16,6 +16,8 @@ export interface MeasuringInput {
   readonly conditions: readonly Condition[];
   /** Token ids of the evaluation blocks, in order  # each [seq_len] */
   readonly blocks: readonly Int32Array[];
+  /** Where each block, an item of a task, has its answer; null: every token but the first is predicted. */
+  readonly answers: readonly Answer[] | null;
   readonly batchSize: number;
   readonly seqLen: number;
   readonly metrics: readonly string[];
@@ -132,7 +134,7 @@ interface Slice {
 
 /** Sends one slice and stores its measurements as they come. Returns the seconds it took. */
 async function measureSlice(
-  { conditions, blocks: ids, seqLen, metrics, meansSha256 }: MeasuringInput,
+  { conditions, blocks: ids, answers, seqLen, metrics, meansSha256 }: MeasuringInput,
   { batch, blocks, slice }: Slice,
   worker: Worker,
   store: RunStore,
@@ -147,6 +149,7 @@ async function measureSlice(
     {
       seq_len: seqLen,
       blocks: [...blocks],
+      answers: answers && blocks.map((block) => answers[block] as Answer),
       conditions: slice.map((ordinal) => conditions[ordinal] as Condition),
       metrics: [...metrics],
       means_sha256: meansSha256,

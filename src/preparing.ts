@@ -2,9 +2,19 @@
 import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import type { RunConfig } from "./config.ts";
-import { type Block, type ChosenBlocks, chooseBlocks, MAX_TEXT_TOKENS, type Text } from "./corpus.ts";
+import {
+  type Block,
+  type ChosenBlocks,
+  chooseBlocks,
+  cutBlocks,
+  disjoint,
+  MAX_TEXT_TOKENS,
+  shuffled,
+  type Text,
+} from "./corpus.ts";
 import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
+import { type ChosenItems, checkLengths, chooseItems, decodeItems } from "./items.ts";
 import type { Client } from "./link/client.ts";
 import { packIds } from "./measuring.ts";
 import {
@@ -17,8 +27,9 @@ import {
 } from "./protocol.ts";
 import { sha256 } from "./store/fingerprint.ts";
 import type { Means } from "./store/sqlite.ts";
+import { readTask, type Task } from "./tasks.ts";
 
-export type TextSource = RunConfig["eval"]["dataset"];
+export type TextSource = NonNullable<RunConfig["eval"]["dataset"]>;
 
 export interface BatchShape {
   readonly seq_len: number;
@@ -79,30 +90,39 @@ export async function tokenize(
   return { name, ids: new Int32Array(new Uint8Array(tokenized.payload).buffer) };
 }
 
-/** What `readText` gave of a config's two texts. */
-export interface TextBytes {
+/** What a config's texts hold: what `readText` gave of them, or its task. */
+export interface TextInputs {
   readonly evaluation: Buffer | null;
   readonly calibration: Buffer | null;
+  readonly task: Task | null;
 }
 
+/** Reads the files that a config's `eval` section names. Throws what `readTask` does. */
+export function readTexts({ eval: { dataset, calibration, task } }: RunConfig): TextInputs {
+  return {
+    evaluation: readText(dataset),
+    calibration: readText(calibration),
+    task: task === null ? null : readTask(task),
+  };
+}
+
+/** What a config evaluates, as a person knows it. */
+export const evaluatedName = ({ dataset, task }: RunConfig["eval"]): string =>
+  dataset === null ? basename(task ?? "") : textName(dataset);
+
 /**
- * The blocks of a run: the same config, model and texts give the same ones.
+ * The blocks of a run, or the items: the same config, model and texts give the same ones.
  * @param needsMeans whether calibration blocks are wanted.
  */
 export async function chooseTexts(
   client: Client,
   { eval: settings }: RunConfig,
-  bytes: TextBytes,
+  inputs: TextInputs,
   loaded: LoadedModel,
   needsMeans: boolean,
   on: OnEvent,
-): Promise<ChosenBlocks> {
+): Promise<ChosenBlocks | ChosenItems> {
   const { seq_len, batch_size, max_batches, skip_batches, calibration_batches, add_bos, seed } = settings;
-  const evaluation = await tokenize(client, settings.dataset, bytes.evaluation, on);
-  const calibration =
-    needsMeans && settings.calibration !== null
-      ? await tokenize(client, settings.calibration, bytes.calibration, on)
-      : null;
   const bos = (add_bos === "auto" ? loaded.adds_bos : add_bos) ? loaded.bos_token_id : null;
   if (add_bos === true && bos === null) {
     throw new SparkablateError(
@@ -110,6 +130,13 @@ export async function chooseTexts(
       "eval.add_bos: true, but the tokenizer has no BOS token; allowed: auto, false",
     );
   }
+  if (settings.dataset === null)
+    return await chooseOfTask(client, settings, inputs, loaded, bos, needsMeans, on);
+  const evaluation = await tokenize(client, settings.dataset, inputs.evaluation, on);
+  const calibration =
+    needsMeans && settings.calibration !== null
+      ? await tokenize(client, settings.calibration, inputs.calibration, on)
+      : null;
   return chooseBlocks({
     evaluation,
     calibration,
@@ -121,6 +148,51 @@ export async function chooseTexts(
     skip_batches,
     calibration_batches: needsMeans ? calibration_batches : 0,
   });
+}
+
+/** Evaluation items, and calibration rows out of the other items or of a text. */
+async function chooseOfTask(
+  client: Client,
+  settings: RunConfig["eval"],
+  { task, calibration: bytes }: TextInputs,
+  { model_map }: LoadedModel,
+  bos: number | null,
+  needsMeans: boolean,
+  on: OnEvent,
+): Promise<ChosenItems> {
+  if (task === null) throw new SparkablateError("internal", "neither a text nor a task was read");
+  const { seq_len, batch_size, calibration_batches, seed } = settings;
+  const { result, payload } = await client.call(
+    "tokenize_task",
+    { name: task.name, max_tokens: MAX_TEXT_TOKENS },
+    { payload: Buffer.from(JSON.stringify(task.items)), onEvent: stages(on) },
+  );
+  const encoded = decodeItems(payload, result.items, bos);
+  checkLengths(task, encoded, [
+    { tokens: model_map.max_positions, what: "the model's positions" },
+    { tokens: seq_len, what: "eval.seq_len" },
+  ]);
+  const ofItems = needsMeans && settings.calibration === null;
+  const chosen = chooseItems({
+    ...settings,
+    task,
+    encoded,
+    calibration_batches: ofItems ? calibration_batches : 0,
+  });
+  const notices = [...result.notices, ...chosen.notices];
+  if (ofItems || !needsMeans || settings.calibration === null) return { ...chosen, notices };
+  const text = await tokenize(client, settings.calibration, bytes, on);
+  const shape = { seq_len, bos };
+  const { blocks } = cutBlocks(text.ids, shape);
+  const calibration = disjoint(
+    text,
+    shuffled(blocks, seed),
+    calibration_batches * batch_size,
+    chosen.evaluation.map(({ ids, answer }) => ({ ids: ids.subarray(0, answer.end) })),
+    shape,
+    notices,
+  );
+  return { ...chosen, calibration, notices };
 }
 
 /** The beginning of a text, up to the last line that fits into one payload. */
@@ -143,7 +215,7 @@ export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "wid
   return [...sites.values()];
 }
 
-/** The sites' means over the blocks; null where there is no site. */
+/** The sites' means over the blocks, or over items of any length; null where there is no site. */
 export async function calibrate(
   client: Client,
   sites: Omit<MeanSite, "width">[],
@@ -152,9 +224,10 @@ export async function calibrate(
   on: OnEvent,
 ): Promise<Means | null> {
   if (sites.length === 0) return null;
+  const lengths = blocks.map(({ ids }) => ids.length);
   const { result, payload } = await client.call(
     "calibrate",
-    { seq_len, batch_size, sites },
+    { seq_len, lengths: lengths.every((length) => length === seq_len) ? null : lengths, batch_size, sites },
     { payload: packIds(blocks.map(({ ids }) => ids)), onEvent: stages(on) },
   );
   if (sha256(payload) !== result.sha256) {

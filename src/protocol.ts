@@ -261,6 +261,18 @@ const dataset = z.strictObject({
 const meanSite = z.strictObject({ kind: z.enum(["head", "attn", "mlp"]), layer, positions, width: count });
 export type MeanSite = z.infer<typeof meanSite>;
 
+/** Where a task's item has its answer. Positions are those of its row, from 0, a BOS token included. */
+export const answer = z.strictObject({
+  /** Of the answer's first token. */
+  begin: z.int().min(1).max(MAX_PAYLOAD_BYTES),
+  /** Behind its last one; what follows is padding. */
+  end: z.int().min(2).max(MAX_PAYLOAD_BYTES),
+  /** Where the wrong answer first differs, and the token that it has there; null: the task has no wrong answers. */
+  wrong: z.strictObject({ at: z.int().min(1).max(MAX_PAYLOAD_BYTES), token: count }).nullable(),
+});
+/** Where a task's item has its answer. */
+export interface Answer extends z.infer<typeof answer> {}
+
 /** Length of each prompt in the payload. */
 const promptBytes = z.array(z.int().min(1).max(MAX_PAYLOAD_BYTES)).min(1).max(4096);
 
@@ -321,11 +333,30 @@ export const requests = {
     dataset: dataset.nullable(),
     max_tokens: count,
   }),
-  /** Payload: int32 [blocks, seq_len]. */
+  /** A task's items. Payload: UTF-8, a JSON list of `{prompt, answer, wrong?}`. */
+  tokenize_task: z.strictObject({
+    type: z.literal("tokenize_task"),
+    ...base,
+    /** What messages call the file; its n-th line is the n-th item. */
+    name: label,
+    max_tokens: count,
+  }),
+  /** Payload: int32 [blocks, seq_len], or with `lengths` the rows one after the other. */
   calibrate: z.strictObject({
     type: z.literal("calibrate"),
     ...base,
     seq_len: count,
+    /** Tokens of each row, where they differ; null: seq_len each. */
+    lengths: z
+      .array(
+        z
+          .int()
+          .min(1)
+          .max(1 << 20),
+      )
+      .min(1)
+      .max(65_536)
+      .nullable(),
     batch_size: z.int().min(1),
     sites: z.array(meanSite.omit({ width: true })).min(1),
   }),
@@ -355,6 +386,8 @@ export const requests = {
     ...base,
     seq_len: z.int().min(2),
     blocks: z.array(count).min(1).max(65_536),
+    /** With a task, where each block's answer stands: what alone is measured. null: every token but the first. */
+    answers: z.array(answer).min(1).max(4096).nullable(),
     conditions: z.array(condition).min(1).max(MAX_SLICE_CONDITIONS),
     metrics: z.array(label).min(1).max(16),
     /** Which means `mode: mean` uses; null where no condition needs them. */
@@ -475,6 +508,15 @@ export const results = {
   }),
   /** Payload: int32 [tokens]. */
   tokenize: z.strictObject({ tokens: count, truncated: z.boolean() }),
+  /**
+   * Payload: int32 [items, 4]: `begin`, `end`, `at` and `token` of each `Answer` without BOS (−1: no wrong answer);
+   * then the items' ids, one item after the other.
+   */
+  tokenize_task: z.strictObject({
+    items: count,
+    /** What a person should know, e.g. answers that continue the prompt's last word. */
+    notices: z.array(label).max(16),
+  }),
   /** Payload: float32, the sites' means one after the other. */
   calibrate: z.strictObject({ sites: z.array(meanSite), sha256, tokens: count }),
   put: empty,
@@ -556,9 +598,9 @@ export const events = {
     type: z.literal("measurement"),
     id: requestId,
     condition: label,
-    /** Names of the payload's rows: sums over the block's predicted tokens. */
+    /** Names of the payload's rows: sums over the block's predicted tokens; of a task's item, its own values. */
     columns: z.array(label).max(64),
-    /** Predicted tokens a block. */
+    /** What a sum is divided by: predicted tokens a block; 1 with a task. */
     tokens: count,
     seconds,
     flags: z.array(label),

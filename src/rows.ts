@@ -2,6 +2,7 @@
 import { conditionColumns } from "./conditions.ts";
 import type { ErrorCode } from "./errors.ts";
 import { type JointEffect, JointEffects, type Parts } from "./interactions.ts";
+import { CHANGE, isLevel } from "./metrics.ts";
 import type { Condition, Numerics } from "./protocol.ts";
 import { standings } from "./race-rows.ts";
 import {
@@ -22,10 +23,12 @@ export interface ConditionMeasurements {
   readonly condition: Condition;
   /** Block indices, ascending. */
   readonly blocks: readonly number[];
-  /** Column → sum over the block's predicted tokens, in the order of `blocks`; always "nll". */
+  /** Column → sum over the block's predicted tokens, or the item's value, in the order of `blocks`; always "nll". */
   readonly sums: Readonly<Record<string, Float64Array>>;
-  /** Predicted tokens a block. */
+  /** What a sum is divided by: predicted tokens a block; 1 for the items of a task. */
   readonly tokens: number;
+  /** Tokens of each item's answer, by block index; null or absent where blocks are measured. */
+  readonly answers?: readonly number[] | null;
   readonly seconds: number;
   readonly flags: readonly string[];
   readonly error: { readonly code: ErrorCode; readonly message: string } | null;
@@ -41,6 +44,16 @@ export interface StatisticsSettings {
   readonly race?: RacePlan | null;
 }
 
+/** What is evaluated where it is no text. */
+export interface TaskFacts {
+  /** Of the task file. */
+  readonly sha256: string;
+  /** In the file. */
+  readonly items: number;
+  /** Whether the items have wrong answers. */
+  readonly wrong: boolean;
+}
+
 /** All that a report says of a run beside its rows. */
 export interface RunFacts {
   /** The run directory's name. */
@@ -53,11 +66,13 @@ export interface RunFacts {
   readonly weights_sha256: string;
   /** All that changes the bits of a result without changing its meaning. */
   readonly numerics: Numerics;
-  /** Evaluation text, as a person knows it: a file's name, or a dataset with its split. */
+  /** Evaluation text or task, as a person knows it: a file's name, or a dataset with its split. */
   readonly text: string;
-  /** Calibration text; null where no mean was needed. */
+  /** null or absent: a text. */
+  readonly task?: TaskFacts | null;
+  /** Calibration text or task; null where no mean was needed. */
   readonly calibration: string | null;
-  /** Tokens a block. */
+  /** Tokens a block; of a task, of its longest item. */
   readonly seq_len: number;
   /** Blocks a batch. */
   readonly batch_size: number;
@@ -82,6 +97,10 @@ export interface RunFacts {
   /** ISO 8601; null while conditions are missing. */
   readonly finished: string | null;
 }
+
+/** What a stored sum is divided by: predicted tokens a block; the values of a task's items are whole. */
+export const divisor = ({ task, seq_len }: Pick<RunFacts, "task" | "seq_len">): number =>
+  task == null ? seq_len - 1 : 1;
 
 /** Fewer blocks than this: "few blocks". */
 export const FEW_BLOCKS = 16;
@@ -182,11 +201,11 @@ export interface Row {
   readonly perplexity_ratio_ci95: Interval | null;
   /** Measured so far. */
   readonly blocks: number;
-  /** Predicted tokens in those blocks. */
+  /** Predicted tokens in those blocks, or tokens of those items' answers. */
   readonly tokens: number;
   /** Of computing. */
   readonly seconds: number;
-  /** Columns beside nll: kl, top1, … */
+  /** Columns beside nll: kl, top1, …; of a level (logit_diff, accuracy) its change from the baseline too. */
   readonly metrics: Readonly<Record<string, MetricEstimate>>;
   /** Of a joint condition whose parts are in the run too; else null, as in a race and in a row of a running sweep. */
   readonly interaction: Interaction | null;
@@ -376,7 +395,8 @@ function compare(measured: ConditionMeasurements, baseline: ConditionMeasurement
   }
   const [nll, reference] = [nllOf(mine), nllOf(pick(baseline, common.reference))];
   const effect = pairedEffect(nll, reference, measured.tokens);
-  fillLevels(row, mine, measured.tokens, common.length);
+  fillLevels(row, mine, measured, common.mine);
+  row.metrics = withChanges(row.metrics, mine, pick(baseline, common.reference), measured.tokens);
   row.status = common.length < baseline.blocks.length ? "partial" : "done";
   row.delta_nll = effect.mean;
   row.se = effect.se;
@@ -395,8 +415,11 @@ function baselineRow(baseline: ConditionMeasurements): Row {
   const row = emptyRow(baseline);
   if (baseline.error !== null) return { ...row, status: "failed", error: baseline.error.code };
   if (baseline.blocks.length === 0) return row;
-  fillLevels(row, baseline.sums, baseline.tokens, baseline.blocks.length);
-  return { ...row, status: "done", delta_nll: 0, perplexity_ratio: 1 };
+  fillLevels(row, baseline.sums, baseline, [...baseline.blocks.keys()]);
+  const metrics = withChanges(row.metrics, baseline.sums, baseline.sums, baseline.tokens);
+  for (const column of Object.keys(metrics).filter((name) => name.startsWith(CHANGE)))
+    metrics[column] = { mean: 0, se: null, ci95: null };
+  return { ...row, metrics, status: "done", delta_nll: 0, perplexity_ratio: 1 };
 }
 
 function emptyRow({
@@ -434,17 +457,45 @@ function emptyRow({
   };
 }
 
-/** NLL, perplexity and the metrics' columns over `blocks` blocks. */
-function fillLevels(row: Draft, sums: ConditionMeasurements["sums"], tokens: number, blocks: number): void {
+/** NLL, perplexity and the metrics' columns over some of the measured blocks: those at `positions` of its list. */
+function fillLevels(
+  row: Draft,
+  sums: ConditionMeasurements["sums"],
+  { tokens, answers, blocks }: ConditionMeasurements,
+  positions: readonly number[],
+): void {
   const nll = estimate(nllOf(sums)).mean / tokens;
   row.nll = nll;
   row.perplexity = finite(Math.exp(nll));
-  row.blocks = blocks;
-  row.tokens = blocks * tokens;
+  row.blocks = positions.length;
+  row.tokens =
+    answers == null
+      ? positions.length * tokens
+      : positions.reduce((sum, position) => sum + (answers[blocks[position] as number] ?? 0), 0);
   row.metrics = Object.fromEntries(
     Object.entries(sums)
       .filter(([column]) => column !== "nll")
       .map(([column, values]) => [column, metricEstimate(values, tokens)]),
+  );
+}
+
+/** Behind each level its change from the baseline, paired block by block. */
+function withChanges(
+  metrics: Row["metrics"],
+  sums: ConditionMeasurements["sums"],
+  reference: ConditionMeasurements["sums"],
+  tokens: number,
+): Record<string, MetricEstimate> {
+  return Object.fromEntries(
+    Object.entries(metrics).flatMap(([column, level]) => {
+      const [mine, theirs] = [sums[column], reference[column]];
+      if (!isLevel(column) || mine === undefined || theirs === undefined) return [[column, level]];
+      const { mean, se, ci95 } = pairedEffect(mine, theirs, tokens);
+      return [
+        [column, level],
+        [`${CHANGE}${column}`, { mean, se, ci95 }],
+      ];
+    }),
   );
 }
 

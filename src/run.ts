@@ -3,7 +3,7 @@ import { basename } from "node:path";
 import { Readable } from "node:stream";
 import { nullConditions, type Plan, planConditions } from "./conditions.ts";
 import { identityConfig, type RunConfig, resolvedYaml } from "./config.ts";
-import type { ChosenBlocks } from "./corpus.ts";
+import type { Block, ChosenBlocks } from "./corpus.ts";
 import { peakBytes, sweepCost } from "./cost.ts";
 import {
   type Direction,
@@ -17,27 +17,34 @@ import {
 import { readEarlier } from "./earlier.ts";
 import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
+import type { ChosenItems, ItemBlock } from "./items.ts";
 import { retryingOnce, type Worker } from "./link/worker.ts";
 import { Measurements } from "./measurements.ts";
 import { measureMissing } from "./measuring.ts";
+import { measuredMetrics } from "./metrics.ts";
 import {
+  type BatchShape,
   calibrate,
   chooseTexts,
+  evaluatedName,
   loadModel,
   meanSites,
-  readText,
+  readTexts,
   sendMeans,
-  type TextBytes,
+  type TextInputs,
   textName,
 } from "./preparing.ts";
-import type { LoadedModel } from "./protocol.ts";
-import type { Row } from "./rows.ts";
+import type { Answer, LoadedModel } from "./protocol.ts";
+import { divisor, type Row } from "./rows.ts";
 import { batches } from "./slices.ts";
 import { roundsFor } from "./statistics/racing.ts";
 import { type Identity, identityOf, requireSameRun } from "./store/fingerprint.ts";
 import { RunDirectory } from "./store/run-directory.ts";
-import type { BlockRecord, Means, RunRecord } from "./store/sqlite.ts";
+import type { BlockRecord, Means, RunRecord, StoredItem } from "./store/sqlite.ts";
 import { VERSION } from "./version.ts";
+
+/** What a model is loaded for while the length of a task's items is not known. */
+const SHORTEST_ROW = 2;
 
 /** How a sweep is run, beside what its config says. */
 export interface RunOptions {
@@ -104,17 +111,15 @@ async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined
 }
 
 /** The files that the config names, read before any Python starts. Datasets are loaded by the worker. */
-interface Inputs extends TextBytes {
+interface Inputs extends TextInputs {
   readonly directions: DirectionFiles;
   /** The run that a sweep of pairs starts from. */
   readonly earlier: ReturnType<typeof readEarlier>;
 }
 
 function readInputs(config: RunConfig): Inputs {
-  const { dataset, calibration } = config.eval;
   return {
-    evaluation: readText(dataset),
-    calibration: readText(calibration),
+    ...readTexts(config),
     directions: readDirectionFiles(directionPaths(config)),
     earlier: readEarlier(config),
   };
@@ -123,7 +128,9 @@ function readInputs(config: RunConfig): Inputs {
 interface Prepared {
   readonly loaded: LoadedModel;
   readonly plan: Plan;
-  readonly blocks: ChosenBlocks;
+  readonly blocks: ChosenBlocks | ChosenItems;
+  /** Of one batch, as the worker measures it. */
+  readonly shape: BatchShape;
   readonly notices: readonly string[];
   readonly identity: Identity;
   readonly directions: ReadonlyMap<string, Direction>;
@@ -197,20 +204,28 @@ class Sweep {
     directory: RunDirectory,
     retryFailed: boolean,
   ): AsyncGenerator<Row, void> {
-    const { plan, blocks, loaded, directions } = this.#prepared as Prepared;
-    const { batch_size, seq_len, metrics } = this.#config.eval;
+    const { plan, blocks, loaded, directions, shape } = this.#prepared as Prepared;
+    const { batch_size, seq_len } = shape;
+    const metrics = measuredMetrics(this.#config.eval.metrics, this.#inputs.task);
     const { store } = directory;
     const { conditions } = plan;
-    const measurements = new Measurements(conditions, blocks.evaluation.length, seq_len - 1);
+    const answers = answersOf(blocks);
+    const answerTokens = answers?.map(({ begin, end }) => end - begin);
+    const measurements = new Measurements(
+      conditions,
+      blocks.evaluation.length,
+      divisor(run.facts),
+      answerTokens,
+    );
     store.forEachSum((condition, block, metric, sum) => measurements.add(condition, block, metric, sum));
     if (!retryFailed) for (const [condition, error] of store.failures()) measurements.fail(condition, error);
 
-    const shape = batches(blocks.evaluation.length, batch_size);
-    let total = conditions.length * shape.length;
+    const allBatches = batches(blocks.evaluation.length, batch_size);
+    let total = conditions.length * allBatches.length;
     const isDone = (condition: number, batch: readonly number[]): boolean =>
       measurements.hasFailed(condition) || batch.every((block) => measurements.has(condition, block));
     // One batch at a time: of many conditions and batches the lists would outweigh the measurements.
-    const missing = shape.values().map((batch) => ({
+    const missing = allBatches.values().map((batch) => ({
       share: batch.length / batch_size,
       conditions: conditions.filter((_, condition) => !isDone(condition, batch)),
     }));
@@ -224,12 +239,16 @@ class Sweep {
         directory: directory.path,
         conditions: conditions.length,
         blocks: blocks.evaluation.length,
-        batches: shape.length,
-        tokens: blocks.evaluation.length * (seq_len - 1),
+        batches: allBatches.length,
+        tokens:
+          answerTokens === undefined
+            ? blocks.evaluation.length * (seq_len - 1)
+            : answerTokens.reduce((sum, tokens) => sum + tokens, 0),
+        of_task: answers !== null,
         total,
         stored,
         ...cost,
-        peak_bytes: peakBytes(loaded, this.#config.eval),
+        peak_bytes: peakBytes(loaded, { ...shape, metrics }),
         may_stop: this.#config.stop !== null,
       },
     });
@@ -245,6 +264,7 @@ class Sweep {
       {
         conditions,
         blocks: blocks.evaluation.map(({ ids }) => ids),
+        answers,
         batchSize: batch_size,
         seqLen: seq_len,
         metrics,
@@ -282,7 +302,7 @@ class Sweep {
           total -= pairs;
         },
         onBatch: () => directory.projectNowAndThen(),
-        recover: (error) => this.#recover(error, loaded, means, directions),
+        recover: (error) => this.#recover(error, loaded, shape, means, directions),
       },
       signals,
     ).then(
@@ -301,8 +321,12 @@ class Sweep {
   async #describe(): Promise<Prepared> {
     const config = this.#config;
     const directions = await unpickled(this.#inputs.directions, this.#worker.client);
-    const loaded = await this.#load();
-    this.#on({ type: "loaded", model: loaded });
+    const { batch_size, seq_len } = config.eval;
+    const { task } = this.#inputs;
+    // How long a task's items are is known once the tokenizer is there: the shape is proved after that.
+    let shape = { batch_size, seq_len: task === null ? seq_len : SHORTEST_ROW };
+    let loaded = await this.#load(shape);
+    if (task === null) this.#on({ type: "loaded", model: loaded });
     requireWidth(directions, loaded.model_map);
     const { earlier } = this.#inputs;
     const edits = planConditions(config, loaded.model_map, directions, earlier);
@@ -314,20 +338,28 @@ class Sweep {
     const plan = { ...edits, conditions: [...edits.conditions, ...nullConditions(config, loaded.model_map)] };
     const needsMeans = meanSites(plan.conditions).length > 0;
     const blocks = await chooseTexts(this.#worker.client, config, this.#inputs, loaded, needsMeans, this.#on);
+    if ("seq_len" in blocks) {
+      shape = { batch_size, seq_len: blocks.seq_len };
+      const { seconds, reused } = loaded;
+      const again = await this.#load(shape);
+      loaded = { ...again, seconds: seconds + again.seconds, reused };
+      this.#on({ type: "loaded", model: loaded });
+    }
     const identity = identityOf({
       config: identityConfig(config),
       loaded,
+      task: task?.sha256 ?? null,
       evaluation: blocks.evaluation.map(({ sha256 }) => sha256),
       calibration: blocks.calibration.map(({ sha256 }) => sha256),
       conditions: plan.conditions.map(({ id }) => id),
       directions: [...directions.values()].map(({ sha256, norm }) => `${sha256} ${norm}`),
     });
     const notices = [...loaded.notices, ...plan.notices, ...blocks.notices];
-    return { loaded, plan, blocks, notices, identity, directions };
+    return { loaded, plan, blocks, shape, notices, identity, directions };
   }
 
-  async #load(): Promise<LoadedModel> {
-    return await loadModel(this.#worker.client, this.#config.model, this.#config.eval, this.#on);
+  async #load(shape: BatchShape): Promise<LoadedModel> {
+    return await loadModel(this.#worker.client, this.#config.model, shape, this.#on);
   }
 
   async #sendMeans(means: Means): Promise<void> {
@@ -338,12 +370,13 @@ class Sweep {
   async #recover(
     error: SparkablateError,
     loaded: LoadedModel,
+    shape: BatchShape,
     means: Means | null,
     directions: ReadonlyMap<string, Direction>,
   ): Promise<void> {
     this.#on({ type: "restart", error });
     await this.#worker.reconnect();
-    const again = await this.#load();
+    const again = await this.#load(shape);
     for (const part of ["weights_sha256", "tokenizer_sha256", "numerics"] as const) {
       if (JSON.stringify(again[part]) !== JSON.stringify(loaded[part])) {
         throw new SparkablateError(
@@ -357,9 +390,11 @@ class Sweep {
     await sendDirections(directions.values(), this.#worker.client);
   }
 
-  #record(runId: string, { loaded, plan, blocks, notices, identity }: Prepared): RunRecord {
+  #record(runId: string, { loaded, plan, blocks, shape, notices, identity }: Prepared): RunRecord {
     const config = this.#config;
-    const { seq_len, batch_size, add_bos, seed, dataset, calibration } = config.eval;
+    const { add_bos, seed, calibration } = config.eval;
+    const { task } = this.#inputs;
+    const text = evaluatedName(config.eval);
     const racers = plan.conditions.filter(({ interventions }) => interventions.length > 0).length;
     return {
       run_id: runId,
@@ -372,10 +407,11 @@ class Sweep {
         revision: loaded.revision,
         weights_sha256: loaded.weights_sha256,
         numerics: loaded.numerics,
-        text: textName(dataset),
-        calibration: blocks.calibration.length === 0 ? null : textName(calibration ?? dataset),
-        seq_len,
-        batch_size,
+        text,
+        task: task && { sha256: task.sha256, items: task.items.length, wrong: task.wrong },
+        calibration:
+          blocks.calibration.length === 0 ? null : calibration === null ? text : textName(calibration),
+        ...shape,
         bos: add_bos === "auto" ? loaded.adds_bos : add_bos,
         seed,
         planned_blocks: blocks.evaluation.length,
@@ -387,7 +423,7 @@ class Sweep {
           race: config.stop && {
             ...config.stop,
             conditions: racers,
-            rounds: roundsFor(blocks.evaluation.length, batch_size),
+            rounds: roundsFor(blocks.evaluation.length, shape.batch_size),
           },
         },
         config: resolvedYaml(config),
@@ -404,7 +440,22 @@ function* blockRecords({ evaluation, calibration }: ChosenBlocks): Generator<Blo
     ["evaluation", evaluation],
     ["calibration", calibration],
   ] as const) {
-    for (const [ordinal, { index, sha256 }] of blocks.entries())
-      yield { split, ordinal, position: index, sha256 };
+    for (const [ordinal, block] of blocks.entries()) {
+      const { index, sha256 } = block;
+      yield { split, ordinal, position: index, sha256, ...(isItem(block) && { item: storedItem(block) }) };
+    }
   }
+}
+
+const isItem = (block: Block): block is ItemBlock => "answer" in block;
+
+const storedItem = ({ item, answer }: ItemBlock): StoredItem => ({
+  ...item,
+  tokens: answer.end - answer.begin,
+});
+
+/** null where blocks of a text are evaluated. */
+function answersOf({ evaluation }: ChosenBlocks): Answer[] | null {
+  const answers = evaluation.filter(isItem).map(({ answer }) => answer);
+  return answers.length === 0 ? null : answers;
 }

@@ -8,7 +8,7 @@ import { existingFile, localDirectory, resolved } from "./paths.ts";
 /** The wire's words for a dataset that the worker loads. */
 export type HubDataset = NonNullable<Request<"tokenize">["dataset"]>;
 
-const WIKITEXT: HubDataset = {
+export const WIKITEXT: HubDataset = {
   path: "Salesforce/wikitext",
   config: "wikitext-2-raw-v1",
   split: "test",
@@ -42,6 +42,15 @@ export function dataset(cwd: string) {
     return z.NEVER;
   });
   return z.union([written, rows], leaf(ALLOWED));
+}
+
+/** The absolute path of a task file. */
+export function taskFile(cwd: string) {
+  return resolved("a .jsonl path", (written, complain) => {
+    if (written.endsWith(".jsonl")) return existingFile(written, cwd, complain);
+    complain("config_invalid", `"${written}" is not a task file`);
+    return undefined;
+  });
 }
 
 export function usesWikitext(source: string | HubDataset): boolean {

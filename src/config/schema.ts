@@ -4,8 +4,9 @@
  */
 import { z } from "zod";
 import { overlaps } from "../conditions/checks.ts";
+import { METRIC_NAMES } from "../metrics.ts";
 import { MAX_PAYLOAD_BYTES, MODES } from "../protocol.ts";
-import { dataset, TRAINING_WIKITEXT, usesWikitext } from "./datasets.ts";
+import { dataset, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
 import {
   choice,
   decimal,
@@ -35,7 +36,6 @@ const SWEEPS = [...SITE_SWEEPS, "pairs", "custom"] as const;
 /** Above it, the pairs are more than 79,800. */
 const MOST_COMPONENTS = 400;
 const POSITIONS = ["all", "not_first"] as const;
-const METRICS = ["nll", "kl", "top1"] as const;
 const TARGET_KINDS = ["head", "kv_group", "attn", "mlp", "layer", "direction"] as const;
 const BYTES_PER_TOKEN = 4;
 
@@ -81,34 +81,37 @@ function model({ cwd, trustRemoteCode }: SchemaOptions) {
 function evaluation({ cwd }: SchemaOptions) {
   const addBos = leaf("auto, true, false");
   return section({
-    /** Evaluation text: absolute path of a `.txt` file, or a data set with its split and column. */
-    dataset: dataset(cwd).prefault("wikitext"),
-    /** Text for the means; null: blocks of the evaluation text that evaluation does not use. */
+    /** Evaluation text: absolute path of a `.txt` file, or a data set with its split and column; null with a task. */
+    dataset: dataset(cwd).nullable().optional(),
+    /** Instead of a text: absolute path of a `.jsonl` file with one `{prompt, answer, wrong?}` a line. */
+    task: taskFile(cwd).nullable().default(null),
+    /** Text for the means; null: blocks of the text, or items of the task, that evaluation does not use. */
     calibration: dataset(cwd).nullable().default(null),
-    /** Tokens a block, a BOS token included. */
+    /** Tokens a block, a BOS token included; the most that an item of a task may have. */
     seq_len: whole(2, 1 << 20).default(1024),
-    /** Blocks a batch. */
+    /** Blocks, or items, a batch. */
     batch_size: whole(1, 4096).default(4),
-    /** Batches to evaluate; null: the whole text, at most 4 million tokens. */
+    /** Batches to evaluate; null: the whole text, at most 4 million tokens, or the whole task. */
     max_batches: whole(1, 1_000_000).nullable().default(16),
     /** Batches at the head of the seed's order that this run leaves to others (report --confirm). */
     skip_batches: whole(0, 1_000_000).default(0),
     /** Batches for the means, where a condition needs one. */
     calibration_batches: whole(1, 1_000_000).default(8),
-    /** Whether a BOS token stands before every block; auto: as the tokenizer itself does. */
+    /** Whether a BOS token stands before every block or item; auto: as the tokenizer itself does. */
     add_bos: z.union([z.literal("auto"), z.boolean()], addBos).default("auto"),
-    /** Which blocks, in which order. */
+    /** Which blocks or items, in which order. */
     seed: whole(0, Number.MAX_SAFE_INTEGER).default(0),
-    /** nll always; kl and top1 on request. */
+    /** nll always; the others on request; a task has accuracy and, with wrong answers, logit_diff unasked. */
     metrics: z
-      .array(choice(METRICS), leaf(`a list of ${METRICS.join(", ")}`))
-      .transform((names) => METRICS.filter((name) => name === "nll" || names.includes(name)))
+      .array(choice(METRIC_NAMES), leaf(`a list of ${METRIC_NAMES.join(", ")}`))
+      .transform((names) => METRIC_NAMES.filter((name) => name === "nll" || names.includes(name)))
       .prefault([]),
   })
-    .superRefine(({ seq_len, batch_size, calibration_batches }, context) => {
+    .superRefine(({ seq_len, batch_size, calibration_batches, ...value }, context) => {
       const limit = MAX_PAYLOAD_BYTES / BYTES_PER_TOKEN;
       const refuse = (key: string, message: string) =>
         context.addIssue({ code: "custom", path: [key], message });
+      checkSource(value, refuse);
       if (seq_len * batch_size > limit) {
         refuse(
           "batch_size",
@@ -124,9 +127,31 @@ function evaluation({ cwd }: SchemaOptions) {
     })
     .transform((value) => ({
       ...value,
-      /** Text for the means; null: blocks of the evaluation text that evaluation does not use. */
-      calibration: value.calibration ?? (usesWikitext(value.dataset) ? TRAINING_WIKITEXT : null),
+      /** Evaluation text: absolute path of a `.txt` file, or a data set with its split and column; null with a task. */
+      dataset: value.task === null ? (value.dataset ?? WIKITEXT) : null,
+      /** Text for the means; null: blocks of the text, or items of the task, that evaluation does not use. */
+      calibration:
+        value.calibration ??
+        (value.task === null && usesWikitext(value.dataset ?? WIKITEXT) ? TRAINING_WIKITEXT : null),
     }));
+}
+
+interface WrittenSource {
+  dataset?: unknown;
+  task: string | null;
+  metrics: readonly string[];
+}
+
+/** A text or a task; and what only a task can measure. */
+function checkSource(
+  { dataset, task, metrics }: WrittenSource,
+  refuse: (key: string, message: string) => void,
+): void {
+  if (task !== null && dataset != null)
+    refuse("task", "stands beside dataset; allowed: one of dataset (a text) and task (prompts with answers)");
+  if (task === null && dataset === null) refuse("dataset", "is empty, and so is task; allowed: one of them");
+  if (task === null && metrics.includes("logit_diff"))
+    refuse("metrics", "logit_diff compares an answer with a wrong one; allowed: with eval.task");
 }
 
 const layerNumber = whole(0, 100_000);

@@ -1,5 +1,6 @@
 /** A run with its block sums: what a comparison of runs needs beside the rows. */
 import type { LoadedModel } from "../protocol.ts";
+import { divisor } from "../rows.ts";
 import type { Identity } from "./fingerprint.ts";
 import { requireBegun, type StoredRun, tableOf } from "./run-directory.ts";
 import { RunStore } from "./sqlite.ts";
@@ -7,7 +8,7 @@ import { RunStore } from "./sqlite.ts";
 export interface BlockSums {
   /** Ordinals of evaluation blocks, ascending. */
   readonly blocks: readonly number[];
-  /** Negative log-likelihood over each block's predicted tokens, nats. */
+  /** Negative log-likelihood over each block's predicted tokens, or of each item; nats. */
   readonly nll: Float64Array;
 }
 
@@ -18,7 +19,7 @@ export interface BlockRun extends Pick<StoredRun, "facts" | "rows"> {
   readonly evaluation: readonly string[];
   /** By condition, the baseline included; what is not measured is not there. */
   readonly sums: ReadonlyMap<string, BlockSums>;
-  /** Predicted tokens a block. */
+  /** What a sum is divided by: predicted tokens a block, 1 for items. */
   readonly tokens: number;
 }
 
@@ -40,7 +41,7 @@ export function readBlockRun(path: string): BlockRun {
         model_map: run.model.model_map,
         evaluation: store.blocks("evaluation").map(({ sha256 }) => sha256),
         sums,
-        tokens: run.facts.seq_len - 1,
+        tokens: divisor(run.facts),
       };
     });
   } finally {

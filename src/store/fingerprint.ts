@@ -12,7 +12,9 @@ export interface IdentityInput {
   /** The config without output, names and paths. */
   readonly config: unknown;
   readonly loaded: LoadedModel;
-  /** sha256 of every evaluation block, in order; of every calibration block. */
+  /** Of the task file; null: a text is evaluated. */
+  readonly task: string | null;
+  /** sha256 of every evaluation block or item, in order; of every calibration block or item. */
   readonly evaluation: readonly string[];
   readonly calibration: readonly string[];
   /** Ids of the conditions, in order. */
@@ -27,6 +29,7 @@ export function identityOf(input: IdentityInput): Identity {
     ...flatten(input.config, "config"),
     weights: loaded.weights_sha256,
     tokenizer: loaded.tokenizer_sha256,
+    ...(input.task === null ? {} : { task: input.task }),
     "evaluation blocks": sha256(input.evaluation.join("\n")),
     "calibration blocks": sha256(input.calibration.join("\n")),
     conditions: sha256(input.conditions.join("\n")),

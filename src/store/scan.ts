@@ -6,12 +6,14 @@ import type { ConditionMeasurements } from "../rows.ts";
 /**
  * Every condition with what was measured of it, in canonical order, one at a time: the baseline and the edits, or the
  * null conditions.
- * @param tokens predicted tokens a block.
+ * @param tokens what a sum is divided by.
+ * @param answers tokens of each item's answer, by block; null where blocks are measured.
  */
 export function* scan(
   database: Database.Database,
   which: "edits" | "nulls",
   tokens: number,
+  answers: readonly number[] | null,
 ): Generator<ConditionMeasurements> {
   const open: { close(): void }[] = [];
   const rows = <T extends { readonly condition: number }>(sql: string): Cursor<T> => {
@@ -33,7 +35,8 @@ export function* scan(
     );
     for (let row = conditions.head(); row !== undefined; row = conditions.head()) {
       conditions.takeOf(row.condition);
-      yield { ...asMeasurements(row, sums.takeOf(row.condition), attempts.takeOf(row.condition)), tokens };
+      const measured = asMeasurements(row, sums.takeOf(row.condition), attempts.takeOf(row.condition));
+      yield { ...measured, tokens, answers };
     }
   } finally {
     for (const cursor of open) cursor.close();

@@ -13,10 +13,17 @@ CREATE TABLE run (
 CREATE TABLE block (
   split TEXT NOT NULL,               -- evaluation | calibration
   ordinal INTEGER NOT NULL,          -- order of evaluation
-  position INTEGER NOT NULL,         -- index of the block in the text
-  sha256 TEXT NOT NULL,              -- of its token ids, int32 little-endian
+  position INTEGER NOT NULL,         -- index of the block in the text, of the item in the task
+  sha256 TEXT NOT NULL,              -- of its token ids, int32 little-endian; of an item, with its answer's place
   PRIMARY KEY (split, ordinal)
 ) WITHOUT ROWID;
+CREATE TABLE item (                  -- empty where a text is evaluated
+  ordinal INTEGER PRIMARY KEY,       -- of the evaluation block that it is
+  prompt TEXT NOT NULL,
+  answer TEXT NOT NULL,
+  wrong TEXT,
+  tokens INTEGER NOT NULL            -- of the answer
+);
 CREATE TABLE condition (
   ordinal INTEGER PRIMARY KEY,
   id TEXT NOT NULL UNIQUE,
@@ -27,7 +34,7 @@ CREATE TABLE measurement (
   condition INTEGER NOT NULL REFERENCES condition(ordinal),
   block INTEGER NOT NULL,            -- ordinal of an evaluation block
   metric TEXT NOT NULL,
-  sum REAL NOT NULL,                 -- over the block's predicted tokens, float64
+  sum REAL NOT NULL,                 -- over the block's predicted tokens, or the item's value; float64
   PRIMARY KEY (condition, block, metric)
 ) WITHOUT ROWID;
 CREATE TABLE attempt (
@@ -46,15 +53,15 @@ CREATE TABLE mean (
   sites TEXT NOT NULL,               -- JSON: kind, layer, positions, width
   vectors BLOB NOT NULL              -- float32 little-endian, one site after the other
 );
--- What the statistics are made of: one value a condition, block and metric, per predicted token.
+-- What the statistics are made of: one value a condition, block (or item) and metric, per predicted token.
 -- (The table \`result\`, one row a condition, is written by result-table.ts.)
 CREATE VIEW block_effect AS
   SELECT condition.id AS condition,
-         block.position AS block,      -- index of the block in the text
+         block.position AS block,      -- index of the block in the text, of the item in the task
          measurement.metric AS metric,
          measurement.sum / tokens AS value,
          (measurement.sum - baseline.sum) / tokens AS delta
-  FROM (SELECT json_extract(facts, '$.seq_len') - 1 AS tokens FROM run)
+  FROM (SELECT iif(json_extract(facts, '$.task') IS NULL, json_extract(facts, '$.seq_len') - 1, 1) AS tokens FROM run)
   CROSS JOIN measurement
   JOIN condition ON condition.ordinal = measurement.condition
   JOIN block ON block.split = 'evaluation' AND block.ordinal = measurement.block

@@ -5,7 +5,8 @@ import Database from "better-sqlite3";
 import { type ErrorCode, SparkablateError } from "../errors.ts";
 import type { Measured } from "../measurements.ts";
 import type { Condition, LoadedModel, MeanSite } from "../protocol.ts";
-import type { ConditionMeasurements, Row, RunFacts, TableShape } from "../rows.ts";
+import { type ConditionMeasurements, divisor, type Row, type RunFacts, type TableShape } from "../rows.ts";
+import type { TaskItem } from "../tasks.ts";
 import { storeError } from "./failure.ts";
 import type { Identity } from "./fingerprint.ts";
 import { Recorder } from "./recording.ts";
@@ -31,6 +32,13 @@ export interface BlockRecord {
   readonly ordinal: number;
   readonly position: number;
   readonly sha256: string;
+  /** Of an evaluation block that is an item of a task. */
+  readonly item?: StoredItem;
+}
+
+export interface StoredItem extends TaskItem {
+  /** Of the answer. */
+  readonly tokens: number;
 }
 
 export interface Means {
@@ -149,7 +157,12 @@ export class RunStore {
             JSON.stringify(run.notices),
           );
         const addBlock = database.prepare("INSERT INTO block VALUES (?, ?, ?, ?)");
-        for (const block of blocks) addBlock.run(block.split, block.ordinal, block.position, block.sha256);
+        const addItem = database.prepare("INSERT INTO item VALUES (?, ?, ?, ?, ?)");
+        for (const { split, ordinal, position, sha256, item } of blocks) {
+          addBlock.run(split, ordinal, position, sha256);
+          if (item !== undefined)
+            addItem.run(ordinal, item.prompt, item.answer, item.wrong ?? null, item.tokens);
+        }
         const addCondition = database.prepare("INSERT INTO condition VALUES (?, ?, ?, ?)");
         for (const [ordinal, { id, interventions, nudge }] of conditions.entries()) {
           addCondition.run(
@@ -265,10 +278,17 @@ export class RunStore {
    */
   *measurements(which: "edits" | "nulls"): Generator<ConditionMeasurements> {
     try {
-      yield* scan(this.#database, which, (this.run()?.facts.seq_len ?? 1) - 1);
+      const facts = this.run()?.facts;
+      if (facts === undefined) return;
+      yield* scan(this.#database, which, divisor(facts), facts.task == null ? null : this.#answerTokens());
     } catch (error) {
       throw storeError(error, this.#path);
     }
+  }
+
+  /** Tokens of each item's answer, by ordinal. */
+  #answerTokens(): number[] {
+    return this.#database.prepare("SELECT tokens FROM item ORDER BY ordinal").pluck().all() as number[];
   }
 
   /** A reader of what is committed by now. */

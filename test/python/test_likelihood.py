@@ -13,7 +13,7 @@ from sparkablate import likelihood as likelihood_module
 from sparkablate.errors import SparkablateError
 from sparkablate.likelihood import Likelihood, block_sums
 from sparkablate.manager import AblationManager
-from sparkablate.metrics import metrics_of
+from sparkablate.metrics import Rows, metrics_of
 from sparkablate.specs import AblationSpec
 from tiny_models import TINY, VOCAB, tokens
 
@@ -123,7 +123,7 @@ def test_ties_take_the_lowest_index_and_are_counted() -> None:
     baseline[1, 4] = 1.0
     baseline[2, 7] = 1.0  # against a tie of everything: 0 wins, so the argmax changed
     (top1,) = metrics_of(["top1"])
-    changed, tied = top1.compute(logits, torch.zeros(3, dtype=torch.long), baseline)
+    changed, tied = top1.compute(Rows(logits, torch.zeros(3, dtype=torch.long), baseline))
     assert changed.tolist() == [0, 0, 1]
     assert tied.tolist() == [1, 0, 1]
 

@@ -45,6 +45,7 @@ describe("defaults", () => {
       },
       eval: {
         dataset: { path: "Salesforce/wikitext", config: "wikitext-2-raw-v1", split: "test", column: "text" },
+        task: null,
         calibration: {
           path: "Salesforce/wikitext",
           config: "wikitext-2-raw-v1",
@@ -136,7 +137,7 @@ stop: {top: 0}
       /^run\.yaml:6: eval\.dataset: .*missing\.txt does not exist; allowed: /,
       /^run\.yaml:7: eval\.seq_len: 1 does not fit; allowed: a whole number from 2 to 1048576$/,
       /^run\.yaml:8: eval\.batch_size: "2" does not fit; allowed: a whole number/,
-      /^run\.yaml:9: eval\.metrics\[1\]: "tpo1" does not fit, did you mean "top1"\?; allowed: nll, kl, top1$/,
+      /^run\.yaml:9: eval\.metrics\[1\]: "tpo1" does not fit, did you mean "top1"\?; allowed: nll, kl, top1, logit_diff, accuracy$/,
       /^run\.yaml:11: ablation\.sweep: "head" does not fit, did you mean "heads"\?/,
       /^run\.yaml:12: ablation\.layers\[1\]: -4 does not fit; allowed: all, or a list/,
       /^run\.yaml:14: ablation\.targets\[0\]\.kind: "heads" does not fit, did you mean "head"\?/,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparkablate.errors import SparkablateError
-from sparkablate.metrics import Metric
+from sparkablate.metrics import Metric, Rows
 from sparkablate.modules import input_width
 from sparkablate.numerics import device_of
 from sparkablate.sites import SiteMap
@@ -72,12 +72,18 @@ class Likelihood:
 
     @torch.inference_mode()
     def measure(
-        self, hidden: Tensor, ids: Tensor, metrics: list[Metric], baseline: Tensor | None
+        self,
+        hidden: Tensor,
+        ids: Tensor,
+        metrics: list[Metric],
+        baseline: Tensor | None,
+        wrong: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Every column's value at every predicted token: [batch, pos - 1] each. Position 0 is never a target.
 
         ``hidden``, ``baseline``: final hidden states [batch, pos, d_model] of the condition and of the
-        unedited model (None where no metric needs it). A shape that was not checked yet is checked now.
+        unedited model (None where no metric needs it). ``wrong``: int64 [batch, pos], what ``Rows`` says of a
+        row's position. A shape that was not checked yet is checked now.
         """
         batch, length = ids.shape
         if (batch, length) not in self.full_logits:
@@ -88,10 +94,11 @@ class Likelihood:
         for rows, chunk in self._chunks(hidden):
             logits = chunk.float()
             baseline_logits = None if baseline_chunks is None else next(baseline_chunks)[1].float()
+            chunk_rows = Rows(
+                logits, targets[rows], baseline_logits, None if wrong is None else wrong.flatten()[rows]
+            )
             for metric in metrics:
-                for column, value in zip(
-                    metric.columns, metric.compute(logits, targets[rows], baseline_logits), strict=True
-                ):
+                for column, value in zip(metric.columns, metric.compute(chunk_rows), strict=True):
                     values[column].append(value)
         return {column: torch.cat(parts).view(batch, length - 1) for column, parts in values.items()}
 

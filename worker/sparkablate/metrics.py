@@ -1,13 +1,14 @@
 """★ Table: metric → chunk of logits, targets, baseline logits → values a position.
 
-Adding a metric is one row here. Every column is summed per block in float64, stored, and carried through to
-the results under its name.
+Adding a metric is one row here. Every column is summed per block in float64, or made into one value an item
+of a task, stored, and carried through to the results under its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,26 +16,75 @@ from torch.nn import functional
 
 from sparkablate.errors import SparkablateError
 
-#: (logits float32 [positions, vocab], targets int64 [positions], baseline's logits like ``logits`` or None)
-#: → one tensor [positions] a column.
-MetricFunction = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, ...]]
+
+class Rows(NamedTuple):
+    """The positions of one chunk.
+
+    Args:
+        logits: float32 [positions, vocab].
+        targets: int64 [positions].
+        baseline: the unedited model's logits, like ``logits``; None where no metric needs them.
+        wrong: int64 [positions]: a wrong answer's token where it first differs from the answer, negative
+            elsewhere. None where nothing has a wrong answer.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    baseline: Tensor | None = None
+    wrong: Tensor | None = None
+
+
+#: One tensor [positions] a column.
+MetricFunction = Callable[[Rows], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """``columns`` name what ``compute`` returns, in order; ``needs_baseline``: the baseline's logits too."""
+    """One metric.
+
+    Args:
+        columns: names of what ``compute`` returns, in order.
+        needs_baseline: the baseline's logits too.
+        compute: values a position.
+        needs_wrong: a task's wrong answers too.
+        item: how the values at the tokens of an item's answer become the item's: their "mean", their "sum"
+            (of a metric that is 0 at all but one), or 1 where it is 1 at "every" one.
+    """
 
     columns: tuple[str, ...]
     needs_baseline: bool
     compute: MetricFunction
+    needs_wrong: bool = False
+    item: Literal["mean", "sum", "every"] = "mean"
 
 
-def _nll(logits: Tensor, targets: Tensor, baseline: Tensor | None) -> tuple[Tensor, ...]:
-    return (functional.cross_entropy(logits, targets, reduction="none"),)
+def _nll(rows: Rows) -> tuple[Tensor, ...]:
+    return (functional.cross_entropy(rows.logits, rows.targets, reduction="none"),)
 
 
-def _kl(logits: Tensor, targets: Tensor, baseline: Tensor | None) -> tuple[Tensor, ...]:
+def _logit_diff(rows: Rows) -> tuple[Tensor, ...]:
+    """logit(target) − logit(wrong answer's token) where the two answers first differ, 0 elsewhere."""
+    assert rows.wrong is not None
+    return (torch.where(rows.wrong >= 0, _logits_at(rows, rows.targets) - _logits_at(rows, rows.wrong), 0),)
+
+
+def _accuracy(rows: Rows) -> tuple[Tensor, ...]:
+    """Whether the target has the largest logit (ties: the lowest index). Of answers with a wrong one: whether
+    its logit is above the wrong one's where they first differ (a tie is none); 1 elsewhere."""
+    if rows.wrong is None:
+        return ((rows.logits.argmax(dim=-1) == rows.targets).float(),)
+    above = _logits_at(rows, rows.targets) > _logits_at(rows, rows.wrong)
+    return ((above | (rows.wrong < 0)).float(),)
+
+
+def _logits_at(rows: Rows, tokens: Tensor) -> Tensor:
+    """[positions]; of token 0 where ``tokens`` is negative."""
+    return rows.logits.gather(1, tokens.clamp(min=0)[:, None])[:, 0]
+
+
+def _kl(rows: Rows) -> tuple[Tensor, ...]:
     """KL(baseline ‖ condition): float32 log-softmax, summed over the vocabulary in float64 (MPS has none)."""
+    logits, baseline = rows.logits, rows.baseline
     assert baseline is not None
     log_p = functional.log_softmax(baseline, dim=-1)
     log_q = functional.log_softmax(logits, dim=-1)
@@ -42,8 +92,9 @@ def _kl(logits: Tensor, targets: Tensor, baseline: Tensor | None) -> tuple[Tenso
     return (terms.sum(dim=-1, dtype=torch.float32 if terms.device.type == "mps" else torch.float64),)
 
 
-def _top1(logits: Tensor, targets: Tensor, baseline: Tensor | None) -> tuple[Tensor, ...]:
+def _top1(rows: Rows) -> tuple[Tensor, ...]:
     """Whether the argmax changed (ties: the lowest index), and whether either side has a tie at its top."""
+    logits, baseline = rows.logits, rows.baseline
     assert baseline is not None
     changed = logits.argmax(dim=-1) != baseline.argmax(dim=-1)
     tied = _has_tie(logits) | _has_tie(baseline)
@@ -58,6 +109,10 @@ METRICS: dict[str, Metric] = {
     "nll": Metric(columns=("nll",), needs_baseline=False, compute=_nll),
     "kl": Metric(columns=("kl",), needs_baseline=True, compute=_kl),
     "top1": Metric(columns=("top1", "top1_ties"), needs_baseline=True, compute=_top1),
+    "logit_diff": Metric(
+        columns=("logit_diff",), needs_baseline=False, compute=_logit_diff, needs_wrong=True, item="sum"
+    ),
+    "accuracy": Metric(columns=("accuracy",), needs_baseline=False, compute=_accuracy, item="every"),
 }
 
 

@@ -26,6 +26,7 @@ from sparkablate.server.protocol import SCHEMA_SHA256
 SEQ_LEN, BLOCKS = 64, 4
 Connect = Callable[..., Peer]
 Start = Callable[..., Worker]
+ANSWER = {"begin": 1, "end": 2, "wrong": None}
 BASELINE = {"id": "baseline", "interventions": []}
 
 
@@ -54,7 +55,13 @@ def ids(seed: int = 0, blocks: int = BLOCKS, seq_len: int = SEQ_LEN) -> bytes:
 def evaluate(
     peer: Peer, conditions: list[dict[str, Any]], payload: bytes | None = None, **changes: Any
 ) -> int:
-    fields = {"seq_len": SEQ_LEN, "blocks": list(range(BLOCKS)), "metrics": ["nll"], "means_sha256": None}
+    fields = {
+        "seq_len": SEQ_LEN,
+        "blocks": list(range(BLOCKS)),
+        "answers": None,
+        "metrics": ["nll"],
+        "means_sha256": None,
+    }
     fields.update(changes)
     return peer.send("evaluate", ids() if payload is None else payload, conditions=conditions, **fields)
 
@@ -246,6 +253,16 @@ def test_a_controller_that_vanished_leaves_the_worker_to_the_next_one(connect: C
         ("evaluate", ids(), {"means_sha256": "a" * 64}, "means_missing", "the means a"),
         ("evaluate", ids(), {"metrics": ["nll", "bleu"]}, None, "bleu"),
         ("tokenize", b"\xff\xfe", {}, "invalid_message", "not UTF-8"),
+        ("evaluate", ids(), {"answers": [ANSWER]}, "invalid_message", "1 answers, 0 with a wrong one, for 4"),
+        ("evaluate", ids(), {"answers": [{**ANSWER, "end": 65}] * 4}, "invalid_message", "to 65 of 64"),
+        ("evaluate", ids(), {"metrics": ["logit_diff"]}, "config_invalid", "a task with wrong answers"),
+        ("tokenize_task", b"[{]", {}, "invalid_message", "no JSON"),
+        ("tokenize_task", b"[]", {}, "invalid_message", "no list of items"),
+        ("tokenize_task", b"{}", {}, "invalid_message", "no item"),
+        ("tokenize_task", b'[{"prompt": "a", "answer": 3}]', {}, "invalid_message", "no item"),
+        ("tokenize_task", b'[{"prompt": "a", "answer": "b", "c": "d"}]', {}, "invalid_message", "no item"),
+        ("tokenize_task", b"[" * 100_000, {}, "invalid_message", "no JSON"),
+        ("calibrate", ids(), {"lengths": [3, 4]}, "invalid_message", "256 ids for rows of 7 in all"),
         ("put", b"\0" * 4, {"kind": "means", "sites": []}, "invalid_message", "the payload's sha256 is"),
     ],
 )
@@ -257,11 +274,18 @@ def test_requests_that_fit_the_schema_but_not_the_model(
         "evaluate": {
             "seq_len": SEQ_LEN,
             "blocks": list(range(BLOCKS)),
+            "answers": None,
             "conditions": [BASELINE],
             "metrics": ["nll"],
             "means_sha256": None,
         },
         "tokenize": {"dataset": None, "max_tokens": 10},
+        "tokenize_task": {"name": "t.jsonl", "max_tokens": 10},
+        "calibrate": {
+            "seq_len": SEQ_LEN,
+            "batch_size": 1,
+            "sites": [{"kind": "mlp", "layer": 0, "positions": "all"}],
+        },
         "put": {"sha256": "a" * 64},
     }
     with pytest.raises(Failed) as caught:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from sparkablate.progress import Progress
 from sparkablate.sites import SiteMap
 from sparkablate.specs import from_wire
 from sparkablate.sweep import PROOF_POSITIONS, Entries, Walk, prove_entries
+from sparkablate.tasks import Answers, EncodedItem, encode_items
 
 __all__ = ["EvaluateSummary", "Generation", "LocalEngine", "Measurement"]
 
@@ -141,17 +143,28 @@ class LocalEngine:
         rows = iter((text,)) if text is not None else corpus.dataset_rows(dataset or {})
         return corpus.tokenize_rows(tokenizer, rows, max_tokens, progress)
 
+    def tokenize_task(
+        self, items: list[dict[str, str]], name: str, max_tokens: int, progress: Progress
+    ) -> tuple[list[EncodedItem], list[str]]:
+        """A task's items as ids, and what a person should know of them. Raises what ``encode_items`` does."""
+        return encode_items(self._need().opened.tokenizer, items, name, max_tokens, progress)
+
     def calibrate(
-        self, ids: np.ndarray, batch_size: int, sites: list[dict[str, Any]], progress: Progress
+        self, rows: Sequence[np.ndarray], batch_size: int, sites: list[dict[str, Any]], progress: Progress
     ) -> tuple[list[dict[str, Any]], np.ndarray]:
-        """Means of the sites over ``ids`` [blocks, pos]: the sites with their widths, and the float32 means
-        one after the other."""
+        """Means of the sites over ``rows`` (each int32 [pos]): the sites with their widths, and the float32
+        means one after the other. Only rows of one length share a batch, so that nothing is padded."""
         held = self._need()
 
         def batches() -> Iterator[Tensor]:
-            for begin in range(0, len(ids), batch_size):
-                yield self._tensor(ids[begin : begin + batch_size])
-                progress("calibrate", float(min(begin + batch_size, len(ids))), float(len(ids)), "blocks")
+            done = 0
+            for _, same in groupby(sorted(rows, key=len), key=len):
+                ids = np.stack(list(same))
+                for begin in range(0, len(ids), batch_size):
+                    batch = ids[begin : begin + batch_size]
+                    yield self._tensor(batch)
+                    done += len(batch)
+                    progress("calibrate", float(done), float(len(rows)), "blocks")
 
         keys = [MeanKey(site["kind"], site["layer"], site["positions"]) for site in sites]
         means = held.manager.calibrate_means(batches(), keys)
@@ -184,8 +197,11 @@ class LocalEngine:
         on_measurement: Callable[[Measurement], None],
         cancelled: Callable[[], bool],
         progress: Progress,
+        answers: list[dict[str, Any]] | None = None,
     ) -> EvaluateSummary:
         """Measures every condition on ``ids`` [blocks, pos], one batch, and reports each as it is done.
+
+        ``answers``: of a task's items, which ``ids`` then are, padded: as in src/protocol.ts.
 
         Raises ``means_missing`` where means or a direction were not put, ``baseline_changed`` where the
         unedited model is no longer what it was. What concerns one condition alone is in its
@@ -195,7 +211,9 @@ class LocalEngine:
         tensor = self._tensor(ids)
         if held.walk is None or not torch.equal(held.walk.ids, tensor):
             held.walk = Walk(held.likelihood, held.entries, tensor)
-        return SliceRun(held.manager, held.walk, held.canary, metrics, progress).run(
+        vocab_size = held.manager.sites.vocab_size
+        scored = None if answers is None else Answers.from_wire(answers, tensor, vocab_size)
+        return SliceRun(held.manager, held.walk, held.canary, metrics, progress, scored).run(
             conditions, on_measurement, cancelled
         )
 

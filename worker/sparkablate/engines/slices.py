@@ -23,6 +23,7 @@ from sparkablate.nudge import one_ulp
 from sparkablate.progress import Progress
 from sparkablate.specs import Spec, from_wire, validate
 from sparkablate.sweep import Stage, Start, Walk, first_edit
+from sparkablate.tasks import Answers
 
 #: Flag of a condition that ran out of memory and was measured block by block.
 DEGRADED = "degraded"
@@ -31,7 +32,7 @@ DEGRADED = "degraded"
 @dataclass(frozen=True)
 class Measurement:
     """One condition on the slice's blocks. ``sums``: float64 [columns, blocks], over ``tokens`` predicted
-    tokens a block; empty where ``error`` is set."""
+    tokens a block; with a task, the items' own values, and ``tokens`` is 1. Empty where ``error`` is set."""
 
     condition: str
     columns: tuple[str, ...]
@@ -86,19 +87,26 @@ class _Planned:
 
 @dataclass
 class SliceRun:
-    """``walk`` may come from the slice before it: the same blocks go on from the layer where it stopped."""
+    """``walk`` may come from the slice before it: the same blocks go on from the layer where it stopped.
+
+    ``answers``: of the walk's rows, where they are a task's items.
+    """
 
     manager: AblationManager
     walk: Walk
     canary: Canary
     metrics: list[str]
     progress: Progress
+    answers: Answers | None = None
     _metrics: list[Metric] = field(init=False)
     _columns: tuple[str, ...] = field(init=False)
     _baseline: Tensor | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self._metrics = metrics_of(self.metrics)
+        unmet = [metric.columns[0] for metric in self._metrics if metric.needs_wrong and self._wrong is None]
+        if unmet:
+            raise SparkablateError("config_invalid", f"{unmet[0]} needs a task with wrong answers")
         self._columns = tuple(column for metric in self._metrics for column in metric.columns)
 
     def run(
@@ -162,11 +170,15 @@ class SliceRun:
                         self._recover()
                     else:
                         values, flags = smaller, (DEGRADED,)
-        tokens = self.walk.ids.shape[1] - 1
+        tokens = self.walk.ids.shape[1] - 1 if self.answers is None else 1
         seconds = time.perf_counter() - began
         if isinstance(values, SparkablateError):
             return Measurement(condition.id, self._columns, np.empty((0, 0)), tokens, seconds, flags, values)
-        sums = block_sums(values, self._columns)
+        sums = (
+            block_sums(values, self._columns)
+            if self.answers is None
+            else self.answers.item_values(values, self._metrics)
+        )
         return Measurement(condition.id, self._columns, sums, tokens, time.perf_counter() - began, flags)
 
     def _attempt(self, measure: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor] | SparkablateError:
@@ -191,7 +203,14 @@ class SliceRun:
             hidden = self.walk.final_hidden(Start(self.walk.state.index, Stage.OUTPUT), nullcontext)
         else:
             hidden = likelihood.final_hidden(ids)
-        return likelihood.measure(hidden, ids, self._metrics, baseline)
+        return self._scored(likelihood.measure(hidden, ids, self._metrics, baseline, self._wrong))
+
+    @property
+    def _wrong(self) -> Tensor | None:
+        return None if self.answers is None else self.answers.wrong
+
+    def _scored(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        return values if self.answers is None else self.answers.only(values)
 
     def _edits(self, condition: _Planned) -> AbstractContextManager[None]:
         if condition.nudge is not None:
@@ -209,9 +228,10 @@ class SliceRun:
             with self._edits(condition):
                 hidden = likelihood.final_hidden(ids)
             reference = None if baseline is None else baseline[row : row + 1]
-            parts.append(likelihood.measure(hidden, ids, self._metrics, reference))
+            wrong = None if self._wrong is None else self._wrong[row : row + 1]
+            parts.append(likelihood.measure(hidden, ids, self._metrics, reference, wrong))
             self.progress("evaluate", row + 1, len(self.walk.ids), "blocks")
-        return {column: torch.cat([part[column] for part in parts]) for column in self._columns}
+        return self._scored({column: torch.cat([part[column] for part in parts]) for column in self._columns})
 
     def _baseline_hidden(self) -> Tensor | None:
         if self._baseline is None and any(metric.needs_baseline for metric in self._metrics):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,11 +72,45 @@ def tokenize(engine: LocalEngine, request: Request, context: Context) -> Reply:
     return {"tokens": len(ids), "truncated": truncated}, ids.astype("<i4").tobytes()
 
 
+def tokenize_task(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    fields = request.fields
+    items = _items(request)
+    encoded, notices = engine.tokenize_task(
+        items, fields["name"], fields["max_tokens"], _progress(request, context)
+    )
+    spans = [(item.begin, len(item.ids), item.at, item.wrong) for item in encoded]
+    numbers = [*chain.from_iterable(spans), *chain.from_iterable(item.ids for item in encoded)]
+    return {"items": len(items), "notices": notices}, np.asarray(numbers, dtype="<i4").tobytes()
+
+
+def _items(request: Request) -> list[dict[str, str]]:
+    """The payload as a task's items; the controller has read the file and refuses bad lines by number."""
+    try:
+        items = json.loads(request.payload.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise SparkablateError("invalid_message", f"{request.type}: no JSON: {error}") from error
+    for item in items if isinstance(items, list) else [items]:
+        keys = item.keys() if isinstance(item, dict) else set()
+        if keys - {"wrong"} != {"prompt", "answer"} or not all(
+            isinstance(text, str) and text for text in item.values()
+        ):
+            raise SparkablateError("invalid_message", f"{request.type}: no item: {item!r:.200}")
+    if not isinstance(items, list) or not items:
+        raise SparkablateError("invalid_message", f"{request.type}: no list of items")
+    return items
+
+
 def calibrate(engine: LocalEngine, request: Request, context: Context) -> Reply:
     fields = request.fields
-    ids = _int32(request, fields["seq_len"])
+    lengths = fields["lengths"]
+    ids = _int32(request, fields["seq_len"] if lengths is None else 1)
+    if lengths is not None and sum(lengths) != len(ids):
+        raise SparkablateError(
+            "invalid_message", f"calibrate: {len(ids)} ids for rows of {sum(lengths)} in all"
+        )
+    rows = list(ids) if lengths is None else np.split(ids[:, 0], np.cumsum(lengths[:-1], dtype=np.int64))
     progress = _progress(request, context)
-    sites, values = engine.calibrate(ids, fields["batch_size"], fields["sites"], progress)
+    sites, values = engine.calibrate(rows, fields["batch_size"], fields["sites"], progress)
     payload = values.astype("<f4").tobytes()
     return {"sites": sites, "sha256": _sha256(payload), "tokens": int(ids.size)}, payload
 
@@ -134,6 +170,7 @@ def evaluate(engine: LocalEngine, request: Request, context: Context) -> Reply:
         on_measurement,
         context.cancelled,
         _progress(request, context),
+        fields["answers"],
     )
     result: dict[str, Any] = {
         "measured": summary.measured,
@@ -234,6 +271,7 @@ HANDLERS: dict[str, Callable[[LocalEngine, Request, Context], Reply]] = {
     "load": load,
     "inspect": inspect,
     "tokenize": tokenize,
+    "tokenize_task": tokenize_task,
     "calibrate": calibrate,
     "put": put,
     "read_direction": read_direction,

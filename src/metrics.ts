@@ -1,0 +1,41 @@
+/** What the controller must know of the rows of METRICS in worker/sparkablate/metrics.py. Adding one is one row here. */
+import type { Task } from "./tasks.ts";
+
+interface Metric {
+  /** Whether it compares with the unedited model's logits, and so runs that model's stack and head once more. */
+  readonly compares: boolean;
+  /** Columns that say something of a condition alone: their change from the baseline stands beside them. */
+  readonly levels: readonly string[];
+  /** In which runs of a task it is measured unasked. */
+  readonly of: "no task" | "every task" | "tasks with wrong answers";
+}
+
+export const METRICS = {
+  nll: { compares: false, levels: [], of: "every task" },
+  kl: { compares: true, levels: [], of: "no task" },
+  top1: { compares: true, levels: [], of: "no task" },
+  logit_diff: { compares: false, levels: ["logit_diff"], of: "tasks with wrong answers" },
+  accuracy: { compares: false, levels: ["accuracy"], of: "every task" },
+} as const satisfies Record<string, Metric>;
+
+export type MetricName = keyof typeof METRICS;
+export const METRIC_NAMES = Object.keys(METRICS) as [MetricName, ...MetricName[]];
+
+/** Before the name of a level's column: its change from the baseline. */
+export const CHANGE = "delta_";
+
+const LEVELS: ReadonlySet<string> = new Set(Object.values(METRICS).flatMap(({ levels }) => levels));
+export const isLevel = (column: string): boolean => LEVELS.has(column);
+
+export const comparesLogits = (metrics: readonly string[]): boolean =>
+  metrics.some((name) => METRICS[name as MetricName].compares);
+
+/** What a run measures: what its config asks for, and what belongs to its task. */
+export function measuredMetrics(
+  asked: readonly MetricName[],
+  task: Pick<Task, "wrong"> | null,
+): MetricName[] {
+  if (task === null) return [...asked];
+  const kinds = ["every task", ...(task.wrong ? ["tasks with wrong answers"] : [])];
+  return METRIC_NAMES.filter((name) => asked.includes(name) || kinds.includes(METRICS[name].of));
+}

@@ -1,0 +1,132 @@
+/** A task file: one JSON object `{prompt, answer, wrong?}` a line. Read and checked before any Python starts. */
+import { readFileSync } from "node:fs";
+import { basename } from "node:path";
+import { z } from "zod";
+import { leaf, section } from "./config/leaves.ts";
+import { SparkablateError } from "./errors.ts";
+import { MAX_PAYLOAD_BYTES } from "./protocol.ts";
+import { sha256 } from "./store/fingerprint.ts";
+
+/** With the most tokens of a text, what the worker's answer has room for. */
+const MOST_ITEMS = 40_000;
+/** Lines that a message lists before it says how many more there are. */
+const MOST_PROBLEMS = 5;
+
+/** One line of a task file. */
+export interface TaskItem {
+  /** What the model reads. */
+  readonly prompt: string;
+  /** What is measured: its tokens alone. */
+  readonly answer: string;
+  /** What the answer is compared with. */
+  readonly wrong?: string | undefined;
+}
+
+/** A task file as it was read. */
+export interface Task {
+  /** The file's name. */
+  readonly name: string;
+  /** Of the file. */
+  readonly sha256: string;
+  /** In the order of the file: the n-th is its n-th line. */
+  readonly items: readonly TaskItem[];
+  /** Whether the items have wrong answers: all of them, or none. */
+  readonly wrong: boolean;
+}
+
+const text = z
+  .string(leaf("a text"))
+  .min(1, leaf("a text that is not empty"))
+  .refine((value) => value.isWellFormed(), { error: "holds half a surrogate pair; allowed: Unicode text" });
+const item = section({ prompt: text, answer: text, wrong: text.optional() });
+
+/** @throws SparkablateError input_missing; config_invalid with file, line and key of the first faults. */
+export function readTask(path: string): Task {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new SparkablateError("input_missing", `${path}: the task file cannot be read (${code})`, {
+      cause: error,
+    });
+  }
+  return { ...parseTask(decoded(bytes, path), path), name: basename(path), sha256: sha256(bytes) };
+}
+
+function decoded(bytes: Buffer, path: string): string {
+  if (bytes.length > MAX_PAYLOAD_BYTES / 2)
+    throw invalid([`${path}: has ${bytes.length} bytes; allowed: up to ${MAX_PAYLOAD_BYTES / 2}`]);
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch (error) {
+    throw new SparkablateError("config_invalid", `${path}: is not UTF-8 text; allowed: JSON lines`, {
+      cause: error,
+    });
+  }
+}
+
+/** @param path what messages call the file. */
+export function parseTask(content: string, path: string): Pick<Task, "items" | "wrong"> {
+  const lines = content.split("\n");
+  if (lines.at(-1)?.trim() === "") lines.pop();
+  if (lines.length === 0) throw invalid([`${path}: is empty; allowed: ${LINE}, one a line`]);
+  if (lines.length > MOST_ITEMS)
+    throw invalid([`${path}: has ${lines.length} lines; allowed: up to ${MOST_ITEMS}`]);
+  const problems: string[] = [];
+  const items: TaskItem[] = [];
+  /** An item, as text → the line where it stood first. */
+  const seen = new Map<string, number>();
+  for (const [index, line] of lines.entries()) {
+    const parsed = parseLine(line);
+    for (const problem of Array.isArray(parsed) ? parsed : [])
+      problems.push(`${path}:${index + 1}: ${problem}`);
+    if (Array.isArray(parsed)) continue;
+    const key = JSON.stringify([parsed.prompt, parsed.answer, parsed.wrong]);
+    const first = seen.get(key);
+    if (first === undefined) seen.set(key, index + 1);
+    else problems.push(`${path}:${index + 1}: repeats line ${first}; allowed: every item once`);
+    items.push(parsed);
+  }
+  const [first] = items;
+  const odd = items.findIndex(({ wrong }) => (wrong === undefined) !== (first?.wrong === undefined));
+  if (problems.length === 0 && odd >= 0) {
+    const [has, lacks] =
+      first?.wrong === undefined ? ["has", "line 1 has none"] : ["has no", "line 1 has one"];
+    problems.push(
+      `${path}:${odd + 1}: wrong: ${has} wrong answer, and ${lacks}; allowed: on all lines, or none`,
+    );
+  }
+  if (problems.length > 0) throw invalid(problems);
+  return { items, wrong: first?.wrong !== undefined };
+}
+
+const LINE = '{"prompt": "…", "answer": "…", "wrong": "…"} (wrong may be left out)';
+
+/** The item, or what is wrong with it. */
+function parseLine(line: string): TaskItem | string[] {
+  let value: unknown;
+  try {
+    value = JSON.parse(line);
+  } catch {
+    return [line.trim() === "" ? `is empty; allowed: ${LINE}` : `is not JSON; allowed: ${LINE}`];
+  }
+  const { data, error } = item.safeParse(value);
+  if (error === undefined) {
+    if (data.answer !== data.wrong) return data;
+    return ["wrong: is the answer itself; allowed: another answer"];
+  }
+  return error.issues.flatMap((issue) =>
+    issue.code === "unrecognized_keys"
+      ? issue.message.split("\n").map((message, index) => `${issue.keys[index]}: ${message}`)
+      : [`${issue.path.length === 0 ? "" : `${issue.path.join(".")}: `}${issue.message}`],
+  );
+}
+
+function invalid(problems: readonly string[]): SparkablateError {
+  const more = problems.length - MOST_PROBLEMS;
+  const shown = [...problems.slice(0, MOST_PROBLEMS), ...(more > 0 ? [`… and ${more} more`] : [])];
+  return new SparkablateError("config_invalid", shown.join("\n"), {
+    help: "docs/tasks.md says what a task file holds.",
+  });
+}
