@@ -53,6 +53,7 @@ const TYPES = [
   "Status",
   "StoredRun",
   "SweepPlan",
+  "TaskFacts",
   "WireError",
 ];
 
