@@ -4,18 +4,20 @@ import type { Task } from "./tasks.ts";
 interface Metric {
   /** Whether it compares with the unedited model's logits, and so runs that model's stack and head once more. */
   readonly compares: boolean;
-  /** Columns that say something of a condition alone: their change from the baseline stands beside them. */
-  readonly levels: readonly string[];
+  /** What it gives, in the worker's order. */
+  readonly columns: readonly string[];
+  /** Whether they say something of a condition alone: then their change from the baseline stands beside them. */
+  readonly isLevel: boolean;
   /** In which runs of a task it is measured unasked. */
   readonly of: "no task" | "every task" | "tasks with wrong answers";
 }
 
 export const METRICS = {
-  nll: { compares: false, levels: [], of: "every task" },
-  kl: { compares: true, levels: [], of: "no task" },
-  top1: { compares: true, levels: [], of: "no task" },
-  logit_diff: { compares: false, levels: ["logit_diff"], of: "tasks with wrong answers" },
-  accuracy: { compares: false, levels: ["accuracy"], of: "every task" },
+  nll: { compares: false, columns: ["nll"], isLevel: false, of: "every task" },
+  kl: { compares: true, columns: ["kl"], isLevel: false, of: "no task" },
+  top1: { compares: true, columns: ["top1", "top1_ties"], isLevel: false, of: "no task" },
+  logit_diff: { compares: false, columns: ["logit_diff"], isLevel: true, of: "tasks with wrong answers" },
+  accuracy: { compares: false, columns: ["accuracy"], isLevel: true, of: "every task" },
 } as const satisfies Record<string, Metric>;
 
 export type MetricName = keyof typeof METRICS;
@@ -24,7 +26,9 @@ export const METRIC_NAMES = Object.keys(METRICS) as [MetricName, ...MetricName[]
 /** Before the name of a level's column: its change from the baseline. */
 export const CHANGE = "delta_";
 
-const LEVELS: ReadonlySet<string> = new Set(Object.values(METRICS).flatMap(({ levels }) => levels));
+const LEVELS: ReadonlySet<string> = new Set(
+  Object.values(METRICS).flatMap(({ columns, isLevel }): readonly string[] => (isLevel ? columns : [])),
+);
 export const isLevel = (column: string): boolean => LEVELS.has(column);
 
 export const comparesLogits = (metrics: readonly string[]): boolean =>

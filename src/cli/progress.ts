@@ -44,9 +44,7 @@ export function showProgress(verbose: boolean): Progress {
           break;
         case "measured":
           if (live && event.row !== null) rows.set(event.row.condition, shown(event.row));
-          draw.update(() =>
-            [measuredLine(event, live), ...topLines(rows.values(), (plan?.stored ?? 0) > 0)].join("\n"),
-          );
+          draw.update(() => [measuredLine(event, live), ...topLines(rows.values(), plan)].join("\n"));
           break;
         case "restart":
           draw.print(restartLines(event.error, verbose));
@@ -161,7 +159,7 @@ function planLines(plan: SweepPlan): string {
   const { conditions, blocks, batches, tokens, total, stored } = plan;
   const resumed =
     stored === 0 ? "" : `; ${grouped(stored)} of ${grouped(total)} measurements are there already`;
-  const what = `${grouped(conditions)} conditions (the baseline included) × ${blocks} blocks (${grouped(tokens)} predicted tokens) in ${batches} ${batches === 1 ? "batch" : "batches"}${resumed}`;
+  const what = `${grouped(conditions)} conditions (the baseline included) × ${blocks} ${unit(plan)} (${counted(tokens, plan.of_task ? "token" : "predicted token")}${plan.of_task ? " of answers" : ""}) in ${batches} ${batches === 1 ? "batch" : "batches"}${resumed}`;
   return stored === total ? what : `${what}\n${workLine(plan)}`;
 }
 
@@ -172,6 +170,8 @@ function workLine({ forward_equivalents, seconds, peak_bytes, may_stop }: SweepP
   return `to do: the work of ${passes} forward passes over a batch, ${may_stop ? "at most" : "about"} ${duration(seconds)}; peak memory of the worker about ${gib} GiB`;
 }
 
+const unit = (plan: SweepPlan | undefined): string => (plan?.of_task ? "items" : "blocks");
+
 const grouped = (value: number): string => value.toLocaleString("en");
 
 function measuredLine({ done, total, seconds_left }: RunEvent & { type: "measured" }, live: boolean): string {
@@ -179,8 +179,9 @@ function measuredLine({ done, total, seconds_left }: RunEvent & { type: "measure
   return `${live ? "" : "measured  "}${bar(done / total, live)}  ${count}  ${duration(seconds_left)} left`;
 }
 
-/** @param resumed the rows of an earlier part of the run are not among these. */
-function topLines(rows: Iterable<Shown>, resumed: boolean): string[] {
+function topLines(rows: Iterable<Shown>, plan: SweepPlan | undefined): string[] {
+  // The rows of an earlier part of the run are not among these.
+  const resumed = (plan?.stored ?? 0) > 0;
   const top = largest(rows);
   if (top.length === 0) return [];
   const ids = top.map(({ condition }) => cut(printable(condition), LONGEST_ID));
@@ -192,7 +193,7 @@ function topLines(rows: Iterable<Shown>, resumed: boolean): string[] {
     ),
     ...top.map(({ delta_nll, ci95, blocks }, place) => {
       const interval = ci95 === null ? "" : `  [${ci95.map((end) => end.toFixed(4)).join(", ")}]`;
-      return `  ${ids[place]?.padEnd(width)}  ${(delta_nll ?? 0).toFixed(4)}${interval}  ${blocks} blocks`;
+      return `  ${ids[place]?.padEnd(width)}  ${(delta_nll ?? 0).toFixed(4)}${interval}  ${blocks} ${unit(plan)}`;
     }),
   ];
 }

@@ -9,6 +9,7 @@ import { interactionMatrix } from "./interaction-matrix.ts";
 import { type Mark, markOfTest, signs } from "./marks.ts";
 import { decimalsFor, integer, interval, percent, probability, signed } from "./numbers.ts";
 import { place, type Scale, scaleFor } from "./scale.ts";
+import { type Evaluated, sayer } from "./wording.ts";
 
 export interface Point {
   readonly condition: string;
@@ -146,7 +147,7 @@ function layerBars(rows: readonly Row[], panel: Panel, facts: RunFacts, scale: S
     width: Math.min(1280, Math.max(720, 120 + 22 * ordered.length)),
     height: 480,
     bars: ordered.map((row) => ({
-      ...point(row, scale, decimals),
+      ...point(row, scale, decimals, facts),
       label: String(row.layer ?? row.condition),
     })),
   };
@@ -169,7 +170,7 @@ function rankingBars(rows: readonly Row[], facts: RunFacts): BarChart {
     category: "condition",
     width: 860,
     height: 190 + 20 * ranked.length,
-    bars: ranked.map((row) => ({ ...point(row, scale, decimals), label: row.condition })),
+    bars: ranked.map((row) => ({ ...point(row, scale, decimals, facts), label: row.condition })),
   };
 }
 
@@ -199,7 +200,7 @@ function heatmap(rows: readonly Row[], panel: Panel, swept: readonly Row[], fact
     width: Math.round(Math.max(640, 190 + cellWidth * heads.length)),
     height: Math.round(190 + cellHeight * layers.length),
     cells: measured.map((row) => ({
-      ...point(row, scale, decimals),
+      ...point(row, scale, decimals, facts),
       column: String(headIndex(row)),
       row: String(row.layer ?? 0),
     })),
@@ -208,6 +209,7 @@ function heatmap(rows: readonly Row[], panel: Panel, swept: readonly Row[], fact
 
 /** What all charts of a run say in the same words. */
 function frame(rows: readonly Row[], shown: readonly Row[], facts: RunFacts, scale: Scale) {
+  const say = sayer(facts);
   const ranked = rankRows([...rows.slice(0, 1), ...shown]);
   const [top] = ranked;
   return {
@@ -219,8 +221,8 @@ function frame(rows: readonly Row[], shown: readonly Row[], facts: RunFacts, sca
             `Scale (symlog): linear within about ±${scale.linear_within}, logarithmic beyond, since a few effects dwarf the rest.`,
           ]),
       facts.statistics.race
-        ? `Intervals hold for all conditions together at ${percent(facts.statistics.race.confidence)}, paired by block; conditions saw different numbers of blocks.`
-        : "Distinguishable: q ≤ 0.05 over the whole sweep and no flag. Intervals are 95 %, paired by block, unadjusted.",
+        ? say`Intervals hold for all conditions together at ${percent(facts.statistics.race.confidence)}, paired by block; conditions saw different numbers of blocks.`
+        : say`Distinguishable: q ≤ 0.05 over the whole sweep and no flag. Intervals are 95 %, paired by block, unadjusted.`,
     ],
     description:
       top?.delta_nll == null
@@ -235,9 +237,9 @@ function barScale(rows: readonly Row[]): Scale {
   return scaleFor(effects, [...effects, ...rows.flatMap((row) => row.ci95 ?? [])], false);
 }
 
-function point(row: Row, scale: Scale, decimals: number): Point {
+function point(row: Row, scale: Scale, decimals: number, facts: Evaluated): Point {
   const { delta_nll: effect, ci95 } = row;
-  const flags = shortFlags(row);
+  const flags = shortFlags(row, facts);
   return {
     condition: row.condition,
     mark: markOf(row),

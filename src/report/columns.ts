@@ -1,8 +1,10 @@
 /** The ranking's columns, for the terminal and the page. Adding one is adding a row here. */
+import { CHANGE, isLevel, METRIC_NAMES, METRICS } from "../metrics.ts";
 import type { JointRow } from "../ranking.ts";
 import type { Row } from "../rows.ts";
 import { shortened, shortFlags } from "./headline.ts";
 import { fixed, integer, interval, orDash, printable, probability, ratio, signed } from "./numbers.ts";
+import { type Evaluated, inWords } from "./wording.ts";
 
 export interface Column<T = Row> {
   readonly title: string;
@@ -90,16 +92,20 @@ const BEFORE_METRICS: readonly Column[] = [
     text: (row, _, decimals) => orDash(row.nll, (value) => fixed(value, decimals)),
     key: (row) => row.nll,
   },
-  {
-    title: "blocks",
-    align: "right",
-    expendable: 3,
-    text: (row) => integer(row.blocks),
-    key: (row) => row.blocks,
-  },
 ];
 
-const FLAGS: Column = { title: "flags", align: "left", expendable: 0, text: shortFlags, key: shortFlags };
+const blocksColumn = (facts: Evaluated): Column => ({
+  title: inWords(facts, "blocks"),
+  align: "right",
+  expendable: 3,
+  text: (row) => integer(row.blocks),
+  key: (row) => row.blocks,
+});
+
+function flagsColumn(facts: Evaluated): Column {
+  const flags = (row: Row): string => shortFlags(row, facts);
+  return { title: "flags", align: "left", expendable: 0, text: flags, key: flags };
+}
 
 /** Beside the ranking on the page, to sort by; the terminal has a table of their own for them. */
 const OF_INTERACTION: readonly Column[] = [
@@ -131,14 +137,20 @@ const OF_INTERACTION: readonly Column[] = [
 ];
 
 /** The columns of these rows: the metrics that were measured, and interactions, stand before the flags. */
-export function columnsOf(rows: readonly Row[]): Column[] {
+export function columnsOf(rows: readonly Row[], facts: Evaluated): Column[] {
   const metrics = Object.keys(rows.find((row) => Object.keys(row.metrics).length > 0)?.metrics ?? {});
   const interactions = rows.some((row) => row.interaction !== null) ? OF_INTERACTION : [];
-  return [...BEFORE_METRICS, ...metrics.map(metricColumn), ...interactions, FLAGS];
+  return [
+    ...BEFORE_METRICS,
+    blocksColumn(facts),
+    ...inOrder(metrics).flatMap(metricColumns),
+    ...interactions,
+    flagsColumn(facts),
+  ];
 }
 
 /** The table of interactions. Adding a column is adding a row here. */
-export const INTERACTION_COLUMNS: readonly Column<JointRow>[] = [
+export const interactionColumns = (facts: Evaluated): Column<JointRow>[] => [
   {
     title: "",
     align: "left",
@@ -193,8 +205,8 @@ export const INTERACTION_COLUMNS: readonly Column<JointRow>[] = [
     title: "flags",
     align: "left",
     expendable: 0,
-    text: ({ interaction }) => shortened(interaction.flags),
-    key: ({ interaction }) => shortened(interaction.flags),
+    text: ({ interaction }) => shortened(interaction.flags, facts),
+    key: ({ interaction }) => shortened(interaction.flags, facts),
   },
 ];
 
@@ -204,13 +216,34 @@ function sumOfParts({ delta_nll, blocks, interaction }: JointRow): number | null
   return delta_nll - interaction.effect;
 }
 
-function metricColumn(name: string): Column {
+/** A level stands on the page only: what a condition does is its change, and how surely its interval. */
+function metricColumns(name: string): Column[] {
   const mean = (row: Row) => row.metrics[name]?.mean ?? null;
-  return {
-    title: name,
-    align: "right",
-    expendable: 1.5,
-    text: (row) => orDash(mean(row), (value) => value.toPrecision(3)),
-    key: mean,
-  };
+  if (isLevel(name)) return [{ ...PLAIN, title: name, expendable: null, text: plain(mean), key: mean }];
+  if (!name.startsWith(CHANGE)) return [{ ...PLAIN, title: name, text: plain(mean), key: mean }];
+  const ends = (row: Row) => row.metrics[name]?.ci95 ?? null;
+  const title = `Δ ${name.slice(CHANGE.length)}`;
+  return [
+    { ...PLAIN, title, text: (row) => orDash(mean(row), (value) => signed(value, 3)), key: mean },
+    {
+      ...PLAIN,
+      title: `95 % interval of ${title}`,
+      expendable: null,
+      text: (row) => interval(ends(row), 3),
+      key: (row) => ends(row)?.[0] ?? null,
+    },
+  ];
+}
+
+const PLAIN = { align: "right", expendable: 1.5 } as const;
+const plain = (mean: (row: Row) => number | null) => (row: Row) =>
+  orDash(mean(row), (value) => value.toPrecision(3));
+
+/** As the table of metrics has them, each change behind its level; others, from another version, last. */
+function inOrder(columns: readonly string[]): string[] {
+  const known: string[] = METRIC_NAMES.flatMap((name) =>
+    METRICS[name].columns.flatMap((column) => [column, `${CHANGE}${column}`]),
+  );
+  const place = (column: string) => (known.includes(column) ? known.indexOf(column) : known.length);
+  return columns.toSorted((a, b) => place(a) - place(b));
 }

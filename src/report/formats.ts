@@ -1,7 +1,7 @@
 /** A run's rows in ranking order, for machines and manuscripts: every digit, nothing rounded. */
 import { rankInteractions, rankRows, sweepStatistics } from "../ranking.ts";
 import { flatColumns, flatRecord, type Row, type RunFacts, rowRecord } from "../rows.ts";
-import { INTERACTION_COLUMNS } from "./columns.ts";
+import { interactionColumns } from "./columns.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
 import { decimalsFor, interval, printable, probability, ratio, signed } from "./numbers.ts";
 import { INTERACTIONS_HEADING } from "./table.ts";
@@ -83,10 +83,10 @@ export function toMarkdown(rows: readonly Row[], facts: RunFacts, top: number | 
     probability(row.q),
     ratio(row.perplexity_ratio),
     row.distinguishable ? "yes" : "no",
-    shortFlags(row),
+    shortFlags(row, facts),
   ]);
   const interactions = rankInteractions(rows).slice(0, top ?? rows.length);
-  const legend = flagLegend([...shown, ...interactions]);
+  const legend = flagLegend([...shown, ...interactions], facts);
   return [
     `## ${printable(facts.name)}`,
     "",
@@ -99,9 +99,11 @@ export function toMarkdown(rows: readonly Row[], facts: RunFacts, top: number | 
           `${INTERACTIONS_HEADING}.`,
           "",
           ...markdownTable(
-            INTERACTION_COLUMNS,
+            interactionColumns(facts),
             interactions.map((row, index) =>
-              INTERACTION_COLUMNS.map(({ text }) => text(row, index + 1, decimals).replace(/^\*$/, "\\*")),
+              interactionColumns(facts).map(({ text }) =>
+                text(row, index + 1, decimals).replace(/^\*$/, "\\*"),
+              ),
             ),
           ),
         ]),

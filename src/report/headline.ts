@@ -1,4 +1,5 @@
 /** The sentences that stand above every form of a report: what was measured, on what, and how far to trust it. */
+import { isLevel } from "../metrics.ts";
 import { isDoubted, rankInteractions, rankRows, type SweepStatistics, sweepStatistics } from "../ranking.ts";
 import {
   DOUBTS,
@@ -12,6 +13,7 @@ import {
 import { RACE_FLAGS, type RacePlan } from "../statistics/racing.ts";
 import { modesOfRows } from "./modes/modes.ts";
 import { counted, decimalsFor, fixed, integer, percent, ratio } from "./numbers.ts";
+import { type Evaluated, inWords, sayer } from "./wording.ts";
 
 /** What a sweep's name in the config removes, one at a time. */
 const SWEEPS: Readonly<Record<string, string>> = {
@@ -43,15 +45,19 @@ export function componentName(facts: RunFacts): string {
   return SWEEPS[facts.sweep] ?? "component";
 }
 
-/** "32 blocks of 256 tokens" as far as they are measured. */
+/** "32 blocks of 256 tokens", or "64 items of up to 12 tokens", as far as they are measured. */
 export function sampleText(rows: readonly Row[], facts: RunFacts): string {
   const measured = rows[0]?.blocks ?? 0;
   const of = measured < facts.planned_blocks ? ` (of ${integer(facts.planned_blocks)} planned)` : "";
-  return `${integer(measured)} blocks${of} of ${integer(facts.seq_len)} tokens${facts.bos ? ", BOS included" : ""}`;
+  const size = facts.task == null ? "of" : "of up to";
+  return sayer(
+    facts,
+  )`${integer(measured)} blocks${of} ${size} ${integer(facts.seq_len)} tokens${facts.bos ? ", BOS included" : ""}`;
 }
 
 /** One paragraph a line, for people. */
 export function headline(rows: readonly Row[], facts: RunFacts): string[] {
+  const say = sayer(facts);
   const [baseline] = rows;
   const statistics = sweepStatistics(rows);
   const decimals = decimalsFor(rows);
@@ -60,9 +66,11 @@ export function headline(rows: readonly Row[], facts: RunFacts): string[] {
     `${facts.model}${revision}, ${facts.numerics.dtype} on ${facts.numerics.device}; ${facts.text}, ${sampleText(rows, facts)}.`,
     baseline?.nll == null
       ? "No baseline yet: nothing can be compared."
-      : `Baseline: NLL ${fixed(baseline.nll, 4)} nats per token, perplexity ${ratio(baseline.perplexity)}.`,
-    `Ranked by Δ NLL: nats per token by which the model predicts this text worse without the ${componentName(facts)}.`,
-    facts.statistics.race ? raceSentence(rows, facts.statistics.race) : testSentence(rows, statistics, facts),
+      : `Baseline: NLL ${fixed(baseline.nll, 4)} nats per token, perplexity ${ratio(baseline.perplexity)}${levels(baseline)}.`,
+    say`Ranked by Δ NLL: nats per token by which the model predicts this text worse without the ${componentName(facts)}.`,
+    facts.statistics.race
+      ? raceSentence(rows, facts, facts.statistics.race)
+      : testSentence(rows, statistics, facts),
   ];
   if (statistics.median_smallest_detectable !== null) {
     lines.push(
@@ -70,6 +78,15 @@ export function headline(rows: readonly Row[], facts: RunFacts): string[] {
     );
   }
   return [...lines, ...interactionSentence(rows, facts), ...warnings(rows, facts)];
+}
+
+/** What else the baseline is worth, e.g. its accuracy. */
+function levels({ metrics }: Row): string {
+  return Object.entries(metrics)
+    .flatMap(([name, { mean }]) =>
+      isLevel(name) && mean !== null ? [`, ${name.replace("_", " ")} ${fixed(mean, 3)}`] : [],
+    )
+    .join("");
 }
 
 /** How many joint conditions are more, or less, than the sum of their parts; nothing where there are none. */
@@ -94,14 +111,16 @@ function testSentence(rows: readonly Row[], statistics: SweepStatistics, facts: 
 }
 
 /** What `stop:` settled, how surely, and what it saved. */
-function raceSentence(rows: readonly Row[], race: RacePlan): string {
+function raceSentence(rows: readonly Row[], facts: RunFacts, race: RacePlan): string {
   const settled = rows.filter(({ flags }) => flags.includes(RACE_FLAGS.top)).length;
   const [used, all] = [
     rows.slice(1).reduce((sum, { blocks }) => sum + blocks, 0),
     race.conditions * (race.rounds.at(-1) ?? 0),
   ];
   const confidence = percent(race.confidence);
-  return `Top ${race.top}: ${settled} settled at ${confidence} confidence (approximate), up to ${race.tolerance} nats per token; intervals are simultaneous at ${confidence}, without p and q. Measured: ${integer(used)} of ${integer(all)} condition × blocks.`;
+  return sayer(
+    facts,
+  )`Top ${race.top}: ${settled} settled at ${confidence} confidence (approximate), up to ${race.tolerance} nats per token; intervals are simultaneous at ${confidence}, without p and q. Measured: ${integer(used)} of ${integer(all)} condition × blocks.`;
 }
 
 /** What is missing or limits the comparison; empty for a complete run. */
@@ -123,6 +142,7 @@ export function warnings(rows: readonly Row[], facts: RunFacts): string[] {
 
 /** What is still to be measured, and what that means for the ranks. */
 export function unfinished(rows: readonly Row[], facts: RunFacts): string[] {
+  const say = sayer(facts);
   const ranked = rankRows(rows);
   const partial = ranked.filter((row) => row.status === "partial").length;
   const missing = facts.planned_conditions - ranked.filter((row) => row.status !== "pending").length;
@@ -134,12 +154,12 @@ export function unfinished(rows: readonly Row[], facts: RunFacts): string[] {
   const blocks = rows[0]?.blocks ?? 0;
   if (facts.finished === null && missing <= 0 && blocks < facts.planned_blocks) {
     lines.push(
-      `Unfinished: ${counted(blocks, "block")} of ${integer(facts.planned_blocks)} so far; intervals will shrink.`,
+      say`Unfinished: ${counted(blocks, inWords(facts, "block"))} of ${integer(facts.planned_blocks)} so far; intervals will shrink.`,
     );
   }
   if (partial > 0) {
     lines.push(
-      `Seen on fewer blocks than the baseline: ${counted(partial, "condition")}; ranks then compare different blocks.`,
+      say`Seen on fewer blocks than the baseline: ${counted(partial, "condition")}; ranks then compare different blocks.`,
     );
   }
   return lines;
@@ -150,18 +170,22 @@ function doubted(count: number): string {
 }
 
 /** Flags of a row in their short form. */
-export function shortFlags(row: Row): string {
-  return row.error ?? shortened(row.flags);
+export function shortFlags(row: Row, facts: Evaluated): string {
+  return row.error ?? shortened(row.flags, facts);
 }
 
-export function shortened(flags: readonly string[]): string {
-  return flags.map((flag) => FLAG_NOTES[flag]?.short ?? flag).join(", ");
+export function shortened(flags: readonly string[], facts: Evaluated): string {
+  return flags.map((flag) => inWords(facts, FLAG_NOTES[flag]?.short ?? flag)).join(", ");
 }
 
 /** What the flags that occur in these rows mean. */
-export function flagLegend(rows: readonly Row[]): string[] {
+export function flagLegend(rows: readonly Row[], facts: Evaluated): string[] {
   const seen = new Set(rows.flatMap((row) => [...row.flags, ...(row.interaction?.flags ?? [])]));
+  return legendOf(seen, facts);
+}
+
+export function legendOf(seen: ReadonlySet<string>, facts: Evaluated): string[] {
   return Object.entries(FLAG_NOTES).flatMap(([flag, { short, meaning }]) =>
-    seen.has(flag) ? [`${short}: ${meaning}`] : [],
+    seen.has(flag) ? [inWords(facts, `${short}: ${meaning}`)] : [],
   );
 }

@@ -6,6 +6,7 @@ import { sampleText, shortened } from "./headline.ts";
 import { markOfTest, signs } from "./marks.ts";
 import { decimalsFor, interval, orDash, probability, signed } from "./numbers.ts";
 import { place, type Scale, scaleFor } from "./scale.ts";
+import { type Evaluated, sayer } from "./wording.ts";
 
 type Cell = Heatmap["cells"][number];
 
@@ -33,7 +34,10 @@ export function interactionMatrix(rows: readonly Row[], facts: RunFacts): Heatma
       const place = { column: labels[x] as string, row: labels[y] as string };
       if (row === column) return { ...place, ...alone(row, decimals) };
       const joint = byParts.get(`${row.condition}\n${column.condition}`);
-      return { ...place, ...together(joint, `${row.condition} + ${column.condition}`, scale, decimals) };
+      return {
+        ...place,
+        ...together(joint, `${row.condition} + ${column.condition}`, scale, decimals, facts),
+      };
     }),
   );
   const side = { title: "without", labels };
@@ -52,7 +56,7 @@ export function interactionMatrix(rows: readonly Row[], facts: RunFacts): Heatma
       ...(scale.linear_within === null
         ? []
         : [`Scale (symlog): linear within about ±${scale.linear_within}, logarithmic beyond.`]),
-      "Distinguishable: q ≤ 0.05 over the interactions and no flag; paired by block.",
+      sayer(facts)`Distinguishable: q ≤ 0.05 over the interactions and no flag; paired by block.`,
     ],
     description: `Largest interaction: ${top?.condition}, ${orDash(top?.interaction.effect ?? null, (value) => signed(value, decimals))}; ${pairs.filter(({ interaction }) => interaction.distinguishable).length} of ${pairs.length} pairs are distinguishable from 0.`,
     columns: { ...side, upright: true },
@@ -82,6 +86,7 @@ function together(
   name: string,
   scale: Scale,
   decimals: number,
+  facts: Evaluated,
 ): Omit<Cell, "row" | "column"> {
   if (joint === undefined || joint.interaction.effect === null) {
     const hover = [name, joint === undefined ? "not in this run" : "not measured"];
@@ -106,7 +111,7 @@ function together(
       `interaction ${signed(effect, decimals)}  ${interval(ci95, decimals)}`,
       `q ${probability(q)}`,
       `Δ NLL together ${orDash(joint.delta_nll, (value) => signed(value, decimals))}`,
-      ...(flags.length === 0 ? [] : [shortened(flags)]),
+      ...(flags.length === 0 ? [] : [shortened(flags, facts)]),
     ],
   };
 }

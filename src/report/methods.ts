@@ -12,6 +12,7 @@ import type { RacePlan } from "../statistics/racing.ts";
 import { CORRECTIONS, componentName } from "./headline.ts";
 import { modesOfRows } from "./modes/modes.ts";
 import { integer } from "./numbers.ts";
+import { sayer } from "./wording.ts";
 
 const EDITS: Readonly<Record<string, string>> = {
   zero: "setting its output to zero",
@@ -25,17 +26,18 @@ const CORRECTION_SOURCES = {
 } as const;
 
 export function methods(rows: readonly Row[], facts: RunFacts): string[] {
+  const say = sayer(facts);
   const [baseline] = rows;
   const { numerics } = facts;
   const statistics = sweepStatistics(rows);
   const revision = facts.revision === null ? "" : `, revision ${facts.revision}`;
   return [
-    `We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. The text was tokenised once and cut into blocks of ${integer(facts.seq_len)} tokens${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}`,
-    `The model ran in ${numerics.dtype} on ${numerics.device} (${numerics.device_name}; attention implementation ${numerics.attn_implementation}, ${numerics.threads} threads, batches of ${facts.batch_size} blocks, TF32 ${numerics.tf32 ? "on" : "off"}). Log-probabilities were computed in float32 and summed in float64 per block.`,
-    `An effect is ΔNLL = NLL(condition) − NLL(baseline) on the same blocks. Blocks are the unit of analysis: standard errors, 95 % confidence intervals and two-sided p values come from the paired t statistic of the block differences with n − 1 degrees of freedom.${facts.statistics.race ? raceText(facts.statistics.race) : testText(rows, statistics.measured, facts)}${floorText(facts)} The t interval assumes roughly normal block means; for strongly skewed differences it is too narrow, which is why such conditions are flagged and never called distinguishable.`,
+    say`We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. ${unitText(facts)}${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}`,
+    say`The model ran in ${numerics.dtype} on ${numerics.device} (${numerics.device_name}; attention implementation ${numerics.attn_implementation}, ${numerics.threads} threads, batches of ${facts.batch_size} blocks, TF32 ${numerics.tf32 ? "on" : "off"}). Log-probabilities were computed in float32 and summed in float64 per block.${padding(facts)}`,
+    say`An effect is ΔNLL = NLL(condition) − NLL(baseline) on the same blocks. Blocks are the unit of analysis: standard errors, 95 % confidence intervals and two-sided p values come from the paired t statistic of the block differences with n − 1 degrees of freedom.${facts.statistics.race ? raceText(facts.statistics.race, facts) : testText(rows, statistics.measured, facts)}${floorText(facts)} The t interval assumes roughly normal block means; for strongly skewed differences it is too narrow, which is why such conditions are flagged and never called distinguishable.`,
     ...interactionText(rows, facts),
-    ...modesText(rows),
-    "The results describe this text. Perplexity on one text does not show what a component does elsewhere, and single removals do not show redundancy: two components that back each other up can both look unimportant.",
+    ...modesText(rows, facts),
+    say`The results describe this text. Perplexity on one text does not show what a component does elsewhere, and single removals do not show redundancy: two components that back each other up can both look unimportant.`,
   ];
 }
 
@@ -50,28 +52,38 @@ export function bibtex(facts: RunFacts): string {
   ].join("\n");
 }
 
-function testText(rows: readonly Row[], measured: number, { statistics: { correction } }: RunFacts): string {
-  return ` Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(measured)} measured conditions${modesOfRows(rows).length > 1 ? ", of all modes together," : ""} were adjusted by the ${CORRECTIONS[correction]} procedure (${CORRECTION_SOURCES[correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE}, at least ${FEW_BLOCKS} blocks were measured, and the block differences' |skewness| is at most ${MAX_SKEWNESS}.`;
+function testText(rows: readonly Row[], measured: number, facts: RunFacts): string {
+  const { correction } = facts.statistics;
+  return sayer(
+    facts,
+  )` Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(measured)} measured conditions${modesOfRows(rows).length > 1 ? ", of all modes together," : ""} were adjusted by the ${CORRECTIONS[correction]} procedure (${CORRECTION_SOURCES[correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE}, at least ${FEW_BLOCKS} blocks were measured, and the block differences' |skewness| is at most ${MAX_SKEWNESS}.`;
 }
 
-function interactionText(rows: readonly Row[], { statistics: { correction } }: RunFacts): string[] {
+function interactionText(rows: readonly Row[], facts: RunFacts): string[] {
+  const { correction } = facts.statistics;
   const count = rows.filter(({ interaction }) => interaction?.effect != null).length;
   if (count === 0) return [];
   return [
-    `The interaction of a joint condition is its ΔNLL minus the sum of the ΔNLL of its parts, each measured alone on the same blocks: 0 where the effects add up. Intervals and p values come from the paired t statistic of its block values; the p values of the ${integer(count)} interactions were adjusted by the ${CORRECTIONS[correction]} procedure as a family of their own. For two parts it is the pairwise interaction; for more it is the sum of the interactions of all orders among them.`,
+    sayer(
+      facts,
+    )`The interaction of a joint condition is its ΔNLL minus the sum of the ΔNLL of its parts, each measured alone on the same blocks: 0 where the effects add up. Intervals and p values come from the paired t statistic of its block values; the p values of the ${integer(count)} interactions were adjusted by the ${CORRECTIONS[correction]} procedure as a family of their own. For two parts it is the pairwise interaction; for more it is the sum of the interactions of all orders among them.`,
   ];
 }
 
-function modesText(rows: readonly Row[]): string[] {
+function modesText(rows: readonly Row[], facts: RunFacts): string[] {
   if (modesOfRows(rows).length < 2) return [];
   return [
-    `Sites edited in several modes were compared mode by mode: ranks by Spearman's ρ, effects by their paired difference, block by block, with p values adjusted by the Benjamini–Hochberg procedure over all differences between modes. What a site is worth is called an artefact of the mode if one mode marks its effect and another does not, not even with a flag, or with the opposite sign, and the difference between the modes is itself distinguishable from 0; that one effect is significant and another is not does not show that they differ (Gelman and Stern, 2006). Intervals of the differences so selected are adjusted for the selection (false coverage rate, Benjamini and Yekutieli, 2005).`,
+    sayer(
+      facts,
+    )`Sites edited in several modes were compared mode by mode: ranks by Spearman's ρ, effects by their paired difference, block by block, with p values adjusted by the Benjamini–Hochberg procedure over all differences between modes. What a site is worth is called an artefact of the mode if one mode marks its effect and another does not, not even with a flag, or with the opposite sign, and the difference between the modes is itself distinguishable from 0; that one effect is significant and another is not does not show that they differ (Gelman and Stern, 2006). Intervals of the differences so selected are adjusted for the selection (false coverage rate, Benjamini and Yekutieli, 2005).`,
   ];
 }
 
-function raceText(race: RacePlan): string {
+function raceText(race: RacePlan, facts: RunFacts): string {
   const rounds = race.rounds.map(integer).join(", ");
-  return ` To settle the ${race.top} largest effects, conditions raced in rounds of ${rounds} blocks, fixed in advance: after each round one-sided paired t bounds between conditions, at an error of ${(1 - race.confidence).toPrecision(2)} divided by the number of pairs of one condition in the top and one outside (${race.top} × ${Math.max(0, race.conditions - race.top)}) and of rounds, decided which could no longer enter or leave the top; effects within ${race.tolerance} nats per token of its edge count as equal. The guarantee is approximate, since t bounds at such tails are too narrow for skewed data. Intervals hold for all conditions and rounds together; no p values are given.`;
+  return sayer(
+    facts,
+  )` To settle the ${race.top} largest effects, conditions raced in rounds of ${rounds} blocks, fixed in advance: after each round one-sided paired t bounds between conditions, at an error of ${(1 - race.confidence).toPrecision(2)} divided by the number of pairs of one condition in the top and one outside (${race.top} × ${Math.max(0, race.conditions - race.top)}) and of rounds, decided which could no longer enter or leave the top; effects within ${race.tolerance} nats per token of its edge count as equal. The guarantee is approximate, since t bounds at such tails are too narrow for skewed data. Intervals hold for all conditions and rounds together; no p values are given.`;
 }
 
 function removal(rows: readonly Row[], facts: RunFacts): string {
@@ -81,10 +93,24 @@ function removal(rows: readonly Row[], facts: RunFacts): string {
   return edits.length === 0 || facts.sweep === "custom" ? one : `${one}, by ${edits.join(" or by ")}`;
 }
 
+/** How the text became blocks, or the file items. */
+function unitText({ task, seq_len }: RunFacts): string {
+  if (task == null) return `The text was tokenised once and cut into blocks of ${integer(seq_len)} tokens`;
+  const wrong = task.wrong
+    ? " The logit difference is logit(answer) − logit(wrong answer) at the first token in which they differ; an item counts as accurate where it is positive."
+    : " An item counts as accurate where every token of its answer has the largest logit.";
+  return `The task file (sha256 ${task.sha256.slice(0, 16)}…, ${integer(task.items)} items) holds prompts with answers. Prompt and answer were tokenised as one text, and the tokens of the answer alone were measured: an item's NLL is their mean, and items weigh the same.${wrong} Items have up to ${integer(seq_len)} tokens`;
+}
+
+const padding = ({ task, seq_len }: RunFacts): string =>
+  task == null
+    ? ""
+    : ` Items were padded on the right to ${integer(seq_len)} tokens, which a causal model does not see.`;
+
 function calibration(facts: RunFacts): string {
   return facts.calibration === null
     ? ""
-    : ` Mean activations were taken from ${facts.calibration}, on blocks disjoint from these.`;
+    : sayer(facts)` Mean activations were taken from ${facts.calibration}, on blocks disjoint from these.`;
 }
 
 function floorText({ statistics: { floor } }: RunFacts): string {

@@ -15,7 +15,7 @@ import type { PageData } from "./page-client.ts";
 /** @param audit of the run's modes; null where no site was edited in two. */
 export function renderPage(rows: readonly Row[], facts: RunFacts, audit: ModeAudit | null = null): string {
   const [summary = "", ...sentences] = headline(rows, facts);
-  const legend = flagLegend(rows);
+  const legend = flagLegend(rows, facts);
   return renderDocument({
     title: pageTitle(facts),
     summary,
@@ -54,7 +54,7 @@ export function rankingData(
 ): PageData {
   const ranked = rankRows(rows);
   return {
-    ...tableData(ranked.slice(0, most), columnsOf(rows), decimalsFor(rows)),
+    ...tableData(ranked.slice(0, most), columnsOf(rows, facts), decimalsFor(rows)),
     total: ranked.length,
     charts: chartsFor(rows, facts),
   };

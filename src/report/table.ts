@@ -2,7 +2,7 @@
 import { getBorderCharacters, table } from "table";
 import { type JointRow, rankInteractions, rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
-import { type Column, columnsOf, INTERACTION_COLUMNS } from "./columns.ts";
+import { type Column, columnsOf, interactionColumns } from "./columns.ts";
 import { flagLegend, headline } from "./headline.ts";
 import { decimalsFor, printable } from "./numbers.ts";
 
@@ -27,7 +27,7 @@ export function renderTable(rows: readonly Row[], facts: RunFacts, options: Tabl
   const paragraphs = [paint("bold", first), ...others];
   if (shown.length > 0) {
     const style = (row: Row, text: string) => styled(row, text, paint);
-    paragraphs.push("", renderColumns(shown, columnsOf(shown), decimalsFor(rows), options, style));
+    paragraphs.push("", renderColumns(shown, columnsOf(shown, facts), decimalsFor(rows), options, style));
   }
   if (shown.length < ranked.length) {
     paragraphs.push(paint("dim", wrap(`${shown.length} of ${ranked.length} conditions shown.`, width)));
@@ -41,14 +41,14 @@ export function renderTable(rows: readonly Row[], facts: RunFacts, options: Tabl
       "",
       paint("bold", wrap(INTERACTIONS_HEADING, width)),
       "",
-      renderColumns(interactions, INTERACTION_COLUMNS, decimalsFor(rows), options, style),
+      renderColumns(interactions, interactionColumns(facts), decimalsFor(rows), options, style),
     );
     if (interactions.length < joint.length)
       paragraphs.push(
         paint("dim", wrap(`${interactions.length} of ${joint.length} interactions shown.`, width)),
       );
   }
-  const legend = flagLegend([...shown, ...interactions]);
+  const legend = flagLegend([...shown, ...interactions], facts);
   if (legend.length > 0) paragraphs.push(paint("dim", wrap(`Flags: ${legend.join("; ")}.`, width)));
   return `${paragraphs.join("\n")}\n`;
 }

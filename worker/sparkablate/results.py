@@ -34,8 +34,12 @@ class Results:
         blocks: one row a condition and block, in the order of evaluation: ``condition``, ``block`` (its
             index in the text), ``delta_nll`` (nats per predicted token, paired with the baseline on the same
             block; NaN where the baseline is missing) and ``nll_sum``, ``kl_sum``, … (sums over the block's
-            predicted tokens). The null conditions of the numeric floor are left out.
-        tokens: predicted tokens a block: ``nll_sum / tokens`` is the block's NLL.
+            predicted tokens). With a task a block is an item, ``block`` its index in the file, and
+            ``nll_sum``, ``logit_diff_sum``, … are the item's own values. The null conditions of the numeric
+            floor are left out.
+        tokens: predicted tokens a block: ``nll_sum / tokens`` is the block's NLL. 1 with a task.
+        items: of a task, one row an item in the order of evaluation: ``block``, ``prompt``, ``answer``,
+            ``wrong`` (NA without one) and ``tokens`` (of the answer). No rows where a text was evaluated.
         facts: what a report says of the run beside its rows: model, text, sizes, the config as YAML.
         finished: when the run was finished, ISO 8601; None while conditions are missing. ``rows`` of a
             run that is not finished may be some seconds older than ``blocks``.
@@ -44,6 +48,7 @@ class Results:
     rows: pandas.DataFrame
     blocks: pandas.DataFrame
     tokens: int
+    items: pandas.DataFrame
     facts: dict[str, Any]
     finished: str | None
 
@@ -71,8 +76,10 @@ def load(directory: str | os.PathLike[str]) -> Results:
                 "run the same 'sparkablate run' command again",
             )
         facts, finished = json.loads(begun[0]), begun[1]
-        tokens = facts["seq_len"] - 1
-        return Results(_rows(database), _blocks(database, tokens), tokens, facts, finished)
+        # The values of a task's items are whole.
+        tokens = 1 if facts.get("task") else facts["seq_len"] - 1
+        items = _items(database, bool(facts.get("task")))
+        return Results(_rows(database), _blocks(database, tokens), tokens, items, facts, finished)
 
 
 def _pandas() -> Any:
@@ -125,6 +132,22 @@ def _rows(database: sqlite3.Connection) -> pandas.DataFrame:
             )
             for (name, kind), column in zip(columns, values, strict=True)
         }
+    )
+
+
+def _items(database: sqlite3.Connection, of_task: bool) -> pandas.DataFrame:
+    pandas = _pandas()
+    rows = (
+        database.execute(
+            "SELECT position, prompt, answer, wrong, tokens FROM item JOIN block USING (ordinal) "
+            "WHERE split = 'evaluation' ORDER BY ordinal"
+        ).fetchall()
+        if of_task
+        else []
+    )
+    frame = pandas.DataFrame(rows, columns=["block", "prompt", "answer", "wrong", "tokens"])
+    return frame.astype(
+        {"block": "int64", "prompt": "string", "answer": "string", "wrong": "string", "tokens": "int64"}
     )
 
 

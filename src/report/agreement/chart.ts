@@ -1,10 +1,12 @@
 /** Two runs → the scatter of their effects. */
 import type { ScatterChart, ScatterPoint } from "../charts.ts";
+import { shortened } from "../headline.ts";
 import type { Mark } from "../marks.ts";
 import { fixed, interval, probability, signed } from "../numbers.ts";
 import { place, scaleFor } from "../scale.ts";
+import { sayer } from "../wording.ts";
 import { type Agreement, isDoubtedPair, type Pair } from "./agreement.ts";
-import { pairDecimals, pairFlags, rankSentence } from "./words.ts";
+import { evaluatedIn, pairDecimals, rankSentence } from "./words.ts";
 
 /** Points whose names stand in the picture, where there is room. */
 const NAMED = 12;
@@ -13,6 +15,7 @@ const SIDE = 640;
 export function agreementChart(agreement: Agreement): ScatterChart {
   const { runs, pairs, unpaired, differing } = agreement;
   const [a, b] = runs;
+  const facts = evaluatedIn(agreement);
   const effects = pairs.flatMap(({ rows }) => rows.flatMap(({ delta_nll }) => delta_nll ?? []));
   const scale = scaleFor(effects, effects, false);
   const decimals = pairDecimals(agreement);
@@ -30,7 +33,11 @@ export function agreementChart(agreement: Agreement): ScatterChart {
         : [`Scales (symlog): linear within about ±${scale.linear_within}, logarithmic beyond.`]),
       "On the broken line both say the same.",
       ...(unpaired === null
-        ? ["Differing distinguishably: paired by block, q ≤ 0.05 over all conditions shown, no flag."]
+        ? [
+            sayer(
+              facts,
+            )`Differing distinguishably: paired by block, q ≤ 0.05 over all conditions shown, no flag.`,
+          ]
         : []),
       ...(differing.length === 0
         ? []
@@ -57,7 +64,7 @@ export function agreementChart(agreement: Agreement): ScatterChart {
     const { site, rows, ranks, difference, q } = pair;
     const line = (side: 0 | 1, letter: string) =>
       `${letter} ${signed(rows[side].delta_nll ?? 0, digits)}  ${interval(rows[side].ci95, digits)}, rank ${fixed(ranks[side], Number.isInteger(ranks[side]) ? 0 : 1)}`;
-    const flags = pairFlags(pair);
+    const flags = shortened(pair.flags, facts);
     return {
       condition: site,
       mark: markOf(pair),

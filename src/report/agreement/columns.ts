@@ -1,11 +1,18 @@
 /** The columns of the disagreements, for the terminal, the page and CSV. Adding one is adding a row here. */
 import type { Column } from "../columns.ts";
+import { shortened } from "../headline.ts";
 import { fixed, interval, orDash, printable, probability, signed } from "../numbers.ts";
+import type { Evaluated } from "../wording.ts";
 import type { Agreement, Pair } from "./agreement.ts";
-import { pairFlags } from "./words.ts";
+import { evaluatedIn } from "./words.ts";
 
 /** @param letters of the first and the second run; @param paired whether there are differences. */
-export function pairColumns([a, b]: readonly [string, string], paired: boolean): Column<Pair>[] {
+export function pairColumns(
+  [a, b]: readonly [string, string],
+  paired: boolean,
+  facts: Evaluated,
+): Column<Pair>[] {
+  const flags = (pair: Pair): string => shortened(pair.flags, facts);
   const ofRun = (side: 0 | 1, letter: string): Column<Pair>[] => [
     {
       title: `Δ NLL ${letter}`,
@@ -78,12 +85,14 @@ export function pairColumns([a, b]: readonly [string, string], paired: boolean):
       text: (pair) => fixed(ranksApart(pair), Number.isInteger(ranksApart(pair)) ? 0 : 1),
       key: ranksApart,
     },
-    { title: "flags", align: "left", expendable: 0, text: pairFlags, key: pairFlags },
+    { title: "flags", align: "left", expendable: 0, text: flags, key: flags },
   ];
 }
 
 const ranksApart = ({ ranks }: Pair): number => Math.abs(ranks[0] - ranks[1]);
 
 /** The columns of one comparison, in its own letters. */
-export const columnsOfAgreement = ({ runs: [a, b], unpaired }: Agreement): Column<Pair>[] =>
-  pairColumns([a.letter, b.letter], unpaired === null);
+export function columnsOfAgreement(agreement: Agreement): Column<Pair>[] {
+  const [a, b] = agreement.runs;
+  return pairColumns([a.letter, b.letter], agreement.unpaired === null, evaluatedIn(agreement));
+}

@@ -5,7 +5,16 @@ import { printable } from "../numbers.ts";
 import { renderColumns, type TableOptions, wrap } from "../table.ts";
 import type { Agreement, NamedRun, Pair } from "./agreement.ts";
 import { columnsOfAgreement } from "./columns.ts";
-import { cautions, findings, pairDecimals, pairLegend, runLine, tableHeading, title } from "./words.ts";
+import {
+  cautions,
+  evaluatedIn,
+  findings,
+  pairDecimals,
+  pairLegend,
+  runLine,
+  tableHeading,
+  title,
+} from "./words.ts";
 
 /** Disagreements in a terminal that did not ask for a number. */
 const DEFAULT_TOP = 10;
@@ -20,7 +29,7 @@ export function agreementTable(
   const blocks = agreements.map((agreement) => {
     const shown = agreement.pairs.slice(0, top ?? DEFAULT_TOP);
     const style = (pair: Pair, text: string) => (pair.distinguishable === false ? paint("dim", text) : text);
-    const legend = pairLegend(shown);
+    const legend = pairLegend(shown, evaluatedIn(agreement));
     return [
       ...cautions(agreement).map((text) => paint("yellow", line(text))),
       ...findings(agreement).map(line),

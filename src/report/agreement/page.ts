@@ -2,14 +2,16 @@
 import type { Column } from "../columns.ts";
 import { paragraphs, renderDocument, tableData } from "../document.ts";
 import type { PageData } from "../page-client.ts";
+import { inWords } from "../wording.ts";
 import type { Agreement, NamedRun, Pair } from "./agreement.ts";
 import { agreementChart } from "./chart.ts";
 import { columnsOfAgreement, pairColumns } from "./columns.ts";
-import { cautions, findings, pairDecimals, pairLegend, runLine, title } from "./words.ts";
+import { cautions, evaluatedInAll, findings, pairDecimals, pairLegend, runLine, title } from "./words.ts";
 
 export function renderAgreementPage(runs: readonly NamedRun[], agreements: readonly Agreement[]): string {
   const pairs = agreements.flatMap((agreement) => agreement.pairs);
-  const legend = pairLegend(pairs);
+  const facts = evaluatedInAll(agreements);
+  const legend = pairLegend(pairs, facts);
   return renderDocument({
     title: title(runs),
     summary: runs.map(({ letter, name }) => `${letter}: ${name}`).join("; "),
@@ -20,7 +22,7 @@ ${agreements.map((one) => `${paragraphs(cautions(one), "caution")}\n${paragraphs
       "Conditions by the size of the disagreement. A star marks a difference that is distinguishable from 0.",
     after: `${legend.length === 0 ? "" : paragraphs([`Flags: ${legend.join("; ")}.`], "muted")}
 <h2>How these numbers were made</h2>
-${paragraphs(METHODS)}`,
+${paragraphs(METHODS.map((text) => inWords(facts, text)))}`,
     data: {
       ...tableOf(agreements),
       total: pairs.length,
@@ -55,7 +57,7 @@ function tableOfSeveral(agreements: readonly Agreement[]): Pick<PageData, "colum
     };
     return tableData(
       agreement.pairs,
-      [which, ...pairColumns(["1st", "2nd"], paired)],
+      [which, ...pairColumns(["1st", "2nd"], paired, evaluatedInAll(agreements))],
       pairDecimals(agreement),
     );
   });

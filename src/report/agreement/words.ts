@@ -1,11 +1,20 @@
 /** What every form of a comparison of runs says in the same words. */
 import { FALSE_DISCOVERY_RATE, type Row } from "../../rows.ts";
-import { CORRECTIONS, componentName, FLAG_NOTES, sampleText, unfinished } from "../headline.ts";
+import { CORRECTIONS, componentName, legendOf, sampleText, unfinished } from "../headline.ts";
 import { counted, decimalsFor, fixed, integer } from "../numbers.ts";
+import { type Evaluated, inWords, sayer } from "../wording.ts";
 import { type Agreement, isDoubtedPair, type NamedRun, type Pair, UNPAIRED } from "./agreement.ts";
 
 /** Names listed before "and 12 more". */
 const NAMED = 8;
+
+/** Words fit a comparison of tasks where both runs have one. */
+export const evaluatedIn = (agreement: Agreement): Evaluated => evaluatedInAll([agreement]);
+
+export function evaluatedInAll(agreements: readonly Agreement[]): Evaluated {
+  const tasks = agreements.flatMap(({ runs }) => runs.map(({ run }) => run.facts.task ?? null));
+  return { task: tasks.includes(null) ? null : (tasks[0] ?? null) };
+}
 
 export function title(runs: readonly NamedRun[]): string {
   return `${runs.map(({ name }) => name).join(", ")}: do they rank alike?`;
@@ -21,13 +30,15 @@ export function runLine({ letter, name, run: { facts, rows } }: NamedRun): strin
 /** What a reader must know before any number: each a sentence, none where both runs were measured alike. */
 export function cautions(agreement: Agreement): string[] {
   const { runs, differing, unpaired, shared_blocks } = agreement;
+  const say = sayer(evaluatedIn(agreement));
   const lines = differing.length === 0 ? [] : [differingSentence(agreement)];
   if (unpaired !== null) {
     lines.push(
-      `Nothing is subtracted block by block, since ${UNPAIRED[unpaired]}: differences have no interval and no q, and disagreements are ordered by rank.`,
+      say`Nothing is subtracted block by block, since ${inWords(evaluatedIn(agreement), UNPAIRED[unpaired])}: differences have no interval and no q, and disagreements are ordered by rank.`,
     );
   } else if (runs.some(({ run }) => run.evaluation.length > shared_blocks)) {
-    lines.push(`Differences rest on the ${counted(shared_blocks, "block")} that both runs have.`);
+    const shared = counted(shared_blocks, inWords(evaluatedIn(agreement), "block"));
+    lines.push(`Differences rest on the ${shared} that both runs have.`);
   }
   lines.push(...leftOut(agreement));
   for (const { letter, run } of runs) {
@@ -60,6 +71,7 @@ function differingSentence({ differing, runs: [a, b] }: Agreement): string {
 export function findings(agreement: Agreement): string[] {
   const { runs, ranking, top, halves, pairs, unpaired } = agreement;
   const [a, b] = runs;
+  const say = sayer(evaluatedIn(agreement));
   const lines = [`${rankSentence(agreement)}${tieSentence(agreement)}`];
   if (top.length > 0) {
     const shares = top.map(
@@ -69,7 +81,7 @@ export function findings(agreement: Agreement): string[] {
   }
   if (ranking.n > 2 && halves.every((rho) => rho !== null)) {
     lines.push(
-      `Noise alone: one half of the blocks against the other, ${a.letter} agrees with itself to ρ ${fixed(halves[0] as number, 2)}, ${b.letter} to ${fixed(halves[1] as number, 2)}.`,
+      say`Noise alone: one half of the blocks against the other, ${a.letter} agrees with itself to ρ ${fixed(halves[0] as number, 2)}, ${b.letter} to ${fixed(halves[1] as number, 2)}.`,
     );
   }
   if (unpaired !== null) return lines;
@@ -77,7 +89,7 @@ export function findings(agreement: Agreement): string[] {
   const marked = pairs.filter(({ distinguishable }) => distinguishable).length;
   const doubted = pairs.filter(isDoubtedPair).length;
   lines.push(
-    `${marked} of ${counted(tested, "difference")} ${b.letter} − ${a.letter} distinguishable from 0 (*: paired by block, ${CORRECTIONS.bh} q ≤ ${FALSE_DISCOVERY_RATE}, no flag).${doubted === 0 ? "" : ` ${doubted} more with q ≤ ${FALSE_DISCOVERY_RATE} not marked because of a flag.`}`,
+    say`${marked} of ${counted(tested, "difference")} ${b.letter} − ${a.letter} distinguishable from 0 (*: paired by block, ${CORRECTIONS.bh} q ≤ ${FALSE_DISCOVERY_RATE}, no flag).${doubted === 0 ? "" : ` ${doubted} more with q ≤ ${FALSE_DISCOVERY_RATE} not marked because of a flag.`}`,
   );
   return lines;
 }
@@ -108,15 +120,8 @@ export function tableHeading({ runs: [a, b], unpaired }: Agreement): string {
 }
 
 /** A flag of any pair, and what it means. */
-export function pairLegend(pairs: readonly Pair[]): string[] {
-  const seen = new Set(pairs.flatMap(({ flags }) => flags));
-  return Object.entries(FLAG_NOTES).flatMap(([flag, { short, meaning }]) =>
-    seen.has(flag) ? [`${short}: ${meaning}`] : [],
-  );
-}
-
-export const pairFlags = ({ flags }: Pair): string =>
-  flags.map((flag) => FLAG_NOTES[flag]?.short ?? flag).join(", ");
+export const pairLegend = (pairs: readonly Pair[], facts: Evaluated): string[] =>
+  legendOf(new Set(pairs.flatMap(({ flags }) => flags)), facts);
 
 /** As many decimals as the differences' standard errors carry, or where there are none the effects'. */
 export function pairDecimals({ pairs, unpaired }: Agreement): number {

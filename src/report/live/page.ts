@@ -11,7 +11,7 @@ export function renderLivePage(): string {
 <div id="sentences"></div>`,
     heading: "Ranking",
     caption: RANKING_CAPTION,
-    after: `<p class="muted">The ranking may still change: intervals shrink as blocks are measured. The report of the
+    after: `<p class="muted">The ranking may still change: intervals shrink while it is measured. The report of the
 finished run, with methods, versions and config, is <code>sparkablate report DIR</code>.</p>`,
     data: { columns: [], rows: [], total: 0, charts: [] },
     live: true,

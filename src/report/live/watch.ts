@@ -8,6 +8,7 @@ import { databasePath } from "../../store/sqlite.ts";
 import { flagLegend, headline } from "../headline.ts";
 import { counted, integer } from "../numbers.ts";
 import { pageTitle, rankingData } from "../page.ts";
+import { inWords } from "../wording.ts";
 import type { LiveState } from "./client.ts";
 
 /** Rows that the page gets: it is sent anew with every change. */
@@ -100,7 +101,7 @@ function describe({ rows, facts }: StoredRun, written_at: number): LiveState {
   const [summary = "", ...sentences] = headline(rows, facts);
   const done = rows.slice(1).reduce((total, { blocks }) => total + blocks, 0);
   const planned = facts.planned_conditions * facts.planned_blocks;
-  const legend = flagLegend(rows);
+  const legend = flagLegend(rows, facts);
   const isFinished = facts.finished !== null;
   const most = facts.statistics.race ? "at most " : "";
   return {
@@ -112,7 +113,7 @@ function describe({ rows, facts }: StoredRun, written_at: number): LiveState {
     share: isFinished || planned === 0 ? 1 : done / planned,
     amount: isFinished
       ? `${counted(facts.planned_conditions, "condition")}, ${integer(done)} measurements`
-      : `${integer(done)} of ${most}${integer(planned)} measurements (conditions × blocks)`,
+      : `${integer(done)} of ${most}${integer(planned)} measurements (conditions × ${inWords(facts, "blocks")})`,
     written_at,
     page: rankingData(rows, facts, MOST_ROWS),
   };

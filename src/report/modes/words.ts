@@ -1,8 +1,9 @@
 /** What every form of the audit says in the same words. */
 import { FALSE_DISCOVERY_RATE } from "../../rows.ts";
-import { findings, leftOut } from "../agreement/words.ts";
+import { evaluatedInAll, findings, leftOut } from "../agreement/words.ts";
 import type { Column } from "../columns.ts";
 import { counted, integer, orDash, printable, signed } from "../numbers.ts";
+import { sayer } from "../wording.ts";
 import type { Comparison, ModeAudit, SiteAudit, Verdict } from "./audit.ts";
 
 export const auditTitle = ({ modes }: ModeAudit): string => `Modes side by side: ${modes.join(", ")}`;
@@ -14,10 +15,11 @@ export const AUDIT_HEADING =
 /** One a line: how far the modes agree, pair by pair, and how many sites they tell apart. */
 export function auditSentences(audit: ModeAudit): string[] {
   const { sites, tests, agreements } = audit;
+  const say = sayer(evaluatedInAll(agreements));
   const several = new Set(agreements.flatMap(({ unpaired }) => unpaired ?? []));
   const lines = agreements.flatMap((agreement) => [...leftOut(agreement), ...findings(agreement)]);
   if (several.size > 0) {
-    lines.push("Conditions saw different numbers of blocks: no difference between modes is tested.");
+    lines.push(say`Conditions saw different numbers of blocks: no difference between modes is tested.`);
     return lines;
   }
   const count = (verdict: Verdict) =>
@@ -26,7 +28,7 @@ export function auditSentences(audit: ModeAudit): string[] {
     ).length;
   const artefacts = sites.filter(({ artefact }) => artefact).length;
   lines.push(
-    `Artefacts of the mode: ${artefacts} of ${counted(sites.length, "site")}. There one mode marks the effect and another does not (or with the opposite sign), and the modes differ: paired by block, q ≤ ${FALSE_DISCOVERY_RATE} over all ${integer(tests)} differences between modes, no flag. ${integer(count("size"))} more differ in size; in ${integer(count("undecided"))} only one mode is marked, but the difference is not clear.`,
+    say`Artefacts of the mode: ${artefacts} of ${counted(sites.length, "site")}. There one mode marks the effect and another does not (or with the opposite sign), and the modes differ: paired by block, q ≤ ${FALSE_DISCOVERY_RATE} over all ${integer(tests)} differences between modes, no flag. ${integer(count("size"))} more differ in size; in ${integer(count("undecided"))} only one mode is marked, but the difference is not clear.`,
   );
   return lines;
 }
