@@ -15,7 +15,7 @@ const BUNDLED = {
 };
 
 // A controller shares its machine with a model. V8 alone lets garbage grow to several times of what lives: 670 MiB where
-// these two settings keep a sweep of 100,000 conditions at 330.
+// these two settings keep a sweep of 100,000 conditions under 300.
 const MEMORY = ["--max-semi-space-size=4", "--heap-growing-percent=30"];
 
 /** The Node to run on; undefined where there is none. */

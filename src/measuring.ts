@@ -53,9 +53,9 @@ export async function measureMissing(
 
   for (const [batch, blocks] of batches(input.blocks.length, input.batchSize).entries()) {
     const wanted = wantedOn(blocks, input, measurements);
-    hooks.onSpared(order.length - wanted.size);
+    if (wanted !== null) hooks.onSpared(order.length - wanted.size);
     const isMissing = (condition: number): boolean =>
-      wanted.has(condition) &&
+      (wanted?.has(condition) ?? true) &&
       !measurements.hasFailed(condition) &&
       !blocks.every((block) => measurements.has(condition, block));
     const planner = new SlicePlanner(order.filter(isMissing), sizes, rate);
@@ -103,15 +103,15 @@ export async function measureMissing(
 }
 
 /**
- * Conditions that are to be measured on these blocks: all of them, or those that still race for the top. The
+ * Conditions that are to be measured on these blocks: those that still race for the top; null: all of them. The
  * race is replayed from what is stored, so that a resumed run decides as an uninterrupted one.
  */
 function wantedOn(
   [first = 0]: readonly number[],
   { conditions, race: plan }: MeasuringInput,
   measurements: Measurements,
-): ReadonlySet<number> {
-  if (plan === null) return new Set(conditions.keys());
+): ReadonlySet<number> | null {
+  if (plan === null) return null;
   const racers = conditions.flatMap(({ interventions }, ordinal) =>
     interventions.length > 0 ? [ordinal] : [],
   );

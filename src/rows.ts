@@ -295,17 +295,13 @@ export type Decide = (entry: Entry, index: number) => void;
 /** q values over all that was measured, and who is marked. */
 function tests(entries: Iterable<Entry>, correction: Correction): Decide {
   const pValues: (number | null)[] = [];
-  /** Index of an entry → of its test. */
-  const places = new Map<number, number>();
-  let index = 0;
-  for (const { effect, row } of entries) {
-    if (effect !== null) places.set(index, pValues.push(row.p) - 1);
-    index++;
-  }
+  /** Of each entry the index of its test; −1 where nothing was compared. */
+  const places: number[] = [];
+  for (const { effect, row } of entries) places.push(effect === null ? -1 : pValues.push(row.p) - 1);
   const qValues = adjust(pValues, correction);
   return ({ row }, at) => {
-    const place = places.get(at);
-    if (place === undefined) return;
+    const place = places[at] ?? -1;
+    if (place < 0) return;
     row.q = qValues[place] ?? null;
     row.distinguishable = isDistinguishable(row.q, row.flags);
   };

@@ -5,8 +5,8 @@ import { loadConfig } from "../config.ts";
 import { packageRoot } from "../environment/environment.ts";
 import { setUp } from "../environment/setup.ts";
 import { say, withOutput } from "./common.ts";
-import { showRun } from "./report.ts";
-import { exitCodeOf, type SweepFlags, sweep } from "./sweep.ts";
+import { sweepAndShow } from "./report.ts";
+import type { SweepFlags } from "./sweep.ts";
 
 export function quickstartCommand(): Command {
   return withOutput(new Command("quickstart"))
@@ -17,9 +17,7 @@ export function quickstartCommand(): Command {
         if (!flags.quiet) say(line);
       });
       const config = loadConfig(join(packageRoot(), "configs", "smoke_test.yaml"));
-      const run = await sweep(config, flags);
-      await showRun(config.output.dir, run, flags);
-      process.exitCode = exitCodeOf(run);
+      process.exitCode = await sweepAndShow(config, flags);
       if (!flags.quiet) {
         say("\nNext: which attention heads of three layers matter? A few minutes on a laptop:");
         say("  npx sparkablate run -c configs/head_sweep.yaml --set 'ablation.layers=[0,10,20]'");

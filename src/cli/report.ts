@@ -2,7 +2,7 @@
 import { join, resolve } from "node:path";
 import { styleText } from "node:util";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { parseConfig } from "../config.ts";
+import { parseConfig, type RunConfig } from "../config.ts";
 import { confirmation } from "../confirm.ts";
 import { SparkablateError } from "../errors.ts";
 import { toCsv, toJson, toMarkdown } from "../report/formats.ts";
@@ -12,11 +12,11 @@ import { modesOfRows } from "../report/modes/modes.ts";
 import { writePage, writePlots } from "../report/report.ts";
 import { renderTable, type TableOptions } from "../report/table.ts";
 import { readBlockRun } from "../store/block-run.ts";
-import { readRun, type StoredRun } from "../store/run-directory.ts";
+import { hasFailures, isFailed, readRun, type StoredRun } from "../store/run-directory.ts";
 import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { showAgreement } from "./report-agreement.ts";
 import { watchRun } from "./report-watch.ts";
-import { exitCodeOf, sweep } from "./sweep.ts";
+import { type SweepFlags, sweep } from "./sweep.ts";
 
 const FORMATS = ["table", "csv", "md", "json"] as const;
 type Format = (typeof FORMATS)[number];
@@ -88,9 +88,7 @@ Examples:
       // The directory may have been moved since the run.
       const parsed = { ...parseConfig(run.facts.config, file), output: { dir: resolve(directory) } };
       const config = confirmation(parsed, run, flags.confirm);
-      const confirmed = await sweep(config, flags);
-      await showRun(config.output.dir, confirmed, flags);
-      process.exitCode = exitCodeOf(confirmed);
+      process.exitCode = await sweepAndShow(config, flags);
     });
 }
 
@@ -102,9 +100,25 @@ function refuseTogether(what: string, options: Readonly<Record<string, unknown>>
   }
 }
 
+/** Runs a sweep, or finishes it, and reports it; 1 where a condition failed. */
+export async function sweepAndShow(config: RunConfig, flags: SweepFlags & ReportFlags): Promise<0 | 1> {
+  const { dir } = config.output;
+  await sweep(config, flags);
+  // All rows at once are for those who look at them.
+  if (formatOf(flags) === null && flags.plots === false) return hasFailures(dir) ? 1 : 0;
+  const run = readRun(dir);
+  await showRun(dir, run, flags);
+  return run.rows.some(isFailed) ? 1 : 0;
+}
+
+function formatOf({ json, format, quiet }: ReportFlags): Format | null {
+  if (json) return "json";
+  return format ?? (quiet ? null : "table");
+}
+
 /** The result on stdout, the plots into the run's directory, and where they are on stderr. */
-export async function showRun(directory: string, run: StoredRun, flags: ReportFlags): Promise<void> {
-  const format = flags.json ? "json" : (flags.format ?? (flags.quiet ? null : "table"));
+async function showRun(directory: string, run: StoredRun, flags: ReportFlags): Promise<void> {
+  const format = formatOf(flags);
   const audit = modesOfRows(run.rows).length > 1 ? auditModes(readBlockRun(directory)) : null;
   if (format !== null) process.stdout.write(PRINTERS[format](run, flags.top ?? null, audit));
   if (flags.plots === false) return;

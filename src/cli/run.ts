@@ -2,8 +2,8 @@
 import { Command } from "commander";
 import { loadConfig } from "../config.ts";
 import { collect, withOutput, withWorker } from "./common.ts";
-import { type ReportFlags, showRun } from "./report.ts";
-import { exitCodeOf, type SweepFlags, sweep } from "./sweep.ts";
+import { type ReportFlags, sweepAndShow } from "./report.ts";
+import type { SweepFlags } from "./sweep.ts";
 
 interface RunFlags extends SweepFlags, ReportFlags {
   readonly config: string;
@@ -32,8 +32,6 @@ Example:
     .action(async (flags: RunFlags) => {
       const { config: file, set, trustRemoteCode = false } = flags;
       const config = loadConfig(file, { set, trustRemoteCode });
-      const run = await sweep(config, flags);
-      await showRun(config.output.dir, run, flags);
-      process.exitCode = exitCodeOf(run);
+      process.exitCode = await sweepAndShow(config, flags);
     });
 }

@@ -2,7 +2,6 @@
 import type { RunConfig } from "../config.ts";
 import { SparkablateError } from "../errors.ts";
 import type { RunEvent } from "../events.ts";
-import { readRun, type StoredRun } from "../store/run-directory.ts";
 import { type CommonFlags, controllerFor, say, type WorkerFlags } from "./common.ts";
 import { showProgress, silent } from "./progress.ts";
 
@@ -11,8 +10,8 @@ export interface SweepFlags extends CommonFlags, WorkerFlags {
   readonly retryFailed?: true;
 }
 
-/** Returns the finished run; throws `interrupted` after Ctrl-C, with everything measured saved. */
-export async function sweep(config: RunConfig, flags: SweepFlags): Promise<StoredRun> {
+/** Throws `interrupted` after Ctrl-C, with everything measured saved. */
+export async function sweep(config: RunConfig, flags: SweepFlags): Promise<void> {
   const controller = controllerFor(flags);
   const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
   const interrupt = new AbortController();
@@ -51,12 +50,7 @@ export async function sweep(config: RunConfig, flags: SweepFlags): Promise<Store
     process.off("SIGINT", onSignal);
     process.off("SIGTERM", onSignal);
   }
-  return readRun(config.output.dir);
 }
 
 const isStoreFailure = (error: unknown): boolean =>
   error instanceof SparkablateError && (error.code === "disk_full" || error.code === "store_corrupt");
-
-/** 1 where a condition failed. */
-export const exitCodeOf = ({ rows }: StoredRun): 0 | 1 =>
-  rows.some(({ status }) => status === "failed") ? 1 : 0;

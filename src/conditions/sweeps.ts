@@ -18,13 +18,13 @@ const SWEEPS: Readonly<Record<SiteSweep, Sweep>> = {
   layers: { site: "layer", interventions: ({ layer }) => [{ kind: "layer", layer, mode: "skip" }] },
   heads: {
     site: "head",
-    interventions: (edit, { n_heads }) =>
-      numbers(n_heads).map((head) => ({ kind: "head", heads: [head], ...edit })),
+    interventions: ({ layer, mode, positions }, { n_heads }) =>
+      numbers(n_heads).map((head) => ({ kind: "head", heads: [head], layer, mode, positions })),
   },
   kv_groups: {
     site: "kv_group",
-    interventions: (edit, { n_kv_heads }) =>
-      numbers(n_kv_heads).map((group) => ({ kind: "kv_group", groups: [group], ...edit })),
+    interventions: ({ layer, mode, positions }, { n_kv_heads }) =>
+      numbers(n_kv_heads).map((group) => ({ kind: "kv_group", groups: [group], layer, mode, positions })),
   },
   mlp: { site: "mlp", interventions: (edit) => [{ kind: "mlp", ...edit }] },
   attn: { site: "attn", interventions: (edit) => [{ kind: "attn", ...edit }] },

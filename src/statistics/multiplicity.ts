@@ -16,14 +16,15 @@ export function adjust(
   correction: Correction = "bh",
 ): (number | null)[] {
   const tests = pValues.length;
-  const tested = pValues.flatMap((p, index) => (p === null ? [] : [{ p, index }]));
-  tested.sort((a, b) => a.p - b.p || a.index - b.index);
+  const p = (index: number): number => pValues[index] as number;
+  const tested = [...pValues.keys()].filter((index) => pValues[index] !== null);
+  tested.sort((a, b) => p(a) - p(b) || a - b);
   const q: (number | null)[] = new Array(tests).fill(null);
   const factor = tests * (correction === "by" ? harmonic(tests) : 1);
   let smallest = 1;
   for (let rank = tested.length; rank >= 1; rank--) {
-    const { p, index } = tested[rank - 1] as { p: number; index: number };
-    smallest = Math.min(smallest, (p * factor) / rank);
+    const index = tested[rank - 1] as number;
+    smallest = Math.min(smallest, (p(index) * factor) / rank);
     q[index] = smallest;
   }
   return q;

@@ -116,15 +116,25 @@ export interface StoredRun {
  * @throws SparkablateError input_missing where there is none.
  */
 export function readRun(path: string): StoredRun {
+  return reading(path, ({ run, table }) => {
+    const rows = [...table.rows()];
+    const totals = new Totals();
+    for (const row of rows) totals.add(row);
+    return { facts: run.facts, rows, summary: totals.summarize(run) };
+  });
+}
+
+export const isFailed = ({ status }: Row): boolean => status === "failed";
+
+/** Whether a condition of the run failed; no row is kept. Throws as `readRun`. */
+export function hasFailures(path: string): boolean {
+  return reading(path, ({ table }) => table.rows().some(isFailed));
+}
+
+function reading<T>(path: string, work: (read: ReturnType<typeof tableOf>) => T): T {
   const store = RunStore.read(path);
   try {
-    return store.atOnce(() => {
-      const { run, table } = tableOf(store, requireBegun(store, path));
-      const rows = [...table.rows()];
-      const totals = new Totals();
-      for (const row of rows) totals.add(row);
-      return { facts: run.facts, rows, summary: totals.summarize(run) };
-    });
+    return store.atOnce(() => work(tableOf(store, requireBegun(store, path))));
   } finally {
     store.close();
   }

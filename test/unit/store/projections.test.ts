@@ -5,7 +5,7 @@ import Database from "better-sqlite3";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { toCsv, toJson } from "../../../src/report/formats.ts";
 import { flatRecord, type Row } from "../../../src/rows.ts";
-import { RunDirectory, readRun } from "../../../src/store/run-directory.ts";
+import { hasFailures, RunDirectory, readRun } from "../../../src/store/run-directory.ts";
 import { databasePath } from "../../../src/store/sqlite.ts";
 import { scratch } from "../../fixtures/harness.ts";
 import { begin, conditionsOf, measured, planted, TOKENS } from "./run.ts";
@@ -63,6 +63,25 @@ function flattened(record: Cells): Cells {
   }
   return flat;
 }
+
+describe("whether a condition failed", () => {
+  const failing = (sums: readonly number[]): boolean => {
+    const path = scratch();
+    const directory = RunDirectory.open(path, false);
+    begin(directory.store, conditionsOf(2), 2);
+    directory.store.record(measured(0, [0, 1]));
+    directory.store.record({ ...measured(1, [0, 1]), sums: { nll: Float64Array.from(sums) } });
+    directory.close();
+    expect(readRun(path).rows.some(({ status }) => status === "failed")).toBe(hasFailures(path));
+    return hasFailures(path);
+  };
+
+  it("is known without the rows: from an attempt, and from what was measured", () => {
+    expect(hasFailures(plant().path)).toBe(true);
+    expect(failing([40, 41])).toBe(false);
+    expect(failing([40, Number.POSITIVE_INFINITY])).toBe(true);
+  });
+});
 
 describe("one run, four ways", () => {
   it("gives equal numbers in every digit", () => {
