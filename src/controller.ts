@@ -11,7 +11,7 @@ import { type Place, retryingOnce, Worker } from "./link/worker.ts";
 import { loadModel } from "./preparing.ts";
 import type { LoadedModel, ModelConfig, Result } from "./protocol.ts";
 import type { Row } from "./rows.ts";
-import { type RunOptions, runSweep } from "./run.ts";
+import { keepTokens, type RunOptions, runSweep } from "./run.ts";
 
 /** How a `Controller` gets its worker. */
 export interface ControllerOptions {
@@ -87,6 +87,32 @@ export class Controller {
     this.#busy = true;
     try {
       yield* runSweep(config, (runId) => this.#attach(runId), options);
+    } finally {
+      this.#busy = false;
+    }
+  }
+
+  /**
+   * Measures one condition of the run in `config.output.dir` and the baseline again, on the run's own blocks, and keeps
+   * the NLL of every predicted token there, for `sparkablate report --tokens`. What is kept already is not measured.
+   *
+   * @throws SparkablateError usage where this controller runs a sweep; other_run; measurement_conflict where the
+   *   run's own numbers do not come again, bit for bit; interrupted.
+   *
+   * @example
+   * ```ts
+   * await controller.keepTokens(config, "L0.layer.skip");
+   * ```
+   */
+  async keepTokens(
+    config: RunConfig,
+    condition: string,
+    options: Pick<RunOptions, "on" | "signal"> = {},
+  ): Promise<void> {
+    if (this.#busy) throw new SparkablateError("usage", "this controller is running a sweep already");
+    this.#busy = true;
+    try {
+      await keepTokens(config, condition, (runId) => this.#attach(runId), options);
     } finally {
       this.#busy = false;
     }

@@ -341,6 +341,8 @@ export const requests = {
     name: label,
     max_tokens: count,
   }),
+  /** What tokens stand for. Payload: int32 [tokens]. */
+  token_bytes: z.strictObject({ type: z.literal("token_bytes"), ...base }),
   /** Payload: int32 [blocks, seq_len], or with `lengths` the rows one after the other. */
   calibrate: z.strictObject({
     type: z.literal("calibrate"),
@@ -388,6 +390,8 @@ export const requests = {
     blocks: z.array(count).min(1).max(65_536),
     /** With a task, where each block's answer stands: what alone is measured. null: every token but the first. */
     answers: z.array(answer).min(1).max(4096).nullable(),
+    /** true: each measurement carries the NLL at every predicted token too. */
+    per_token: z.boolean().optional(),
     conditions: z.array(condition).min(1).max(MAX_SLICE_CONDITIONS),
     metrics: z.array(label).min(1).max(16),
     /** Which means `mode: mean` uses; null where no condition needs them. */
@@ -517,6 +521,8 @@ export const results = {
     /** What a person should know, e.g. answers that continue the prompt's last word. */
     notices: z.array(label).max(16),
   }),
+  /** Payload: int32 [tokens], the length of each in bytes; then their bytes, one token after the other. */
+  token_bytes: z.strictObject({ tokens: count }),
   /** Payload: float32, the sites' means one after the other. */
   calibrate: z.strictObject({ sites: z.array(meanSite), sha256, tokens: count }),
   put: empty,
@@ -593,7 +599,10 @@ export const events = {
     total: z.number().min(0).nullable(),
     unit: label,
   }),
-  /** One condition on the slice's blocks. Payload: float64 [columns, blocks]; empty where it failed. */
+  /**
+   * One condition on the slice's blocks. Payload: float64 [columns, blocks], with `per_token` followed by float32
+   * [blocks, seq_len - 1]: the NLL at each predicted token, 0 at what is not measured; empty where it failed.
+   */
   measurement: z.strictObject({
     type: z.literal("measurement"),
     id: requestId,

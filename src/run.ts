@@ -39,8 +39,9 @@ import { divisor, type Row } from "./rows.ts";
 import { batches } from "./slices.ts";
 import { roundsFor } from "./statistics/racing.ts";
 import { type Identity, identityOf, requireSameRun } from "./store/fingerprint.ts";
-import { RunDirectory } from "./store/run-directory.ts";
+import { RunDirectory, requireBegun } from "./store/run-directory.ts";
 import type { BlockRecord, Means, RunRecord, StoredItem } from "./store/sqlite.ts";
+import { measureTokens } from "./token-measuring.ts";
 import { VERSION } from "./version.ts";
 
 /** What a model is loaded for while the length of a task's items is not known. */
@@ -82,6 +83,29 @@ export async function* runSweep(
     throw error;
   } finally {
     settle(directory, failed);
+  }
+}
+
+/**
+ * Measures one condition of a stored run and the baseline again, on the run's own blocks, and keeps the NLL of every
+ * predicted token; what is kept already is not measured.
+ * @throws SparkablateError other_run, measurement_conflict where the run's own bits do not come again, interrupted.
+ */
+export async function keepTokens(
+  config: RunConfig,
+  condition: string,
+  attach: (runId: string) => Promise<Worker>,
+  { on = () => undefined, signal }: Pick<RunOptions, "on" | "signal">,
+): Promise<void> {
+  const directory = RunDirectory.open(config.output.dir, false);
+  try {
+    const inputs = readInputs(config);
+    const stored = requireBegun(directory.store, directory.path);
+    const sweep = new Sweep(config, inputs, await attach(stored.run_id), on, signal);
+    const { means } = await untilAborted(sweep.prepare(stored.run_id, stored, directory), signal);
+    await sweep.keepTokens(condition, means, directory);
+  } finally {
+    directory.close();
   }
 }
 
@@ -315,6 +339,24 @@ class Sweep {
       stop.abort();
       await work;
     }
+  }
+
+  async keepTokens(condition: string, means: Means | null, { store }: RunDirectory): Promise<void> {
+    const { plan, blocks, loaded, directions, shape } = this.#prepared as Prepared;
+    await measureTokens(
+      {
+        conditions: plan.conditions,
+        condition: plan.conditions.findIndex(({ id }) => id === condition),
+        blocks: blocks.evaluation.map(({ ids }) => ids),
+        answers: answersOf(blocks),
+        shape,
+        meansSha256: means?.sha256 ?? null,
+      },
+      this.#worker,
+      store,
+      { on: this.#on, recover: (error) => this.#recover(error, loaded, shape, means, directions) },
+      this.#signal,
+    );
   }
 
   /** Loads, plans, tokenises and chooses blocks: what the run is. */

@@ -13,8 +13,10 @@ import { writePage, writePlots } from "../report/report.ts";
 import { renderTable, type TableOptions } from "../report/table.ts";
 import { readBlockRun } from "../store/block-run.ts";
 import { hasFailures, isFailed, readRun, type StoredRun } from "../store/run-directory.ts";
+import { readTokenRuns } from "../store/token-run.ts";
 import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { showAgreement } from "./report-agreement.ts";
+import { showTokens } from "./report-tokens.ts";
 import { watchRun } from "./report-watch.ts";
 import { type SweepFlags, sweep } from "./sweep.ts";
 
@@ -29,6 +31,7 @@ export interface ReportFlags extends CommonFlags {
 
 interface ReportCommandFlags extends ReportFlags, WorkerFlags {
   readonly confirm?: number;
+  readonly tokens?: string;
   readonly watch?: true;
   readonly port?: number;
 }
@@ -45,40 +48,49 @@ export function reportCommand(): Command {
       "measure the conditions with the largest Δ NLL again, on blocks that the run did not use",
       positiveInteger,
     )
+    .option("--tokens <condition>", "the tokens that a condition's id hurts most, by position and frequency")
     .option("--watch", "serve a live page of a running sweep on this machine, until Ctrl-C")
     .option("--port <number>", "the live page's port (default: any free one)", portNumber)
     .addHelpText(
       "after",
       `
-Needs neither Python nor a worker, but for --confirm, which writes to DIR-confirm-COUNT. --json is short for
---format json.
+Needs neither Python nor a worker, but for --confirm, which writes to DIR-confirm-COUNT, and for the first --tokens of a
+condition, which measures it again and keeps the values in DIR. --json is short for --format json.
 
 Examples:
   sparkablate report results/smoke_test
   sparkablate report results/heads --top 20 --format csv > heads.csv
   sparkablate report results/heads --confirm 10
+  sparkablate report results/smoke_test --tokens L0.layer.skip
   sparkablate report results/heads-zero results/heads-mean
   sparkablate report results/heads --watch`,
     )
     .action(async (directories: string[], flags: ReportCommandFlags) => {
       const [directory = "", ...others] = directories;
       if (others.length > 0) {
-        refuseTogether("several directories", { "--confirm": flags.confirm, "--watch": flags.watch });
+        const { confirm, tokens, watch } = flags;
+        refuseTogether("several directories", { "--confirm": confirm, "--tokens": tokens, "--watch": watch });
         await showAgreement(directories, flags);
         return;
       }
       if (flags.watch) {
-        const { format, top, confirm, worker } = flags;
+        const { format, top, confirm, tokens, worker } = flags;
         refuseTogether("--watch", {
           "--format": format,
           "--top": top,
           "--confirm": confirm,
+          "--tokens": tokens,
           "--worker": worker,
         });
         await watchRun(directory, flags.port ?? 0, flags);
         return;
       }
       if (flags.port !== undefined) throw new SparkablateError("usage", "--port belongs to --watch");
+      if (flags.tokens !== undefined) {
+        refuseTogether("--tokens", { "--confirm": flags.confirm });
+        await showTokens(directory, flags.tokens, flags);
+        return;
+      }
       const run = readRun(directory);
       if (flags.confirm === undefined) {
         await showRun(directory, run, flags);
@@ -119,15 +131,22 @@ function formatOf({ json, format, quiet }: ReportFlags): Format | null {
 /** The result on stdout, the plots into the run's directory, and where they are on stderr. */
 async function showRun(directory: string, run: StoredRun, flags: ReportFlags): Promise<void> {
   const format = formatOf(flags);
-  const audit = modesOfRows(run.rows).length > 1 ? auditModes(readBlockRun(directory)) : null;
+  const audit = auditOf(directory, run);
   if (format !== null) process.stdout.write(PRINTERS[format](run, flags.top ?? null, audit));
   if (flags.plots === false) return;
   const plots = await writePlots(directory, run, audit);
-  const page = writePage(directory, run, audit);
+  const page = writePage(directory, run, audit, readTokenRuns(directory));
   if (flags.quiet) return;
   for (const path of plots) say(`plot: ${path}`);
   say(`page: ${page}`);
 }
+
+const auditOf = (directory: string, { rows }: StoredRun): ModeAudit | null =>
+  modesOfRows(rows).length > 1 ? auditModes(readBlockRun(directory)) : null;
+
+/** Writes the run's page as it stands; its path. */
+export const writePageOf = (directory: string, run: StoredRun): string =>
+  writePage(directory, run, auditOf(directory, run), readTokenRuns(directory));
 
 type Printer = (run: StoredRun, top: number | null, audit: ModeAudit | null) => string;
 

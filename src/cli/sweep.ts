@@ -1,7 +1,9 @@
 /** Runs one sweep on a terminal: progress, Ctrl-C, exit code. Shared by `run` and `quickstart`. */
 import type { RunConfig } from "../config.ts";
+import type { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
 import type { RunEvent } from "../events.ts";
+import type { RunOptions } from "../run.ts";
 import { type CommonFlags, controllerFor, say, type WorkerFlags } from "./common.ts";
 import { showProgress, silent } from "./progress.ts";
 
@@ -12,6 +14,18 @@ export interface SweepFlags extends CommonFlags, WorkerFlags {
 
 /** Throws `interrupted` after Ctrl-C, with everything measured saved. */
 export async function sweep(config: RunConfig, flags: SweepFlags): Promise<void> {
+  const { fresh = false, retryFailed = false } = flags;
+  await attended(config, flags, async (controller, options) => {
+    for await (const _row of controller.run(config, { ...options, fresh, retryFailed }));
+  });
+}
+
+/** Work on the config's run directory with progress and Ctrl-C. Throws as `sweep`. */
+export async function attended(
+  config: RunConfig,
+  flags: CommonFlags & WorkerFlags,
+  work: (controller: Controller, options: Pick<RunOptions, "on" | "signal">) => Promise<void>,
+): Promise<void> {
   const controller = controllerFor(flags);
   const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
   const interrupt = new AbortController();
@@ -33,10 +47,8 @@ export async function sweep(config: RunConfig, flags: SweepFlags): Promise<void>
         progress.on(event);
       },
       signal: interrupt.signal,
-      fresh: flags.fresh ?? false,
-      retryFailed: flags.retryFailed ?? false,
     };
-    for await (const _row of controller.run(config, options));
+    await work(controller, options);
   } catch (error) {
     // What could not be saved is not said to be saved.
     if (!interrupt.signal.aborted || isStoreFailure(error)) throw error;

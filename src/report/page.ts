@@ -1,6 +1,7 @@
 /** report.html: a run's charts, its ranking, and all that a methods section needs. */
 import { rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
+import { type TokenRun, tokenReport } from "../tokens.ts";
 import { chartsFor } from "./charts.ts";
 import { columnsOf } from "./columns.ts";
 import { escapeHtml, paragraphs, renderDocument, tableData } from "./document.ts";
@@ -11,9 +12,21 @@ import { auditCharts } from "./modes/formats.ts";
 import { auditSection } from "./modes/page.ts";
 import { decimalsFor } from "./numbers.ts";
 import type { PageData } from "./page-client.ts";
+import { tokensSection } from "./tokens/formats.ts";
 
-/** @param audit of the run's modes; null where no site was edited in two. */
-export function renderPage(rows: readonly Row[], facts: RunFacts, audit: ModeAudit | null = null): string {
+/** Single tokens that the page shows of each condition whose values are kept. */
+const TOP_TOKENS = 20;
+
+/**
+ * @param audit of the run's modes; null where no site was edited in two.
+ * @param tokens of the conditions whose values a token are kept.
+ */
+export function renderPage(
+  rows: readonly Row[],
+  facts: RunFacts,
+  audit: ModeAudit | null = null,
+  tokens: readonly TokenRun[] = [],
+): string {
   const [summary = "", ...sentences] = headline(rows, facts);
   const legend = flagLegend(rows, facts);
   return renderDocument({
@@ -24,6 +37,7 @@ export function renderPage(rows: readonly Row[], facts: RunFacts, audit: ModeAud
     caption: RANKING_CAPTION,
     after: `${legend.length === 0 ? "" : paragraphs([`Flags: ${legend.join("; ")}.`], "muted")}
 ${audit === null ? "" : auditSection(audit)}
+${tokens.map((run) => tokensSection(tokenReport(run, TOP_TOKENS))).join("\n")}
 <h2>How these numbers were made</h2>
 ${paragraphs(methods(rows, facts))}
 <h2>Cite</h2>

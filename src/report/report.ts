@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import { writeAtomically } from "../store/projections.ts";
 import type { StoredRun } from "../store/run-directory.ts";
+import type { TokenRun } from "../tokens.ts";
 import { chartsFor } from "./charts.ts";
 import type { ModeAudit } from "./modes/audit.ts";
 import { auditCharts } from "./modes/formats.ts";
@@ -25,8 +26,13 @@ export async function writePlots(
 }
 
 /** Writes the self-contained page; its path. */
-export function writePage(directory: string, { rows, facts }: StoredRun, audit: ModeAudit | null): string {
+export function writePage(
+  directory: string,
+  { rows, facts }: StoredRun,
+  audit: ModeAudit | null,
+  tokens: readonly TokenRun[],
+): string {
   const path = join(directory, "report.html");
-  writeAtomically(path, [renderPage(rows, facts, audit)]);
+  writeAtomically(path, [renderPage(rows, facts, audit, tokens)]);
   return path;
 }

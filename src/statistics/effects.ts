@@ -112,6 +112,37 @@ export function blockDifferences(
   return condition.map((value, block) => (value - (baseline[block] as number)) / tokens);
 }
 
+/** A mean over what blocks hold unequally many of. */
+export interface RatioEstimate {
+  readonly mean: number;
+  /** Over blocks; null where fewer than two hold any, or all agree. */
+  readonly se: number | null;
+  /** Two-sided 95 % t interval with n − 1 degrees of freedom, n: blocks that hold any; null with fewer than `least`. */
+  readonly ci95: Interval | null;
+}
+
+/**
+ * Σ sums / Σ counts with the ratio estimator's linearised standard error: blocks are the sample, and how many things
+ * each holds is random too. With equal counts it is `estimate` of the blocks' means.
+ *
+ * @param counts things a block; not all of them 0
+ * @param least blocks that must hold any for an interval
+ */
+export function ratioEstimate(sums: Float64Array, counts: Float64Array, least = 2): RatioEstimate {
+  const holding = [...counts.keys()].filter((block) => (counts[block] as number) > 0);
+  const n = holding.length;
+  const total = sum(counts, (count) => count);
+  const mean = sum(sums, (value) => value) / total;
+  const residuals = Float64Array.from(
+    holding,
+    (block) => (sums[block] as number) - mean * (counts[block] as number),
+  );
+  const se = n < 2 ? 0 : Math.sqrt((n / (n - 1)) * sum(residuals, (value) => value ** 2)) / total;
+  if (se === 0) return { mean, se: null, ci95: null };
+  const reach = quantile(0.975, n - 1) * se;
+  return { mean, se, ci95: n < least ? null : [mean - reach, mean + reach] };
+}
+
 /** Effect that a paired t test at 5 % finds with 80 % power: (t₀.₉₇₅ + t₀.₈) × se, n − 1 degrees of freedom. */
 export function smallestDetectable(se: number, n: number): number {
   return (quantile(0.975, n - 1) + quantile(0.8, n - 1)) * se;

@@ -13,6 +13,7 @@ import { Recorder } from "./recording.ts";
 import { writeResultTable } from "./result-table.ts";
 import { scan } from "./scan.ts";
 import { SCHEMA, SCHEMA_VERSION } from "./schema.sql.ts";
+import { TokenTables } from "./tokens.ts";
 
 /** Commits are coalesced: a crash costs at most this much of what was measured. */
 const COMMIT_EVERY_MS = 1_000;
@@ -249,6 +250,22 @@ export class RunStore {
         .all() as { condition: number; code: ErrorCode; message: string }[];
       return new Map(rows.map(({ condition, code, message }) => [condition, { code, message }]));
     });
+  }
+
+  /** Sums of NLL by block of one condition; empty where nothing is measured. */
+  nllSums(condition: number): Map<number, number> {
+    return this.#guard(() => {
+      const rows = this.#database
+        .prepare("SELECT block, sum FROM measurement WHERE condition = ? AND metric = 'nll' ORDER BY block")
+        .raw()
+        .all(condition);
+      return new Map(rows as [number, number][]);
+    });
+  }
+
+  /** What `work` does with the values a token. */
+  tokens<T>(work: (tables: TokenTables) => T): T {
+    return this.#guard(() => work(new TokenTables(this.#database)));
   }
 
   /** Writes the table `result`: the run as it stands, for people with an SQLite shell. */

@@ -15,6 +15,7 @@ from typing import Any
 import msgpack
 import numpy as np
 import pytest
+import torch
 from model_directory import model_config
 from peer import PATIENCE_S, Failed, Peer, Worker
 
@@ -115,6 +116,51 @@ def test_hello_load_tokenize_evaluate_goodbye(connect: Connect, model: Path) -> 
     come = other.outcome(load(other, model))
     assert come[-1][0]["result"]["reused"] is True
     other.call("goodbye")
+
+
+def test_values_a_token_are_what_the_sums_are_made_of(connect: Connect, model: Path) -> None:
+    peer = ready(connect(), model)
+
+    def measured(conditions: list[dict[str, Any]], **changes: Any) -> dict[str, bytes]:
+        come = peer.outcome(evaluate(peer, conditions, **changes))
+        return {message["condition"]: payload for message, payload in come if is_measurement(message)}
+
+    everything = [BASELINE, *HEADS]
+    plain = measured(everything)
+    # Another selection of conditions leaves the walk at other places.
+    for conditions in (everything, [BASELINE, HEADS[-1]]):
+        detailed = measured(conditions, per_token=True)
+        for condition in conditions:
+            payload = detailed[condition["id"]]
+            sums = np.frombuffer(payload, "<f8", BLOCKS)
+            values = np.frombuffer(payload, "<f4", offset=8 * BLOCKS).reshape(BLOCKS, SEQ_LEN - 1)
+            assert sums.tobytes() == plain[condition["id"]]
+            assert torch.equal(
+                torch.from_numpy(values.copy()).double().sum(dim=1),
+                torch.from_numpy(sums.copy()),
+            )
+    answers = [{"begin": 5 + row, "end": 8 + 2 * row, "wrong": None} for row in range(BLOCKS)]
+    of_items = measured([BASELINE], answers=answers, per_token=True, metrics=["accuracy", "nll"])["baseline"]
+    _, means = np.frombuffer(of_items, "<f8", 2 * BLOCKS).reshape(2, BLOCKS)
+    values = np.frombuffer(of_items, "<f4", offset=16 * BLOCKS).reshape(BLOCKS, SEQ_LEN - 1)
+    whole = np.frombuffer(detailed["baseline"], "<f4", offset=8 * BLOCKS).reshape(BLOCKS, SEQ_LEN - 1)
+    for row, answer in enumerate(answers):
+        scored = slice(answer["begin"] - 1, answer["end"] - 1)
+        assert values[row, scored].tobytes() == whole[row, scored].tobytes()
+        assert np.delete(values[row], np.r_[scored]).max() == 0
+        assert means[row] == pytest.approx(whole[row, scored].astype("f8").mean(), rel=1e-15)
+    peer.call("goodbye")
+
+
+def test_tokens_come_as_the_bytes_of_the_text(connect: Connect, model: Path) -> None:
+    peer = ready(connect(), model)
+    text = "naïve “quotes”\n".encode()
+    _, tokens = peer.call("tokenize", text, dataset=None, max_tokens=100)
+    result, payload = peer.call("token_bytes", tokens)
+    lengths = np.frombuffer(payload, "<i4", result["tokens"])
+    assert payload[lengths.nbytes :] == text
+    assert lengths.tolist() == [1] * len(text)
+    peer.call("goodbye")
 
 
 def test_requests_without_a_session_or_of_another_schema_are_refused(connect: Connect) -> None:
@@ -262,6 +308,9 @@ def test_a_controller_that_vanished_leaves_the_worker_to_the_next_one(connect: C
         ("tokenize_task", b'[{"prompt": "a", "answer": 3}]', {}, "invalid_message", "no item"),
         ("tokenize_task", b'[{"prompt": "a", "answer": "b", "c": "d"}]', {}, "invalid_message", "no item"),
         ("tokenize_task", b"[" * 100_000, {}, "invalid_message", "no JSON"),
+        ("token_bytes", b"", {}, "invalid_message", "0 bytes are no blocks of 1 int32 ids"),
+        ("token_bytes", b"\xff" * 4, {}, "invalid_message", "outside the vocabulary of 258"),
+        ("evaluate", ids(), {"metrics": ["kl"], "per_token": True}, "invalid_message", "the metric nll's"),
         ("calibrate", ids(), {"lengths": [3, 4]}, "invalid_message", "256 ids for rows of 7 in all"),
         ("put", b"\0" * 4, {"kind": "means", "sites": []}, "invalid_message", "the payload's sha256 is"),
     ],
@@ -280,6 +329,7 @@ def test_requests_that_fit_the_schema_but_not_the_model(
             "means_sha256": None,
         },
         "tokenize": {"dataset": None, "max_tokens": 10},
+        "token_bytes": {},
         "tokenize_task": {"name": "t.jsonl", "max_tokens": 10},
         "calibrate": {
             "seq_len": SEQ_LEN,

@@ -29,6 +29,7 @@ from sparkablate.sites import SiteMap
 from sparkablate.specs import from_wire
 from sparkablate.sweep import PROOF_POSITIONS, Entries, Walk, prove_entries
 from sparkablate.tasks import Answers, EncodedItem, encode_items
+from sparkablate.token_bytes import token_bytes
 
 __all__ = ["EvaluateSummary", "Generation", "LocalEngine", "Measurement"]
 
@@ -149,6 +150,11 @@ class LocalEngine:
         """A task's items as ids, and what a person should know of them. Raises what ``encode_items`` does."""
         return encode_items(self._need().opened.tokenizer, items, name, max_tokens, progress)
 
+    def token_bytes(self, ids: np.ndarray) -> list[bytes]:
+        """What tokens (int32 [tokens]) stand for. Raises what ``sparkablate.token_bytes`` does."""
+        self._tensor(ids)  # refuses ids outside the vocabulary
+        return token_bytes(self._need().opened.tokenizer, ids.tolist())
+
     def calibrate(
         self, rows: Sequence[np.ndarray], batch_size: int, sites: list[dict[str, Any]], progress: Progress
     ) -> tuple[list[dict[str, Any]], np.ndarray]:
@@ -198,10 +204,12 @@ class LocalEngine:
         cancelled: Callable[[], bool],
         progress: Progress,
         answers: list[dict[str, Any]] | None = None,
+        per_token: bool = False,
     ) -> EvaluateSummary:
         """Measures every condition on ``ids`` [blocks, pos], one batch, and reports each as it is done.
 
-        ``answers``: of a task's items, which ``ids`` then are, padded: as in src/protocol.ts.
+        ``answers``: of a task's items, which ``ids`` then are, padded: as in src/protocol.ts. ``per_token``:
+        with the NLL at every predicted token.
 
         Raises ``means_missing`` where means or a direction were not put, ``baseline_changed`` where the
         unedited model is no longer what it was. What concerns one condition alone is in its
@@ -213,7 +221,7 @@ class LocalEngine:
             held.walk = Walk(held.likelihood, held.entries, tensor)
         vocab_size = held.manager.sites.vocab_size
         scored = None if answers is None else Answers.from_wire(answers, tensor, vocab_size)
-        return SliceRun(held.manager, held.walk, held.canary, metrics, progress, scored).run(
+        return SliceRun(held.manager, held.walk, held.canary, metrics, progress, scored, per_token).run(
             conditions, on_measurement, cancelled
         )
 

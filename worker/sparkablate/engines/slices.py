@@ -41,6 +41,9 @@ class Measurement:
     seconds: float
     flags: tuple[str, ...] = ()
     error: SparkablateError | None = None
+    #: float32 [blocks, pos - 1]: the NLL at every predicted token, where it was asked for; 0 at what is not
+    #: measured.
+    per_token: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class _Planned:
 class SliceRun:
     """``walk`` may come from the slice before it: the same blocks go on from the layer where it stopped.
 
-    ``answers``: of the walk's rows, where they are a task's items.
+    ``answers``: of the walk's rows, where they are a task's items. ``per_token``: measurements carry the
+    NLL at every predicted token.
     """
 
     manager: AblationManager
@@ -98,6 +102,7 @@ class SliceRun:
     metrics: list[str]
     progress: Progress
     answers: Answers | None = None
+    per_token: bool = False
     _metrics: list[Metric] = field(init=False)
     _columns: tuple[str, ...] = field(init=False)
     _baseline: Tensor | None = field(init=False, default=None)
@@ -107,6 +112,8 @@ class SliceRun:
         unmet = [metric.columns[0] for metric in self._metrics if metric.needs_wrong and self._wrong is None]
         if unmet:
             raise SparkablateError("config_invalid", f"{unmet[0]} needs a task with wrong answers")
+        if self.per_token and "nll" not in self.metrics:
+            raise SparkablateError("invalid_message", "values a token are the metric nll's")
         self._columns = tuple(column for metric in self._metrics for column in metric.columns)
 
     def run(
@@ -179,7 +186,10 @@ class SliceRun:
             if self.answers is None
             else self.answers.item_values(values, self._metrics)
         )
-        return Measurement(condition.id, self._columns, sums, tokens, time.perf_counter() - began, flags)
+        nll = values["nll"].cpu().numpy() if self.per_token else None
+        return Measurement(
+            condition.id, self._columns, sums, tokens, time.perf_counter() - began, flags, per_token=nll
+        )
 
     def _attempt(self, measure: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor] | SparkablateError:
         """The values, or the failure."""

@@ -159,7 +159,7 @@ def evaluate(engine: LocalEngine, request: Request, context: Context) -> Reply:
                 "flags": list(measurement.flags),
                 "error": error.to_wire() if error else None,
             },
-            b"" if error else np.ascontiguousarray(measurement.sums, dtype="<f8").tobytes(),
+            b"" if error else _values(measurement),
         )
 
     summary = engine.evaluate(
@@ -171,6 +171,7 @@ def evaluate(engine: LocalEngine, request: Request, context: Context) -> Reply:
         context.cancelled,
         _progress(request, context),
         fields["answers"],
+        fields.get("per_token", False),
     )
     result: dict[str, Any] = {
         "measured": summary.measured,
@@ -179,6 +180,20 @@ def evaluate(engine: LocalEngine, request: Request, context: Context) -> Reply:
         "seconds": summary.seconds,
     }
     return result, b""
+
+
+def _values(measurement: Measurement) -> bytes:
+    """The sums as float64, then what was kept a token as float32."""
+    sums = np.ascontiguousarray(measurement.sums, dtype="<f8").tobytes()
+    if measurement.per_token is None:
+        return sums
+    return sums + np.ascontiguousarray(measurement.per_token, dtype="<f4").tobytes()
+
+
+def token_bytes(engine: LocalEngine, request: Request, context: Context) -> Reply:
+    found = engine.token_bytes(_int32(request, 1)[:, 0])
+    lengths = np.array([len(one) for one in found], dtype="<i4")
+    return {"tokens": len(found)}, lengths.tobytes() + b"".join(found)
 
 
 def generate(engine: LocalEngine, request: Request, context: Context) -> Reply:
@@ -272,6 +287,7 @@ HANDLERS: dict[str, Callable[[LocalEngine, Request, Context], Reply]] = {
     "inspect": inspect,
     "tokenize": tokenize,
     "tokenize_task": tokenize_task,
+    "token_bytes": token_bytes,
     "calibrate": calibrate,
     "put": put,
     "read_direction": read_direction,

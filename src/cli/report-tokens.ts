@@ -1,0 +1,51 @@
+/** `sparkablate report DIR --tokens CONDITION`. */
+import { join, resolve } from "node:path";
+import { styleText } from "node:util";
+import { parseConfig } from "../config.ts";
+import { SparkablateError } from "../errors.ts";
+import { tokensRecord, tokensTable } from "../report/tokens/formats.ts";
+import { readRun } from "../store/run-directory.ts";
+import { readTokenRun } from "../store/token-run.ts";
+import { type TokenRun, tokenReport } from "../tokens.ts";
+import { say, type WorkerFlags } from "./common.ts";
+import { type ReportFlags, writePageOf } from "./report.ts";
+import { attended } from "./sweep.ts";
+
+/** Single tokens shown where no number was asked for. */
+const DEFAULT_TOP = 20;
+
+/** Where a condition of the run hurts; what is not kept of its tokens is measured first, by a worker. */
+export async function showTokens(
+  directory: string,
+  condition: string,
+  flags: ReportFlags & WorkerFlags,
+): Promise<void> {
+  const { format = "table", quiet, json, plots, top } = flags;
+  if (format !== "table" && format !== "json")
+    throw new SparkablateError("usage", `--format ${format} does not go with --tokens; allowed: table, json`);
+  const run = readTokenRun(directory, condition) ?? (await measured(directory, condition, flags));
+  const report = tokenReport(run, top ?? DEFAULT_TOP);
+  if (json || format === "json") process.stdout.write(`${JSON.stringify(tokensRecord(report), null, 2)}\n`);
+  else if (!quiet)
+    process.stdout.write(
+      tokensTable(report, {
+        top: null,
+        width: process.stdout.isTTY ? process.stdout.columns : null,
+        paint: (style, text) => styleText(style, text, { stream: process.stdout }),
+      }),
+    );
+  if (plots === false) return;
+  const page = writePageOf(directory, readRun(directory));
+  if (!quiet) say(`page: ${page}`);
+}
+
+async function measured(directory: string, condition: string, flags: WorkerFlags): Promise<TokenRun> {
+  const { facts } = readRun(directory);
+  const file = join(directory, "config.yaml");
+  // The directory may have been moved since the run.
+  const config = { ...parseConfig(facts.config, file), output: { dir: resolve(directory) } };
+  await attended(config, flags, (controller, options) => controller.keepTokens(config, condition, options));
+  const run = readTokenRun(directory, condition);
+  if (run === null) throw new SparkablateError("internal", `${condition}: no values a token were kept`);
+  return run;
+}

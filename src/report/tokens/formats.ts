@@ -1,0 +1,114 @@
+/** Where a condition hurts, for terminals, machines and the page. */
+import type { TokenBin, TokenReport } from "../../tokens.ts";
+import type { Column } from "../columns.ts";
+import { escapeHtml, paragraphs } from "../document.ts";
+import { decimalsFor, printable } from "../numbers.ts";
+import { renderColumns, type TableOptions, wrap } from "../table.ts";
+import { shownAfter, shownBefore, shownToken } from "./bytes.ts";
+import {
+  binColumns,
+  frequencyHeading,
+  positionHeading,
+  tokenColumns,
+  tokensNotes,
+  tokensSentences,
+  tokensTitle,
+  topHeading,
+} from "./words.ts";
+
+/** Characters of context in machine output. */
+const BEFORE = 60;
+const BEHIND = 30;
+
+/** A table of the report: heading, columns, rows. */
+interface Part<T> {
+  readonly heading: string;
+  readonly columns: readonly Column<T>[];
+  readonly rows: readonly T[];
+  readonly decimals: number;
+}
+
+function binParts(report: TokenReport): Part<TokenBin>[] {
+  const { by_position, by_frequency } = report;
+  const decimals = decimalsFor([...by_position, ...by_frequency]);
+  return [
+    { heading: positionHeading(report), columns: binColumns("position"), rows: by_position, decimals },
+    { heading: frequencyHeading, columns: binColumns("occurrences"), rows: by_frequency, decimals },
+  ];
+}
+
+const topPart = (report: TokenReport) => ({
+  heading: topHeading(report),
+  columns: tokenColumns(report),
+  rows: report.top,
+  decimals: 0,
+});
+
+export function tokensTable(report: TokenReport, options: TableOptions): string {
+  const { paint, width } = options;
+  const line = (text: string) => wrap(printable(text), width);
+  const table = <T>({ heading, columns, rows, decimals }: Part<T>): string[] => [
+    "",
+    paint("bold", line(heading)),
+    "",
+    renderColumns(rows, columns, decimals, options, (_, text) => text).trimEnd(),
+  ];
+  return `${[
+    paint("bold", line(tokensTitle(report))),
+    ...tokensSentences(report).map(line),
+    ...table(topPart(report)),
+    ...binParts(report).flatMap((part) => table(part)),
+    "",
+    ...tokensNotes(report).map((note) => paint("dim", line(note))),
+  ].join("\n")}\n`;
+}
+
+/** Every digit; a token's bytes in hexadecimal beside what is shown of them. */
+export function tokensRecord(report: TokenReport): Record<string, unknown> {
+  const { run, top, by_position, by_frequency, tokens, delta, worse, better, concentration } = report;
+  const { name, model, text, task } = run.facts;
+  return {
+    run: name,
+    model,
+    text,
+    condition: run.condition,
+    unit: task == null ? "block" : "item",
+    blocks: run.blocks.length,
+    tokens,
+    delta_nll: delta,
+    worse,
+    better,
+    concentration,
+    top: top.map(({ bytes, before, after, ...token }) => ({
+      ...token,
+      token: shownToken(bytes),
+      bytes: Buffer.from(bytes).toString("hex"),
+      before: shownBefore(before, BEFORE),
+      after: shownAfter(after, BEHIND),
+    })),
+    by_position,
+    by_frequency,
+    notes: tokensNotes(report),
+  };
+}
+
+/** The page's part: any bytes may stand in a token. */
+export function tokensSection(report: TokenReport): string {
+  const title = escapeHtml(tokensTitle(report));
+  const table = <T>({ heading, columns, rows, decimals }: Part<T>): string => {
+    const side = ({ align }: Column<T>) => (align === "right" ? ' class="number"' : "");
+    const header = columns.map((column) => `<th scope="col"${side(column)}>${escapeHtml(column.title)}</th>`);
+    const body = rows.map((row, index) => {
+      const cells = columns.map(
+        (column) => `<td${side(column)}>${escapeHtml(column.text(row, index + 1, decimals))}</td>`,
+      );
+      return `<tr>${cells.join("")}</tr>`;
+    });
+    return `<div class="scroll" tabindex="0" role="region" aria-label="${escapeHtml(heading)}"><table><caption>${escapeHtml(heading)}</caption><thead><tr>${header.join("")}</tr></thead><tbody>${body.join("")}</tbody></table></div>`;
+  };
+  return `<h2 class="tokens">${title}</h2>
+${paragraphs(tokensSentences(report))}
+${table(topPart(report))}
+${binParts(report).map(table).join("\n")}
+${paragraphs(tokensNotes(report), "muted")}`;
+}
