@@ -13,6 +13,7 @@ import {
   meanSites,
   readTexts,
   sendMeans,
+  shapeToLoad,
   stages,
   type TextInputs,
 } from "./preparing.ts";
@@ -60,7 +61,7 @@ export async function bakeCondition(
   const needsTexts = asksFor(config.ablation, "mean");
   const texts = needsTexts ? readTexts(config) : null;
   const directions = await unpickled(files, client);
-  const loaded = await loadModel(client, model, config.eval, on, true);
+  const loaded = await loadModel(client, model, shapeToLoad(config), on, true);
   on({ type: "loaded", model: loaded });
   for (const message of loaded.notices) on({ type: "notice", message });
   requireWidth(directions, loaded.model_map);

@@ -12,6 +12,7 @@ import {
   meanSites,
   readText,
   sendMeans,
+  shapeToLoad,
   stages,
   textName,
   tokenize,
@@ -102,7 +103,7 @@ export async function comparePrompts(
   const files = readDirectionFiles(directionPaths(config));
   const text = readText(config.eval.calibration);
   const directions = await unpickled(files, client);
-  const loaded = await loadModel(client, config.model, config.eval, on);
+  const loaded = await loadModel(client, config.model, shapeToLoad(config), on);
   on({ type: "loaded", model: loaded });
   requireWidth(directions, loaded.model_map);
   const { conditions, notices } = planConditions(config, loaded.model_map, directions);

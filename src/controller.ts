@@ -8,7 +8,7 @@ import type { OnEvent } from "./events.ts";
 import { type DirectionOptions, type FoundDirection, findDirection } from "./finding.ts";
 import { anonymousRunId, type Client } from "./link/client.ts";
 import { type Place, retryingOnce, Worker } from "./link/worker.ts";
-import { loadModel } from "./preparing.ts";
+import { loadModel, shapeToLoad } from "./preparing.ts";
 import type { LoadedModel, ModelConfig, Result } from "./protocol.ts";
 import type { Row } from "./rows.ts";
 import { keepTokens, type RunOptions, runSweep } from "./run.ts";
@@ -65,7 +65,7 @@ export class Controller {
    */
   async load(config: RunConfig, { on = () => undefined }: { on?: OnEvent } = {}): Promise<LoadedModel> {
     const worker = await this.#attach(this.#runId || anonymousRunId());
-    return await loadModel(worker.client, config.model, config.eval, on);
+    return await loadModel(worker.client, config.model, shapeToLoad(config), on);
   }
 
   /**

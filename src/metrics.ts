@@ -1,4 +1,5 @@
 /** What the controller must know of the rows of METRICS in worker/sparkablate/metrics.py. Adding one is one row here. */
+import { SparkablateError } from "./errors.ts";
 import type { Task } from "./tasks.ts";
 
 interface Metric {
@@ -34,12 +35,16 @@ export const isLevel = (column: string): boolean => LEVELS.has(column);
 export const comparesLogits = (metrics: readonly string[]): boolean =>
   metrics.some((name) => METRICS[name as MetricName].compares);
 
-/** What a run measures: what its config asks for, and what belongs to its task. */
+/** What a run measures: what its config asks for, and what belongs to its task. Throws `config_invalid`. */
 export function measuredMetrics(
   asked: readonly MetricName[],
-  task: Pick<Task, "wrong"> | null,
+  task: Pick<Task, "name" | "wrong"> | null,
 ): MetricName[] {
   if (task === null) return [...asked];
+  if (!task.wrong && asked.includes("logit_diff")) {
+    const message = `eval.metrics: logit_diff, but ${task.name} has no wrong answers; allowed: without logit_diff`;
+    throw new SparkablateError("config_invalid", message);
+  }
   const kinds = ["every task", ...(task.wrong ? ["tasks with wrong answers"] : [])];
   return METRIC_NAMES.filter((name) => asked.includes(name) || kinds.includes(METRICS[name].of));
 }

@@ -36,6 +36,15 @@ export interface BatchShape {
   readonly batch_size: number;
 }
 
+/** A task's items are as long as they are once the tokenizer is there; until then nothing is asked of the shape. */
+const SHORTEST_ROW = 2;
+
+/** For what a model is loaded at first. */
+export const shapeToLoad = ({ eval: { task, seq_len, batch_size } }: RunConfig): BatchShape => ({
+  batch_size,
+  seq_len: task === null ? seq_len : SHORTEST_ROW,
+});
+
 export const textName = (source: TextSource): string =>
   typeof source === "string"
     ? basename(source)

@@ -31,6 +31,7 @@ import {
   meanSites,
   readTexts,
   sendMeans,
+  shapeToLoad,
   type TextInputs,
   textName,
 } from "./preparing.ts";
@@ -43,9 +44,6 @@ import { RunDirectory, requireBegun } from "./store/run-directory.ts";
 import type { BlockRecord, Means, RunRecord, StoredItem } from "./store/sqlite.ts";
 import { measureTokens } from "./token-measuring.ts";
 import { VERSION } from "./version.ts";
-
-/** What a model is loaded for while the length of a task's items is not known. */
-const SHORTEST_ROW = 2;
 
 /** How a sweep is run, beside what its config says. */
 export interface RunOptions {
@@ -136,14 +134,17 @@ async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined
 
 /** The files that the config names, read before any Python starts. Datasets are loaded by the worker. */
 interface Inputs extends TextInputs {
+  readonly metrics: readonly string[];
   readonly directions: DirectionFiles;
   /** The run that a sweep of pairs starts from. */
   readonly earlier: ReturnType<typeof readEarlier>;
 }
 
 function readInputs(config: RunConfig): Inputs {
+  const texts = readTexts(config);
   return {
-    ...readTexts(config),
+    ...texts,
+    metrics: measuredMetrics(config.eval.metrics, texts.task),
     directions: readDirectionFiles(directionPaths(config)),
     earlier: readEarlier(config),
   };
@@ -230,7 +231,7 @@ class Sweep {
   ): AsyncGenerator<Row, void> {
     const { plan, blocks, loaded, directions, shape } = this.#prepared as Prepared;
     const { batch_size, seq_len } = shape;
-    const metrics = measuredMetrics(this.#config.eval.metrics, this.#inputs.task);
+    const { metrics } = this.#inputs;
     const { store } = directory;
     const { conditions } = plan;
     const answers = answersOf(blocks);
@@ -363,10 +364,8 @@ class Sweep {
   async #describe(): Promise<Prepared> {
     const config = this.#config;
     const directions = await unpickled(this.#inputs.directions, this.#worker.client);
-    const { batch_size, seq_len } = config.eval;
     const { task } = this.#inputs;
-    // How long a task's items are is known once the tokenizer is there: the shape is proved after that.
-    let shape = { batch_size, seq_len: task === null ? seq_len : SHORTEST_ROW };
+    let shape = shapeToLoad(config);
     let loaded = await this.#load(shape);
     if (task === null) this.#on({ type: "loaded", model: loaded });
     requireWidth(directions, loaded.model_map);
@@ -381,7 +380,7 @@ class Sweep {
     const needsMeans = meanSites(plan.conditions).length > 0;
     const blocks = await chooseTexts(this.#worker.client, config, this.#inputs, loaded, needsMeans, this.#on);
     if ("seq_len" in blocks) {
-      shape = { batch_size, seq_len: blocks.seq_len };
+      shape = { ...shape, seq_len: blocks.seq_len };
       const { seconds, reused } = loaded;
       const again = await this.#load(shape);
       loaded = { ...again, seconds: seconds + again.seconds, reused };

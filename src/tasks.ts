@@ -68,9 +68,9 @@ function decoded(bytes: Buffer, path: string): string {
 
 /** @param path what messages call the file. */
 export function parseTask(content: string, path: string): Pick<Task, "items" | "wrong"> {
+  if (content.trim() === "") throw invalid([`${path}: is empty; allowed: ${LINE}, one a line`]);
   const lines = content.split("\n");
   if (lines.at(-1)?.trim() === "") lines.pop();
-  if (lines.length === 0) throw invalid([`${path}: is empty; allowed: ${LINE}, one a line`]);
   if (lines.length > MOST_ITEMS)
     throw invalid([`${path}: has ${lines.length} lines; allowed: up to ${MOST_ITEMS}`]);
   const problems: string[] = [];
