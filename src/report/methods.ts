@@ -12,7 +12,7 @@ import type { RacePlan } from "../statistics/racing.ts";
 import { CORRECTIONS, componentName } from "./headline.ts";
 import { modesOfRows } from "./modes/modes.ts";
 import { integer } from "./numbers.ts";
-import { sayer } from "./wording.ts";
+import { inWords, sayer } from "./wording.ts";
 
 const EDITS: Readonly<Record<string, string>> = {
   zero: "setting its output to zero",
@@ -108,9 +108,11 @@ const padding = ({ task, seq_len }: RunFacts): string =>
     : ` Items were padded on the right to ${integer(seq_len)} tokens, which a causal model does not see.`;
 
 function calibration(facts: RunFacts): string {
-  return facts.calibration === null
-    ? ""
-    : sayer(facts)` Mean activations were taken from ${facts.calibration}, on blocks disjoint from these.`;
+  if (facts.calibration === null) return "";
+  // A task's means may come from a text, which has no items.
+  const disjoint =
+    facts.task != null && facts.calibration !== facts.text ? "" : ", on blocks disjoint from these";
+  return sayer(facts)` Mean activations were taken from ${facts.calibration}${inWords(facts, disjoint)}.`;
 }
 
 function floorText({ statistics: { floor } }: RunFacts): string {

@@ -68,6 +68,7 @@ describe("docs", () => {
   it("every config in them is valid", () => {
     const directory = scratch();
     writeFileSync(join(directory, "my-examples.txt"), "text");
+    writeFileSync(join(directory, "capitals.jsonl"), '{"prompt": "a", "answer": "b"}');
     mkdirSync(join(directory, "results", "heads"), { recursive: true });
     writeFileSync(join(directory, "results", "heads", "results.sqlite"), "");
     const configs = PAGES.flatMap((page) => fences(read(page)).filter(({ language }) => language === "yaml"));
