@@ -208,6 +208,25 @@ def test_calibration_is_the_mean_over_all_blocks_whatever_the_batch(engine: Loca
             np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_calibration_over_items_of_different_lengths_is_the_mean_over_their_tokens(
+    engine: LocalEngine,
+) -> None:
+    """Each item by itself through the model: nothing of a padded row may enter the mean."""
+    items = [ids[:length] for ids, length in zip(block_ids(blocks=6), (3, 9, 3, 24, 9, 3), strict=True)]
+    outputs: list[torch.Tensor] = []
+    model = engine._need().opened.model
+    handle = model.model.layers[2].mlp.register_forward_hook(lambda module, args, y: outputs.append(y[0]))
+    with torch.inference_mode():
+        for item in items:
+            model(input_ids=torch.from_numpy(item[None].astype(np.int64)))
+    handle.remove()
+    wanted = [{"kind": "mlp", "layer": 2, "positions": "all"}]
+    expected = torch.cat(outputs).double().mean(dim=0)
+    for batch_size in (1, 2, 6):
+        _, values = engine.calibrate(items, batch_size, wanted, silent)
+        np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_a_direction_is_used_by_its_sha256(engine: LocalEngine) -> None:
     vector = np.eye(32, dtype=np.float32)[3]
     sha256 = hashlib.sha256(vector.tobytes()).hexdigest()

@@ -11,6 +11,56 @@ function row(rows: readonly Row[], id: string): Row {
   return found;
 }
 
+describe("the items of a task", () => {
+  const blocks = Array.from({ length: 20 }, (_, index) => index);
+  const answers = blocks.map((block) => (block % 3) + 1);
+  const task = (id: ReturnType<typeof condition>, shift: number) => ({
+    ...measured(id, blocks),
+    tokens: 1,
+    answers,
+    sums: {
+      nll: Float64Array.from(blocks, (block) => 2 + Math.sin(block) + shift),
+      logit_diff: Float64Array.from(blocks, (block) => Math.cos(block) - shift * (1 + block / 10)),
+      accuracy: Float64Array.from(blocks, (block) => Number(block % 4 > shift)),
+      kl: Float64Array.from(blocks, () => shift),
+    },
+  });
+  const [baseline, edited] = [task(condition("baseline"), 0), task(skip(0), 1)];
+  const rows = buildRows(baseline, [edited], SETTINGS);
+
+  test("weigh the same, and their tokens are those of the answers", () => {
+    const [first, second] = rows;
+    const mean = (values: ArrayLike<number>) =>
+      Array.from(values).reduce((sum, value) => sum + value, 0) / 20;
+    expect(first?.nll).toBeCloseTo(mean(baseline.sums.nll), 12);
+    expect(second?.delta_nll).toBeCloseTo(1, 12);
+    expect(second).toMatchObject({ blocks: 20, tokens: answers.reduce((sum, count) => sum + count, 0) });
+  });
+
+  test("levels have their change beside them, paired item by item; distances have none", () => {
+    const { logit_diff, delta_logit_diff, accuracy, delta_accuracy, ...rest } = rows[1]?.metrics ?? {};
+    expect(Object.keys(rest)).toEqual(["kl"]);
+    // The change is −1 − block / 10: its spread is that of block / 10 alone, its level's is the cosine's too.
+    const sd = Math.sqrt(blocks.reduce((sum, block) => sum + (block / 10 - 0.95) ** 2, 0) / 19);
+    expect(delta_logit_diff?.mean).toBeCloseTo(-1.95, 12);
+    expect(delta_logit_diff?.se).toBeCloseTo(sd / Math.sqrt(20), 12);
+    expect(logit_diff?.se).toBeGreaterThan(delta_logit_diff?.se ?? 0);
+    expect([accuracy?.mean, delta_accuracy?.mean]).toEqual([0.5, -0.25]);
+    expect(rows[0]?.metrics.delta_accuracy).toEqual({ mean: 0, se: null, ci95: null });
+    expect(rowRecord(rows[1] as Row)).toHaveProperty("delta_accuracy_ci95");
+  });
+
+  test("items that the baseline lacks count in neither", () => {
+    const part = blocks.slice(0, 7);
+    const short = { ...baseline, blocks: part, sums: { nll: baseline.sums.nll.subarray(0, 7) } };
+    const [, second] = buildRows(short, [edited], SETTINGS);
+    expect(second).toMatchObject({
+      blocks: 7,
+      tokens: part.reduce((sum, block) => sum + (block % 3) + 1, 0),
+    });
+  });
+});
+
 describe("a complete sweep of 32 blocks", () => {
   const effects = [
     { of: skip(0), mean: 2, sd: 0.1 },

@@ -8,7 +8,7 @@ import { packageRoot, resolveEnvironment, workerDirectory } from "../../../src/e
 import { RunDirectory } from "../../../src/store/run-directory.ts";
 import { databasePath } from "../../../src/store/sqlite.ts";
 import { scratch } from "../../fixtures/harness.ts";
-import { begin, conditionsOf, measured, TOKENS } from "./run.ts";
+import { begin, conditionsOf, measured, planted, TOKENS } from "./run.ts";
 
 const BLOCKS = Array.from({ length: 20 }, (_, block) => block);
 const PAGE = join(packageRoot(), "docs", "results.md");
@@ -18,6 +18,7 @@ interface Frames {
   readonly rows: readonly Cells[];
   readonly blocks: readonly Cells[];
   readonly tokens: number;
+  readonly items: readonly Cells[];
   readonly finished: string | null;
   readonly dtypes: Readonly<Record<string, string>>;
   readonly torch: boolean;
@@ -60,7 +61,7 @@ describe("a run as pandas frames", () => {
     const path = join(scratch(), "results", "heads");
     const directory = plant(path);
     const running = frames(path);
-    expect(running).toMatchObject({ finished: null, tokens: TOKENS, torch: false });
+    expect(running).toMatchObject({ finished: null, tokens: TOKENS, items: [], torch: false });
     expect(running.rows.map(({ status }) => status)).toEqual(["done", "done", "done", "partial", "pending"]);
 
     directory.store.finish("2026-11-25T00:00:00.000Z");
@@ -100,6 +101,31 @@ describe("a run as pandas frames", () => {
       if (ours !== null)
         expect(Math.abs((p[condition as string] as number) - (ours as number))).toBeLessThan(1e-9);
     }
+  });
+
+  it("holds a task's items, whose values are whole", () => {
+    const path = join(scratch(), "task");
+    const directory = RunDirectory.open(path, false);
+    onTestFinished(() => directory.close());
+    const items = BLOCKS.map((block) => ({
+      prompt: `p${block}`,
+      answer: " a",
+      ...(block % 2 === 0 && { wrong: " é" }),
+      tokens: block + 1,
+    }));
+    begin(directory.store, conditionsOf(2), BLOCKS.length, items);
+    for (const condition of [0, 1]) directory.store.record(measured(condition, BLOCKS));
+    directory.project();
+    const run = frames(path);
+    expect(run.tokens).toBe(1);
+    expect(run.items).toEqual(
+      items.map(({ wrong = null, ...item }, block) => ({ block: 100 + 7 * block, wrong, ...item })),
+    );
+    const values = select(path, "SELECT value, delta FROM block_effect WHERE condition = 'L1.layer.skip'");
+    expect(values.map(({ value }) => value)).toEqual(BLOCKS.map((block) => planted(1, block)));
+    const mine = run.blocks.filter(({ condition }) => condition === "L1.layer.skip");
+    expect(mine.map(({ delta_nll }) => delta_nll)).toEqual(values.map(({ delta }) => delta));
+    expect(run.rows[1]).toMatchObject({ blocks: 20, tokens: (20 * 21) / 2 });
   });
 
   it("is read as a killed controller left it: with a log that was never merged", () => {

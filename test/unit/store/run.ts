@@ -3,7 +3,7 @@
 import type { Measured } from "../../../src/measurements.ts";
 import type { Condition } from "../../../src/protocol.ts";
 import type { RunFacts } from "../../../src/rows.ts";
-import type { RunRecord, RunStore } from "../../../src/store/sqlite.ts";
+import type { RunRecord, RunStore, StoredItem } from "../../../src/store/sqlite.ts";
 
 const SHA = "0".repeat(64);
 const NUMERICS = {
@@ -32,7 +32,13 @@ export function conditionsOf(count: number): Condition[] {
   );
 }
 
-export function begin(store: RunStore, conditions: readonly Condition[], blocks: number): void {
+/** @param items of a task; without them blocks of a text. */
+export function begin(
+  store: RunStore,
+  conditions: readonly Condition[],
+  blocks: number,
+  items: readonly StoredItem[] = [],
+): void {
   const facts: RunFacts = {
     name: "a run",
     model: "tiny",
@@ -40,6 +46,7 @@ export function begin(store: RunStore, conditions: readonly Condition[], blocks:
     weights_sha256: SHA,
     numerics: NUMERICS,
     text: "text.txt",
+    ...(items.length > 0 && { task: { sha256: SHA, items: items.length, wrong: true } }),
     calibration: null,
     seq_len: TOKENS + 1,
     batch_size: blocks,
@@ -84,6 +91,7 @@ export function begin(store: RunStore, conditions: readonly Condition[], blocks:
       ordinal,
       position: 100 + 7 * ordinal,
       sha256: SHA,
+      ...(items[ordinal] && { item: items[ordinal] }),
     })),
     conditions,
     null,
