@@ -83,14 +83,15 @@ model:
   dtype: ${dtype.padEnd(25)}# bfloat16 | float16 | float32 (exact; below it, small effects drown in rounding)
   device: auto                    # auto | cuda | mps | cpu; auto: cuda > mps > cpu
 eval:
-  # wikitext | a .txt path | {path or name, config, split, column}; "shipped:" is the package's own directory
+  # wikitext | a .txt path | {path or name, config, split, column}; "shipped:" is the package's own directory;
+  # instead of dataset: 'task: FILE.jsonl', prompts with answers, of which the answer alone is measured
   dataset: shipped:corpora/northanger-abbey.txt
   calibration: shipped:corpora/sense-and-sensibility.txt  # read only where mode is mean
   seq_len: ${String(seqLen).padEnd(23)}# tokens a block; ${map.max_positions === null ? "the model has no limit" : `the model allows ${map.max_positions}`}
   batch_size: 4
   max_batches: 16                 # 16 × 4 = 64 blocks; null: the whole text
   seed: 0                         # which blocks, in which order
-  metrics: [nll]                  # nll always; also kl, top1
+  metrics: [nll]                  # nll always; also kl, top1, accuracy
 ablation:
   # how many conditions each sweep has here: ${counts} | custom
   sweep: ${sweep}

@@ -247,6 +247,13 @@ def test_a_wrong_answer_with_the_answers_tokens_is_named() -> None:
         encode_items(folded, [item("x", " a", " A")], "t.jsonl", MANY, silent)
 
 
+def test_a_message_quotes_the_beginning_of_a_long_text() -> None:
+    for bad in (item("x ", "b" * 10**6), item("x", "ab" * 10**6, "ab" * 10**6 + "c")):
+        with pytest.raises(SparkablateError) as caught:
+            encode_items(byte_pairs(("Ġ", "b")), [bad], "t.jsonl", 10 * MANY, silent)
+        assert len(str(caught.value)) < 500
+
+
 def test_five_lines_are_shown_and_the_others_counted() -> None:
     bad = [item(f"{index} ", "b") for index in range(9)]
     with pytest.raises(SparkablateError) as caught:

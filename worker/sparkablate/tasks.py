@@ -23,6 +23,9 @@ NONE = -1
 #: Lines that a message lists before it says how many more there are.
 SHOWN = 5
 
+#: Characters of a text that a message quotes.
+WIDTH = 80
+
 #: Items that are tokenised between two reports of progress.
 ITEMS_A_STEP = 1000
 
@@ -106,15 +109,15 @@ def _encode(
         if mine != other:
             return EncodedItem(answer, begin, at, other)
     if len(answer) == len(wrong):
-        return f"wrong: {item['wrong']!r} has the answer's tokens; allowed: another answer"
+        return f"wrong: {item['wrong']!r:.{WIDTH}} has the answer's tokens; allowed: another answer"
     return (
-        f"wrong: of {item['answer']!r} and {item['wrong']!r} one begins with all tokens of the other, "
+        f"wrong: of {item['answer']!r:.{WIDTH}} and {item['wrong']!r:.{WIDTH}} one begins with all tokens of the other, "
         "so that no token tells them apart; allowed: answers that differ at some token"
     )
 
 
 def _no_boundary(prompt: str, key: str, text: str) -> str:
-    said = f"{key}: the tokenizer does not divide {prompt[-20:] + text!r} into prompt and {key}"
+    said = f"{key}: the tokenizer does not divide {prompt[-20:] + text!r:.{WIDTH}} into prompt and {key}"
     if prompt[-1:].isspace():
         return f"{said}; allowed: the space that ends the prompt at the beginning of the {key} instead"
     return f"{said}; allowed: a boundary between two tokens, like a space that begins the {key}"
