@@ -16,7 +16,9 @@ function onLookalike(command: string): string {
   if (here.includes(" direction ")) return `${here} --dtype float32 --max-kl 1000`;
   if (here.includes(" compare ")) return `${here} --dtype float32`;
   if (!here.includes(" run ")) return here;
-  const fewer = ["eval.max_batches=1", "eval.skip_batches=1", "eval.seq_len=32"];
+  // Of a task the length is that of its items.
+  const length = here.includes("task") ? [] : ["eval.seq_len=32"];
+  const fewer = ["eval.max_batches=1", "eval.skip_batches=1", ...length];
   return `${here} --set model.name=${lookalike()} ${fewer.map((one) => `--set ${one}`).join(" ")}`;
 }
 
@@ -55,6 +57,14 @@ describe("docs/your-own-text.md", { timeout: 600_000 }, () => {
   it("measures the same heads on two texts and compares them", async () => {
     const { directory } = await readThrough("your-own-text", onLookalike);
     for (const run of ["novel", "licence"])
+      expect(existsSync(join(directory, `results/${run}/results.jsonl`)), run).toBe(true);
+  });
+});
+
+describe("docs/tasks.md", { timeout: 600_000 }, () => {
+  it("measures two of the shipped tasks", async () => {
+    const { directory } = await readThrough("tasks", onLookalike);
+    for (const run of ["task", "greater-than"])
       expect(existsSync(join(directory, `results/${run}/results.jsonl`)), run).toBe(true);
   });
 });

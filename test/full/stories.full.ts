@@ -2,7 +2,8 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { table } from "../fixtures/harness.ts";
+import { packageRoot } from "../../src/environment/environment.ts";
+import { cli, table } from "../fixtures/harness.ts";
 import { fences } from "../fixtures/markdown.ts";
 import { page, readThrough, type Story } from "../fixtures/story.ts";
 
@@ -30,6 +31,28 @@ it("docs/your-own-text.md: two texts, with the figures that the page shows", asy
   const { directory } = await readThrough("your-own-text", asTyped);
   const novel = rows(join(directory, "results/novel"));
   comparesWithPage("your-own-text", [...novel, ...rows(join(directory, "results/licence"))]);
+});
+
+it("docs/tasks.md: the shipped tasks, with the figures that the page shows", async () => {
+  const { directory } = await readThrough("tasks", asTyped);
+  comparesWithPage("tasks", rows(join(directory, "results/task")));
+  const shown = [...page("tasks").matchAll(/^\| `(.+)\.jsonl` \| .* \| (\d\.\d+) \| (\d\.\d+) \|/gm)];
+  expect(shown.length).toBe(4);
+  for (const [, name = "", accuracy, logits] of shown) {
+    const output = join(directory, "results", `of-${name}`);
+    const set = [
+      `eval.task=shipped:tasks/${name}.jsonl`,
+      "ablation.layers=[29]",
+      "ablation.mode=zero",
+      `output.dir=${output}`,
+    ];
+    const config = join(packageRoot(), "configs", "task.yaml");
+    const ran = await cli(["run", "-c", config, "--no-plots", ...set.flatMap((one) => ["--set", one])]);
+    expect(ran.exitCode, String(ran.stderr)).toBe(0);
+    const [baseline] = table(output);
+    expect(baseline?.accuracy, name).toBeCloseTo(Number(accuracy), 3);
+    expect(baseline?.logit_diff, name).toBeCloseTo(Number(logits), 2);
+  }
 });
 
 interface Measured {
