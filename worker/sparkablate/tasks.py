@@ -111,8 +111,8 @@ def _encode(
     if len(answer) == len(wrong):
         return f"wrong: {item['wrong']!r:.{WIDTH}} has the answer's tokens; allowed: another answer"
     return (
-        f"wrong: of {item['answer']!r:.{WIDTH}} and {item['wrong']!r:.{WIDTH}} one begins with all tokens of the other, "
-        "so that no token tells them apart; allowed: answers that differ at some token"
+        f"wrong: of {item['answer']!r:.{WIDTH}} and {item['wrong']!r:.{WIDTH}} one begins with all tokens of "
+        "the other, so that no token tells them apart; allowed: answers that differ at some token"
     )
 
 
