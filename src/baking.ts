@@ -131,7 +131,14 @@ async function meansOf(
   condition: Condition,
   on: OnEvent,
 ): Promise<Means | null> {
-  const { calibration, notices } = await chooseTexts(client, config, texts, loaded, true, on);
+  const { calibration, notices } = await chooseTexts(
+    client,
+    config,
+    texts,
+    loaded,
+    { means: true, sources: [] },
+    on,
+  );
   for (const message of notices) on({ type: "notice", message });
   return await calibrate(client, meanSites([condition]), calibration, config.eval, on);
 }

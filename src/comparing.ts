@@ -13,6 +13,7 @@ import {
   readText,
   sendMeans,
   shapeToLoad,
+  sourceModes,
   stages,
   textName,
   tokenize,
@@ -108,6 +109,14 @@ export async function comparePrompts(
   requireWidth(directions, loaded.model_map);
   const { conditions, notices } = planConditions(config, loaded.model_map, directions);
   for (const message of notices) on({ type: "notice", message });
+  const [sourced] = sourceModes(conditions);
+  if (sourced !== undefined) {
+    throw new SparkablateError(
+      "config_invalid",
+      `mode ${sourced} takes activations of other tokens at the same positions, and a text that is yet to be written has none; allowed: zero, mean`,
+      { help: "Measure it with 'sparkablate run'." },
+    );
+  }
   if (conditions.length > MAX_SLICE_CONDITIONS) {
     throw new SparkablateError(
       "config_invalid",

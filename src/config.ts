@@ -101,7 +101,7 @@ export function identityConfig(config: RunConfig) {
     const { path: _path, ...rest } = spec as T & { path?: string };
     return rest;
   };
-  const { targets, directions, from: _from, top: _top, ...sweep } = config.ablation;
+  const { targets, directions, from: _from, top: _top, source: _source, ...sweep } = config.ablation;
   return {
     model,
     eval: evaluation,

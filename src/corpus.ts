@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { SparkablateError } from "./errors.ts";
+import type { SourceRows } from "./sources.ts";
 
 /** Longest text that is used, in tokens. */
 export const MAX_TEXT_TOKENS = 4_000_000;
@@ -69,7 +70,7 @@ export function sampleBlocks({ total, wanted, seed, batch_size, skip_batches = 0
   const skipped = skip_batches * batch_size;
   const left = Math.max(0, total - skipped);
   const most = Math.min(left, wanted ?? left);
-  return shuffled(total, seed).slice(skipped, skipped + most - (most > batch_size ? most % batch_size : 0));
+  return shuffled(total, seed).slice(skipped, skipped + wholeBatches(most, batch_size));
 }
 
 /** 0 … total − 1 in the seed's order (Fisher and Yates), the first ones first. */
@@ -119,6 +120,8 @@ export interface BlockChoice extends BlockShape {
   readonly skip_batches?: number;
   /** 0 where no mean is needed. */
   readonly calibration_batches: number;
+  /** Whether every evaluation block needs a source block of its own. */
+  readonly resample?: boolean;
   readonly seed: number;
 }
 
@@ -127,6 +130,8 @@ export interface ChosenBlocks {
   readonly evaluation: Block[];
   /** No run of 63 tokens (2 × 32 − 1) stands in both; of shorter blocks, no block. */
   readonly calibration: Block[];
+  /** Of `resample`: for each evaluation block another, of the calibration text, that no other one has. */
+  readonly sources: SourceRows;
   /** What a person should know: tokens dropped, fewer blocks than asked for. */
   readonly notices: string[];
 }
@@ -146,21 +151,51 @@ export function chooseBlocks(choice: BlockChoice): ChosenBlocks {
   const left = { ...text, blocks: text.blocks - skipped };
   const wanted = choice.max_batches === null ? left.blocks : choice.max_batches * batch_size;
 
-  const reserved = own ? reserve(left, wanted, calibrationWanted) : 0;
+  const resample = choice.resample ?? false;
+  const reserved = own ? reserve(left, wanted, Math.max(calibrationWanted, resample ? wanted : 0)) : 0;
   const sampling = { total: text.blocks, seed, batch_size, skip_batches };
   const chosen = sampleBlocks({ ...sampling, wanted: Math.min(wanted, left.blocks - reserved) });
   if (chosen.length < wanted) notices.push(fewer("evaluation", wanted, chosen.length, left));
   const evaluation = chosen.map((index) => blockAt(text.ids, index, choice));
-  if (calibrationWanted === 0) return { evaluation, calibration: [], notices };
+  if (calibrationWanted === 0 && !resample) return { evaluation, calibration: [], sources: {}, notices };
 
   const source = own || choice.calibration === null ? text : usable(choice.calibration, choice, notices);
-  const order = shuffled(source.blocks, seed).slice(own ? skipped + chosen.length : 0);
-  const calibration = disjoint(source, order, calibrationWanted, evaluation, choice, notices);
+  const order = shuffled(source.blocks, seed);
+  const calibration =
+    calibrationWanted === 0
+      ? []
+      : disjoint(
+          source,
+          order.slice(own ? skipped + chosen.length : 0),
+          calibrationWanted,
+          evaluation,
+          choice,
+          notices,
+        );
   if (calibration.length < calibrationWanted) {
     notices.push(fewer("calibration", calibrationWanted, calibration.length, source));
   }
-  return { evaluation, calibration, notices };
+  if (!resample) return { evaluation, calibration, sources: {}, notices };
+  // Behind what another run with fewer skipped batches has drawn.
+  const unused = order.slice(own ? skipped + chosen.length : skipped);
+  const drawn = disjoint(source, unused, evaluation.length, evaluation, choice, notices, "source");
+  const paired = wholeBatches(drawn.length, batch_size);
+  if (paired < evaluation.length) {
+    notices.push(
+      `mode: resample gives every evaluation block a source block of its own: ${source.name} has ${drawn.length} for ${evaluation.length}, so ${paired} are evaluated`,
+    );
+  }
+  return {
+    evaluation: evaluation.slice(0, paired),
+    calibration,
+    sources: { resample: drawn.slice(0, paired) },
+    notices,
+  };
 }
+
+/** Whole batches, since another batch shape gives other bits; less than one where there is no more. */
+export const wholeBatches = (most: number, batchSize: number): number =>
+  most - (most > batchSize ? most % batchSize : 0);
 
 interface UsableText extends Text {
   readonly blocks: number;
@@ -209,6 +244,7 @@ export function disjoint(
   evaluation: readonly Pick<Block, "ids">[],
   shape: BlockShape,
   notices: string[],
+  what: "calibration" | "source" = "calibration",
 ): Block[] {
   const offset = shape.seq_len - textTokens(shape);
   const width = Math.min(SHARED_RUN_TOKENS, textTokens(shape));
@@ -231,9 +267,9 @@ export function disjoint(
     else found.push(block);
   }
   if (left > 0)
-    notices.push(`${source.name}: ${left} calibration blocks repeat evaluation text and are left out`);
+    notices.push(`${source.name}: ${left} ${what} blocks repeat evaluation text and are left out`);
   if (found.length > 0) return found;
-  const message = `${source.name}: no block is left for calibration that does not repeat evaluation text`;
+  const message = `${source.name}: no ${what} block is left that does not repeat evaluation text`;
   throw new SparkablateError("text_too_short", message, {
     help: "Name another text in eval.calibration, or lower eval.max_batches.",
   });

@@ -1,6 +1,6 @@
 /** Pure: what a sweep will take, from its conditions and from one unedited pass that the worker has timed. */
 import { comparesLogits } from "./metrics.ts";
-import type { Condition, LoadedModel } from "./protocol.ts";
+import { type Condition, type LoadedModel, SOURCE_MODES } from "./protocol.ts";
 import { BASELINE_LAYER, firstLayer } from "./slices.ts";
 
 /** What of a loaded model the estimates rest on. */
@@ -16,6 +16,21 @@ export interface SweepCost {
   readonly seconds: number;
   /** (condition, batch) pairs that are missing. */
   readonly pairs: number;
+}
+
+/** Sites whose source activations the worker keeps at a time: KEPT_SITES of worker/sparkablate/engines/donors.py. */
+const KEPT_SOURCES = 8;
+
+/** How many tensors conditions take from a mode's source; a key/value group's is its heads'. */
+function sourceSites(conditions: readonly Condition[], mode: string): number {
+  const sites = conditions.flatMap(({ interventions }) =>
+    interventions.flatMap((one) =>
+      "mode" in one && one.mode === mode
+        ? [`${one.layer} ${one.kind === "kv_group" ? "head" : one.kind}`]
+        : [],
+    ),
+  );
+  return new Set(sites).size;
 }
 
 /** What one batch still lacks. */
@@ -47,7 +62,12 @@ export function sweepCost(
       (sum, condition) => sum + (cost.walks ? shareAbove(condition, model_map.n_layers) : 1),
       (cost.walks ? 1 : 0) + (compares ? 1 : 0),
     );
-    equivalents += share * (passes * stack + conditions.length * head);
+    // A source's own pass ends at its highest site; here it counts as a whole one.
+    const recorded = SOURCE_MODES.reduce(
+      (sum, mode) => sum + Math.ceil(sourceSites(conditions, mode) / KEPT_SOURCES),
+      0,
+    );
+    equivalents += share * ((passes + recorded) * stack + conditions.length * head);
   }
   return { forward_equivalents: equivalents, seconds: equivalents * seconds, pairs };
 }
@@ -59,11 +79,22 @@ const BYTES_PER_NUMBER = { float32: 4, bfloat16: 2, float16: 2 } as const;
 /** Largest memory during the sweep: that of the timed pass, and what the walk and a comparison keep besides. */
 export function peakBytes(
   { cost, model_map, numerics }: TimedModel,
-  { batch_size, seq_len, metrics }: { batch_size: number; seq_len: number; metrics: readonly string[] },
+  { batch_size, seq_len, metrics, conditions }: RunShape,
 ): number {
   const bytes = BYTES_PER_NUMBER[numerics.dtype as keyof typeof BYTES_PER_NUMBER] ?? 4;
   const stream = batch_size * seq_len * model_map.d_model * bytes;
-  return cost.peak_bytes + (KEPT_STREAMS + (comparesLogits(metrics) ? 1 : 0)) * stream;
+  const recorded = SOURCE_MODES.reduce(
+    (sum, mode) => sum + Math.min(KEPT_SOURCES, sourceSites(conditions, mode)),
+    0,
+  );
+  return cost.peak_bytes + (KEPT_STREAMS + recorded + (comparesLogits(metrics) ? 1 : 0)) * stream;
+}
+
+interface RunShape {
+  readonly batch_size: number;
+  readonly seq_len: number;
+  readonly metrics: readonly string[];
+  readonly conditions: readonly Condition[];
 }
 
 /** Share of the stack that a condition runs itself; the baseline's is the walk's way up. */

@@ -1,7 +1,15 @@
 /** A task's items → evaluation rows of one length, and calibration rows. Pure, like corpus.ts. */
-import { type Block, type ChosenBlocks, littleEndian, sampleBlocks, shuffled } from "./corpus.ts";
+import {
+  type Block,
+  type ChosenBlocks,
+  littleEndian,
+  sampleBlocks,
+  shuffled,
+  wholeBatches,
+} from "./corpus.ts";
 import { SparkablateError } from "./errors.ts";
 import type { Answer } from "./protocol.ts";
+import { drawSources, sourceRow } from "./sources.ts";
 import { sha256 } from "./store/fingerprint.ts";
 import type { Task, TaskItem } from "./tasks.ts";
 
@@ -29,6 +37,8 @@ export interface ItemChoice {
   readonly skip_batches: number;
   /** Out of the items that evaluation does not use; 0 where no mean is needed, or another text gives it. */
   readonly calibration_batches: number;
+  /** Whether every evaluation item needs a source item of its own, with as many tokens. */
+  readonly resample?: boolean;
 }
 
 export interface ChosenItems extends ChosenBlocks {
@@ -93,19 +103,33 @@ export function chooseItems(choice: ItemChoice): ChosenItems {
   }
   const wanted = choice.max_batches === null ? left : choice.max_batches * batch_size;
   const calibrationWanted = choice.calibration_batches * batch_size;
-  const reserved = reserve(task.name, left, wanted, calibrationWanted);
-  const chosen = sampleBlocks({
+  const resample = choice.resample ?? false;
+  const reserved = reserve(task.name, left, wanted, Math.max(calibrationWanted, resample ? wanted : 0));
+  const sampled = sampleBlocks({
     total,
     seed,
     batch_size,
     skip_batches,
     wanted: Math.min(wanted, left - reserved),
   });
-  const unused = shuffled(total, seed).slice(skipped + chosen.length);
+  const unused = shuffled(total, seed).slice(skipped + sampled.length);
+  const lengths = encoded.map(({ ids }) => ids.length);
+  const drawn = resample ? drawSources(sampled, unused, lengths) : sampled;
+  const paired = sampled.filter((_, row) => drawn[row] !== null);
+  const chosen = paired.slice(0, wholeBatches(paired.length, batch_size));
   const calibration = unused.slice(0, calibrationWanted);
   const seq_len = encoded.reduce((longest, { ids }) => Math.max(longest, ids.length), 0);
   const notices: string[] = [];
-  if (chosen.length < wanted) notices.push(fewer(task.name, "evaluation", wanted, chosen.length, total));
+  if (sampled.length < wanted) notices.push(fewer(task.name, "evaluation", wanted, sampled.length, total));
+  if (chosen.length === 0) {
+    const message = `${task.name}: mode: resample gives every item a source item of its own with as many tokens, and no two items that are left have as many`;
+    throw new SparkablateError("text_too_short", message, { help: "Use a task with more items." });
+  }
+  if (chosen.length < sampled.length) {
+    notices.push(
+      `mode: resample gives every item a source item of its own with as many tokens, that evaluation does not use: ${task.name} has one for ${paired.length} of ${sampled.length}, and ${chosen.length} are evaluated (batches are whole)`,
+    );
+  }
   if (calibration.length < calibrationWanted)
     notices.push(fewer(task.name, "calibration", calibrationWanted, calibration.length, total));
   return {
@@ -115,6 +139,14 @@ export function chooseItems(choice: ItemChoice): ChosenItems {
       const { ids } = encoded[index] as EncodedItem;
       return { index, ids, sha256: sha256(littleEndian(ids)) };
     }),
+    sources: resample
+      ? {
+          resample: chosen.map((index) => {
+            const donor = drawn[sampled.indexOf(index)] as number;
+            return sourceRow(donor, (encoded[donor] as EncodedItem).ids, seq_len);
+          }),
+        }
+      : {},
     notices,
   };
 }
@@ -142,7 +174,7 @@ function reserve(name: string, left: number, wanted: number, calibrationWanted: 
   if (left < 2) {
     throw new SparkablateError(
       "text_too_short",
-      `${name}: one item is left; mode mean takes its means over items that evaluation does not use`,
+      `${name}: one item is left; modes mean and resample need items that evaluation does not use`,
       { help: "Use a task with more items, or name a text in eval.calibration." },
     );
   }

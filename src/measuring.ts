@@ -1,9 +1,11 @@
 /** The loop over batches and slices: what is missing is asked for, what comes is stored, what dies is retried. */
+import type { Block } from "./corpus.ts";
 import { SparkablateError } from "./errors.ts";
 import type { Worker } from "./link/worker.ts";
 import type { Measured, Measurements } from "./measurements.ts";
-import type { Answer, Condition, Event } from "./protocol.ts";
+import { type Answer, type Condition, type Event, SOURCE_MODES } from "./protocol.ts";
 import { batches, SlicePlanner, workOrder } from "./slices.ts";
+import type { SourceMode, SourceRows } from "./sources.ts";
 import { type RacePlan, race } from "./statistics/racing.ts";
 import type { RunStore } from "./store/sqlite.ts";
 
@@ -18,6 +20,8 @@ export interface MeasuringInput {
   readonly blocks: readonly Int32Array[];
   /** Where each block, an item of a task, has its answer; null: every token but the first is predicted. */
   readonly answers: readonly Answer[] | null;
+  /** Source rows of the modes that have them, one for each block. */
+  readonly sources: SourceRows;
   readonly batchSize: number;
   readonly seqLen: number;
   readonly metrics: readonly string[];
@@ -134,7 +138,7 @@ interface Slice {
 
 /** Sends one slice and stores its measurements as they come. Returns the seconds it took. */
 async function measureSlice(
-  { conditions, blocks: ids, answers, seqLen, metrics, meansSha256 }: MeasuringInput,
+  { conditions, blocks: ids, answers, sources, seqLen, metrics, meansSha256 }: MeasuringInput,
   { batch, blocks, slice }: Slice,
   worker: Worker,
   store: RunStore,
@@ -150,12 +154,13 @@ async function measureSlice(
       seq_len: seqLen,
       blocks: [...blocks],
       answers: answers && blocks.map((block) => answers[block] as Answer),
+      sources: modesOf(sources),
       conditions: slice.map((ordinal) => conditions[ordinal] as Condition),
       metrics: [...metrics],
       means_sha256: meansSha256,
     },
     {
-      payload: packIds(blocks.map((block) => ids[block] as Int32Array)),
+      payload: packRows(blocks, ids, sources),
       onEvent(event, payload) {
         if (event.type !== "measurement") return;
         const condition = ordinals.get(event.condition);
@@ -183,6 +188,25 @@ async function measureSlice(
   } finally {
     signal.removeEventListener("abort", cancel);
   }
+}
+
+/** Modes whose rows `packRows` adds. */
+export const modesOf = (sources: SourceRows): SourceMode[] =>
+  SOURCE_MODES.filter((mode) => sources[mode] !== undefined);
+
+/** The payload of `evaluate`: the blocks' ids, then of each mode with a source its rows for them. */
+export function packRows(
+  blocks: readonly number[],
+  ids: readonly Int32Array[],
+  sources: SourceRows,
+): Uint8Array {
+  return packIds([
+    ...blocks.map((block) => ids[block] as Int32Array),
+    ...modesOf(sources).flatMap((mode) => {
+      const rows = sources[mode] as readonly Block[];
+      return blocks.map((block) => (rows[block] as Block).ids);
+    }),
+  ]);
 }
 
 /** int32 little-endian  # [blocks, seq_len] */

@@ -14,7 +14,7 @@ import {
 } from "./corpus.ts";
 import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
-import { type ChosenItems, checkLengths, chooseItems, decodeItems } from "./items.ts";
+import { type ChosenItems, checkLengths, chooseItems, decodeItems, type EncodedItem } from "./items.ts";
 import type { Client } from "./link/client.ts";
 import { packIds } from "./measuring.ts";
 import {
@@ -24,10 +24,19 @@ import {
   MAX_PAYLOAD_BYTES,
   type MeanSite,
   type ModelConfig,
+  SOURCE_MODES,
 } from "./protocol.ts";
+import {
+  readSource,
+  requireAligned,
+  type SourceFile,
+  type SourceMode,
+  sourceItems,
+  sourceRow,
+} from "./sources.ts";
 import { sha256 } from "./store/fingerprint.ts";
 import type { Means } from "./store/sqlite.ts";
-import { readTask, type Task } from "./tasks.ts";
+import { readTask, type Task, type TaskItem } from "./tasks.ts";
 
 export type TextSource = NonNullable<RunConfig["eval"]["dataset"]>;
 
@@ -104,14 +113,23 @@ export interface TextInputs {
   readonly evaluation: Buffer | null;
   readonly calibration: Buffer | null;
   readonly task: Task | null;
+  /** What `ablation.source` names. */
+  readonly source: SourceFile | null;
 }
 
-/** Reads the files that a config's `eval` section names. Throws what `readTask` does. */
-export function readTexts({ eval: { dataset, calibration, task } }: RunConfig): TextInputs {
+/** What a run's conditions need beside the evaluation rows. */
+export interface Needs {
+  readonly means: boolean;
+  readonly sources: readonly SourceMode[];
+}
+
+/** Reads the texts that a config names. Throws what `readTask` and `readSource` do. */
+export function readTexts({ eval: { dataset, calibration, task }, ablation }: RunConfig): TextInputs {
   return {
     evaluation: readText(dataset),
     calibration: readText(calibration),
     task: task === null ? null : readTask(task),
+    source: ablation.source === null ? null : readSource(ablation.source),
   };
 }
 
@@ -121,14 +139,13 @@ export const evaluatedName = ({ dataset, task }: RunConfig["eval"]): string =>
 
 /**
  * The blocks of a run, or the items: the same config, model and texts give the same ones.
- * @param needsMeans whether calibration blocks are wanted.
  */
 export async function chooseTexts(
   client: Client,
   { eval: settings }: RunConfig,
   inputs: TextInputs,
   loaded: LoadedModel,
-  needsMeans: boolean,
+  needs: Needs,
   on: OnEvent,
 ): Promise<ChosenBlocks | ChosenItems> {
   const { seq_len, batch_size, max_batches, skip_batches, calibration_batches, add_bos, seed } = settings;
@@ -139,11 +156,12 @@ export async function chooseTexts(
       "eval.add_bos: true, but the tokenizer has no BOS token; allowed: auto, false",
     );
   }
-  if (settings.dataset === null)
-    return await chooseOfTask(client, settings, inputs, loaded, bos, needsMeans, on);
+  if (settings.dataset === null) return await chooseOfTask(client, settings, inputs, loaded, bos, needs, on);
+  requireSource(inputs, needs);
+  const resample = needs.sources.includes("resample");
   const evaluation = await tokenize(client, settings.dataset, inputs.evaluation, on);
   const calibration =
-    needsMeans && settings.calibration !== null
+    (needs.means || resample) && settings.calibration !== null
       ? await tokenize(client, settings.calibration, inputs.calibration, on)
       : null;
   return chooseBlocks({
@@ -155,41 +173,53 @@ export async function chooseTexts(
     batch_size,
     max_batches,
     skip_batches,
-    calibration_batches: needsMeans ? calibration_batches : 0,
+    calibration_batches: needs.means ? calibration_batches : 0,
+    resample,
   });
+}
+
+/** A sweep of pairs learns from an earlier run which modes it has: the config cannot tell. */
+function requireSource({ source, task }: TextInputs, { sources }: Needs): void {
+  if (!sources.includes("patch") || (source !== null && task !== null)) return;
+  throw new SparkablateError(
+    "config_invalid",
+    "conditions of mode patch, and no source; allowed: with ablation.source and eval.task",
+  );
 }
 
 /** Evaluation items, and calibration rows out of the other items or of a text. */
 async function chooseOfTask(
   client: Client,
   settings: RunConfig["eval"],
-  { task, calibration: bytes }: TextInputs,
+  inputs: TextInputs,
   { model_map }: LoadedModel,
   bos: number | null,
-  needsMeans: boolean,
+  needs: Needs,
   on: OnEvent,
 ): Promise<ChosenItems> {
+  requireSource(inputs, needs);
+  const { task, calibration: bytes } = inputs;
   if (task === null) throw new SparkablateError("internal", "neither a text nor a task was read");
   const { seq_len, batch_size, calibration_batches, seed } = settings;
-  const { result, payload } = await client.call(
-    "tokenize_task",
-    { name: task.name, max_tokens: MAX_TEXT_TOKENS },
-    { payload: Buffer.from(JSON.stringify(task.items)), onEvent: stages(on) },
-  );
-  const encoded = decodeItems(payload, result.items, bos);
+  const { encoded, notices: tokenized } = await encodeItems(client, task.name, task.items, bos, on);
   checkLengths(task, encoded, [
     { tokens: model_map.max_positions, what: "the model's positions" },
     { tokens: seq_len, what: "eval.seq_len" },
   ]);
-  const ofItems = needsMeans && settings.calibration === null;
-  const chosen = chooseItems({
+  const ofItems = needs.means && settings.calibration === null;
+  const items = chooseItems({
     ...settings,
     task,
     encoded,
     calibration_batches: ofItems ? calibration_batches : 0,
+    resample: needs.sources.includes("resample"),
   });
-  const notices = [...result.notices, ...chosen.notices];
-  if (ofItems || !needsMeans || settings.calibration === null) return { ...chosen, notices };
+  const patch = needs.sources.includes("patch")
+    ? await alignedRows(client, inputs, encoded, items, bos, on)
+    : null;
+  const chosen = patch === null ? items : { ...items, sources: { ...items.sources, patch } };
+  const notices = [...tokenized, ...chosen.notices];
+  if (ofItems || !needs.means || settings.calibration === null) return { ...chosen, notices };
   const text = await tokenize(client, settings.calibration, bytes, on);
   const shape = { seq_len, bos };
   const { blocks } = cutBlocks(text.ids, shape);
@@ -202,6 +232,36 @@ async function chooseOfTask(
     notices,
   );
   return { ...chosen, calibration, notices };
+}
+
+async function encodeItems(
+  client: Client,
+  name: string,
+  items: readonly TaskItem[],
+  bos: number | null,
+  on: OnEvent,
+): Promise<{ encoded: EncodedItem[]; notices: readonly string[] }> {
+  const { result, payload } = await client.call(
+    "tokenize_task",
+    { name, max_tokens: MAX_TEXT_TOKENS },
+    { payload: Buffer.from(JSON.stringify(items)), onEvent: stages(on) },
+  );
+  return { encoded: decodeItems(payload, result.items, bos), notices: result.notices };
+}
+
+/** The source file's row for each chosen item: the one of the same line. */
+async function alignedRows(
+  client: Client,
+  { task, source }: TextInputs,
+  encoded: readonly EncodedItem[],
+  { evaluation, seq_len }: ChosenItems,
+  bos: number | null,
+  on: OnEvent,
+): Promise<Block[]> {
+  if (task === null || source === null) throw new SparkablateError("internal", "no source was read");
+  const { encoded: theirs } = await encodeItems(client, source.name, sourceItems(source, task), bos, on);
+  requireAligned(source.name, task.name, [theirs, encoded]);
+  return evaluation.map(({ index }) => sourceRow(index, (theirs[index] as EncodedItem).ids, seq_len));
 }
 
 /** The beginning of a text, up to the last line that fits into one payload. */
@@ -222,6 +282,13 @@ export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "wid
     }
   }
   return [...sites.values()];
+}
+
+/** Modes with a source that some condition has. */
+export function sourceModes(conditions: readonly Condition[]): SourceMode[] {
+  return SOURCE_MODES.filter((mode) =>
+    conditions.some(({ interventions }) => interventions.some((one) => "mode" in one && one.mode === mode)),
+  );
 }
 
 /** The sites' means over the blocks, or over items of any length; null where there is no site. */

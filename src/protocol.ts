@@ -38,14 +38,16 @@ const seconds = z.number().min(0);
 
 // ── Interventions ────────────────────────────────────────────────────────────────────────────
 /** Names of the rows of `MODES` in worker/sparkablate/interventions.py. */
-export const MODES = ["zero", "mean"] as const;
+export const MODES = ["zero", "mean", "resample", "patch"] as const;
 export const mode = z.enum(MODES);
+/** Modes that put in what the site has in a forward pass of other tokens, row by row and position by position. */
+export const SOURCE_MODES = ["resample", "patch"] as const;
 export const positions = z.enum(["all", "not_first"]);
 const indices = z.array(layer).min(1).max(4096);
 const edit = {
   /** From 0. */
   layer,
-  /** What stands in the values' place: zeros, or the site's mean. */
+  /** What stands in the values' place: zeros, the site's mean, or what it has on another block or a source file. */
   mode,
   /** `not_first` leaves every block's first position alone. */
   positions,
@@ -382,7 +384,10 @@ export const requests = {
   ]),
   /** A vector out of a pickled file, with torch's restricted loader. Payload: the bytes of a `.pt`. */
   read_direction: z.strictObject({ type: z.literal("read_direction"), ...base }),
-  /** One slice. Payload: int32 [blocks, seq_len]. */
+  /**
+   * One slice. Payload: int32 [blocks, seq_len], then of each of `sources` as many blocks: row i's activations go
+   * into row i.
+   */
   evaluate: z.strictObject({
     type: z.literal("evaluate"),
     ...base,
@@ -392,6 +397,8 @@ export const requests = {
     answers: z.array(answer).min(1).max(4096).nullable(),
     /** true: each measurement carries the NLL at every predicted token too. */
     per_token: z.boolean().optional(),
+    /** Modes whose source blocks follow in the payload. */
+    sources: z.array(z.enum(SOURCE_MODES)).max(SOURCE_MODES.length),
     conditions: z.array(condition).min(1).max(MAX_SLICE_CONDITIONS),
     metrics: z.array(label).min(1).max(16),
     /** Which means `mode: mean` uses; null where no condition needs them. */

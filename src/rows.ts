@@ -72,6 +72,10 @@ export interface RunFacts {
   readonly task?: TaskFacts | null;
   /** Calibration text or task; null where no mean was needed. */
   readonly calibration: string | null;
+  /** Text or task whose rows mode resample takes activations from; absent where no condition has it. */
+  readonly resample_source?: string;
+  /** File whose rows mode patch takes activations from; absent where no condition has it. */
+  readonly patch_source?: string;
   /** Tokens a block; of a task, of its longest item. */
   readonly seq_len: number;
   /** Blocks a batch. */

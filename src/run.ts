@@ -32,10 +32,11 @@ import {
   readTexts,
   sendMeans,
   shapeToLoad,
+  sourceModes,
   type TextInputs,
   textName,
 } from "./preparing.ts";
-import type { Answer, LoadedModel } from "./protocol.ts";
+import { type Answer, type LoadedModel, SOURCE_MODES } from "./protocol.ts";
 import { divisor, type Row } from "./rows.ts";
 import { batches } from "./slices.ts";
 import { roundsFor } from "./statistics/racing.ts";
@@ -273,7 +274,7 @@ class Sweep {
         total,
         stored,
         ...cost,
-        peak_bytes: peakBytes(loaded, { ...shape, metrics }),
+        peak_bytes: peakBytes(loaded, { ...shape, metrics, conditions }),
         may_stop: this.#config.stop !== null,
       },
     });
@@ -290,6 +291,7 @@ class Sweep {
         conditions,
         blocks: blocks.evaluation.map(({ ids }) => ids),
         answers,
+        sources: blocks.sources,
         batchSize: batch_size,
         seqLen: seq_len,
         metrics,
@@ -351,6 +353,7 @@ class Sweep {
         blocks: blocks.evaluation.map(({ ids }) => ids),
         answers: answersOf(blocks),
         shape,
+        sources: blocks.sources,
         meansSha256: means?.sha256 ?? null,
       },
       this.#worker,
@@ -377,8 +380,8 @@ class Sweep {
       );
     }
     const plan = { ...edits, conditions: [...edits.conditions, ...nullConditions(config, loaded.model_map)] };
-    const needsMeans = meanSites(plan.conditions).length > 0;
-    const blocks = await chooseTexts(this.#worker.client, config, this.#inputs, loaded, needsMeans, this.#on);
+    const needs = { means: meanSites(plan.conditions).length > 0, sources: sourceModes(plan.conditions) };
+    const blocks = await chooseTexts(this.#worker.client, config, this.#inputs, loaded, needs, this.#on);
     if ("seq_len" in blocks) {
       shape = { ...shape, seq_len: blocks.seq_len };
       const { seconds, reused } = loaded;
@@ -392,6 +395,7 @@ class Sweep {
       task: task?.sha256 ?? null,
       evaluation: blocks.evaluation.map(({ sha256 }) => sha256),
       calibration: blocks.calibration.map(({ sha256 }) => sha256),
+      sources: needs.sources.map((mode) => [mode, (blocks.sources[mode] ?? []).map(({ sha256 }) => sha256)]),
       conditions: plan.conditions.map(({ id }) => id),
       directions: [...directions.values()].map(({ sha256, norm }) => `${sha256} ${norm}`),
     });
@@ -452,6 +456,10 @@ class Sweep {
         task: task && { sha256: task.sha256, items: task.items.length, wrong: task.wrong },
         calibration:
           blocks.calibration.length === 0 ? null : calibration === null ? text : textName(calibration),
+        ...(blocks.sources.resample && {
+          resample_source: calibration === null || task !== null ? text : textName(calibration),
+        }),
+        ...(blocks.sources.patch && { patch_source: this.#inputs.source?.name ?? "" }),
         ...shape,
         bos: add_bos === "auto" ? loaded.adds_bos : add_bos,
         seed,
@@ -476,10 +484,11 @@ class Sweep {
   }
 }
 
-function* blockRecords({ evaluation, calibration }: ChosenBlocks): Generator<BlockRecord> {
+function* blockRecords({ evaluation, calibration, sources }: ChosenBlocks): Generator<BlockRecord> {
   for (const [split, blocks] of [
     ["evaluation", evaluation],
     ["calibration", calibration],
+    ...SOURCE_MODES.map((mode) => [mode, sources[mode] ?? []] as const),
   ] as const) {
     for (const [ordinal, block] of blocks.entries()) {
       const { index, sha256 } = block;

@@ -3,10 +3,11 @@ import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
 import type { Client } from "./link/client.ts";
 import type { Worker } from "./link/worker.ts";
-import { packIds } from "./measuring.ts";
+import { modesOf, packIds, packRows } from "./measuring.ts";
 import type { BatchShape } from "./preparing.ts";
 import type { Answer, Condition } from "./protocol.ts";
 import { batches } from "./slices.ts";
+import type { SourceRows } from "./sources.ts";
 import type { RunStore } from "./store/sqlite.ts";
 import type { TokenBlock, TokenNll } from "./store/tokens.ts";
 
@@ -27,6 +28,8 @@ export interface TokenMeasuring {
   /** Of one batch, as the run measured it. */
   readonly shape: BatchShape;
   readonly meansSha256: string | null;
+  /** As in `MeasuringInput`. */
+  readonly sources: SourceRows;
 }
 
 export interface TokenHooks {
@@ -79,7 +82,7 @@ interface Wanted {
 }
 
 async function measureBatch(
-  { conditions, blocks: ids, answers, shape, meansSha256 }: TokenMeasuring,
+  { conditions, blocks: ids, answers, shape, meansSha256, sources }: TokenMeasuring,
   blocks: readonly number[],
   wanted: readonly Wanted[],
   client: Client,
@@ -94,12 +97,13 @@ async function measureBatch(
       blocks: [...blocks],
       answers: answers === null ? null : blocks.map((block) => answers[block] as Answer),
       per_token: true,
+      sources: modesOf(sources),
       conditions: wanted.map(({ ordinal }) => conditions[ordinal] as Condition),
       metrics: ["nll"],
       means_sha256: meansSha256,
     },
     {
-      payload: packIds(blocks.map((block) => ids[block] as Int32Array)),
+      payload: packRows(blocks, ids, sources),
       onEvent(event, payload) {
         if (event.type !== "measurement") return;
         const { condition: id, error, columns } = event;

@@ -44,6 +44,15 @@ export function dataset(cwd: string) {
   return z.union([written, rows], leaf(ALLOWED));
 }
 
+/** The absolute path of a file with the sources of a task's items. */
+export function sourceFile(cwd: string) {
+  return resolved("a .jsonl path", (written, complain) => {
+    if (written.endsWith(".jsonl")) return existingFile(written, cwd, complain);
+    complain("config_invalid", `"${written}" is not a source file`);
+    return undefined;
+  });
+}
+
 /** The absolute path of a task file. */
 export function taskFile(cwd: string) {
   return resolved("a .jsonl path", (written, complain) => {

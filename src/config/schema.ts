@@ -5,8 +5,8 @@
 import { z } from "zod";
 import { overlaps } from "../conditions/checks.ts";
 import { METRIC_NAMES } from "../metrics.ts";
-import { MAX_PAYLOAD_BYTES, MODES } from "../protocol.ts";
-import { dataset, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
+import { MAX_PAYLOAD_BYTES, MODES, SOURCE_MODES } from "../protocol.ts";
+import { dataset, sourceFile, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
 import {
   choice,
   decimal,
@@ -18,7 +18,7 @@ import {
   section,
   whole,
 } from "./leaves.ts";
-import { type Mode, mixesLists, onceAMode } from "./modes.ts";
+import { asksFor, type Mode, mixesLists, onceAMode } from "./modes.ts";
 import { existingFile, modelName, outputDirectory, resolved, runDirectory } from "./paths.ts";
 
 interface SchemaOptions {
@@ -193,7 +193,7 @@ function targetSpec(cwd: string) {
   const edit = {
     /** From 0. */
     layer,
-    /** What stands in the values' place: zeros, or the site's mean; of a list, one condition a mode. */
+    /** What stands in the values' place: zeros, the site's mean, or what it has on other tokens; of a list, one condition a mode. */
     mode: oneOrMore(MODES).optional(),
     /** `not_first` leaves every block's first position alone. */
     positions: choice(POSITIONS).optional(),
@@ -253,6 +253,8 @@ function ablation({ cwd }: SchemaOptions) {
     top: whole(2, MOST_COMPONENTS).nullable().default(null),
     /** At which positions an edit acts and a mean is taken. */
     positions: choice(POSITIONS).default("all"),
+    /** Of mode patch: absolute path of a `.jsonl` file whose n-th line is the source of the task's n-th item. */
+    source: sourceFile(cwd).nullable().default(null),
     /** One condition an entry: the specs that are applied jointly. */
     targets: z.array(entry, leaf("a list of targets")).nullable().default(null),
     /** Directions, one condition each. */
@@ -350,7 +352,7 @@ function complete(spec: WrittenTarget, defaults: Defaults) {
   if (spec.kind === "direction") return { kind: spec.kind, ...completeDirection(spec, defaults) };
   return {
     ...spec,
-    /** What stands in the values' place: zeros, or the site's mean; of a list, one condition a mode. */
+    /** What stands in the values' place: zeros, the site's mean, or what it has on other tokens; of a list, one condition a mode. */
     mode: spec.mode ?? defaults.mode,
     /** `not_first` leaves every block's first position alone. */
     positions: spec.positions ?? defaults.positions,
@@ -405,11 +407,14 @@ export function runConfigSchema(options: SchemaOptions) {
       }),
     ),
   });
-  return run.superRefine(({ ablation, stop }, context) => {
+  return run.superRefine(({ ablation, stop, eval: evaluated }, context) => {
+    // What is wrong in itself was not completed, and has been said.
+    const whole = context.issues.length === 0;
+    if (whole && ablation != null && evaluated != null) checkSources(ablation, evaluated, context);
     if (ablation == null || stop == null) return;
     const named = [
       ablation.mode,
-      ...ablation.targets.flat().map((spec) => ("mode" in spec ? spec.mode : "")),
+      ...(whole ? ablation.targets : []).flat().map((spec) => ("mode" in spec ? spec.mode : "")),
     ];
     const needsAll =
       ablation.sweep === "pairs" ? "sweep: pairs" : named.some(Array.isArray) ? "several modes" : null;
@@ -417,6 +422,36 @@ export function runConfigSchema(options: SchemaOptions) {
     const message = `does not fit ${needsAll}, where every condition is needed on every block; allowed: null`;
     context.addIssue({ code: "custom", path: ["stop"], message });
   });
+}
+
+/** A source is needed where something is patched, and has no effect elsewhere; sweep: pairs takes its modes from a run. */
+function checkSources(
+  ablation: AblationConfig,
+  { task, seq_len, batch_size }: Pick<RunConfig["eval"], "task" | "seq_len" | "batch_size">,
+  context: z.RefinementCtx,
+): void {
+  const refuse = (path: string[], message: string) => context.addIssue({ code: "custom", path, message });
+  const patches = asksFor(ablation, "patch");
+  const { source, sweep } = ablation;
+  if (patches && source === null)
+    refuse(
+      ["ablation", "source"],
+      "is missing; allowed: with mode: patch, a .jsonl file with a line for each of the task's",
+    );
+  if (!patches && source !== null && sweep !== "pairs")
+    refuse(["ablation", "source"], "has no effect: nothing is patched; allowed: with mode: patch");
+  if (patches && task === null)
+    refuse(
+      ["ablation", "mode"],
+      "patch takes a site's activation from the source's row of the same line; allowed: with eval.task, whose items are lines",
+    );
+  const sources = SOURCE_MODES.filter((mode) => asksFor(ablation, mode)).length;
+  const limit = MAX_PAYLOAD_BYTES / BYTES_PER_TOKEN;
+  if (sources > 0 && seq_len * batch_size <= limit && seq_len * batch_size * (1 + sources) > limit)
+    refuse(
+      ["eval", "batch_size"],
+      `a batch of ${batch_size} blocks of ${seq_len} tokens is too large with as many source blocks; allowed: ${limit} tokens a batch in all`,
+    );
 }
 
 /** A complete run: what `parseConfig` gives, plain data that survives JSON and YAML. */

@@ -17,6 +17,8 @@ import { inWords, sayer } from "./wording.ts";
 const EDITS: Readonly<Record<string, string>> = {
   zero: "setting its output to zero",
   mean: "replacing its output by its mean over the calibration text",
+  resample: "replacing its output by what it is at the same positions of another, randomly drawn row",
+  patch: "replacing its output by what it is at the same positions of the source's row of the same line",
   skip: "skipping it, so that its output is its input",
 };
 
@@ -32,7 +34,7 @@ export function methods(rows: readonly Row[], facts: RunFacts): string[] {
   const statistics = sweepStatistics(rows);
   const revision = facts.revision === null ? "" : `, revision ${facts.revision}`;
   return [
-    say`We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. ${unitText(facts)}${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}`,
+    say`We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. ${unitText(facts)}${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}${sources(facts)}`,
     say`The model ran in ${numerics.dtype} on ${numerics.device} (${numerics.device_name}; attention implementation ${numerics.attn_implementation}, ${numerics.threads} threads, batches of ${facts.batch_size} blocks, TF32 ${numerics.tf32 ? "on" : "off"}). Log-probabilities were computed in float32 and summed in float64 per block.${padding(facts)}`,
     say`An effect is ΔNLL = NLL(condition) − NLL(baseline) on the same blocks. Blocks are the unit of analysis: standard errors, 95 % confidence intervals and two-sided p values come from the paired t statistic of the block differences with n − 1 degrees of freedom.${facts.statistics.race ? raceText(facts.statistics.race, facts) : testText(rows, statistics.measured, facts)}${floorText(facts)} The t interval assumes roughly normal block means; for strongly skewed differences it is too narrow, which is why such conditions are flagged and never called distinguishable.`,
     ...interactionText(rows, facts),
@@ -113,6 +115,17 @@ function calibration(facts: RunFacts): string {
   const disjoint =
     facts.task != null && facts.calibration !== facts.text ? "" : ", on blocks disjoint from these";
   return sayer(facts)` Mean activations were taken from ${facts.calibration}${inWords(facts, disjoint)}.`;
+}
+
+function sources(facts: RunFacts): string {
+  const { resample_source: resample, patch_source: patch } = facts;
+  const drawn =
+    resample === undefined
+      ? ""
+      : sayer(
+          facts,
+        )` For resample ablation each block was given one source block of its own, drawn without replacement (same seed) from ${resample} and disjoint from those evaluated: no two effects share one, and their spread includes that of the draw.`;
+  return `${drawn}${patch === undefined ? "" : ` Patched activations were taken from ${patch}, line by line, at equal token counts.`}`;
 }
 
 function floorText({ statistics: { floor } }: RunFacts): string {

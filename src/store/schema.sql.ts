@@ -11,7 +11,7 @@ CREATE TABLE run (
   finished_at TEXT
 );
 CREATE TABLE block (
-  split TEXT NOT NULL,               -- evaluation | calibration
+  split TEXT NOT NULL,               -- evaluation | calibration | resample | patch: source of the evaluation block of that ordinal
   ordinal INTEGER NOT NULL,          -- order of evaluation
   position INTEGER NOT NULL,         -- index of the block in the text, of the item in the task
   sha256 TEXT NOT NULL,              -- of its token ids, int32 little-endian; of an item, with its answer's place

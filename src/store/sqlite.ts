@@ -6,6 +6,7 @@ import { type ErrorCode, SparkablateError } from "../errors.ts";
 import type { Measured } from "../measurements.ts";
 import type { Condition, LoadedModel, MeanSite } from "../protocol.ts";
 import { type ConditionMeasurements, divisor, type Row, type RunFacts, type TableShape } from "../rows.ts";
+import type { SourceMode } from "../sources.ts";
 import type { TaskItem } from "../tasks.ts";
 import { storeError } from "./failure.ts";
 import type { Identity } from "./fingerprint.ts";
@@ -31,7 +32,8 @@ export interface RunRecord {
 }
 
 export interface BlockRecord {
-  readonly split: "evaluation" | "calibration";
+  /** resample, patch: what the evaluation block of the same ordinal takes its activations from. */
+  readonly split: "evaluation" | "calibration" | SourceMode;
   readonly ordinal: number;
   readonly position: number;
   readonly sha256: string;

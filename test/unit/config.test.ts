@@ -68,6 +68,7 @@ describe("defaults", () => {
         from: null,
         top: null,
         positions: "all",
+        source: null,
         targets: [],
         directions: [],
       },

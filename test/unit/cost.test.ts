@@ -61,8 +61,42 @@ describe("what a sweep will take", () => {
   });
 });
 
+describe("modes with a source", () => {
+  const edit = { mode: "resample", positions: "all" } as const;
+  const head = (layer: number, index: number): Condition => ({
+    id: `L${layer}.head[${index}].resample`,
+    interventions: [{ kind: "head", layer, heads: [index], ...edit }],
+  });
+  const group = (layer: number): Condition => ({
+    id: `L${layer}.kv_group[0].resample`,
+    interventions: [{ kind: "kv_group", layer, groups: [0], ...edit }],
+  });
+
+  it("cost a stack for every eight sites of a batch", () => {
+    const zeroed = ({ id, interventions }: Condition): Condition => ({
+      id,
+      interventions: interventions.map((one) => ({ ...one, mode: "zero" }) as typeof one),
+    });
+    const extra = (conditions: Condition[]) =>
+      passes([batch(conditions)]) - passes([batch(conditions.map(zeroed))]);
+    // Four heads and the group of one layer are one tensor.
+    expect(extra([head(0, 0), head(0, 1), head(0, 2), group(0)])).toBeCloseTo(0.75, 12);
+    expect(extra(Array.from({ length: 9 }, (_, layer) => head(layer, 0)))).toBeCloseTo(2 * 0.75, 12);
+    expect(extra([baseline])).toBe(0);
+  });
+
+  it("keep their tensors, eight at most", () => {
+    const shape = { batch_size: 2, seq_len: 10, metrics: ["nll"] };
+    const peak = (conditions: Condition[]) => peakBytes(model(), { ...shape, conditions });
+    const tensor = 2 * 10 * 16 * 4;
+    expect(peak([head(0, 0), head(1, 0), group(1)]) - peak([baseline])).toBe(2 * tensor);
+    const many = Array.from({ length: 20 }, (_, layer) => head(layer, 0));
+    expect(peak(many) - peak([baseline])).toBe(8 * tensor);
+  });
+});
+
 it("the walk keeps five streams besides the timed pass's peak, in the model's own dtype", () => {
-  const shape = { batch_size: 2, seq_len: 10, metrics: ["nll"] };
+  const shape = { batch_size: 2, seq_len: 10, metrics: ["nll"], conditions: [baseline] };
   expect(peakBytes(model(), shape)).toBe(1000 + 5 * 2 * 10 * 16 * 4);
   expect(peakBytes(model({}, "bfloat16"), shape)).toBe(1000 + 5 * 2 * 10 * 16 * 2);
 });

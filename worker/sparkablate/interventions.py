@@ -15,27 +15,33 @@ from torch import Tensor
 from .sites import LayerSites, Tap
 
 
-def zero(values: Tensor, mean: Tensor | None) -> Tensor:
+def zero(values: Tensor, given: Tensor | None) -> Tensor:
     return torch.zeros_like(values)
 
 
-def replace_by_mean(values: Tensor, mean: Tensor | None) -> Tensor:
-    """`mean` [width], in the values' dtype  # [..., width]"""
-    assert mean is not None
-    return mean.expand_as(values).clone()
+def replace(values: Tensor, given: Tensor | None) -> Tensor:
+    """`given`, in the values' dtype: the site's mean [width], or its source [..., width]."""
+    assert given is not None
+    return given.expand_as(values).clone()
 
 
 @dataclass(frozen=True)
 class Mode:
-    """What becomes of the edited values [..., width], given the site's mean [width] if it is needed."""
+    """What becomes of the edited values [..., width], given what is needed for it, if anything."""
 
     function: Callable[[Tensor, Tensor | None], Tensor]
+    #: The site's mean over the calibration tokens  # [width]
     needs_mean: bool = False
+    #: The site's activation at the same positions of another forward pass  # [..., width]
+    needs_source: bool = False
 
 
 MODES: Mapping[str, Mode] = {
     "zero": Mode(zero),
-    "mean": Mode(replace_by_mean, needs_mean=True),
+    "mean": Mode(replace, needs_mean=True),
+    # The same edit; they differ in where the source comes from: drawn at random, or aligned by the user.
+    "resample": Mode(replace, needs_source=True),
+    "patch": Mode(replace, needs_source=True),
 }
 
 #: The mode of a specification that names none.

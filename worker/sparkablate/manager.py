@@ -18,6 +18,7 @@ from .hooks import Edit, editing, stream_of
 from .interventions import KINDS, MODES, add, orthonormal_basis, project_out
 from .positions import FirstTokens, cache_of
 from .sites import LayerSites, SiteMap, Tap
+from .sources import SOURCE_MODES, SourceKey, offered_sources, record_activations
 from .specs import (
     POSITIONS,
     AblationSpec,
@@ -45,6 +46,7 @@ class AblationManager:
         self.model = model
         self.sites = locate(model) if sites is None else sites
         self._means: dict[MeanKey, Tensor] = {}
+        self._sources: dict[str, dict[SourceKey, Tensor]] = {}
         self._directions: dict[str, tuple[Tensor, float]] = {}
         self._active = False
 
@@ -99,6 +101,53 @@ class AblationManager:
         self._means |= means
         return means
 
+    def record_sources(
+        self,
+        input_ids: Tensor,
+        mode: str = "patch",
+        keys: Iterable[SourceKey] | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> dict[SourceKey, Tensor]:
+        """Runs the unedited model on other tokens and keeps its sites' activations for `mode`.
+
+        Row i, position t of later forward passes then takes what the site had at row i, position t here: so
+        those passes must have this batch's shape. Recorded on the very tokens that are run, the edit changes
+        nothing, to the bit.
+
+        Args:
+            input_ids: int [batch, pos].
+            mode: "patch" (tokens that you align with yours) or "resample" (others, drawn at random). Each
+                keeps its own; a later call replaces it.
+            keys: which sites; default: every site the model offers, which is three tensors
+                [batch, pos, width] a layer.
+            attention_mask: as the model takes it, for padded batches.
+
+        Returns: the activations. Raises SparkablateError: "usage" inside `applied()` or for another mode,
+        "site_unsupported".
+        """
+        if self._active:
+            raise SparkablateError(
+                "usage", "record_sources() runs the unedited model: call it outside applied()"
+            )
+        wanted = offered_sources(self.sites) if keys is None else [SourceKey(*key) for key in keys]
+        more = {} if attention_mask is None else {"attention_mask": attention_mask}
+        found = record_activations(
+            self.sites, wanted, lambda: self.sites.stack(input_ids=input_ids, use_cache=False, **more)
+        )
+        self.set_sources(mode, found)
+        return found
+
+    def set_sources(self, mode: str, activations: Mapping[SourceKey, Tensor]) -> None:
+        """Replaces the `activations`, each [batch, pos, width], that `mode` ("resample" or "patch") puts in.
+
+        Raises SparkablateError("usage") for another mode.
+        """
+        if mode not in SOURCE_MODES:
+            raise SparkablateError(
+                "usage", f"mode {mode!r} has no source; {', '.join(SOURCE_MODES)} have one"
+            )
+        self._sources[mode] = dict(activations)
+
     # ── Applying ─────────────────────────────────────────────────────────────────────────────
     @contextmanager
     def applied(self, specs: Spec | Sequence[Spec]) -> Iterator[None]:
@@ -107,9 +156,10 @@ class AblationManager:
         Args:
             specs: one spec, or several that act jointly; their order does not matter.
 
-        Raises SparkablateError: "site_unsupported", "conditions_overlap", "means_missing", "config_invalid"
-        (a layer or head that the model does not have), "usage" (blocks do not nest) before anything is
-        changed; "hook_failed" at the end of the block where the model ran but an edit was never reached.
+        Raises SparkablateError: "site_unsupported", "conditions_overlap", "means_missing", "input_missing"
+        (no source was recorded), "config_invalid" (a layer or head that the model does not have), "usage" (no
+        nested blocks) before anything is changed; "hook_failed" in a forward pass whose shape is not the
+        source's, and at the end of the block where the model ran but an edit was never reached.
         """
         wanted = [specs] if isinstance(specs, AblationSpec | DirectionSpec) else list(specs)
         validate(wanted, self.sites)
@@ -166,16 +216,23 @@ class AblationManager:
         if kind.parts is not None:
             heads = torch.tensor(edited_heads(spec, layer))
             columns = (heads[:, None] * layer.d_head + torch.arange(layer.d_head)).reshape(-1)
-        mean: Tensor | None = None
+        given: Tensor | None = None
         if mode.needs_mean:
-            mean = self.mean(MeanKey(kind.mean, spec.layer, spec.positions))
-            if columns is not None:
-                mean = mean[columns]
+            given = self.mean(MeanKey(kind.mean, spec.layer, spec.positions))
+        elif mode.needs_source:
+            given = self._source(spec)
+        shape = given.shape if given is not None and mode.needs_source else None
+        if given is not None and columns is not None:
+            given = given[..., columns.to(given.device)]
 
         def edit(x: Tensor) -> Tensor:
+            if shape is not None and shape != x.shape:
+                raise SparkablateError(
+                    "hook_failed", f"{spec_id(spec)}: its source is {list(shape)}, this pass {list(x.shape)}"
+                )
             values = x if columns is None else x[..., columns.to(x.device)]
-            local_mean = None if mean is None else mean.to(device=x.device, dtype=x.dtype)
-            edited = mode.function(values, local_mean)
+            local = None if given is None else given.to(device=x.device, dtype=x.dtype)
+            edited = mode.function(values, local)
             if spec.positions == "not_first":
                 edited = torch.where(first_tokens.at(x), values, edited)
             if columns is None:
@@ -185,6 +242,15 @@ class AblationManager:
             return out
 
         return edit
+
+    def _source(self, spec: AblationSpec) -> Tensor:
+        found = self._sources.get(spec.mode, {}).get(SourceKey(KINDS[spec.kind].mean, spec.layer))
+        if found is None:
+            raise SparkablateError(
+                "input_missing",
+                f"{spec_id(spec)} has no source: call record_sources(input_ids, mode={spec.mode!r}) first",
+            )
+        return found
 
     def _direction_edits(
         self, specs: Sequence[DirectionSpec], first_tokens: FirstTokens

@@ -27,13 +27,14 @@ MAX_ID_LENGTH = 1000
 
 @dataclass(frozen=True)
 class AblationSpec:
-    """Zero, replace by the mean, or skip, one site of one layer.
+    """Zero one site of one layer, skip it, or replace it by its mean or by its activation elsewhere.
 
     Args:
         kind: "head", "kv_group", "attn", "mlp" or "layer".
         layer: index from 0.
         heads, groups: which query heads ("head") or key/value heads ("kv_group").
-        mode: "zero" (default) or "mean"; "layer" only knows "skip".
+        mode: "zero" (default), "mean", "resample" or "patch" (the site's activation on other tokens:
+            `AblationManager.record_sources`); "layer" only knows "skip".
         positions: "all", or "not_first" to leave each sequence's first token alone.
 
     Raises SparkablateError("config_invalid") for what no model could offer.

@@ -99,6 +99,15 @@ def _bypass(layer: LayerSites, stream: Tensor | None) -> Callable[..., Any]:
     return forward
 
 
+@contextmanager
+def bypassing_above(sites: SiteMap, layer: int) -> Iterator[None]:
+    """The layers above ``layer`` compute nothing."""
+    with ExitStack() as stack:
+        for above in sites.layers[layer + 1 :]:
+            stack.enter_context(replaced_forward(above.module, _bypass(above, None)))
+        yield
+
+
 @dataclass(frozen=True)
 class Entries:
     """What of the walk gives the plain pass's bits on this model."""
@@ -159,8 +168,7 @@ class Walk:
         stream = self.state.output if self.state is not None and ahead else None
         with ExitStack() as stack:
             self._bypass_below(stack, begin, stream)
-            for above in self.sites.layers[layer + 1 :]:
-                stack.enter_context(replaced_forward(above.module, _bypass(above, None)))
+            stack.enter_context(bypassing_above(self.sites, layer))
             record = stack.enter_context(_recording_layer(self.sites.layers[layer]))
             self.likelihood.final_hidden(self.ids)
         self.state = LayerState(index=layer, **record)
@@ -271,8 +279,7 @@ def _leaves_equal(walk: Walk, state: LayerState, stage: Stage) -> bool:
     outputs: list[Tensor] = []
     with ExitStack() as stack:
         walk._enter(stack, state, stage)
-        for above in walk.sites.layers[layer.index + 1 :]:
-            stack.enter_context(replaced_forward(above.module, _bypass(above, None)))
+        stack.enter_context(bypassing_above(walk.sites, layer.index))
         stack.enter_context(recording([layer.stream], lambda tap, x: outputs.append(x.clone())))
         walk.likelihood.final_hidden(walk.ids)
     return torch.equal(outputs[0], state.output)

@@ -145,7 +145,15 @@ it("does not send what breaks the schema or the limits; nothing waits for it aft
   );
   const interventions = Array(4096).fill({ kind: "layer", layer: 0, mode: "skip" });
   const conditions = Array.from({ length: 256 }, (_, index) => ({ id: `c${index}`, interventions }));
-  const fields = { seq_len: 2, blocks: [0], answers: null, conditions, metrics: ["nll"], means_sha256: null };
+  const fields = {
+    seq_len: 2,
+    blocks: [0],
+    answers: null,
+    sources: [],
+    conditions,
+    metrics: ["nll"],
+    means_sha256: null,
+  };
   await expect(client.call("evaluate", fields)).rejects.toThrow(coded("internal", /over the limit/));
   expect(timers).toHaveBeenCalledTimes(3);
   timers.mockRestore();

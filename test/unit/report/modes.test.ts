@@ -98,6 +98,25 @@ describe("an audit of modes", () => {
     }
   });
 
+  test("q is over the differences of all pairs of modes, not of one", () => {
+    const extra = EFFECTS.flatMap(({ of, mean, sd }): Effect[] => {
+      const [edit] = of.interventions;
+      if (edit?.kind !== "head" || edit.mode !== "zero") return [];
+      const resampled = { ...edit, mode: "resample" as const };
+      return [{ of: condition(`L2.head[${edit.heads[0]}].resample`, resampled), mean: mean / 2, sd }];
+    });
+    const three = auditModes(plant([...EFFECTS, ...extra]).run) as ModeAudit;
+    expect(three.tests).toBe(18);
+    expect(three.agreements.map(({ runs }) => runs.map(({ name }) => name).join())).toEqual([
+      "zero,mean",
+      "zero,resample",
+      "mean,resample",
+    ]);
+    const pairs = three.agreements.flatMap((one) => one.pairs);
+    const expected = adjust(pairs.map(({ difference }) => difference?.p ?? null));
+    expect(pairs.map(({ q }) => q)).toEqual(expected);
+  });
+
   test("an effect that only a flag keeps from its mark is no artefact", () => {
     // 8 blocks: everything is flagged, nothing is marked, and so nothing is called an artefact.
     const few = auditModes(plant(EFFECTS, {}, 8).run) as ModeAudit;

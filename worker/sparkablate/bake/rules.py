@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from sparkablate.additions import writes_first
 from sparkablate.architectures import ARCHITECTURES, Architecture
 from sparkablate.errors import SparkablateError
+from sparkablate.interventions import MODES
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, spec_id
 
 AFTER_WRITE = "a norm follows the projection, so no weights give this write"
@@ -82,6 +83,8 @@ def _refusal(spec: Spec, row: Architecture, prune: bool) -> str | None:
         return _everywhere(row) if spec.layers == "all" else _direction(row)
     if spec.kind == "layer":
         return None if prune else _skip(row)
+    if MODES[spec.mode].needs_source:
+        return f"its values come from other tokens, and weights hold none; {RUN_ONLY}"
     return AFTER_WRITE if spec.mode == "mean" and row.norm_after_write else None
 
 

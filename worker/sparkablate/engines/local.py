@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -17,6 +17,7 @@ from sparkablate import corpus, numerics, self_test
 from sparkablate.architectures import locate
 from sparkablate.bake.baking import Baking, Source, refuse_quantised, resolved, result_dtype, to_wire
 from sparkablate.engines.contrasts import find_on_texts
+from sparkablate.engines.donors import Donors
 from sparkablate.engines.generations import Generation, GenerationRun
 from sparkablate.engines.slices import Canary, EvaluateSummary, Measurement, SliceRun
 from sparkablate.errors import SparkablateError
@@ -26,6 +27,7 @@ from sparkablate.manager import AblationManager, MeanKey
 from sparkablate.model import OpenedModel, build_empty, load_config, open_model, resolve_source
 from sparkablate.progress import Progress
 from sparkablate.sites import SiteMap
+from sparkablate.sources import SOURCE_MODES
 from sparkablate.specs import from_wire
 from sparkablate.sweep import PROOF_POSITIONS, Entries, Walk, prove_entries
 from sparkablate.tasks import Answers, EncodedItem, encode_items
@@ -52,6 +54,7 @@ class _Loaded:
     weights_sha256: str
     tokenizer_sha256: str
     walk: Walk | None = None
+    donors: Donors | None = None
     directions: dict[str, float] = field(default_factory=dict)
 
 
@@ -205,11 +208,13 @@ class LocalEngine:
         progress: Progress,
         answers: list[dict[str, Any]] | None = None,
         per_token: bool = False,
+        sources: Mapping[str, np.ndarray] | None = None,
     ) -> EvaluateSummary:
         """Measures every condition on ``ids`` [blocks, pos], one batch, and reports each as it is done.
 
         ``answers``: of a task's items, which ``ids`` then are, padded: as in src/protocol.ts. ``per_token``:
-        with the NLL at every predicted token.
+        with the NLL at every predicted token. ``sources``: mode → the tokens whose activations it puts in,
+        row i into row i; same shape as ``ids``.
 
         Raises ``means_missing`` where means or a direction were not put, ``baseline_changed`` where the
         unedited model is no longer what it was. What concerns one condition alone is in its
@@ -219,11 +224,17 @@ class LocalEngine:
         tensor = self._tensor(ids)
         if held.walk is None or not torch.equal(held.walk.ids, tensor):
             held.walk = Walk(held.likelihood, held.entries, tensor)
+        given = {mode: self._tensor(rows) for mode, rows in (sources or {}).items()}
+        if held.donors is None or not held.donors.same(given):
+            if held.donors is not None:
+                held.donors.forget()
+            held.donors = Donors(held.manager, held.likelihood, held.entries, given)
         vocab_size = held.manager.sites.vocab_size
         scored = None if answers is None else Answers.from_wire(answers, tensor, vocab_size)
-        return SliceRun(held.manager, held.walk, held.canary, metrics, progress, scored, per_token).run(
-            conditions, on_measurement, cancelled
+        run = SliceRun(
+            held.manager, held.walk, held.donors, held.canary, metrics, progress, scored, per_token
         )
+        return run.run(conditions, on_measurement, cancelled)
 
     def generate(
         self,
@@ -242,6 +253,12 @@ class LocalEngine:
         that does not fit the model's positions. What concerns one text alone is in ``Generation.error``.
         """
         held = self._ready(conditions, means_sha256)
+        if modes := _source_modes(conditions):
+            raise SparkablateError(
+                "config_invalid",
+                f"mode {modes[0]} takes activations of other tokens at the same positions, and a text that is"
+                " yet to be written has none; measure it with 'sparkablate run'",
+            )
         run = GenerationRun(
             held.opened.model,
             held.opened.tokenizer,
@@ -334,6 +351,12 @@ class LocalEngine:
     def _unchanged(self, held: _Loaded, progress: Progress) -> bool:
         """Whether the files on disk are still those that were loaded."""
         return held.weights_sha256 == digest_files(weight_files(held.opened.directory), progress)
+
+
+def _source_modes(conditions: list[dict[str, Any]]) -> list[str]:
+    """Modes of the conditions that need a source."""
+    modes = {edit.get("mode") for condition in conditions for edit in condition["interventions"]}
+    return [mode for mode in SOURCE_MODES if mode in modes]
 
 
 def _open(model: dict[str, Any], shape: tuple[int, int], may_offload: bool, progress: Progress) -> _Loaded:

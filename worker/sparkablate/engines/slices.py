@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparkablate.cost import Cost, measured_nll
+from sparkablate.engines.donors import Donors
 from sparkablate.errors import SparkablateError
 from sparkablate.failures import condition_failure
 from sparkablate.hooks import editing
@@ -90,7 +91,8 @@ class _Planned:
 
 @dataclass
 class SliceRun:
-    """``walk`` may come from the slice before it: the same blocks go on from the layer where it stopped.
+    """``walk`` may come from the slice before it: the same blocks go on from the layer where it stopped, and
+    so may ``donors``.
 
     ``answers``: of the walk's rows, where they are a task's items. ``per_token``: measurements carry the
     NLL at every predicted token.
@@ -98,6 +100,7 @@ class SliceRun:
 
     manager: AblationManager
     walk: Walk
+    donors: Donors
     canary: Canary
     metrics: list[str]
     progress: Progress
@@ -106,6 +109,7 @@ class SliceRun:
     _metrics: list[Metric] = field(init=False)
     _columns: tuple[str, ...] = field(init=False)
     _baseline: Tensor | None = field(init=False, default=None)
+    _upcoming: Sequence[_Planned] = field(init=False, default=())
 
     def __post_init__(self) -> None:
         self._metrics = metrics_of(self.metrics)
@@ -132,6 +136,7 @@ class SliceRun:
         for done, condition in enumerate(planned):
             if cancelled():
                 return EvaluateSummary(measured, failed, True, time.perf_counter() - began)
+            self._upcoming = planned[done + 1 :]
             measurement = self._measure(condition)
             on_measurement(measurement)
             measured += measurement.error is None
@@ -205,6 +210,7 @@ class SliceRun:
     def _values(self, condition: _Planned) -> dict[str, Tensor]:
         likelihood, ids = self.walk.likelihood, self.walk.ids
         baseline = self._baseline_hidden()
+        self.donors.provide(condition.specs, (other.specs for other in self._upcoming))
         if condition.start is not None:
             hidden = self.walk.final_hidden(condition.start, lambda: self._edits(condition))
         elif baseline is not None:
@@ -235,12 +241,14 @@ class SliceRun:
         parts: list[dict[str, Tensor]] = []
         for row in range(len(self.walk.ids)):
             ids = self.walk.ids[row : row + 1]
+            self.donors.provide_row(condition.specs, row)
             with self._edits(condition):
                 hidden = likelihood.final_hidden(ids)
             reference = None if baseline is None else baseline[row : row + 1]
             wrong = None if self._wrong is None else self._wrong[row : row + 1]
             parts.append(likelihood.measure(hidden, ids, self._metrics, reference, wrong))
             self.progress("evaluate", row + 1, len(self.walk.ids), "blocks")
+        self.donors.forget()
         return self._scored({column: torch.cat([part[column] for part in parts]) for column in self._columns})
 
     def _baseline_hidden(self) -> Tensor | None:
@@ -251,6 +259,7 @@ class SliceRun:
     def _recover(self) -> None:
         """Forgets what the failure may have touched, and proves that the model is what it was."""
         self.walk.state = None
+        self.donors.forget()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self.canary.check(self.walk.likelihood)

@@ -139,12 +139,14 @@ def read_direction(engine: LocalEngine, request: Request, context: Context) -> R
 
 def evaluate(engine: LocalEngine, request: Request, context: Context) -> Reply:
     fields = request.fields
-    ids = _int32(request, fields["seq_len"])
-    if len(ids) != len(fields["blocks"]):
+    rows = _int32(request, fields["seq_len"])
+    blocks, modes = len(fields["blocks"]), fields["sources"]
+    if len(rows) != blocks * (1 + len(modes)):
         raise SparkablateError(
             "invalid_message",
-            f"evaluate: {len(fields['blocks'])} block indices, but {len(ids)} blocks of ids",
+            f"evaluate: {blocks} block indices and {len(modes)} sources, but {len(rows)} blocks of ids",
         )
+    ids, *given = np.split(rows, 1 + len(modes))
 
     def on_measurement(measurement: Measurement) -> None:
         error = measurement.error
@@ -172,6 +174,7 @@ def evaluate(engine: LocalEngine, request: Request, context: Context) -> Reply:
         _progress(request, context),
         fields["answers"],
         fields.get("per_token", False),
+        dict(zip(modes, given, strict=True)),
     )
     result: dict[str, Any] = {
         "measured": summary.measured,
