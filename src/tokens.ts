@@ -80,9 +80,11 @@ const CONTEXT_BEHIND = 8;
 export function tokenReport(run: TokenRun, top: number): TokenReport {
   const counts = occurrences(run);
   const deltas = Float64Array.from(deltasOf(run));
+  const at = (index: number): number => deltas[index] as number;
+  const order = Uint32Array.from(deltas.keys()).sort((a, b) => at(b) - at(a));
   const sum = deltas.reduce((total, value) => total + value, 0);
   const lost = deltas.reduce((total, value) => total + Math.max(0, value), 0);
-  const worst = deltas.toSorted().subarray(deltas.length - Math.ceil(deltas.length / 100));
+  const worst = order.subarray(0, Math.ceil(deltas.length / 100));
   const share = (holds: (value: number) => boolean): number => deltas.filter(holds).length / deltas.length;
   return {
     run,
@@ -90,8 +92,9 @@ export function tokenReport(run: TokenRun, top: number): TokenReport {
     delta: sum / deltas.length,
     worse: share((value) => value > 0),
     better: share((value) => value < 0),
-    concentration: lost === 0 ? null : worst.reduce((total, value) => total + Math.max(0, value), 0) / lost,
-    top: largest(run, counts, top),
+    concentration:
+      lost === 0 ? null : worst.reduce((total, index) => total + Math.max(0, at(index)), 0) / lost,
+    top: [...order.subarray(0, top)].map((index) => tokenAt(run, counts, index)),
     by_position: bins(run, deltas.length, (_, place) => place),
     by_frequency: bins(run, deltas.length, (id) => counts.get(id) as number),
   };
@@ -110,39 +113,36 @@ function* deltasOf({ blocks }: TokenRun): Generator<number> {
     for (const [index, value] of edited.entries()) yield value - (baseline[index] as number);
 }
 
-function largest(
+/** @param among all predicted tokens, from 0. */
+function tokenAt(
   { blocks, texts, facts }: TokenRun,
   counts: ReadonlyMap<number, number>,
-  top: number,
-): TokenEffect[] {
-  const found: { readonly block: TokenisedBlock; readonly index: number; readonly delta: number }[] = [];
-  for (const block of blocks) {
-    for (const [index, value] of block.edited.entries()) {
-      const delta = value - (block.baseline[index] as number);
-      if (found.length === top && delta <= (found.at(-1)?.delta ?? Number.POSITIVE_INFINITY)) continue;
-      const at = found.findIndex((other) => other.delta < delta);
-      found.splice(at < 0 ? found.length : at, 0, { block, index, delta });
-      if (found.length > top) found.pop();
-    }
-  }
-  const bytes = (ids: Int32Array): Uint8Array =>
-    Buffer.concat([...ids].map((id) => texts.get(id) ?? new Uint8Array()));
-  return found.map(({ block: { ids, first, position: block, baseline, edited }, index, delta }) => {
-    const position = first + index;
-    const id = ids[position] as number;
-    return {
-      block,
-      position,
-      id,
-      count: counts.get(id) as number,
-      delta,
-      baseline: baseline[index] as number,
-      edited: edited[index] as number,
-      bytes: bytes(ids.subarray(position, position + 1)),
-      before: bytes(ids.subarray(Math.max(facts.bos ? 1 : 0, position - CONTEXT_BEFORE), position)),
-      after: bytes(ids.subarray(position + 1, position + 1 + CONTEXT_BEHIND)),
-    };
-  });
+  among: number,
+): TokenEffect {
+  let index = among;
+  const block = blocks.find(({ edited }) => {
+    if (index < edited.length) return true;
+    index -= edited.length;
+    return false;
+  }) as TokenisedBlock;
+  const { ids } = block;
+  const [baseline, edited] = [block.baseline[index] as number, block.edited[index] as number];
+  const position = block.first + index;
+  const id = ids[position] as number;
+  const bytes = (from: number, to: number): Uint8Array =>
+    Buffer.concat([...ids.subarray(from, to)].map((token) => texts.get(token) ?? new Uint8Array()));
+  return {
+    block: block.position,
+    position,
+    id,
+    count: counts.get(id) as number,
+    delta: edited - baseline,
+    baseline,
+    edited,
+    bytes: bytes(position, position + 1),
+    before: bytes(Math.max(facts.bos ? 1 : 0, position - CONTEXT_BEFORE), position),
+    after: bytes(position + 1, position + 1 + CONTEXT_BEHIND),
+  };
 }
 
 /** Of a token: its id and its place among the predicted ones of its block, from 1. */

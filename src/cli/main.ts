@@ -97,4 +97,8 @@ for (const stream of [process.stdout, process.stderr]) {
   });
 }
 
-process.exit(await main());
+const code = await main();
+// A pipe takes 64 KiB at once; what waits behind it would be lost.
+for (const stream of [process.stdout, process.stderr])
+  await new Promise<void>((resolve) => void stream.write("", () => resolve()));
+process.exit(code);

@@ -75,6 +75,9 @@ it("adds up to the run's own sums, needs no worker the second time, and stands o
   const nobody = ["--worker", `ipc://${join(directory, "nobody")}`];
   const again = await tokens("L2.mlp.mean", "--json", "--top", "7", ...nobody);
   expect([again.exitCode, again.stdout]).toEqual([0, first.stdout]);
+  // More than a pipe holds at once.
+  const all = await tokens("L2.mlp.mean", "--json", "--top", "1000", "--no-plots");
+  expect((JSON.parse(String(all.stdout)) as Shown).top).toHaveLength(20 * 31);
   const page = readFileSync(join(output, "report.html"), "utf8");
   expect(page).toContain("Where L2.mlp.mean hurts");
   expect(page).not.toContain("<script>alert");

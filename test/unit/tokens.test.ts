@@ -59,7 +59,7 @@ describe("a condition's tokens", () => {
     const [first] = report.top;
     const { ids } = report.run.blocks[(first?.block ?? 0) / 10] as TokenRun["blocks"][number];
     const text = [...ids.subarray(1, first?.position)].map((id) => `${id} `).join("");
-    expect(shownBefore(first?.before ?? bytes(""), 100)).toBe(text);
+    expect(shownBefore(first?.before ?? bytes(""), 100)).toBe(text.replace(/ $/, "␣"));
     expect(shownToken(first?.bytes ?? bytes(""))).toBe(`${first?.id}␣`);
   });
 
@@ -164,7 +164,8 @@ describe("shown bytes", () => {
     expect(shownToken(bytes("a\u202eb\0\u00a0"))).toBe("a\\u{202e}b\\u{0}\\u{a0}");
     expect(shownToken(bytes("漢 😀"))).toBe("漢␣😀");
     expect(shownBefore(bytes("one two"), 3)).toBe("two");
-    expect(shownAfter(bytes(" one"), 2)).toBe(" o");
+    expect(shownAfter(bytes(" one two"), 6)).toBe("␣one t");
+    expect(shownBefore(bytes("a b  "), 3)).toBe("b␣␣");
   });
 
   it("are told apart whenever they differ", () => {

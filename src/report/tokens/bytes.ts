@@ -30,14 +30,16 @@ function visible(character: string): string {
   return `\\u{${(character.codePointAt(0) as number).toString(16)}}`;
 }
 
+const withSpaces = (text: string): string => "␣".repeat(text.length);
+
 /** The token itself: its spaces are seen too. */
 export const shownToken = (bytes: Uint8Array): string =>
-  [...pieces(bytes)].map((piece) => (piece === " " ? "␣" : piece)).join("");
+  [...pieces(bytes)].map((piece) => (piece === " " ? withSpaces(piece) : piece)).join("");
 
-/** The text before a token, its last `most` characters. */
+/** The text before a token, its last `most` characters; spaces that touch the token are seen. */
 export const shownBefore = (bytes: Uint8Array, most: number): string =>
-  [...pieces(bytes)].slice(-most).join("");
+  [...pieces(bytes)].slice(-most).join("").replace(/ +$/, withSpaces);
 
 /** The text behind a token. */
 export const shownAfter = (bytes: Uint8Array, most: number): string =>
-  [...pieces(bytes)].slice(0, most).join("");
+  [...pieces(bytes)].slice(0, most).join("").replace(/^ +/, withSpaces);

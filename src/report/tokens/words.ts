@@ -39,7 +39,7 @@ export function tokensNotes(report: TokenReport): string[] {
   return [
     "These tokens were selected as the largest of all: their Δ is no estimate of what the condition does to such tokens elsewhere, and there is no p value for it.",
     `Bins: Δ NLL is the mean over their tokens, SE and 95 % interval are over ${unit}s and of each bin alone, unadjusted; no interval where fewer than 16 ${unit}s hold such tokens. "of total" is what the bin adds to the Δ NLL of all tokens. Frequency is counted in the evaluated ${run(report)} only, not in what the model was trained on.`,
-    "␣ is a space, ↵ a line break, → a tab, \\x.. a byte that is no whole character by itself.",
+    "␣ is a space in or next to the token, ↵ a line break, → a tab, \\x.. a byte that is no whole character by itself.",
   ];
 }
 
