@@ -4,21 +4,30 @@ import { styleText } from "node:util";
 import { parseConfig } from "../config.ts";
 import { SparkablateError } from "../errors.ts";
 import { tokensRecord, tokensTable } from "../report/tokens/formats.ts";
-import { readRun } from "../store/run-directory.ts";
+import { readRun, type StoredRun } from "../store/run-directory.ts";
 import { readTokenRun } from "../store/token-run.ts";
 import { type TokenRun, tokenReport } from "../tokens.ts";
-import { say, type WorkerFlags } from "./common.ts";
-import { type ReportFlags, writePageOf } from "./report.ts";
+import { type CommonFlags, say, type WorkerFlags } from "./common.ts";
 import { attended } from "./sweep.ts";
 
 /** Single tokens shown where no number was asked for. */
 const DEFAULT_TOP = 20;
 
-/** Where a condition of the run hurts; what is not kept of its tokens is measured first, by a worker. */
+interface TokenFlags extends CommonFlags, WorkerFlags {
+  readonly format?: string;
+  readonly top?: number;
+  readonly plots?: boolean;
+}
+
+/**
+ * Where a condition of the run hurts; what is not kept of its tokens is measured first, by a worker.
+ * @param writePage brings the run's page up to date; its path.
+ */
 export async function showTokens(
   directory: string,
   condition: string,
-  flags: ReportFlags & WorkerFlags,
+  flags: TokenFlags,
+  writePage: (run: StoredRun) => string,
 ): Promise<void> {
   const { format = "table", quiet, json, plots, top } = flags;
   if (format !== "table" && format !== "json")
@@ -35,7 +44,7 @@ export async function showTokens(
       }),
     );
   if (plots === false) return;
-  const page = writePageOf(directory, readRun(directory));
+  const page = writePage(readRun(directory));
   if (!quiet) say(`page: ${page}`);
 }
 

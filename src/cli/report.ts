@@ -88,7 +88,7 @@ Examples:
       if (flags.port !== undefined) throw new SparkablateError("usage", "--port belongs to --watch");
       if (flags.tokens !== undefined) {
         refuseTogether("--tokens", { "--confirm": flags.confirm });
-        await showTokens(directory, flags.tokens, flags);
+        await showTokens(directory, flags.tokens, flags, (run) => writePageOf(directory, run));
         return;
       }
       const run = readRun(directory);
@@ -145,7 +145,7 @@ const auditOf = (directory: string, { rows }: StoredRun): ModeAudit | null =>
   modesOfRows(rows).length > 1 ? auditModes(readBlockRun(directory)) : null;
 
 /** Writes the run's page as it stands; its path. */
-export const writePageOf = (directory: string, run: StoredRun): string =>
+const writePageOf = (directory: string, run: StoredRun): string =>
   writePage(directory, run, auditOf(directory, run), readTokenRuns(directory));
 
 type Printer = (run: StoredRun, top: number | null, audit: ModeAudit | null) => string;
