@@ -35,6 +35,12 @@ describe("bake", () => {
     expect(result.gguf_command).toBe(
       `python convert_hf_to_gguf.py ${out} --outfile ${out}/model.gguf --outtype f32`,
     );
+    // What is published tells nothing of this machine's directories, but for the model's own name.
+    for (const file of ["README.md", "sparkablate_bake.json"]) {
+      const text = readFileSync(join(out, file), "utf8");
+      expect(text).toContain("python convert_hf_to_gguf.py . --outfile ./model.gguf --outtype f32");
+      expect(text.replaceAll(model, "MODEL")).not.toContain(directory);
+    }
     expect(files(join(directory, "baked"))).toEqual(["out"]);
     expect(processesOf(out)).toEqual([]);
     const target = "{kind: head, layer: 1, heads: [1, 3]}";

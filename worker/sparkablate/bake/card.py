@@ -84,7 +84,7 @@ def model_card(record: dict[str, Any], specs: Sequence[Spec]) -> str:
         f"- positions: {behaviour['positions']}, of which {behaviour['rerouted']} took other experts",
         "",
         "`sparkablate_bake.json` holds all figures and the sha256 of every file.",
-        *(["", "## GGUF", "", f"    {gguf}"] if gguf is not None else []),
+        *(["", "## GGUF", "", "In this directory:", "", f"    {gguf}"] if gguf is not None else []),
         "",
         f"Made with sparkablate {record['versions']['sparkablate']}.",
     ]

@@ -57,8 +57,11 @@ def warnings_for(model_type: str, untied: bool, pruned: bool) -> list[str]:
     return found
 
 
-def gguf_command(model_type: str, directory: str, warnings: list[str]) -> str | None:
-    """The conversion command; None where it is known not to give the same model."""
-    if warnings or not READERS.get(model_type, UNKNOWN).llama_cpp:
-        return None
+def converts(model_type: str, warnings: list[str]) -> bool:
+    """False where the conversion for llama.cpp is known not to give the same model."""
+    return not warnings and READERS.get(model_type, UNKNOWN).llama_cpp
+
+
+def gguf_command(directory: str) -> str:
+    """The conversion command for a directory, as somebody types it."""
     return GGUF_COMMAND.format(directory=shlex.quote(directory), file=shlex.quote(f"{directory}/model.gguf"))
