@@ -14,7 +14,8 @@ import { Recorder } from "./recording.ts";
 import { writeResultTable } from "./result-table.ts";
 import { scan } from "./scan.ts";
 import { SCHEMA, SCHEMA_VERSION } from "./schema.sql.ts";
-import { TokenTables } from "./tokens.ts";
+import { SqliteTokenTables } from "./token-tables.ts";
+import type { TokenTables } from "./tokens.ts";
 
 /** Commits are coalesced: a crash costs at most this much of what was measured. */
 const COMMIT_EVERY_MS = 1_000;
@@ -267,7 +268,7 @@ export class RunStore {
 
   /** What `work` does with the values a token. */
   tokens<T>(work: (tables: TokenTables) => T): T {
-    return this.#guard(() => work(new TokenTables(this.#database)));
+    return this.#guard(() => work(new SqliteTokenTables(this.#database)));
   }
 
   /** Writes the table `result`: the run as it stands, for people with an SQLite shell. */

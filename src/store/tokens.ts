@@ -1,23 +1,4 @@
-/** What is kept a token, for the conditions that somebody asked for: tables of results.sqlite, made when they are needed. */
-import type Database from "better-sqlite3";
-
-const TABLES = `
-CREATE TABLE IF NOT EXISTS token_block (
-  block INTEGER PRIMARY KEY,         -- ordinal of an evaluation block
-  first INTEGER NOT NULL,            -- position of its first predicted token
-  ids BLOB NOT NULL                  -- int32 little-endian, up to its last predicted token
-);
-CREATE TABLE IF NOT EXISTS token_text (
-  id INTEGER PRIMARY KEY,            -- of the vocabulary
-  bytes BLOB NOT NULL                -- what it stands for; not always whole characters
-);
-CREATE TABLE IF NOT EXISTS token_nll (
-  condition INTEGER NOT NULL REFERENCES condition(ordinal),
-  block INTEGER NOT NULL,
-  nll BLOB NOT NULL,                 -- float32 little-endian: of each predicted token, nats
-  PRIMARY KEY (condition, block)
-) WITHOUT ROWID;
-`;
+/** What the store keeps a token, for the conditions that somebody asked for. No type of SQLite's: users compile this. */
 
 /** An evaluation block's tokens. */
 export interface TokenBlock {
@@ -34,75 +15,17 @@ export interface TokenNll {
   readonly nll: Float32Array;
 }
 
-export class TokenTables {
-  readonly #database: Database.Database;
-  readonly #exist: boolean;
-
-  constructor(database: Database.Database) {
-    this.#database = database;
-    if (!database.readonly) database.exec(TABLES);
-    this.#exist =
-      database.prepare("SELECT count(*) FROM sqlite_schema WHERE name = 'token_nll'").pluck().get() === 1;
-  }
-
+/** Of one run. Nothing is there until something is kept. */
+export interface TokenTables {
   /** In one transaction. */
-  keep(blocks: ReadonlyMap<number, TokenBlock>, values: readonly TokenNll[]): void {
-    const addBlock = this.#database.prepare("INSERT OR REPLACE INTO token_block VALUES (?, ?, ?)");
-    const addNll = this.#database.prepare("INSERT OR REPLACE INTO token_nll VALUES (?, ?, ?)");
-    this.#database.transaction(() => {
-      for (const [block, { first, ids }] of blocks) addBlock.run(block, first, bytesOf(ids));
-      for (const { condition, block, nll } of values) addNll.run(condition, block, bytesOf(nll));
-    })();
-  }
-
-  keepTexts(texts: ReadonlyMap<number, Uint8Array>): void {
-    const add = this.#database.prepare("INSERT OR REPLACE INTO token_text VALUES (?, ?)");
-    this.#database.transaction(() => {
-      for (const [id, bytes] of texts) add.run(id, bytes);
-    })();
-  }
-
+  keep(blocks: ReadonlyMap<number, TokenBlock>, values: readonly TokenNll[]): void;
+  keepTexts(texts: ReadonlyMap<number, Uint8Array>): void;
   /** Ordinals of the conditions that something is kept of. */
-  conditions(): number[] {
-    if (!this.#exist) return [];
-    return this.#database
-      .prepare("SELECT DISTINCT condition FROM token_nll ORDER BY condition")
-      .pluck()
-      .all() as number[];
-  }
-
+  conditions(): number[];
   /** By block. */
-  nll(condition: number): Map<number, Float32Array> {
-    if (!this.#exist) return new Map();
-    const rows = this.#database
-      .prepare("SELECT block, nll FROM token_nll WHERE condition = ? ORDER BY block")
-      .raw()
-      .all(condition) as [number, Uint8Array][];
-    return new Map(rows.map(([block, bytes]) => [block, new Float32Array(copied(bytes))]));
-  }
-
+  nll(condition: number): Map<number, Float32Array>;
   /** By block. */
-  blocks(): Map<number, TokenBlock> {
-    if (!this.#exist) return new Map();
-    const rows = this.#database
-      .prepare("SELECT block, first, ids FROM token_block ORDER BY block")
-      .raw()
-      .all() as [number, number, Uint8Array][];
-    return new Map(
-      rows.map(([block, first, bytes]) => [block, { first, ids: new Int32Array(copied(bytes)) }]),
-    );
-  }
-
-  /** By id. */
-  texts(): Map<number, Uint8Array> {
-    if (!this.#exist) return new Map();
-    const rows = this.#database.prepare("SELECT id, bytes FROM token_text").raw().all();
-    return new Map(rows as [number, Uint8Array][]);
-  }
+  blocks(): Map<number, TokenBlock>;
+  /** By id: its bytes. */
+  texts(): Map<number, Uint8Array>;
 }
-
-const bytesOf = (numbers: Int32Array | Float32Array): Uint8Array =>
-  new Uint8Array(numbers.buffer, numbers.byteOffset, numbers.byteLength);
-
-/** At an offset that its numbers may stand at. */
-const copied = (bytes: Uint8Array): ArrayBuffer => new Uint8Array(bytes).buffer;

@@ -199,7 +199,7 @@ describe("a task", () => {
     );
     expect([none.exitCode, none.stderr]).toEqual([
       2,
-      expect.stringMatching(/few\.jsonl: one item is left; mode mean.*name a text in eval\.calibration/s),
+      expect.stringMatching(/few\.jsonl: one item is left; modes mean.*name a text in eval\.calibration/s),
     ]);
   });
 

@@ -119,7 +119,7 @@ describe("chooseItems", () => {
     const coded = (words: RegExp) =>
       expect.objectContaining({ code: "text_too_short", message: expect.stringMatching(words) });
     expect(() => choose(1, { calibration_batches: 1 })).toThrow(
-      coded(/one item is left; mode mean takes its means over items/),
+      coded(/one item is left; modes mean and resample need items that evaluation does not use/),
     );
     expect(() => choose(8, { skip_batches: 2 })).toThrow(
       coded(/has 8 items, and eval\.skip_batches leaves out 8/),
