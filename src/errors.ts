@@ -36,6 +36,10 @@ export const ERROR_KINDS = {
   run_locked: exit2("Wait for the other controller to finish, or stop it."),
   environment_missing: exit3("Run 'sparkablate setup'."),
   worker_died: exit3("The worker's last lines are above; 'sparkablate doctor' checks the environment.", true),
+  actor_died: exit3(
+    "An actor of the Ray worker ended while it measured; its slice is measured again by another.",
+    true,
+  ),
   worker_unreachable: exit3("Check that the worker runs and that its address is right.", true),
   worker_busy: exit3("Wait for the other controller, or start a worker of your own."),
   worker_stalled: exit3("The worker stopped making progress; look at its log.", true),

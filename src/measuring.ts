@@ -3,8 +3,9 @@ import type { Block } from "./corpus.ts";
 import { SparkablateError } from "./errors.ts";
 import type { Worker } from "./link/worker.ts";
 import type { Measured, Measurements } from "./measurements.ts";
-import { type Answer, type Condition, type Event, SOURCE_MODES } from "./protocol.ts";
-import { batches, SlicePlanner, workOrder } from "./slices.ts";
+import { type Answer, type Condition, type Event, type Result, SOURCE_MODES } from "./protocol.ts";
+import { Schedule, type Slice } from "./schedule.ts";
+import { batches, Rate, workOrder } from "./slices.ts";
 import type { SourceMode, SourceRows } from "./sources.ts";
 import { type RacePlan, race } from "./statistics/racing.ts";
 import type { RunStore } from "./store/sqlite.ts";
@@ -34,13 +35,18 @@ export interface MeasuringHooks {
   /** After each measurement is stored: its condition's ordinal. */
   readonly onMeasured: (condition: number) => void;
   readonly onBatch: () => void;
+  /** Something a person should know, e.g. an actor that was excluded. */
+  readonly onNotice: (message: string) => void;
   /** `stop:` spares this many (condition, batch) pairs. */
   readonly onSpared: (pairs: number) => void;
   /** Brings the worker back with the model, the means and the directions loaded; tells people why. */
   readonly recover: (error: SparkablateError) => Promise<void>;
 }
 
-/** Measures every missing (condition, batch). Throws `interrupted` once the signal is given, work in hand saved. */
+/**
+ * Measures every missing (condition, batch), as many slices beside each other as the worker has slots. Throws
+ * `interrupted` once the signal is given, work in hand saved.
+ */
 export async function measureMissing(
   input: MeasuringInput,
   worker: Worker,
@@ -49,60 +55,199 @@ export async function measureMissing(
   hooks: MeasuringHooks,
   signal: AbortSignal,
 ): Promise<void> {
-  const order = workOrder(input.conditions);
-  const sizes = input.conditions.map((condition) => JSON.stringify(condition).length);
-  let rate: number | undefined;
-  let losses = 0;
-  let condemned = 0;
+  const run = new Measuring(input, worker, store, measurements, hooks, signal);
+  try {
+    await run.finish();
+  } finally {
+    run.over = true;
+  }
+}
 
-  for (const [batch, blocks] of batches(input.blocks.length, input.batchSize).entries()) {
-    const wanted = wantedOn(blocks, input, measurements);
-    if (wanted !== null) hooks.onSpared(order.length - wanted.size);
-    const isMissing = (condition: number): boolean =>
-      (wanted?.has(condition) ?? true) &&
-      !measurements.hasFailed(condition) &&
-      !blocks.every((block) => measurements.has(condition, block));
-    const planner = new SlicePlanner(order.filter(isMissing), sizes, rate);
-    for (let slice = planner.next(); slice !== null; slice = planner.next()) {
-      if (signal.aborted) throw new SparkablateError("interrupted", "interrupted");
-      const settled = (condition: number): void => {
-        planner.settle(condition);
-        losses = 0;
-        condemned = 0;
-        hooks.onMeasured(condition);
-      };
-      try {
-        const seconds = await measureSlice(
-          input,
-          { batch, blocks, slice },
-          worker,
-          store,
-          measurements,
-          settled,
-          signal,
+/** A slice that was lost with the worker or its session. */
+interface Loss {
+  readonly slice: Slice;
+  readonly error: SparkablateError;
+}
+
+class Measuring {
+  /** Nothing may be stored any more: what still comes is of no use. */
+  over = false;
+  readonly #input: MeasuringInput;
+  readonly #worker: Worker;
+  readonly #store: RunStore;
+  readonly #measurements: Measurements;
+  readonly #hooks: MeasuringHooks;
+  readonly #signal: AbortSignal;
+  readonly #rate = new Rate();
+  readonly #schedule: Schedule;
+  readonly #underWay = new Set<Promise<void>>();
+  #slots: number;
+  #lost: Loss[] = [];
+  #losses = 0;
+  #condemned = 0;
+
+  constructor(
+    input: MeasuringInput,
+    worker: Worker,
+    store: RunStore,
+    measurements: Measurements,
+    hooks: MeasuringHooks,
+    signal: AbortSignal,
+  ) {
+    this.#input = input;
+    this.#worker = worker;
+    this.#store = store;
+    this.#measurements = measurements;
+    this.#hooks = hooks;
+    this.#signal = signal;
+    this.#slots = worker.greeting.slots;
+    const order = workOrder(input.conditions);
+    this.#schedule = new Schedule({
+      batches: batches(input.blocks.length, input.batchSize),
+      sizes: input.conditions.map((condition) => JSON.stringify(condition).length),
+      rate: this.#rate,
+      decidesBefore: (block) => input.race?.rounds.includes(block) ?? false,
+      missingOn: (blocks) => {
+        const wanted = wantedOn(blocks, input, measurements);
+        if (wanted !== null) hooks.onSpared(order.length - wanted.size);
+        return order.filter(
+          (condition) =>
+            (wanted?.has(condition) ?? true) &&
+            !measurements.hasFailed(condition) &&
+            !blocks.every((block) => measurements.has(condition, block)),
         );
-        planner.observe(seconds, slice.length);
-      } catch (error) {
-        if (!(error instanceof SparkablateError) || !error.retryable || signal.aborted) throw error;
-        store.flush();
-        if (error.code === "worker_died" || error.code === "worker_stalled") {
-          const guilty = planner.died(slice);
-          if (guilty !== null) {
-            condemned++;
-            if (guilty === 0 || condemned > MOST_CONDEMNED_IN_A_ROW) throw error;
-            condemn(guilty, batch, error, store, measurements);
-            planner.settle(guilty);
-            hooks.onMeasured(guilty);
-          }
-        } else if (++losses > MOST_LOSSES_IN_A_ROW) {
-          throw error;
-        }
-        await hooks.recover(error);
+      },
+    });
+  }
+
+  async finish(): Promise<void> {
+    for (;;) {
+      while (this.#underWay.size < this.#slots && this.#lost.length === 0 && !this.#signal.aborted) {
+        const slice = this.#schedule.next(this.#slots);
+        if (slice === null) break;
+        const work = this.#measure(slice).finally(() => this.#underWay.delete(work));
+        // A failure shows in the race below; one that comes after it has been lost already.
+        work.catch(() => undefined);
+        this.#underWay.add(work);
+      }
+      if (this.#underWay.size > 0) {
+        await Promise.race(this.#underWay);
+        this.#noteBatches();
+      } else if (this.#signal.aborted) {
+        if (this.#lost.length === 0 && this.#schedule.next(this.#slots) === null) return;
+        throw new SparkablateError("interrupted", "interrupted");
+      } else if (this.#lost.length > 0) {
+        await this.#recover();
+      } else {
+        this.#noteBatches();
+        return;
       }
     }
-    rate = planner.secondsPerCondition;
-    store.flush();
-    hooks.onBatch();
+  }
+
+  #noteBatches(): void {
+    if (!this.#schedule.forgetFinished()) return;
+    this.#store.flush();
+    this.#hooks.onBatch();
+  }
+
+  async #measure(slice: Slice): Promise<void> {
+    const { planner } = slice.batch;
+    try {
+      const { seconds, slots, notices } = await this.#send(slice);
+      this.#rate.observe(seconds, slice.conditions.length);
+      this.#slots = slots;
+      for (const notice of notices) this.#hooks.onNotice(notice);
+      planner.ended(slice.conditions);
+    } catch (error) {
+      if (!(error instanceof SparkablateError) || !error.retryable) throw error;
+      if (this.#signal.aborted && error.code !== "actor_died") throw error;
+      if (this.over) return;
+      this.#store.flush();
+      if (error.code === "actor_died") this.#blame(slice, error);
+      else this.#lost.push({ slice, error });
+    }
+  }
+
+  /** The worker is brought back once all slices that it was given have come to an end. */
+  async #recover(): Promise<void> {
+    const lost = this.#lost;
+    this.#lost = [];
+    const [first] = lost as [Loss];
+    const died = first.error.code === "worker_died" || first.error.code === "worker_stalled";
+    if (died && lost.length === 1) {
+      this.#blame(first.slice, first.error);
+    } else {
+      // Several slices, or none of their doing: nothing speaks against one of them.
+      for (const { slice } of lost) slice.batch.planner.ended(slice.conditions);
+      if (++this.#losses > MOST_LOSSES_IN_A_ROW) throw first.error;
+    }
+    await this.#hooks.recover(first.error);
+    this.#slots = this.#worker.greeting.slots;
+  }
+
+  /** Whoever measured the slice died of it. A condition that is alone in its slice and kills twice is given up. */
+  #blame({ batch, conditions }: Slice, error: SparkablateError): void {
+    const guilty = batch.planner.died(conditions);
+    if (guilty === null) return;
+    this.#condemned++;
+    if (guilty === 0 || this.#condemned > MOST_CONDEMNED_IN_A_ROW) throw error;
+    condemn(guilty, batch.ordinal, error, this.#store, this.#measurements);
+    this.#schedule.giveUp(guilty);
+    this.#hooks.onMeasured(guilty);
+  }
+
+  /** Sends one slice and stores its measurements as they come. */
+  async #send({ batch, conditions: slice }: Slice): Promise<Result<"evaluate">> {
+    const { conditions, blocks: ids, answers, sources, seqLen, metrics, meansSha256 } = this.#input;
+    const { blocks, planner } = batch;
+    const ordinals = new Map(slice.map((ordinal) => [conditions[ordinal]?.id, ordinal]));
+    const { client } = this.#worker;
+    const { id, reply } = client.start(
+      "evaluate",
+      {
+        seq_len: seqLen,
+        blocks: [...blocks],
+        answers: answers && blocks.map((block) => answers[block] as Answer),
+        sources: modesOf(sources),
+        conditions: slice.map((ordinal) => conditions[ordinal] as Condition),
+        metrics: [...metrics],
+        means_sha256: meansSha256,
+      },
+      {
+        payload: packRows(blocks, ids, sources),
+        onEvent: (event, payload) => {
+          if (event.type !== "measurement" || this.over) return;
+          const condition = ordinals.get(event.condition);
+          if (condition === undefined) {
+            throw new SparkablateError(
+              "invalid_message",
+              `a measurement of ${event.condition}, which was not asked for`,
+            );
+          }
+          // It failed on another batch meanwhile: its row says so, and nothing more is wanted of it.
+          if (this.#measurements.hasFailed(condition)) return;
+          const measured = asMeasured(event, payload, condition, batch.ordinal, blocks);
+          this.#store.record(measured);
+          note(measured, this.#measurements);
+          planner.settle(condition);
+          if (measured.error !== null) this.#schedule.giveUp(condition);
+          this.#losses = 0;
+          this.#condemned = 0;
+          this.#hooks.onMeasured(condition);
+        },
+      },
+    );
+    const cancel = (): void => {
+      // The reply comes all the same, after the condition in hand; a lost worker shows there too.
+      client.call("cancel", { target: id }).catch(() => undefined);
+    };
+    this.#signal.addEventListener("abort", cancel, { once: true });
+    try {
+      return (await reply).result;
+    } finally {
+      this.#signal.removeEventListener("abort", cancel);
+    }
   }
 }
 
@@ -128,66 +273,6 @@ function wantedOn(
   const racing = new Set(racers.filter((ordinal) => !measurements.hasFailed(ordinal)));
   const active = state.active.map((racer) => racers[racer] as number);
   return new Set([...active, ...conditions.keys().filter((ordinal) => !racing.has(ordinal))]);
-}
-
-interface Slice {
-  readonly batch: number;
-  readonly blocks: readonly number[];
-  readonly slice: readonly number[];
-}
-
-/** Sends one slice and stores its measurements as they come. Returns the seconds it took. */
-async function measureSlice(
-  { conditions, blocks: ids, answers, sources, seqLen, metrics, meansSha256 }: MeasuringInput,
-  { batch, blocks, slice }: Slice,
-  worker: Worker,
-  store: RunStore,
-  measurements: Measurements,
-  settled: (condition: number) => void,
-  signal: AbortSignal,
-): Promise<number> {
-  const ordinals = new Map(slice.map((ordinal) => [conditions[ordinal]?.id, ordinal]));
-  const { client } = worker;
-  const { id, reply } = client.start(
-    "evaluate",
-    {
-      seq_len: seqLen,
-      blocks: [...blocks],
-      answers: answers && blocks.map((block) => answers[block] as Answer),
-      sources: modesOf(sources),
-      conditions: slice.map((ordinal) => conditions[ordinal] as Condition),
-      metrics: [...metrics],
-      means_sha256: meansSha256,
-    },
-    {
-      payload: packRows(blocks, ids, sources),
-      onEvent(event, payload) {
-        if (event.type !== "measurement") return;
-        const condition = ordinals.get(event.condition);
-        if (condition === undefined) {
-          throw new SparkablateError(
-            "invalid_message",
-            `a measurement of ${event.condition}, which was not asked for`,
-          );
-        }
-        const measured = asMeasured(event, payload, condition, batch, blocks);
-        store.record(measured);
-        note(measured, measurements);
-        settled(condition);
-      },
-    },
-  );
-  const cancel = (): void => {
-    // The reply comes all the same, after the condition in hand; a lost worker shows there too.
-    client.call("cancel", { target: id }).catch(() => undefined);
-  };
-  signal.addEventListener("abort", cancel, { once: true });
-  try {
-    const { result } = await reply;
-    return result.seconds;
-  } finally {
-    signal.removeEventListener("abort", cancel);
-  }
 }
 
 /** Modes whose rows `packRows` adds. */

@@ -535,7 +535,17 @@ export const results = {
   put: empty,
   /** Payload: float32 [d_model], of unit length. `norm`: the length that was divided out, or was recorded. */
   read_direction: z.strictObject({ norm: z.number(), layer: layer.nullable() }),
-  evaluate: z.strictObject({ measured: count, failed: count, cancelled: z.boolean(), seconds }),
+  evaluate: z.strictObject({
+    measured: count,
+    failed: count,
+    cancelled: z.boolean(),
+    /** Of the engine, not of waiting for it. */
+    seconds,
+    /** How many slices to keep in flight from now on. */
+    slots: z.int().min(1),
+    /** Things a person should know, e.g. an actor that was excluded. */
+    notices: z.array(label),
+  }),
   /** `prompt_tokens`: of each prompt, special tokens and template included. */
   generate: z.strictObject({
     prompt_tokens: z.array(count),

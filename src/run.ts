@@ -274,6 +274,7 @@ class Sweep {
         total,
         stored,
         ...cost,
+        seconds: cost.seconds / this.#worker.greeting.slots,
         peak_bytes: peakBytes(loaded, { ...shape, metrics, conditions }),
         may_stop: this.#config.stop !== null,
       },
@@ -322,13 +323,17 @@ class Sweep {
           }
           rows.push(row);
           if (condition !== 0) return;
-          for (const waiting of unpaired) rows.push(rowOf(waiting));
-          unpaired.clear();
+          for (const waiting of unpaired) {
+            if (!measurements.isPaired(waiting)) continue;
+            rows.push(rowOf(waiting));
+            unpaired.delete(waiting);
+          }
         },
         onSpared: (pairs) => {
           total -= pairs;
         },
         onBatch: () => directory.projectNowAndThen(),
+        onNotice: (message) => this.#on({ type: "notice", message }),
         recover: (error) => this.#recover(error, loaded, shape, means, directions),
       },
       signals,

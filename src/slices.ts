@@ -41,52 +41,18 @@ export function batches(blocks: number, batchSize: number): number[][] {
   );
 }
 
-/**
- * Portions of a batch's missing conditions, and what to do when the worker dies on one: its unmeasured
- * conditions are tried again in halves, until the one that kills it is alone.
- */
-export class SlicePlanner {
-  readonly #missing: Set<number>;
-  readonly #sizes: readonly number[];
+/** How long a condition takes, over all batches. */
+export class Rate {
   #secondsPerCondition: number | undefined;
-  /** Suspects: how many of them may share a slice. */
-  readonly #groupLimit = new Map<number, number>();
-  readonly #deaths = new Map<number, number>();
 
-  /** @param sizes about how many bytes each condition of the run takes in an envelope. */
-  constructor(missing: readonly number[], sizes: readonly number[] = [], secondsPerCondition?: number) {
-    this.#missing = new Set(missing);
-    this.#sizes = sizes;
+  constructor(secondsPerCondition?: number) {
     this.#secondsPerCondition = secondsPerCondition;
   }
 
-  get secondsPerCondition(): number | undefined {
-    return this.#secondsPerCondition;
-  }
-
-  /** The next portion, or null when nothing is missing. */
-  next(): number[] | null {
-    const wanted =
-      this.#secondsPerCondition === undefined
-        ? FIRST_SLICE_CONDITIONS
-        : Math.floor(TARGET_SECONDS / Math.max(this.#secondsPerCondition, 1e-6));
-    let limit = Math.max(1, Math.min(wanted, MAX_SLICE_CONDITIONS));
-    const slice: number[] = [];
-    let bytes = 0;
-    for (const condition of this.#missing) {
-      bytes += this.#sizes[condition] ?? 0;
-      if (bytes > MAX_SLICE_BYTES && slice.length > 0) break;
-      limit = Math.min(limit, this.#groupLimit.get(condition) ?? limit);
-      if (slice.length >= limit) break;
-      slice.push(condition);
-    }
-    return slice.length === 0 ? null : slice;
-  }
-
-  /** A condition was measured, or failed for good. */
-  settle(condition: number): void {
-    this.#missing.delete(condition);
-    this.#groupLimit.delete(condition);
+  /** How many conditions take about `TARGET_SECONDS`. */
+  get portion(): number {
+    if (this.#secondsPerCondition === undefined) return FIRST_SLICE_CONDITIONS;
+    return Math.floor(TARGET_SECONDS / Math.max(this.#secondsPerCondition, 1e-6));
   }
 
   /** A slice of `conditions` took `seconds`; the rate follows slowly, since early layers take longer than late ones. */
@@ -96,10 +62,74 @@ export class SlicePlanner {
     this.#secondsPerCondition =
       this.#secondsPerCondition === undefined ? rate : (this.#secondsPerCondition + rate) / 2;
   }
+}
 
-  /** The worker died on this slice. Returns the condition to give up, if it is proved guilty. */
+/**
+ * Portions of a batch's missing conditions, and what to do when the worker dies on one: its unmeasured
+ * conditions are tried again in halves, until the one that kills it is alone.
+ */
+export class SlicePlanner {
+  /** Neither measured nor under way. */
+  #missing: Set<number>;
+  readonly #underWay = new Set<number>();
+  readonly #sizes: readonly number[];
+  readonly #rate: Rate;
+  /** Suspects: how many of them may share a slice. */
+  readonly #groupLimit = new Map<number, number>();
+  readonly #deaths = new Map<number, number>();
+
+  /** @param sizes about how many bytes each condition of the run takes in an envelope. */
+  constructor(missing: readonly number[], sizes: readonly number[] = [], rate = new Rate()) {
+    this.#missing = new Set(missing);
+    this.#sizes = sizes;
+    this.#rate = rate;
+  }
+
+  /** Conditions that `next` has yet to give. */
+  get waiting(): number {
+    return this.#missing.size;
+  }
+
+  get finished(): boolean {
+    return this.#missing.size === 0 && this.#underWay.size === 0;
+  }
+
+  /** The next portion, or null when nothing waits. It is under way until `ended` or `died`. */
+  next(most = MAX_SLICE_CONDITIONS): number[] | null {
+    let limit = Math.max(1, Math.min(this.#rate.portion, most, MAX_SLICE_CONDITIONS));
+    const slice: number[] = [];
+    let bytes = 0;
+    for (const condition of this.#missing) {
+      bytes += this.#sizes[condition] ?? 0;
+      if (bytes > MAX_SLICE_BYTES && slice.length > 0) break;
+      limit = Math.min(limit, this.#groupLimit.get(condition) ?? limit);
+      if (slice.length >= limit) break;
+      slice.push(condition);
+    }
+    for (const condition of slice) {
+      this.#missing.delete(condition);
+      this.#underWay.add(condition);
+    }
+    return slice.length === 0 ? null : slice;
+  }
+
+  /** A condition was measured, or failed for good. */
+  settle(condition: number): void {
+    this.#missing.delete(condition);
+    this.#underWay.delete(condition);
+    this.#groupLimit.delete(condition);
+  }
+
+  /** The slice is no longer under way: what of it was not measured is missing again, before everything else. */
+  ended(slice: readonly number[]): number[] {
+    const unmeasured = slice.filter((condition) => this.#underWay.delete(condition));
+    if (unmeasured.length > 0) this.#missing = new Set([...unmeasured, ...this.#missing]);
+    return unmeasured;
+  }
+
+  /** Whoever measured this slice died. Returns the condition to give up, if it is proved guilty. */
   died(slice: readonly number[]): number | null {
-    const unmeasured = slice.filter((condition) => this.#missing.has(condition));
+    const unmeasured = this.ended(slice);
     const [only] = unmeasured;
     if (only !== undefined && unmeasured.length === 1) {
       const deaths = (this.#deaths.get(only) ?? 0) + 1;

@@ -9,6 +9,7 @@ interface SetupFlags extends CommonFlags {
   readonly torch?: TorchChoice;
   readonly indexUrl?: string;
   readonly systemSitePackages?: true;
+  readonly engine?: "local" | "ray";
   readonly dev?: true;
 }
 
@@ -27,6 +28,12 @@ export function setupCommand(): Command {
     )
     .option("--index-url <url>", "take torch from this index, besides those that pip is configured with")
     .option("--system-site-packages", "let the environment see the packages of the Python it is made from")
+    .addOption(
+      new Option("--engine <engine>", "also install what this engine of a worker needs").choices([
+        "local",
+        "ray",
+      ]),
+    )
     .option("--dev", "also install what the tests and checks of a checkout need")
     .addHelpText(
       "after",

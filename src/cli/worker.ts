@@ -1,7 +1,7 @@
 /** `sparkablate worker`: a worker in the foreground, for controllers that come and go. */
 import { mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { Command } from "commander";
+import { Command, Option } from "commander";
 import { execa } from "execa";
 import { resolveEnvironment, sparkablateHome } from "../environment/environment.ts";
 import { keysFor } from "../link/keys.ts";
@@ -11,6 +11,10 @@ import { keysOption } from "./common.ts";
 interface WorkerCommandFlags {
   readonly bind?: string;
   readonly keys?: string;
+  readonly engine: "local" | "ray";
+  readonly address?: string;
+  readonly numCpus?: string;
+  readonly actors?: string;
 }
 
 export function workerCommand(): Command {
@@ -21,6 +25,14 @@ export function workerCommand(): Command {
       "ipc:///private/directory/socket or tcp://address:port (default: a socket in $SPARKABLATE_HOME/run)",
     )
     .addOption(keysOption())
+    .addOption(
+      new Option("--engine <engine>", "what measures: this process, or the actors of a Ray cluster")
+        .choices(["local", "ray"])
+        .default("local"),
+    )
+    .option("--address <address>", "ray: host:port or auto (default: a cluster of this machine alone)")
+    .option("--num-cpus <n>", "ray: CPUs an actor gets; needed where the cluster has no GPU")
+    .option("--actors <n>", "ray: at most so many actors (default: as many as there is room for)")
     .addHelpText(
       "after",
       `
@@ -29,14 +41,27 @@ whose keys it has, or refuses to start.
 
 Example:
   sparkablate worker --bind ipc:///run/user/1000/sparkablate.sock
-  sparkablate run -c configs/smoke_test.yaml --worker ipc:///run/user/1000/sparkablate.sock`,
+  sparkablate run -c configs/smoke_test.yaml --worker ipc:///run/user/1000/sparkablate.sock
+
+With --engine ray there is an actor a GPU, or --num-cpus each, and slices are measured beside each other:
+docs/scale.md.`,
     )
-    .action(async ({ bind, keys }: WorkerCommandFlags) => {
+    .action(async ({ bind, keys, engine, ...ray }: WorkerCommandFlags) => {
       const address = bind ?? defaultAddress();
       const directory = keysFor(address, "worker", keys);
       const { python, env } = pythonCommand(resolveEnvironment());
-      const proof = directory === null ? [] : ["--keys", directory];
-      const worker = execa(python, ["-m", "sparkablate.server", "--bind", address, ...proof], {
+      const flags = {
+        "--bind": address,
+        "--keys": directory ?? undefined,
+        "--engine": engine,
+        "--address": ray.address,
+        "--num-cpus": ray.numCpus,
+        "--actors": ray.actors,
+      };
+      const given = Object.entries(flags).flatMap(([flag, value]) =>
+        value === undefined ? [] : [flag, value],
+      );
+      const worker = execa(python, ["-m", "sparkablate.server", ...given], {
         env,
         stdio: "inherit",
         reject: false,

@@ -35,6 +35,8 @@ export interface EnvironmentOptions {
   readonly torch?: TorchChoice | undefined;
   readonly indexUrl?: string | undefined;
   readonly systemSitePackages?: boolean | undefined;
+  /** Also what this engine needs: Ray is an extra. */
+  readonly engine?: "local" | "ray" | undefined;
   /** Also what the tests and `npm run check` need. */
   readonly dev?: boolean | undefined;
 }
@@ -52,7 +54,8 @@ export async function prepareEnvironment(
   options: EnvironmentOptions,
   say: Say,
 ): Promise<EnvironmentRecord> {
-  const requirements = readRequirements(options.dev ? [...EXTRAS, "dev"] : EXTRAS);
+  const extras = [...EXTRAS, ...(options.engine === "ray" ? ["ray"] : []), ...(options.dev ? ["dev"] : [])];
+  const requirements = readRequirements(extras);
   const current = readRecord(home);
   if (current !== undefined && !asksForAnother(options))
     return complete(home, current, requirements, options, say);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { Condition } from "../../src/protocol.ts";
-import { batches, firstLayer, SlicePlanner, workOrder } from "../../src/slices.ts";
+import { batches, firstLayer, Rate, SlicePlanner, workOrder } from "../../src/slices.ts";
 
 const skip = (layer: number): Condition => ({
   id: `L${layer}.layer.skip`,
@@ -45,7 +45,8 @@ describe("batches", () => {
 });
 
 /** Runs a planner against a worker that dies whenever its slice reaches a poisonous condition. */
-function drive(planner: SlicePlanner, poison: ReadonlySet<number>) {
+function drive(all: readonly number[], rate: Rate, poison: ReadonlySet<number>) {
+  const planner = new SlicePlanner(all, [], rate);
   const measured: number[] = [];
   const condemned: number[] = [];
   let deaths = 0;
@@ -61,7 +62,7 @@ function drive(planner: SlicePlanner, poison: ReadonlySet<number>) {
       planner.settle(condition);
     }
     if (!died) {
-      planner.observe(slice.length * 0.01, slice.length);
+      rate.observe(slice.length * 0.01, slice.length);
       continue;
     }
     deaths++;
@@ -77,21 +78,21 @@ function drive(planner: SlicePlanner, poison: ReadonlySet<number>) {
 describe("slices", () => {
   it("cover what is missing once, in order, sized to the rate", () => {
     const all = Array.from({ length: 1000 }, (_, index) => index);
-    const { measured, deaths } = drive(new SlicePlanner(all), new Set());
+    const { measured, deaths } = drive(all, new Rate(), new Set());
     expect(measured).toEqual(all);
     expect(deaths).toBe(0);
     expect(new SlicePlanner(all).next()).toEqual([0]);
-    expect(new SlicePlanner(all, [], 2).next()).toHaveLength(10);
-    expect(new SlicePlanner(all, [], 1000).next()).toHaveLength(1);
+    expect(new SlicePlanner(all, [], new Rate(2)).next()).toHaveLength(10);
+    expect(new SlicePlanner(all, [], new Rate(1000)).next()).toHaveLength(1);
     expect(new SlicePlanner([]).next()).toBeNull();
     // Half of what an envelope holds, and at least one condition.
     const sizes = all.map(() => 200_000);
-    expect(new SlicePlanner(all, sizes, 0.01).next()).toEqual([0, 1]);
+    expect(new SlicePlanner(all, sizes, new Rate(0.01)).next()).toEqual([0, 1]);
     expect(
       new SlicePlanner(
         all,
         all.map(() => 900_000),
-        0.01,
+        new Rate(0.01),
       ).next(),
     ).toEqual([0]);
   });
@@ -99,7 +100,7 @@ describe("slices", () => {
   it("give up exactly the conditions that kill the worker alone twice, after few deaths", () => {
     const all = Array.from({ length: 600 }, (_, index) => index);
     for (const poison of [[0], [599], [17, 18], [5, 300, 301, 599]]) {
-      const { measured, condemned, deaths } = drive(new SlicePlanner(all, [], 0.01), new Set(poison));
+      const { measured, condemned, deaths } = drive(all, new Rate(0.01), new Set(poison));
       expect(condemned).toEqual(poison);
       expect(measured).toEqual(all.filter((condition) => !poison.includes(condition)));
       // log₂(256) halvings and two deaths alone, at the most, for each.

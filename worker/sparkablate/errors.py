@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 _SCHEMA = json.loads((Path(__file__).parent / "server" / "schema.json").read_bytes())
 CODES = frozenset(_SCHEMA["failure"]["properties"]["error"]["properties"]["code"]["enum"])
@@ -22,6 +23,9 @@ class SparkablateError(Exception):
         self.code = code
         self.message = message
         self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.message, self.detail)
 
     def to_wire(self) -> dict[str, str]:
         """The `wireError` of src/protocol.ts."""

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
-from sparkablate import memory, numerics, offload
+from sparkablate import folders, memory, numerics, offload
 from sparkablate.errors import SparkablateError
 from sparkablate.home import home
 
@@ -131,7 +131,7 @@ def open_model(
             offload.keep_while(model, options)
     except BaseException:
         if offloaded:
-            offload.remove(options["offload_folder"])
+            folders.remove(options["offload_folder"])
         raise
     model.eval()
     model.requires_grad_(False)

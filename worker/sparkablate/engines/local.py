@@ -72,6 +72,12 @@ class LocalEngine:
         """Name of the loaded model."""
         return None if self._held is None else str(self._held.request["name"])
 
+    @property
+    def baseline_sha256(self) -> str:
+        """Of the loaded model's losses on a fixed batch of the run's shape: equal where two engines compute
+        the same bits. Raises ``session_lost`` without a model."""
+        return self._need().canary.sha256
+
     def load(
         self,
         model: dict[str, Any],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -53,6 +54,8 @@ class EvaluateSummary:
     failed: int
     cancelled: bool
     seconds: float
+    #: What a person should know, e.g. an actor that was excluded.
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class Canary:
     @classmethod
     def measure(cls, likelihood: Likelihood, ids: Tensor) -> Canary:
         return cls(ids, *measured_nll(likelihood, ids))
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.nll.cpu().numpy().tobytes()).hexdigest()
 
     def check(self, likelihood: Likelihood) -> None:
         """Raises ``baseline_changed`` unless the model still computes exactly what it did."""

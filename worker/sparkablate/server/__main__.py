@@ -9,6 +9,10 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sparkablate.engines import Engine
 
 
 def main() -> int:
@@ -25,6 +29,10 @@ def main() -> int:
         metavar="HOST:WORKER[:ro]",
         help="a directory of the host and where this worker sees it (in a container)",
     )
+    parser.add_argument("--engine", choices=("local", "ray"), default="local")
+    parser.add_argument("--address", help="ray: of a running cluster; default: one of this machine alone")
+    parser.add_argument("--num-cpus", type=float, help="ray: CPUs an actor, where the cluster has no GPU")
+    parser.add_argument("--actors", type=int, help="ray: at most this many")
     options = parser.parse_args()
     if options.lifeline is not None:
         threading.Thread(target=_die_with_parent, args=(options.lifeline, options.bind), daemon=True).start()
@@ -32,26 +40,44 @@ def main() -> int:
     # NGC images ask for TF32 under float32's name; torch and cuBLAS read these once, before the first matmul.
     os.environ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"] = os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
-    from sparkablate import memory, offload
-    from sparkablate.engines.local import LocalEngine
+    from sparkablate import folders, memory, offload
     from sparkablate.errors import SparkablateError
     from sparkablate.server.keys import read_keys
     from sparkablate.server.loop import Mount, Server
 
     try:
         keys = read_keys(options.keys) if options.keys else None
-        server = Server(LocalEngine(), options.bind, keys, tuple(map(Mount.parse, options.mount)))
+        mounts = tuple(map(Mount.parse, options.mount))
+        server = Server(_engine(options), options.bind, keys, mounts)
     except (SparkablateError, ValueError) as error:
         print(f"sparkablate worker: {error}", file=sys.stderr)
         return 2
     with contextlib.suppress(OSError):  # a home that others own: what a killed worker left stays
-        offload.sweep()
+        folders.sweep(offload.root())
     memory.watch(memory.end_process)
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     print(f"sparkablate worker: listening on {options.bind}", file=sys.stderr, flush=True)
     server.run()
-    offload.remove_all()  # the process ends without freeing its model
+    if options.engine == "ray":
+        from sparkablate.engines import cluster
+
+        cluster.disconnect()
+    folders.remove_all()  # the process ends without freeing its model
     return 0
+
+
+def _engine(options: argparse.Namespace) -> Engine:
+    """Raises what ``cluster.connect`` and ``start`` do."""
+    if options.engine == "local":
+        from sparkablate.engines.local import LocalEngine
+
+        return LocalEngine()
+    from sparkablate.engines import cluster
+
+    cluster.connect(options.address)
+    from sparkablate.engines.ray import start
+
+    return start(options.num_cpus, options.actors)
 
 
 def _die_with_parent(fd: int, bind: str) -> None:

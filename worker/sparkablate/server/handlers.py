@@ -6,14 +6,17 @@ import hashlib
 import json
 from collections.abc import Callable
 from itertools import chain
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from sparkablate.direction_files import unpickle_direction
-from sparkablate.engines.local import Generation, LocalEngine, Measurement
+from sparkablate.engines.local import Generation, Measurement
 from sparkablate.errors import SparkablateError
 from sparkablate.server.protocol import Message, Request
+
+if TYPE_CHECKING:
+    from sparkablate.engines import Engine
 
 Reply = tuple[Message, bytes]
 
@@ -45,7 +48,7 @@ def _int32(request: Request, width: int) -> np.ndarray:
     return np.frombuffer(request.payload, dtype="<i4").reshape(-1, width)
 
 
-def load(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def load(engine: Engine, request: Request, context: Context) -> Reply:
     fields = request.fields
     progress = _progress(request, context)
     result = engine.load(
@@ -54,12 +57,12 @@ def load(engine: LocalEngine, request: Request, context: Context) -> Reply:
     return result, b""
 
 
-def inspect(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def inspect(engine: Engine, request: Request, context: Context) -> Reply:
     fields = request.fields
     return engine.inspect(fields["model"], fields["meta"], _progress(request, context)), b""
 
 
-def tokenize(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def tokenize(engine: Engine, request: Request, context: Context) -> Reply:
     fields = request.fields
     text = None
     if fields["dataset"] is None:
@@ -72,7 +75,7 @@ def tokenize(engine: LocalEngine, request: Request, context: Context) -> Reply:
     return {"tokens": len(ids), "truncated": truncated}, ids.astype("<i4").tobytes()
 
 
-def tokenize_task(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def tokenize_task(engine: Engine, request: Request, context: Context) -> Reply:
     fields = request.fields
     items = _items(request)
     encoded, notices = engine.tokenize_task(
@@ -100,7 +103,7 @@ def _items(request: Request) -> list[dict[str, str]]:
     return items
 
 
-def calibrate(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def calibrate(engine: Engine, request: Request, context: Context) -> Reply:
     fields = request.fields
     lengths = fields["lengths"]
     ids = _int32(request, fields["seq_len"] if lengths is None else 1)
@@ -115,7 +118,7 @@ def calibrate(engine: LocalEngine, request: Request, context: Context) -> Reply:
     return {"sites": sites, "sha256": _sha256(payload), "tokens": int(ids.size)}, payload
 
 
-def put(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def put(engine: Engine, request: Request, context: Context) -> Reply:
     fields = request.fields
     digest = _sha256(request.payload)
     if digest != fields["sha256"]:
@@ -132,12 +135,12 @@ def put(engine: LocalEngine, request: Request, context: Context) -> Reply:
     return {}, b""
 
 
-def read_direction(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def read_direction(engine: Engine, request: Request, context: Context) -> Reply:
     vector, norm, layer = unpickle_direction(request.payload)
     return {"norm": norm, "layer": layer}, vector.numpy().astype("<f4").tobytes()
 
 
-def evaluate(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def evaluate(engine: Engine, request: Request, context: Context) -> Reply:
     fields = request.fields
     rows = _int32(request, fields["seq_len"])
     blocks, modes = len(fields["blocks"]), fields["sources"]
@@ -181,6 +184,8 @@ def evaluate(engine: LocalEngine, request: Request, context: Context) -> Reply:
         "failed": summary.failed,
         "cancelled": summary.cancelled,
         "seconds": summary.seconds,
+        "slots": engine.slots,
+        "notices": list(summary.notices),
     }
     return result, b""
 
@@ -193,13 +198,13 @@ def _values(measurement: Measurement) -> bytes:
     return sums + np.ascontiguousarray(measurement.per_token, dtype="<f4").tobytes()
 
 
-def token_bytes(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def token_bytes(engine: Engine, request: Request, context: Context) -> Reply:
     found = engine.token_bytes(_int32(request, 1)[:, 0])
     lengths = np.array([len(one) for one in found], dtype="<i4")
     return {"tokens": len(found)}, lengths.tobytes() + b"".join(found)
 
 
-def generate(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def generate(engine: Engine, request: Request, context: Context) -> Reply:
     fields = request.fields
 
     def on_generation(generation: Generation) -> None:
@@ -231,7 +236,7 @@ def generate(engine: LocalEngine, request: Request, context: Context) -> Reply:
     return result, b""
 
 
-def find_direction(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def find_direction(engine: Engine, request: Request, context: Context) -> Reply:
     fields = request.fields
     positive, negative = fields["positive_bytes"], fields["negative_bytes"]
     texts = _texts(request, [*positive, *negative])
@@ -261,7 +266,7 @@ def _texts(request: Request, lengths: list[int]) -> list[str]:
         raise SparkablateError("invalid_message", f"{request.type}: a text is not UTF-8: {error}") from error
 
 
-def bake(engine: LocalEngine, request: Request, context: Context) -> Reply:
+def bake(engine: Engine, request: Request, context: Context) -> Reply:
     fields = request.fields
 
     def stop() -> None:
@@ -285,7 +290,7 @@ def _sha256(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-HANDLERS: dict[str, Callable[[LocalEngine, Request, Context], Reply]] = {
+HANDLERS: dict[str, Callable[[Engine, Request, Context], Reply]] = {
     "load": load,
     "inspect": inspect,
     "tokenize": tokenize,

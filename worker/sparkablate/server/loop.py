@@ -15,18 +15,21 @@ import traceback
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
-from sparkablate.engines.local import LocalEngine
 from sparkablate.errors import SparkablateError
 from sparkablate.server import protocol
 from sparkablate.server.handlers import HANDLERS, Reply
 from sparkablate.server.keys import WorkerKeys
 from sparkablate.server.protocol import InvalidMessage, Message, Request
 from sparkablate.server.session import Session, Sessions
+
+if TYPE_CHECKING:
+    from sparkablate.engines import Engine
 
 POLL_MS = 500
 #: ZMTP heartbeats prove the link, not progress: libzmq's own thread answers them.
@@ -65,13 +68,26 @@ class Mount:
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
+class Outbox:
+    """The compute threads' end of the way to the I/O thread."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        # A socket may move between threads, but not be used by two at once.
+        self._lock = threading.Lock()
+
+    def post(self, *frames: bytes) -> None:
+        with self._lock:
+            self._socket.send_multipart(frames)
+
+
 @dataclass
 class Job:
-    """One request on its way through the compute thread; the ``Context`` of its handler."""
+    """One request on its way through a compute thread; the ``Context`` of its handler."""
 
     session: Session
     request: Request
-    outbox: zmq.Socket[bytes]
+    outbox: Outbox
     cancel: threading.Event = field(default_factory=threading.Event)
     #: Set when the session ended: nobody waits for events or the reply any more.
     abandoned: threading.Event = field(default_factory=threading.Event)
@@ -99,7 +115,7 @@ class Job:
         return self.cancel.is_set() or self.abandoned.is_set()
 
     def _post(self, envelope: bytes, payload: bytes) -> None:
-        self.outbox.send_multipart([self.session.id.encode(), envelope, payload])
+        self.outbox.post(self.session.id.encode(), envelope, payload)
 
 
 class Server:
@@ -107,7 +123,7 @@ class Server:
 
     def __init__(
         self,
-        engine: LocalEngine,
+        engine: Engine,
         bind: str,
         keys: WorkerKeys | None = None,
         mounts: tuple[Mount, ...] = (),
@@ -115,6 +131,7 @@ class Server:
         """With ``keys``, only the controllers they list get through. ``mounts``: where this worker sees which
         of the host's directories. Raises ``usage`` for an address that is open to others without keys."""
         self._engine = engine
+        self._slots = engine.slots
         self._mounts = [asdict(mount) for mount in mounts]
         self._sessions = Sessions(self._abandon)
         self._jobs: dict[JobKey, Job] = {}
@@ -138,7 +155,7 @@ class Server:
         inbox.bind("inproc://compute")
         outbox = self._context.socket(zmq.PUSH)
         outbox.connect("inproc://compute")
-        self._outbox = outbox  # used by the compute thread alone, once it runs
+        self._outbox = Outbox(outbox)
         # A daemon: a forward pass in progress must not hold up the end of the process.
         threading.Thread(target=self._compute, name="compute", daemon=True).start()
         poller = zmq.Poller()
@@ -243,10 +260,10 @@ class Server:
             self._sessions.end()
             self.stop()
             return {}
-        if len(self._jobs) > self._engine.slots:
-            raise SparkablateError(
-                "invalid_message", f"more than {self._engine.slots + 1} requests in flight"
-            )
+        # A controller may still go by the most slots that it was told of.
+        self._slots = max(self._slots, self._engine.slots)
+        if len(self._jobs) > self._slots:
+            raise SparkablateError("invalid_message", f"more than {self._slots + 1} requests in flight")
         job = Job(session=session, request=request, outbox=self._outbox)
         if job.key in self._jobs:
             raise SparkablateError("invalid_message", f"request id {request.id} is in use")
@@ -276,25 +293,33 @@ class Server:
                 job.abandoned.set()
         self._jobs.clear()
 
-    # ── compute thread ───────────────────────────────────────────────────────────────────────
+    # ── compute threads ──────────────────────────────────────────────────────────────────────
     def _compute(self) -> None:
+        """One request after the other; where the engine has several slots, slices run beside each other."""
+        slices: list[threading.Thread] = []
         while (job := self._queue.get()) is not None:
-            if job.abandoned.is_set():
+            slices = [thread for thread in slices if thread.is_alive()]
+            if job.request.type == "evaluate" and self._slots > 1:
+                slices.append(threading.Thread(target=self._work, args=(job,), name="slice", daemon=True))
+                slices[-1].start()
                 continue
-            outcome: Reply | SparkablateError
-            try:
-                outcome = HANDLERS[job.request.type](self._engine, job.request, job)
-            except SparkablateError as error:
-                outcome = error
-            except BaseException as error:  # also the sys.exit() of a model's own code
-                outcome = SparkablateError(
-                    "internal", f"{type(error).__name__}: {error}", traceback.format_exc()
-                )
-            # Freed before the reply, so that the controller's next request finds the slot free.
-            self._jobs.pop(job.key, None)
-            job.finish(outcome)
-            # A failure's traceback holds its frames: a model that was refused after loading, for one.
-            del outcome
+            for thread in slices:
+                thread.join()
+            self._work(job)
+
+    def _work(self, job: Job) -> None:
+        if job.abandoned.is_set():
+            return
+        outcome: Reply | SparkablateError
+        try:
+            outcome = HANDLERS[job.request.type](self._engine, job.request, job)
+        except SparkablateError as error:
+            outcome = error
+        except BaseException as error:  # also the sys.exit() of a model's own code
+            outcome = SparkablateError("internal", f"{type(error).__name__}: {error}", traceback.format_exc())
+        # Freed before the reply, so that the controller's next request finds the slot free.
+        self._jobs.pop(job.key, None)
+        job.finish(outcome)
 
 
 def remove_socket(bind: str) -> None:
