@@ -320,6 +320,8 @@ class Server:
         # Freed before the reply, so that the controller's next request finds the slot free.
         self._jobs.pop(job.key, None)
         job.finish(outcome)
+        # A failure's traceback holds its frames, this one among them: a model that was refused after loading.
+        del outcome
 
 
 def remove_socket(bind: str) -> None:
