@@ -1,10 +1,21 @@
 /** The Ray engine on two nodes of one machine: the single worker's table, whatever is killed, added or odd. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { cli, scratch, sweepFile, table, tinyModel, until } from "../fixtures/harness.ts";
+import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
+import {
+  cli,
+  processesOf,
+  scratch,
+  sweepFile,
+  table,
+  tinyModel,
+  until,
+  workersOf,
+} from "../fixtures/harness.ts";
 import { actorsOf, type Cluster, startCluster, startRayWorker } from "../fixtures/ray.ts";
 
 const MODEL = tinyModel("--layers", "8", "--width", "256");
@@ -22,7 +33,7 @@ beforeAll(async () => {
   const output = join(shared, "single");
   const whole = cli(["run", "-c", sweepFile(shared, { ...SWEEP, output }), "-q", "--no-plots"]);
   cluster = await startCluster(MARK);
-  worker = await startRayWorker(shared, cluster.address, MARK);
+  worker = await startRayWorker(shared, ["--address", cluster.address], MARK);
   const { exitCode, stderr } = await whole;
   expect(exitCode, String(stderr)).toBe(0);
   single = table(output);
@@ -30,9 +41,11 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await worker?.end();
+  // The cluster is somebody else's; the actors are ours.
+  await until(() => actorsOf(MARK).length === 0, 30, "the actors end with their worker");
   await cluster?.end();
   rmSync(shared, { recursive: true, force: true });
-}, 60_000);
+}, 120_000);
 
 interface Attempt {
   readonly condition: number;
@@ -54,6 +67,34 @@ function attempts(output: string): Attempt[] {
 function start(sweep: Parameters<typeof sweepFile>[1], flags: readonly string[] = []) {
   const config = sweepFile(scratch(), sweep);
   return cli(["run", "-c", config, "--worker", worker.address, "--no-plots", ...flags]);
+}
+
+/** 127.0.0.0/8, ::1 and ::ffff:127.0.0.0/8 in the kernel's notation. */
+const LOOPBACK = /^(0*|0{16}FFFF0000)[0-9A-F]{6}7F$|^0{24}01000000$/;
+
+/** Local addresses of the TCP sockets on which these processes listen. */
+function listening(pids: readonly number[]): string[] {
+  const sockets = new Set(
+    pids.flatMap((pid) => {
+      const files = `/proc/${pid}/fd`;
+      return readdirSync(files).map((file) => {
+        try {
+          return readlinkSync(join(files, file)).match(/^socket:\[(\d+)\]$/)?.[1];
+        } catch {
+          return undefined; // it was closed meanwhile
+        }
+      });
+    }),
+  );
+  return ["tcp", "tcp6"].flatMap((table) =>
+    readFileSync(`/proc/net/${table}`, "latin1")
+      .trimEnd()
+      .split("\n")
+      .slice(1)
+      .map((line) => line.trim().split(/\s+/))
+      .filter((fields) => fields[3] === "0A" && sockets.has(fields[9]))
+      .map((fields) => (fields[1] as string).split(":")[0] as string),
+  );
 }
 
 function expectEachOnce(output: string): void {
@@ -97,4 +138,70 @@ describe("two nodes, an actor of one thread each", () => {
     expect(after).toHaveLength(2);
     expect(new Set([...before, ...after].map(({ pid }) => pid)).size).toBe(4);
   });
+});
+
+it("a condition that kills its actor twice, alone in its slice, is failed, and the others finish", {
+  timeout: 240_000,
+}, async () => {
+  const directory = scratch();
+  const model = join(directory, "fatal");
+  const { python } = resolveEnvironment();
+  execFileSync(python, [join(packageRoot(), "test", "fixtures", "fatal_model.py"), tinyModel(), model]);
+  const output = join(directory, "out");
+  const targets = [0, 1, 2, 3].map((layer) => `{kind: head, layer: ${layer}, heads: [1]}`);
+  const ablation = `sweep: custom\n  targets: [${targets.join(", ")}]`;
+  const trust = ["--set", "model.trust_remote_code=true", "--trust-remote-code"];
+  const { exitCode, stderr } = await start({ model, output, batches: 2, ablation }, trust);
+  expect(exitCode, String(stderr)).toBe(1);
+  const rows = table(output).map(({ condition, status, error, blocks }) => ({
+    condition,
+    status,
+    error,
+    blocks,
+  }));
+  const done = { status: "done", error: null, blocks: 8 };
+  expect(rows).toHaveLength(5);
+  for (const condition of ["baseline", "L1.head[1].zero", "L2.head[1].zero", "L3.head[1].zero"])
+    expect(rows).toContainEqual({ condition, ...done });
+  expect(rows).toContainEqual(
+    expect.objectContaining({ condition: "L0.head[1].zero", status: "failed", error: "worker_crashed" }),
+  );
+  expectEachOnce(output);
+});
+
+it("actors that would not compute the same numbers are excluded, and named with what differs", {
+  timeout: 240_000,
+}, async () => {
+  await cluster.add({ OMP_NUM_THREADS: "2" });
+  // Kernels for any x86 processor, whose sums have other bits.
+  const hasOthers = process.arch === "x64";
+  if (hasOthers) await cluster.add({ ATEN_CPU_CAPABILITY: "default" });
+  const expected = hasOthers ? 4 : 3;
+  await until(() => actorsOf(MARK).length === expected, 120, "actors on the new nodes");
+  const output = join(scratch(), "out");
+  const sweep = { model: MODEL, output, batches: 2 };
+  const { exitCode, stderr } = await start(sweep, ["--set", "model.threads=null"]);
+  expect(exitCode, String(stderr)).toBe(0);
+  const said = String(stderr).replaceAll(/\s+/g, " ");
+  expect(said).toMatch(/actor \d on 127\.0\.0\.1 \(pid \d+\) is excluded, .* threads: 2 instead of 1/);
+  if (hasOthers)
+    expect(said).toMatch(/is excluded, .* cpu_capability: DEFAULT instead of AVX\d+, the baseline's losses/);
+  expect(JSON.parse(readFileSync(join(output, "summary.json"), "utf8")).numerics).toMatchObject({
+    threads: 1,
+  });
+});
+
+it("without --address there is a cluster of this machine alone: on loopback, gone with its worker after SIGKILL", {
+  timeout: 120_000,
+}, async () => {
+  const directory = scratch();
+  await startRayWorker(directory, ["--actors", "1"], directory);
+  const [python] = workersOf(directory);
+  const children = processesOf(directory);
+  expect(children.some(({ command }) => command.includes("raylet"))).toBe(true);
+  const addresses = listening(children.map(({ pid }) => pid));
+  expect(addresses.length).toBeGreaterThan(0);
+  expect(addresses.filter((address) => !LOOPBACK.test(address))).toEqual([]);
+  process.kill(python?.pid as number, "SIGKILL");
+  await until(() => processesOf(directory).length === 0, 30, "Ray's processes end with the worker");
 });

@@ -188,7 +188,8 @@ class Fleet:
                 return
             if some_loaded:
                 deadline = min(deadline, time.monotonic() + PLACE_LIMIT_S)
-            if time.monotonic() > deadline and not any(m.place for m in coming):
+            full = len(members) - len(coming) >= self.capacity()  # of a dead node's actors, none has a place
+            if (full or time.monotonic() > deadline) and not any(m.place for m in coming):
                 return
             try:
                 member, values = inbox.get(timeout=LOOK_EVERY_S / 2)
