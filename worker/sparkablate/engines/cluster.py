@@ -16,10 +16,13 @@ from sparkablate.errors import SparkablateError
 
 #: Ray's shared memory of a cluster of our own, bytes: slices are small, and weights never go through it.
 OBJECT_STORE_BYTES = 128 << 20
-#: What the actors' processes need before torch is imported, as in server/__main__.py: TF32 is no float32.
 CONNECT_LIMIT_S = 10.0
 LOOPBACK = ("127.0.0.1:", "localhost:")
-NO_MEMORY_MONITOR, NO_PRESTART = "RAY_memory_monitor_refresh_ms", "RAY_prestart_worker_first_driver"
+NO_MEMORY_MONITOR = "RAY_memory_monitor_refresh_ms"
+#: Of a cluster of our own. Idle processes that are kept ready could not serve, since ours need an environment
+#: of their own; nobody reads the metrics.
+SETTINGS = {"RAY_prestart_worker_first_driver": "0", "RAY_enable_metrics_collection": "0"}
+#: What the actors' processes need before torch is imported, as in server/__main__.py: TF32 is no float32.
 ACTOR_ENVIRONMENT = {
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "0",
     "NVIDIA_TF32_OVERRIDE": "0",
@@ -45,8 +48,7 @@ def connect(address: str | None) -> None:
             # Ray counts the page cache and the GPU's share wrongly there, and would end actors at random;
             # theirs is the watch of memory.py.
             os.environ[NO_MEMORY_MONITOR] = "0"
-        # Idle processes that are kept ready could not serve: ours need an environment of their own.
-        os.environ[NO_PRESTART] = "0"
+        os.environ.update(SETTINGS)
     try:
         import ray
         from ray.exceptions import AuthenticationError, RayError

@@ -381,12 +381,18 @@ class Fleet:
         return new
 
     def _watch(self) -> None:
-        while ray.is_initialized():
+        while True:
             time.sleep(LOOK_EVERY_S)
             with self._changed:
                 if self._reference is None:
                     continue
-                for member in self._grow():
+                try:
+                    new = self._grow()
+                except RayError:
+                    if not ray.is_initialized():
+                        return  # the worker ends
+                    raise
+                for member in new:
                     self._start_preparing(member, lambda *_: None)
 
 
@@ -395,5 +401,7 @@ def actor_died(member: Member, error: Exception) -> SparkablateError:
     return SparkablateError("actor_died", f"{member} ended", f"{type(error).__name__}: {text}")
 
 
-# Ray's annotations know no concurrency_groups.
-_REMOTE = cast(Any, ray.remote)(max_restarts=-1, max_task_retries=0, concurrency_groups={"control": 1})(Actor)
+# Ray's annotations know no concurrency_groups. Nobody looks at its record of every task.
+_REMOTE = cast(Any, ray.remote)(
+    max_restarts=-1, max_task_retries=0, concurrency_groups={"control": 1}, enable_task_events=False
+)(Actor)
