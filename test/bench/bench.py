@@ -48,6 +48,8 @@ OTHERS_CONDITIONS = 6
 #: Issue "The engine": conditions a second against the plain pass, share of the bound, share of its memory.
 BARS = {"heads": 1.45, "layers": 1.5, "mlp": 1.5}
 BOUND_BAR, MEMORY_BAR = 0.85, 0.75
+#: Two actors of one thread each against one worker of one thread.
+ACTORS_BAR = 1.7
 
 Conditions = list[dict[str, Any]]
 
@@ -143,6 +145,23 @@ def compare(sides: dict[str, Process], rounds: list[Conditions]) -> dict[str, An
     return report
 
 
+def compare_actors(arguments: list[str], rounds: list[Conditions]) -> dict[str, Any]:
+    """Two actors of one thread each against one engine of one thread, in rounds that follow each other."""
+    with ExitStack() as stack:
+        sides = {
+            name: stack.enter_context(running(sys.executable, name, [*arguments, "1"]))
+            for name in ("walk", "actors")
+        }
+        ratios, differences = [], []
+        for index, conditions in enumerate(rounds):
+            wanted = [{"id": "baseline", "interventions": []}, *conditions]
+            one, two = (side.measure(wanted) for side in sides.values())
+            ratios.append(one["seconds"] / two["seconds"])
+            differences += [abs(one["nll"][name] - two["nll"][name]) for name in one["nll"]]
+            print(f"  round {index + 1}: {one['seconds']:.1f} s and {two['seconds']:.1f} s", flush=True)
+    return {"ratio": statistics.median(ratios), "ratios": ratios, "largest_nll_difference": max(differences)}
+
+
 def bench_python(packages: list[str]) -> str:
     """The Python of ``$SPARKABLATE_HOME/bench-venv``, where the other libraries are installed once."""
     directory = home() / "bench-venv"
@@ -191,6 +210,7 @@ def main() -> None:
     parser.add_argument(
         "--every", type=int, default=1, help="only each n-th condition of a round: a quick look"
     )
+    parser.add_argument("--actors", action="store_true", help="two actors of a Ray cluster and nothing else")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq-len", type=int, default=256)
@@ -218,6 +238,19 @@ def main() -> None:
     with TemporaryDirectory() as temporary, ExitStack() as stack:
         file = Path(temporary) / "ids.npy"
         np.save(file, ids)
+        print("two actors, one thread each, against one worker of one thread:", flush=True)
+        heads = [
+            conditions_of("heads", operations.n_layers, n_heads, index, options.rounds)[:: options.every]
+            for index in range(options.rounds)
+        ]
+        actors = result["actors"] = compare_actors([directory, str(file)], heads)
+        print(
+            f"  {actors['ratio']:.2f} times (bar {ACTORS_BAR}), "
+            f"ΔNLL {actors['largest_nll_difference']:.1e}\n",
+            flush=True,
+        )
+        if options.actors:
+            return
         arguments = [directory, str(file), str(options.threads)]
         names = ["plain", *(name for name in options.sides if name != "plain")]
         sides = {

@@ -55,12 +55,8 @@ def plain(directory: str, ids: np.ndarray, threads: int) -> Side:
     return measure
 
 
-def walk(directory: str, ids: np.ndarray, threads: int) -> Side:
-    """The engine as the worker uses it, its checks at load included."""
-    from sparkablate.engines.local import LocalEngine, Measurement
-    from sparkablate.progress import silent
-
-    model = {
+def wire_model(directory: str, threads: int) -> dict[str, Any]:
+    return {
         "name": directory,
         "revision": None,
         "dtype": "float32",
@@ -69,13 +65,48 @@ def walk(directory: str, ids: np.ndarray, threads: int) -> Side:
         "threads": threads,
         "trust_remote_code": False,
     }
+
+
+def walk(directory: str, ids: np.ndarray, threads: int) -> Side:
+    """The engine as the worker uses it, its checks at load included."""
+    from sparkablate.engines.local import LocalEngine, Measurement
+    from sparkablate.progress import silent
+
     engine = LocalEngine()
-    engine.load(model, ids.shape[1], ids.shape[0], silent)
+    engine.load(wire_model(directory, threads), ids.shape[1], ids.shape[0], silent)
 
     def measure(conditions: Conditions) -> dict[str, float]:
         measured: list[Measurement] = []
         engine._need().walk = None  # each round walks up again, as each batch of blocks does
         engine.evaluate(ids, conditions, ["nll"], None, measured.append, lambda: False, silent)
+        return {m.condition: m.sums.sum() / (m.tokens * len(ids)) for m in measured}
+
+    return measure
+
+
+def actors(directory: str, ids: np.ndarray, threads: int) -> Side:
+    """Two actors of a Ray cluster of this machine; two slices of a batch each, as a controller cuts them."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from sparkablate.engines import cluster
+
+    cluster.connect(None)
+    from sparkablate.engines.local import Measurement
+    from sparkablate.engines.ray import start
+    from sparkablate.progress import silent
+
+    engine = start(num_cpus=1, actors=2)
+    engine.load(wire_model(directory, threads), ids.shape[1], ids.shape[0], silent)
+    slots = ThreadPoolExecutor(2)
+
+    def measure(conditions: Conditions) -> dict[str, float]:
+        measured: list[Measurement] = []
+
+        def evaluate(part: Conditions) -> None:
+            engine.evaluate(ids, part, ["nll"], None, measured.append, lambda: False, silent)
+
+        size = -(-len(conditions) // 4)
+        list(slots.map(evaluate, [conditions[at : at + size] for at in range(0, len(conditions), size)]))
         return {m.condition: m.sums.sum() / (m.tokens * len(ids)) for m in measured}
 
     return measure
@@ -176,6 +207,7 @@ def pyvene(directory: str, ids: np.ndarray, threads: int) -> Side:
 SIDES: dict[str, Callable[[str, np.ndarray, int], Side]] = {
     "plain": plain,
     "walk": walk,
+    "actors": actors,
     "nnsight": nnsight,
     "transformer_lens": transformer_lens,
     "pyvene": pyvene,

@@ -1,6 +1,6 @@
 /** The Ray engine on two nodes of one machine: the single worker's table, whatever is killed, added or odd. */
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import Database from "better-sqlite3";
@@ -46,6 +46,11 @@ afterAll(async () => {
   await cluster?.end();
   rmSync(shared, { recursive: true, force: true });
 }, 120_000);
+
+interface Sweep {
+  readonly config: string;
+  readonly output: string;
+}
 
 interface Attempt {
   readonly condition: number;
@@ -116,6 +121,39 @@ describe("two nodes, an actor of one thread each", () => {
     for (const cpu of used) expect(cpu, `of ${all} s`).toBeGreaterThan(all / 5);
     expect(table(output)).toEqual(single);
     expectEachOnce(output);
+  });
+
+  it("a task's answers, means, sources of other tokens and values by token are an actor's as a worker's", {
+    timeout: 240_000,
+  }, async () => {
+    const task = join(packageRoot(), "configs", "tasks", "agreement.jsonl");
+    const [here, there] = ["here", "there"].map((name) => {
+      const directory = scratch();
+      const config = join(directory, "task.yaml");
+      writeFileSync(
+        config,
+        `model: {name: ${MODEL}, dtype: float32, threads: 1}
+eval: {task: ${task}, batch_size: 4, max_batches: 5}
+ablation: {sweep: mlp, mode: [zero, mean, resample], layers: [1, 2]}
+output: {dir: ${join(directory, name)}}
+`,
+      );
+      return { config, output: join(directory, name) };
+    }) as [Sweep, Sweep];
+    for (const [{ config }, flags] of [
+      [here, []],
+      [there, ["--worker", worker.address]],
+    ] as const) {
+      const { exitCode, stderr } = await cli(["run", "-c", config, "-q", "--no-plots", ...flags]);
+      expect(exitCode, String(stderr)).toBe(0);
+    }
+    expect(table(there.output)).toEqual(table(here.output));
+    // Refused where the values do not add up to the bits of the run.
+    const tokens = ["--tokens", "L2.mlp.resample", "--json", "--worker", worker.address];
+    const { exitCode, stdout, stderr } = await cli(["report", there.output, ...tokens]);
+    expect(exitCode, String(stderr)).toBe(0);
+    const row = table(there.output).find(({ condition }) => condition === "L2.mlp.resample");
+    expect(JSON.parse(String(stdout)).delta_nll).toBeCloseTo(Number(row?.delta_nll), 9);
   });
 
   it("an actor and a whole node killed, a node added meanwhile and used: the same table, nothing twice", {

@@ -109,6 +109,9 @@ class RayEngine:
             "conditions": conditions,
             "metrics": metrics,
             "means_sha256": means_sha256,
+            "answers": answers,
+            "per_token": per_token,
+            "sources": sources,
         }
         callbacks: Callbacks = {
             "on_measurement": on_measurement,
