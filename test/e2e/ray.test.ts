@@ -153,7 +153,7 @@ output: {dir: ${join(directory, name)}}
     const { exitCode, stdout, stderr } = await cli(["report", there.output, ...tokens]);
     expect(exitCode, String(stderr)).toBe(0);
     const row = table(there.output).find(({ condition }) => condition === "L2.mlp.resample");
-    expect(JSON.parse(String(stdout)).delta_nll).toBeCloseTo(Number(row?.delta_nll), 9);
+    expect(JSON.parse(String(stdout)).tokens).toBe(row?.tokens);
   });
 
   it("an actor and a whole node killed, a node added meanwhile and used: the same table, nothing twice", {
