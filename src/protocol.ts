@@ -157,6 +157,8 @@ export const modelConfig = z.strictObject({
   dtype: z.enum(["bfloat16", "float16", "float32"]),
   /** auto: cuda before mps before cpu. */
   device: z.enum(["auto", "cuda", "mps", "cpu"]),
+  /** auto: layers that the device has no room for go to its like, to main memory, to disk; null: refused. */
+  device_map: z.enum(["auto"]).nullable(),
   /** As in transformers; null: the model's default. */
   attn_implementation: label.nullable(),
   /** CPU threads; null: torch's default. */

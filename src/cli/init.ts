@@ -82,6 +82,7 @@ model:
   revision: null                  # commit of a Hugging Face model; what was resolved is recorded
   dtype: ${dtype.padEnd(25)}# bfloat16 | float16 | float32 (exact; below it, small effects drown in rounding)
   device: auto                    # auto | cuda | mps | cpu; auto: cuda > mps > cpu
+  device_map: null                # auto: a model too large for the device; its other layers lie elsewhere
 eval:
   # wikitext | a .txt path | {path or name, config, split, column}; "shipped:" is the package's own directory;
   # instead of dataset: 'task: FILE.jsonl', prompts with answers, of which the answer alone is measured

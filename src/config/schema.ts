@@ -54,6 +54,8 @@ function model({ cwd, trustRemoteCode }: SchemaOptions) {
     dtype: choice(["bfloat16", "float16", "float32"]).default("bfloat16"),
     /** auto: cuda before mps before cpu. */
     device: choice(["auto", "cuda", "mps", "cpu"]).default("auto"),
+    /** auto: layers that the device has no room for go to its like, to main memory, to disk; null: refused. */
+    device_map: choice(["auto"]).nullable().default(null),
     /** As in transformers, e.g. sdpa or eager; null: the model's default. */
     attn_implementation: text("an attention implementation of transformers, like sdpa or eager, or null")
       .nullable()

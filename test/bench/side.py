@@ -61,6 +61,7 @@ def wire_model(directory: str, threads: int) -> dict[str, Any]:
         "revision": None,
         "dtype": "float32",
         "device": "cpu",
+        "device_map": None,
         "attn_implementation": None,
         "threads": threads,
         "trust_remote_code": False,

@@ -94,6 +94,7 @@ it("to a worker: the session that holds it works on, and measures the same bits"
     revision: null,
     dtype: "float32",
     device: "cpu",
+    device_map: null,
     attn_implementation: null,
     threads: 1,
     trust_remote_code: false,

@@ -38,6 +38,7 @@ def model_config(directory: Path, **changes: Any) -> dict[str, Any]:
         "revision": None,
         "dtype": "float32",
         "device": "cpu",
+        "device_map": None,
         "attn_implementation": None,
         "threads": 1,
         "trust_remote_code": False,

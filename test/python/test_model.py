@@ -89,6 +89,7 @@ def test_no_command_reads_remote_code_of_a_branch(meta: bool) -> None:
         "revision": "main",
         "dtype": "float32",
         "device": "cpu",
+        "device_map": None,
         "attn_implementation": None,
         "threads": 1,
         "trust_remote_code": True,

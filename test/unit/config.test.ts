@@ -39,6 +39,7 @@ describe("defaults", () => {
         revision: null,
         dtype: "bfloat16",
         device: "auto",
+        device_map: null,
         attn_implementation: null,
         threads: null,
         trust_remote_code: false,

@@ -32,7 +32,7 @@ class OpenedModel:
     directory: Path
     revision: str | None
     notices: tuple[str, ...]
-    #: Whether layers stay on disk and are read at every pass.
+    #: Whether layers lie elsewhere and are fetched at every pass.
     offloaded: bool = False
 
 
@@ -42,6 +42,7 @@ def load_model(
     revision: str | None = None,
     dtype: str = "bfloat16",
     device: str = "auto",
+    device_map: str | None = None,
     attn_implementation: str | None = None,
     threads: int | None = None,
     trust_remote_code: bool = False,
@@ -53,6 +54,8 @@ def load_model(
         revision: commit, branch or tag of a Hugging Face model.
         dtype: "bfloat16", "float16" or "float32" (IEEE: TF32 is off).
         device: "auto" (cuda before mps before cpu), "cuda", "mps" or "cpu"; a small matmul proves it.
+        device_map: "auto": layers that the device has no room for go to other GPUs of its kind, to main
+            memory, then to disk, with the same bits; None: such a model is refused.
         attn_implementation: as in transformers; None: the model's default.
         threads: CPU threads of torch; None: its default.
         trust_remote_code: runs code from the hub; needs a `revision` that is a commit.
@@ -66,6 +69,7 @@ def load_model(
         revision=revision,
         dtype=dtype,
         device=device,
+        device_map=device_map,
         attn_implementation=attn_implementation,
         threads=threads,
         trust_remote_code=trust_remote_code,
@@ -81,6 +85,7 @@ def open_model(
     revision: str | None,
     dtype: str,
     device: str,
+    device_map: str | None,
     attn_implementation: str | None,
     threads: int | None,
     trust_remote_code: bool,
@@ -88,8 +93,8 @@ def open_model(
 ) -> OpenedModel:
     """``load_model`` with what the worker reports besides.
 
-    ``may_offload``: weights that do not fit the memory stay on disk instead of being refused, which gives the
-    same bits and is slow.
+    ``may_offload``: of weights that do not fit the device the rest stays on disk instead of being refused,
+    which gives the same bits and is slow.
     """
     if dtype not in numerics.DTYPES:
         raise SparkablateError(
@@ -97,6 +102,8 @@ def open_model(
         )
     source = resolve_source(name)
     _check_trust(source, revision, trust_remote_code)  # before the seconds that proving a device takes
+    if device_map not in (None, "auto"):
+        raise SparkablateError("config_invalid", f"model.device_map {device_map!r}: use auto or null")
     where = numerics.resolve_device(device)
     numerics.configure(threads)
     dtype, notice = numerics.dtype_on(where.type, dtype)
@@ -112,14 +119,19 @@ def open_model(
     needed = _weight_bytes(config, numerics.DTYPES[dtype], trust_remote_code)
     if needed is None:
         notices.append(f"{source} is quantised: whether it fits the memory was not checked before loading")
-    elif not (offloaded := may_offload and where.type != "mps" and not memory.has_room(needed, where)):
+    elif not (
+        offloaded := (may_offload or device_map == "auto")
+        and where.type != "mps"
+        and not memory.has_room(needed, where)
+    ):
         memory.require_room(f"{source} in {dtype}", needed, where)
     memory.limit_allocations(where)
     if offloaded:
-        options |= offload.placement(where)
+        rooms = offload.room(where) if device_map is None else offload.rooms(where)
+        options |= offload.placement(rooms)
         notices.append(
             f"{source} in {dtype} takes {memory.gib(needed or 0)}, and {where} has room for "
-            f"{memory.budget(where)}: layers stay on disk and are read at every pass, which is slow"
+            f"{memory.budget(where)}"
         )
     elif where.type != "cpu":
         # Weights go to the device one by one: no second copy in memory, which a unified-memory machine
@@ -129,6 +141,7 @@ def open_model(
         model = _read(source, config, options, where)
         if offloaded:
             offload.keep_while(model, options)
+            notices[-1] += f": {offload.places(model)}"
     except BaseException:
         if offloaded:
             folders.remove(options["offload_folder"])

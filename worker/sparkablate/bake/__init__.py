@@ -67,6 +67,7 @@ def bake(
         revision=revision,
         dtype=name,
         device=device,
+        device_map=None,
         attn_implementation=None,
         threads=threads,
         trust_remote_code=False,

@@ -99,7 +99,7 @@ class LocalEngine:
         reused = (
             held is not None
             and held.request == model
-            and (may_offload or not held.opened.offloaded)
+            and (may_offload or model["device_map"] is not None or not held.opened.offloaded)
             and self._unchanged(held, progress)
         )
         if reused:
