@@ -3,7 +3,7 @@ import type { BlockRun } from "../../store/block-run.ts";
 
 /** Parts of a run's identity that a comparison is about, or that no Δ NLL depends on. */
 const FREE =
-  /^(config\.ablation\.|config\.eval\.(calibration|metrics|max_batches|skip_batches|seed)|config\.stop|conditions$|directions$|calibration blocks$|config\.model\.(device|threads|attn_implementation|dtype)$)/;
+  /^(config\.ablation\.|config\.eval\.(calibration|metrics|max_batches|skip_batches|seed)|config\.stop|conditions$|directions$|calibration blocks$|config\.model\.(device|device_map|threads|attn_implementation|dtype)$)/;
 
 export interface Difference {
   /** Part of the runs' identity (store/fingerprint.ts). */
