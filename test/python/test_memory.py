@@ -131,7 +131,7 @@ def test_the_limit_of_a_group_further_up_binds(groups: Path, tmp_path: Path) -> 
 
 
 def test_the_watch_ends_what_runs_low_and_nothing_else() -> None:
-    plenty, low = (40 * GIB, 120 * GIB, "MemAvailable"), (2 * GIB - 1, 120 * GIB, "MemAvailable")
+    plenty, low = (4 * GIB, 120 * GIB, "MemAvailable"), (2 * GIB - 1, 120 * GIB, "MemAvailable")
     figures = [plenty] * 5 + [low]
     ended: list[str] = []
     seen = threading.Event()
@@ -159,6 +159,16 @@ def test_the_watch_ends_what_runs_low_and_nothing_else() -> None:
     assert looked.wait(30)
     stop.set()
     assert len(ended) == 1
+
+
+@pytest.mark.parametrize("total", [8 * GIB, 120 * GIB])
+@pytest.mark.parametrize("share", [0.02, 0.03, 0.2, 0.5, 1.0])
+def test_the_watch_looks_again_before_the_floor_can_be_reached(total: int, share: float) -> None:
+    available, floor = int(total * share), min(int(total * 0.02), 2 * GIB)
+    pause = memory.look_again_after(available, total)
+    assert 0.1 <= pause <= 1.0
+    if pause > 0.1:
+        assert available - pause * memory.FASTEST_FILL >= floor - 1
 
 
 def test_a_worker_that_runs_low_says_why_and_ends_with_a_code_of_its_own() -> None:

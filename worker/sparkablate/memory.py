@@ -25,8 +25,10 @@ from .errors import SparkablateError
 RESERVE = (0.05, 8 << 30)
 #: With less of the system's memory available than this, a worker ends itself. Likewise.
 FLOOR = (0.02, 2 << 30)
-#: Allocations of a few GiB take longer than this on every machine known.
-WATCH_EVERY_S = 0.1
+#: Bytes a second; no machine known fills its memory faster. The watch looks again before the floor can be
+#: reached, and within these seconds.
+FASTEST_FILL = 40 << 30
+LOOK_AGAIN_S = (0.1, 1.0)
 #: Exit code of a worker that ended itself for want of memory.
 OUT_OF_MEMORY_EXIT = 71
 
@@ -144,8 +146,10 @@ def watch(end: Callable[[str], None], look: Callable[[], SystemMemory] = system_
     stop = threading.Event()
 
     def wait() -> None:
-        while not stop.wait(WATCH_EVERY_S):
+        pause = 0.0
+        while not stop.wait(pause):
             available, total, origin = look()
+            pause = look_again_after(available, total)
             if available < _part(total, FLOOR):
                 end(
                     f"{gib(available)} of {gib(total)} memory left ({origin}): it ended before the machine "
@@ -155,6 +159,12 @@ def watch(end: Callable[[str], None], look: Callable[[], SystemMemory] = system_
 
     threading.Thread(target=wait, name="memory", daemon=True).start()
     return stop
+
+
+def look_again_after(available: int, total: int) -> float:
+    """Seconds until memory could be down at the floor: with plenty of it a watch need not wake up often."""
+    least, most = LOOK_AGAIN_S
+    return min(max((available - _part(total, FLOOR)) / FASTEST_FILL, least), most)
 
 
 def end_process(why: str) -> None:

@@ -92,6 +92,8 @@ class Member:
 
     number: int
     handle: Any
+    #: The actor's method of this name, as a stream of reports.
+    run: Any
     state: State = State.COMING
     place: Place | None = None
     standing: Standing | None = None
@@ -348,9 +350,7 @@ class Fleet:
         ``RayActorError`` where the actor died."""
         task = next(self._tasks)
         cancelled = callbacks.get("cancelled", lambda: False)
-        stream = member.handle.run.options(num_returns="streaming").remote(
-            task, method, arguments, tuple(callbacks)
-        )
+        stream = member.run.remote(task, method, arguments, tuple(callbacks))
         told = ended = False
         try:
             for group in stream:
@@ -376,7 +376,8 @@ class Fleet:
         options = {"num_cpus": self._needs.num_cpus, "num_gpus": self._needs.num_gpus}
         new = []
         for number in range(len(self._members) + 1, self.capacity() + 1):
-            new.append(Member(number, _REMOTE.options(**options).remote(self._make_engine)))
+            handle = _REMOTE.options(**options).remote(self._make_engine)
+            new.append(Member(number, handle, handle.run.options(num_returns="streaming")))
         self._members += new
         return new
 
