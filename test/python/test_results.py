@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,3 +25,20 @@ def test_without_pandas_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch
 def test_reads_the_format_that_the_controller_writes() -> None:
     (version,) = re.findall(r"SCHEMA_VERSION = (\d+);", SOURCE.read_text(encoding="utf-8"))
     assert int(version) == results.SCHEMA_VERSION
+
+
+RUNS = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0" / "runs"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RUNS.iterdir()))
+def test_reads_what_0_1_0_left(name: str, tmp_path: Path) -> None:
+    directory = tmp_path / name
+    shutil.copytree(RUNS / name, directory)
+    lines = (directory / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    left = {row["condition"]: row for row in map(json.loads, lines)}
+    loaded = results.load(directory)
+    assert list(loaded.rows["condition"]) == list(left)
+    for column in ("nll", "delta_nll", "se", "blocks", "tokens"):
+        written = [row[column] for row in left.values()]
+        read = [None if value != value else value for value in loaded.rows[column]]  # NaN is not itself
+        assert read == written
