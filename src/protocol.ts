@@ -206,6 +206,28 @@ const selfTest = z.strictObject({
   refused: z.array(label),
 });
 
+const modelFiles = z.strictObject({
+  /** In which the worker has them. */
+  directory: label,
+  /** Of the names that lie there: where it is the same, no file came. */
+  entries_sha256: sha256,
+  /** All that decide what the model computes, what a text becomes and how it is continued. */
+  files: z
+    .array(
+      z.strictObject({
+        /** Relative to the directory, or as the index or the tokenizer gives it. */
+        name: label,
+        /** Of its content. */
+        sha256,
+        /** Size, mtime and ctime in ns, inode, when the model was loaded. */
+        stamp: label,
+      }),
+    )
+    .max(4096),
+});
+/** The files that a model was loaded from, as they were. */
+export interface ModelFiles extends z.infer<typeof modelFiles> {}
+
 export const loadedModel = z.strictObject({
   /** Local directory or Hugging Face id. */
   source: label,
@@ -218,6 +240,8 @@ export const loadedModel = z.strictObject({
   weights_sha256: sha256,
   /** Over the tokenizer's files. */
   tokenizer_sha256: sha256,
+  /** Each of them, and all that decide the model beside them. */
+  model_files: modelFiles,
   /** The token that stands before every block where add_bos asks for it; null: the tokenizer has none. */
   bos_token_id: count.nullable(),
   /** Whether the tokenizer itself adds it. */

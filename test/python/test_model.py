@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from sparkablate import numerics
 from sparkablate.engines.local import LocalEngine
 from sparkablate.errors import SparkablateError
-from sparkablate.fingerprints import digest_files, tokenizer_files, weight_files
+from sparkablate.fingerprints import Stamp, digest_files, tokenizer_files, weight_files
 from sparkablate.model import load_model, resolve_source
 from sparkablate.progress import silent
 
@@ -186,6 +187,7 @@ def test_fingerprints_follow_contents_not_places(tmp_path: Path) -> None:
 def test_a_file_is_read_once_until_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"a" * 100)
+    time.sleep(Stamp.of(path).young_for() / 1e9)  # until then it is read each time
     done: list[float] = []
 
     def progress(stage: str, amount: float, total: float | None, unit: str) -> None:

@@ -47,15 +47,17 @@ def test_room_of_a_node(needs: Needs, resources: dict[str, float], room: int) ->
     assert needs.room(resources) == room
 
 
-def standing(baseline: str = "a", **numerics: Any) -> Standing:
+def standing(baseline: str = "a", template: str = "j", **numerics: Any) -> Standing:
     facts = {"dtype": "float32", "threads": 1, "versions": {"torch": "2.13.0"}, **numerics}
     files = {"weights_sha256": "w" * 64, "tokenizer_sha256": "t" * 64}
-    return Standing({**files, "numerics": facts, "seconds": 1.0}, baseline)
+    listed = {"files": [{"name": "chat_template.jinja", "sha256": template * 64, "stamp": "1 2 3 4"}]}
+    return Standing({**files, "model_files": listed, "numerics": facts, "seconds": 1.0}, baseline)
 
 
 def test_actors_agree_on_all_that_changes_bits_and_on_nothing_else() -> None:
     assert standing().differences(standing()) == ""
     assert standing(threads=2).differences(standing()) == "threads: 2 instead of 1"
+    assert standing(template="k").differences(standing()).startswith("chat_template.jinja: kkk")
     assert standing(dtype="bfloat16").differences(standing()) == "dtype: bfloat16 instead of float32"
     # The same settings and other bits: another processor, whatever it calls itself.
     assert standing(baseline="b").differences(standing()) == "the baseline's losses: b instead of a"

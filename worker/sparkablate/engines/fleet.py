@@ -67,6 +67,7 @@ class Standing:
         versions = {f"{name}'s version": version for name, version in numerics["versions"].items()}
         own = {name: value for name, value in numerics.items() if name != "versions"}
         files = {name: self.loaded[name] for name in ("weights_sha256", "tokenizer_sha256")}
+        files |= {file["name"]: file["sha256"] for file in self.loaded["model_files"]["files"]}
         return {**files, **own, **versions, "the baseline's losses": self.baseline}
 
     def differences(self, other: Standing) -> str:

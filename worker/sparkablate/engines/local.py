@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparkablate import corpus, numerics, self_test
+from sparkablate import corpus, model_files, numerics, self_test
 from sparkablate.architectures import locate
 from sparkablate.bake.baking import Baking, Source, refuse_quantised, resolved, result_dtype, to_wire
 from sparkablate.engines.contrasts import find_on_texts
@@ -21,10 +21,10 @@ from sparkablate.engines.donors import Donors
 from sparkablate.engines.generations import Generation, GenerationRun
 from sparkablate.engines.slices import Canary, EvaluateSummary, Measurement, SliceRun
 from sparkablate.errors import SparkablateError
-from sparkablate.fingerprints import digest_files, tokenizer_files, weight_files
 from sparkablate.likelihood import Likelihood
 from sparkablate.manager import AblationManager, MeanKey
 from sparkablate.model import OpenedModel, build_empty, load_config, open_model, resolve_source
+from sparkablate.model_files import ModelFiles
 from sparkablate.progress import Progress
 from sparkablate.sites import SiteMap
 from sparkablate.sources import SOURCE_MODES
@@ -37,6 +37,8 @@ __all__ = ["EvaluateSummary", "Generation", "LocalEngine", "Measurement"]
 
 #: Shape of the load check where only the model's map is wanted.
 INSPECT_SHAPE = (1, PROOF_POSITIONS)
+#: The baseline is measured again after this many times what it takes: at 0.5 % of the time.
+LOOK_EVERY = 200
 
 
 @dataclass
@@ -51,8 +53,9 @@ class _Loaded:
     canary: Canary
     self_test: list[dict[str, Any]]
     notices: list[str]
-    weights_sha256: str
-    tokenizer_sha256: str
+    files: ModelFiles
+    #: When the baseline was last found unchanged, monotonic.
+    looked: float
     walk: Walk | None = None
     donors: Donors | None = None
     directions: dict[str, float] = field(default_factory=dict)
@@ -100,7 +103,8 @@ class LocalEngine:
             held is not None
             and held.request == model
             and (may_offload or model["device_map"] is not None or not held.opened.offloaded)
-            and self._unchanged(held, progress)
+            and held.opened.source == resolve_source(model["name"])
+            and held.files.unchanged(progress)
         )
         if reused:
             assert held is not None
@@ -120,8 +124,9 @@ class LocalEngine:
             "revision": held.opened.revision,
             "model_map": sites.to_wire(),
             "numerics": numerics.describe(held.opened.model, held.likelihood.full_logits[shape]),
-            "weights_sha256": held.weights_sha256,
-            "tokenizer_sha256": held.tokenizer_sha256,
+            "weights_sha256": held.files.weights_sha256,
+            "tokenizer_sha256": held.files.tokenizer_sha256,
+            "model_files": held.files.to_wire(),
             "bos_token_id": bos,
             "adds_bos": adds_bos,
             "self_test": held.self_test,
@@ -183,6 +188,7 @@ class LocalEngine:
 
         keys = [MeanKey(site["kind"], site["layer"], site["positions"]) for site in sites]
         means = held.manager.calibrate_means(batches(), keys)
+        self._check_files()
         wired = [{**site, "width": len(means[key])} for site, key in zip(sites, keys, strict=True)]
         return wired, np.concatenate([means[key].numpy() for key in keys])
 
@@ -240,7 +246,14 @@ class LocalEngine:
         run = SliceRun(
             held.manager, held.walk, held.donors, held.canary, metrics, progress, scored, per_token
         )
-        return run.run(conditions, on_measurement, cancelled)
+
+        def measured(measurement: Measurement) -> None:
+            self._check_files()
+            on_measurement(measurement)
+
+        summary = run.run(conditions, measured, cancelled)
+        self._look_at_baseline()
+        return summary
 
     def generate(
         self,
@@ -274,7 +287,12 @@ class LocalEngine:
             progress,
             recover=lambda: held.canary.check(held.likelihood),
         )
-        return run.run(prompts, chat_template, conditions, on_generation)
+
+        def generated(generation: Generation) -> None:
+            self._check_files()
+            on_generation(generation)
+
+        return run.run(prompts, chat_template, conditions, generated)
 
     def bake(
         self,
@@ -296,7 +314,7 @@ class LocalEngine:
         specs = resolved([from_wire(wire) for wire in condition["interventions"]], held.manager)
         means = self._means.get(means_sha256 or "", {})
         request, tests = held.request, held.self_test
-        opened, manager = held.opened, held.manager
+        opened, manager, files = held.opened, held.manager, held.files
         del held
         wanted = result_dtype(opened, dtype)
         if numerics.DTYPES[wanted] != opened.model.dtype:
@@ -309,7 +327,12 @@ class LocalEngine:
         baking = Baking(source, specs, Path(out), dtype, prune_layers, force)
         self._held = None
         del opened, manager, source
-        record = baking.run(progress, stop)
+
+        def stop_or_changed() -> None:
+            files.check()
+            stop()
+
+        record = baking.run(progress, stop_or_changed)
         return {**to_wire(record, baking.target), "seconds": time.perf_counter() - began}
 
     def find_direction(
@@ -325,9 +348,11 @@ class LocalEngine:
         ``options``: its request's fields. Raises what ``find_directions`` and ``encode_prompt`` do.
         """
         held = self._need()
-        return find_on_texts(
+        found = find_on_texts(
             held.manager, held.opened.tokenizer, positive, negative, options, cancelled, progress
         )
+        self._check_files()
+        return found
 
     def _ready(self, conditions: list[dict[str, Any]], means_sha256: str | None) -> _Loaded:
         """The loaded model with the means in use. Raises ``means_missing`` for vectors that were not put."""
@@ -354,9 +379,27 @@ class LocalEngine:
             raise SparkablateError("invalid_message", f"a token id is outside the vocabulary of {vocab_size}")
         return torch.from_numpy(ids.astype(np.int64)).to(numerics.device_of(held.opened.model))
 
-    def _unchanged(self, held: _Loaded, progress: Progress) -> bool:
-        """Whether the files on disk are still those that were loaded."""
-        return held.weights_sha256 == digest_files(weight_files(held.opened.directory), progress)
+    def _check_files(self) -> None:
+        """Raises ``baseline_changed`` where a weight file is no longer what was loaded; then nothing is."""
+        try:
+            self._need().files.check()
+        except SparkablateError:
+            self._held = None
+            raise
+
+    def _look_at_baseline(self) -> None:
+        """Raises ``baseline_changed`` where the unedited model computes other bits though nothing failed and
+        no file shows it: a memory fault, or a mapping of the weights that was open for writing before."""
+        held = self._need()
+        cost = held.canary.cost
+        if time.monotonic() - held.looked < LOOK_EVERY * (cost.stack_seconds + cost.head_seconds):
+            return
+        try:
+            held.canary.check(held.likelihood, "while nothing had failed")
+        except SparkablateError:
+            self._held = None
+            raise
+        held.looked = time.monotonic()
 
 
 def _source_modes(conditions: list[dict[str, Any]]) -> list[str]:
@@ -367,10 +410,10 @@ def _source_modes(conditions: list[dict[str, Any]]) -> list[str]:
 
 def _open(model: dict[str, Any], shape: tuple[int, int], may_offload: bool, progress: Progress) -> _Loaded:
     progress("load", 0.0, None, "models")
+    before = model_files.settled(model_files.here(resolve_source(model["name"]), model["revision"]))
     opened = open_model(**model, may_offload=may_offload)
     notices = list(opened.notices)
-    weights = digest_files(weight_files(opened.directory), progress)
-    tokenizer = digest_files(tokenizer_files(opened.directory), progress)
+    files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
     sites = locate(opened.model)
     _check_positions(sites, model["name"], shape[1])
     progress("check", 0.0, None, "logits")
@@ -398,8 +441,8 @@ def _open(model: dict[str, Any], shape: tuple[int, int], may_offload: bool, prog
         canary=canary,
         self_test=tests,
         notices=notices,
-        weights_sha256=weights,
-        tokenizer_sha256=tokenizer,
+        files=files,
+        looked=time.monotonic(),
     )
 
 

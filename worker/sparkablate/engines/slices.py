@@ -74,13 +74,13 @@ class Canary:
     def sha256(self) -> str:
         return hashlib.sha256(self.nll.cpu().numpy().tobytes()).hexdigest()
 
-    def check(self, likelihood: Likelihood) -> None:
+    def check(self, likelihood: Likelihood, when: str = "after a failed condition") -> None:
         """Raises ``baseline_changed`` unless the model still computes exactly what it did."""
         again = Canary.measure(likelihood, self.ids)
         if not torch.equal(again.nll, self.nll):
             raise SparkablateError(
                 "baseline_changed",
-                "after a failed condition the unedited model no longer computes the same bits",
+                f"{when} the unedited model no longer computes the same bits",
             )
 
 
