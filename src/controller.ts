@@ -86,7 +86,9 @@ export class Controller {
     if (this.#busy) throw new SparkablateError("usage", "this controller is running a sweep already");
     this.#busy = true;
     try {
-      yield* runSweep(config, (runId) => this.#attach(runId), options);
+      const { address } = this.#place;
+      const remote = address !== null && !address.startsWith("ipc://");
+      yield* runSweep(config, (runId) => this.#attach(runId), remote, options);
     } finally {
       this.#busy = false;
     }

@@ -35,6 +35,12 @@ export type RunEvent =
       /** Estimated from the rate so far. */
       readonly seconds_left: number;
     }
+  /** The run was finished before: its table is shown as it is stored, and no worker was started. */
+  | {
+      readonly type: "recognised";
+      /** False where the model's files are out of reach from here. */
+      readonly model_checked: boolean;
+    }
   /** The worker was lost; it is being brought back. */
   | { readonly type: "restart"; readonly error: SparkablateError };
 

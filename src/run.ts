@@ -22,6 +22,7 @@ import { retryingOnce, type Worker } from "./link/worker.ts";
 import { Measurements } from "./measurements.ts";
 import { measureMissing } from "./measuring.ts";
 import { measuredMetrics } from "./metrics.ts";
+import { filePartsOf } from "./model-files.ts";
 import {
   type BatchShape,
   calibrate,
@@ -37,6 +38,7 @@ import {
   textName,
 } from "./preparing.ts";
 import { type Answer, type LoadedModel, SOURCE_MODES } from "./protocol.ts";
+import { inputsOf, recognise } from "./recognising.ts";
 import { divisor, type Row } from "./rows.ts";
 import { batches } from "./slices.ts";
 import { roundsFor } from "./statistics/racing.ts";
@@ -56,22 +58,39 @@ export interface RunOptions {
   readonly fresh?: boolean | undefined;
   /** Measures conditions again that failed before. */
   readonly retryFailed?: boolean | undefined;
+  /** Looks at the contents of a finished run's model where time stamps would do. */
+  readonly verify?: boolean | undefined;
 }
 
 /**
  * Yields a condition's row each time one more batch of it is stored.
  * @param attach gives the worker, held by this run.
+ * @param remote whether that worker's files are not this machine's.
  */
 export async function* runSweep(
   config: RunConfig,
   attach: (runId: string) => Promise<Worker>,
-  { on = () => undefined, signal, fresh = false, retryFailed = false }: RunOptions,
+  remote: boolean,
+  { on = () => undefined, signal, fresh = false, retryFailed = false, verify = false }: RunOptions,
 ): AsyncGenerator<Row, void> {
   const directory = RunDirectory.open(config.output.dir, fresh);
   let failed = false;
   try {
     const inputs = readInputs(config);
     const stored = directory.store.run();
+    if (stored !== undefined && isOver(stored, directory, retryFailed)) {
+      const { path, store } = directory;
+      const options = { verify, remote, signal };
+      const before = store.seen();
+      const recognised = await recognise(config, inputs.earlier, stored, before, path, options);
+      if (recognised !== null) {
+        const { model_checked, notices, seen } = recognised;
+        if (JSON.stringify(seen) !== JSON.stringify(before)) store.keepSeen(seen);
+        for (const message of notices) on({ type: "notice", message });
+        on({ type: "recognised", model_checked });
+        return;
+      }
+    }
     const runId = stored?.run_id ?? directory.idToBegin();
     const sweep = new Sweep(config, inputs, await attach(runId), on, signal);
     const { run, means } = await untilAborted(sweep.prepare(runId, stored, directory), signal);
@@ -107,6 +126,10 @@ export async function keepTokens(
     directory.close();
   }
 }
+
+/** Whether nothing is left to measure. */
+const isOver = ({ facts }: RunRecord, { store }: RunDirectory, retryFailed: boolean): boolean =>
+  facts.finished !== null && !(retryFailed && store.failures().size > 0);
 
 /** Brings the derived files up to date and closes. After a failure what fails here too must not hide its cause. */
 function settle(directory: RunDirectory, failed: boolean): void {
@@ -196,7 +219,13 @@ class Sweep {
       await sendDirections(prepared.directions.values(), this.#worker.client);
       for (const message of prepared.notices) this.#on({ type: "notice", message });
       if (stored !== undefined) {
-        requireSameRun(directory.path, stored.identity, prepared.identity);
+        const before = directory.store.seen()?.model;
+        requireSameRun(
+          directory.path,
+          { ...stored.identity, ...filePartsOf(before) },
+          { ...prepared.identity, ...(before && filePartsOf(prepared.loaded.model_files)) },
+        );
+        this.#keepSeen(directory);
         const means = directory.store.means();
         if (means !== null) await this.#sendMeans(means);
         return { run: stored, means };
@@ -211,6 +240,7 @@ class Sweep {
       if (means !== null) await this.#sendMeans(means);
       const run = this.#record(runId, prepared);
       directory.store.begin(run, blockRecords(prepared.blocks), prepared.plan.conditions, means);
+      this.#keepSeen(directory);
       directory.project();
       return { run, means };
     };
@@ -222,6 +252,12 @@ class Sweep {
         await this.#worker.reconnect();
       },
     );
+  }
+
+  /** What a later command recognises the run by. */
+  #keepSeen({ store }: RunDirectory): void {
+    const { model_files } = (this.#prepared as Prepared).loaded;
+    store.keepSeen({ model: model_files, inputs: inputsOf(this.#config, this.#inputs.earlier) });
   }
 
   async *measure(
@@ -427,14 +463,19 @@ class Sweep {
     this.#on({ type: "restart", error });
     await this.#worker.reconnect();
     const again = await this.#load(shape);
-    for (const part of ["weights_sha256", "tokenizer_sha256", "numerics"] as const) {
-      if (JSON.stringify(again[part]) !== JSON.stringify(loaded[part])) {
-        throw new SparkablateError(
-          "baseline_changed",
-          `after the restart the worker's ${part} differ from before`,
-          { cause: error },
-        );
-      }
+    const parts = ({ weights_sha256, tokenizer_sha256, numerics, model_files }: LoadedModel) =>
+      Object.entries({ weights_sha256, tokenizer_sha256, numerics, ...filePartsOf(model_files) }).map(
+        ([part, value]) => [part, JSON.stringify(value)] as const,
+      );
+    const before = new Map(parts(loaded));
+    const changed = parts(again).find(([part, value]) => before.get(part) !== value);
+    if (changed !== undefined || parts(again).length !== before.size) {
+      const what = changed?.[0] ?? "files";
+      throw new SparkablateError(
+        "baseline_changed",
+        `after the restart the worker's ${what} differ from before`,
+        { cause: error },
+      );
     }
     if (means !== null) await this.#sendMeans(means);
     await sendDirections(directions.values(), this.#worker.client);
@@ -446,10 +487,11 @@ class Sweep {
     const { task } = this.#inputs;
     const text = evaluatedName(config.eval);
     const racers = plan.conditions.filter(({ interventions }) => interventions.length > 0).length;
+    const { model_files: _files, ...model } = loaded;
     return {
       run_id: runId,
       identity,
-      model: loaded,
+      model,
       notices,
       facts: {
         name: basename(config.output.dir),

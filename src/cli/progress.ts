@@ -38,6 +38,9 @@ export function showProgress(verbose: boolean): Progress {
         case "notice":
           draw.print(`note: ${event.message}`);
           break;
+        case "recognised":
+          draw.print("this run was finished before; nothing is loaded");
+          break;
         case "plan":
           plan = event.plan;
           draw.print(planLines(plan));

@@ -115,11 +115,11 @@ function refuseTogether(what: string, options: Readonly<Record<string, unknown>>
 /** Runs a sweep, or finishes it, and reports it; 1 where a condition failed. */
 export async function sweepAndShow(config: RunConfig, flags: SweepFlags & ReportFlags): Promise<0 | 1> {
   const { dir } = config.output;
-  await sweep(config, flags);
+  const checked = await sweep(config, flags);
   // All rows at once are for those who look at them.
   if (formatOf(flags) === null && flags.plots === false) return hasFailures(dir) ? 1 : 0;
   const run = readRun(dir);
-  await showRun(dir, run, flags);
+  await showRun(dir, run, flags, checked);
   return run.rows.some(isFailed) ? 1 : 0;
 }
 
@@ -128,11 +128,19 @@ function formatOf({ json, format, quiet }: ReportFlags): Format | null {
   return format ?? (quiet ? null : "table");
 }
 
-/** The result on stdout, the plots into the run's directory, and where they are on stderr. */
-async function showRun(directory: string, run: StoredRun, flags: ReportFlags): Promise<void> {
+/**
+ * The result on stdout, the plots into the run's directory, and where they are on stderr.
+ * @param more further keys of the JSON document.
+ */
+async function showRun(
+  directory: string,
+  run: StoredRun,
+  flags: ReportFlags,
+  more: Readonly<Record<string, unknown>> = {},
+): Promise<void> {
   const format = formatOf(flags);
   const audit = auditOf(directory, run);
-  if (format !== null) process.stdout.write(PRINTERS[format](run, flags.top ?? null, audit));
+  if (format !== null) process.stdout.write(PRINTERS[format](run, flags.top ?? null, audit, more));
   if (flags.plots === false) return;
   const plots = await writePlots(directory, run, audit);
   const page = writePage(directory, run, audit, readTokenRuns(directory));
@@ -148,7 +156,12 @@ const auditOf = (directory: string, { rows }: StoredRun): ModeAudit | null =>
 const writePageOf = (directory: string, run: StoredRun): string =>
   writePage(directory, run, auditOf(directory, run), readTokenRuns(directory));
 
-type Printer = (run: StoredRun, top: number | null, audit: ModeAudit | null) => string;
+type Printer = (
+  run: StoredRun,
+  top: number | null,
+  audit: ModeAudit | null,
+  more: Readonly<Record<string, unknown>>,
+) => string;
 
 const PRINTERS: Readonly<Record<Format, Printer>> = {
   table({ rows, facts }, top, audit) {
@@ -164,8 +177,8 @@ const PRINTERS: Readonly<Record<Format, Printer>> = {
   csv: ({ rows }, top) => toCsv(rows, top),
   md: ({ rows, facts }, top, audit) =>
     toMarkdown(rows, facts, top) + (audit === null ? "" : auditMarkdown(audit, top)),
-  json: ({ rows, facts }, top, audit) =>
-    toJson(rows, facts, top, audit === null ? {} : { modes: auditRecord(audit, top) }),
+  json: ({ rows, facts }, top, audit, more) =>
+    toJson(rows, facts, top, { ...more, ...(audit !== null && { modes: auditRecord(audit, top) }) }),
 };
 
 function portNumber(text: string): number {

@@ -18,6 +18,10 @@ export function runCommand(): Command {
     .option("--set <key=value>", "override a key of the config; may be repeated", collect, [])
     .option("--fresh", "move an existing output directory aside and start anew")
     .option("--retry-failed", "measure conditions again that failed before")
+    .option(
+      "--verify",
+      "read the model's files even where their time stamps say that a finished run is the same",
+    )
     .option("--no-plots", "do not draw DIR/plots and DIR/report.html at the end")
     .option("--trust-remote-code", "let the model's repository run its code (the config must ask for it too)")
     .addHelpText(

@@ -10,14 +10,24 @@ import { showProgress, silent } from "./progress.ts";
 export interface SweepFlags extends CommonFlags, WorkerFlags {
   readonly fresh?: true;
   readonly retryFailed?: true;
+  readonly verify?: true;
 }
 
-/** Throws `interrupted` after Ctrl-C, with everything measured saved. */
-export async function sweep(config: RunConfig, flags: SweepFlags): Promise<void> {
-  const { fresh = false, retryFailed = false } = flags;
-  await attended(config, flags, async (controller, options) => {
-    for await (const _row of controller.run(config, { ...options, fresh, retryFailed }));
+/**
+ * Whether the run's model is known to be the config's: loaded, or its files looked at. Throws `interrupted` after Ctrl-C,
+ * with everything measured saved.
+ */
+export async function sweep(config: RunConfig, flags: SweepFlags): Promise<{ model_checked: boolean }> {
+  const { fresh = false, retryFailed = false, verify = false } = flags;
+  let model_checked = true;
+  await attended(config, flags, async (controller, { on, signal }) => {
+    const watched = (event: RunEvent): void => {
+      if (event.type === "recognised") model_checked = event.model_checked;
+      on?.(event);
+    };
+    for await (const _row of controller.run(config, { on: watched, signal, fresh, retryFailed, verify }));
   });
+  return { model_checked };
 }
 
 /** Work on the config's run directory with progress and Ctrl-C. Throws as `sweep`. */

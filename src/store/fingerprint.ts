@@ -25,10 +25,13 @@ export interface IdentityInput {
   readonly directions: readonly string[];
 }
 
+/** The parts that the config is. */
+export const configParts = (config: unknown): Record<string, string> => flatten(config, "config");
+
 export function identityOf(input: IdentityInput): Identity {
   const { loaded } = input;
   return {
-    ...flatten(input.config, "config"),
+    ...configParts(input.config),
     weights: loaded.weights_sha256,
     tokenizer: loaded.tokenizer_sha256,
     ...(input.task === null ? {} : { task: input.task }),

@@ -14,6 +14,7 @@ import { Recorder } from "./recording.ts";
 import { writeResultTable } from "./result-table.ts";
 import { scan } from "./scan.ts";
 import { SCHEMA, SCHEMA_VERSION } from "./schema.sql.ts";
+import { readSeen, type Seen, writeSeen } from "./seen-tables.ts";
 import { SqliteTokenTables } from "./token-tables.ts";
 import type { TokenTables } from "./tokens.ts";
 
@@ -26,7 +27,7 @@ export interface RunRecord {
   readonly run_id: string;
   /** sha256 or value of everything that makes it this run (store/fingerprint.ts). */
   readonly identity: Identity;
-  readonly model: LoadedModel;
+  readonly model: Omit<LoadedModel, "model_files">;
   /** What a report says beside its rows; `finished` is null while conditions are missing. */
   readonly facts: RunFacts;
   readonly notices: readonly string[];
@@ -185,6 +186,15 @@ export class RunStore {
         }
       })(),
     );
+  }
+
+  /** What the run was made from; null where it was not written down. */
+  seen(): Seen | null {
+    return this.#guard(() => readSeen(this.#database));
+  }
+
+  keepSeen(seen: Seen): void {
+    this.#guard(() => writeSeen(this.#database, seen));
   }
 
   means(): Means | null {

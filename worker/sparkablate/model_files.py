@@ -35,6 +35,7 @@ PATTERNS = (
     "emoji.json",
     "byte_maps.json",
     "word_*.json",
+    "normalizer.json",
     "dict.txt",
     "*.model",
     "*.model.v*",
@@ -89,7 +90,7 @@ def names_of(tokenizer: Any) -> tuple[str, ...]:
 
 
 def _weight_names(directory: Path) -> Iterator[str]:
-    """Each index of the format that transformers reads here, and every file that it names, wherever that is."""
+    """Each index of the format that transformers reads here, and the files that it names."""
     config = _json(directory / "config.json")
     explicit = config.get("transformers_weights")
     if isinstance(explicit, str):
