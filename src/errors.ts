@@ -33,6 +33,7 @@ export const ERROR_KINDS = {
   conditions_overlap: exit2("Split the target into separate conditions."),
   path_not_shared: exit2("Move the file under one of the listed mounts."),
   other_run: exit2("Choose another output.dir, or pass --fresh to move the old directory aside."),
+  not_ours: exit2("Choose another output.dir, or move away what is listed."),
   run_locked: exit2("Wait for the other controller to finish, or stop it."),
   environment_missing: exit3("Run 'sparkablate setup'."),
   worker_died: exit3("The worker's last lines are above; 'sparkablate doctor' checks the environment.", true),
@@ -49,6 +50,9 @@ export const ERROR_KINDS = {
   device_unavailable: exit3("Choose another model.device; 'sparkablate doctor' lists what is there."),
   load_failed: exit3("The model could not be loaded; the worker's message says why."),
   disk_full: exit3("Free some space and run the same command again; nothing measured is lost."),
+  storage_failed: exit3(
+    "Check the disk and whether it may be written to; what was committed is kept, and the same command goes on.",
+  ),
   store_corrupt: exit3("The database is left untouched. Restore it from a copy, or pass --fresh."),
   baseline_changed: exit3(
     "The worker's baseline is no longer bit-identical; it was stopped to protect the run.",

@@ -1,6 +1,7 @@
 /** `sparkablate run`. */
 import { Command } from "commander";
 import { loadConfig } from "../config.ts";
+import { requireConfigKept } from "../store/claim.ts";
 import { collect, withOutput, withWorker } from "./common.ts";
 import { type ReportFlags, sweepAndShow } from "./report.ts";
 import type { SweepFlags } from "./sweep.ts";
@@ -36,6 +37,7 @@ Example:
     .action(async (flags: RunFlags) => {
       const { config: file, set, trustRemoteCode = false } = flags;
       const config = loadConfig(file, { set, trustRemoteCode });
+      requireConfigKept(file, config, flags.fresh === true);
       process.exitCode = await sweepAndShow(config, flags);
     });
 }

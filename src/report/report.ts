@@ -1,5 +1,6 @@
 /** The files that a report adds to a run directory. */
 import { join } from "node:path";
+import { requireOwnFolder } from "../store/own-files.ts";
 import { writeAtomically } from "../store/projections.ts";
 import type { StoredRun } from "../store/run-directory.ts";
 import type { TokenRun } from "../tokens.ts";
@@ -18,6 +19,7 @@ export async function writePlots(
   if (charts.length === 0) return [];
   // The canvas is a native library: commands that draw nothing do without it.
   const { renderPng } = await import("./png.ts");
+  requireOwnFolder(join(directory, "plots"));
   return charts.map((chart) => {
     const path = join(directory, "plots", `${chart.name}.png`);
     writeAtomically(path, [renderPng(chart)]);

@@ -1,5 +1,16 @@
 /** Files derived from the database: whole or absent, never half written; rebuilt from it at any time. */
-import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import {
+  closeSync,
+  constants,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { type Row, rowRecord } from "../rows.ts";
 import { storeError } from "./failure.ts";
@@ -7,12 +18,16 @@ import { storeError } from "./failure.ts";
 /** Many small texts are written together. */
 const PIECE_BYTES = 1 << 16;
 
-/** Writes beside the target, syncs, renames, syncs the directory. */
-export function writeAtomically(path: string, chunks: Iterable<string | Uint8Array>): void {
-  const temporary = `${path}.tmp`;
+/** A name that nobody foresees, made anew: never a file that is there, nor what a link points to. */
+const MADE_ANEW = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+const TEMPORARY = /^(config\.yaml|results\.jsonl|summary\.json)(\.[0-9a-f]{16})?\.tmp$/;
+
+/** Writes beside the target, syncs, renames, syncs the directory. A link at the target is replaced, not followed. */
+export function writeAtomically(path: string, chunks: Iterable<string | Uint8Array>, mode = 0o666): void {
+  const temporary = `${path}.${randomBytes(8).toString("hex")}.tmp`;
   try {
     mkdirSync(dirname(path), { recursive: true });
-    const file = openSync(temporary, "w");
+    const file = openSync(temporary, MADE_ANEW, mode);
     try {
       for (const piece of pieces(chunks)) writeAll(file, piece);
       fsyncSync(file);
@@ -30,6 +45,12 @@ export function writeAtomically(path: string, chunks: Iterable<string | Uint8Arr
     rmSync(temporary, { force: true });
     throw storeError(error, path);
   }
+}
+
+/** What a killed writer left, in a directory that no other writes to. */
+export function sweepTemporaries(directory: string): void {
+  for (const name of readdirSync(directory))
+    if (TEMPORARY.test(name)) rmSync(join(directory, name), { force: true });
 }
 
 function* pieces(chunks: Iterable<string | Uint8Array>): Generator<Uint8Array> {

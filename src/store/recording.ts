@@ -2,6 +2,12 @@
 import type Database from "better-sqlite3";
 import { SparkablateError } from "../errors.ts";
 import type { Measured } from "../measurements.ts";
+import { storedTally, type Tally, writeChecksum } from "./checksums.ts";
+
+/** Tables that a measurement adds rows to. */
+const RECORDED = ["measurement", "attempt"] as const;
+type Rows = Readonly<Record<(typeof RECORDED)[number], readonly unknown[][]>>;
+type Tallies = Readonly<Record<(typeof RECORDED)[number], Tally>>;
 
 /** Nothing else may be written on the connection between `add` and `commit`. */
 export class Recorder {
@@ -12,7 +18,9 @@ export class Recorder {
   readonly #stored: Database.Statement;
   readonly #attempt: Database.Statement;
   /** One measurement, whole or not at all. */
-  readonly #insert: (measured: Measured) => void;
+  readonly #insert: (measured: Measured) => Rows;
+  /** Of the open transaction; undefined outside one. */
+  #tallies: Tallies | undefined;
 
   constructor(database: Database.Database) {
     this.#database = database;
@@ -36,19 +44,36 @@ export class Recorder {
         );
       }
     }
-    if (!this.#database.inTransaction) this.#begin.run();
-    this.#insert(measured);
+    if (!this.#database.inTransaction) {
+      this.#begin.run();
+      this.#tallies = undefined;
+    }
+    this.#tallies ??= {
+      measurement: storedTally(this.#database, "measurement"),
+      attempt: storedTally(this.#database, "attempt"),
+    };
+    const added = this.#insert(measured);
+    // Only now: what is refused is rolled back.
+    for (const name of RECORDED) for (const row of added[name]) this.#tallies[name].add(row);
   }
 
   commit(): void {
-    if (this.#database.inTransaction) this.#commit.run();
+    if (!this.#database.inTransaction) return;
+    for (const name of RECORDED)
+      if (this.#tallies !== undefined) writeChecksum(this.#database, name, this.#tallies[name]);
+    this.#tallies = undefined;
+    this.#commit.run();
   }
 
-  #write({ condition, batch, blocks, sums, seconds, flags, error }: Measured): void {
+  #write({ condition, batch, blocks, sums, seconds, flags, error }: Measured): Rows {
+    const added: unknown[][] = [];
     for (const [metric, values] of Object.entries(sums)) {
       for (const [at, block] of blocks.entries()) {
         const value = values[at];
-        if (this.#sum.run(condition, block, metric, value).changes === 1) continue;
+        if (this.#sum.run(condition, block, metric, value).changes === 1) {
+          added.push([condition, block, metric, value]);
+          continue;
+        }
         const stored = this.#stored.get(condition, block, metric);
         if (stored === value) continue;
         throw new SparkablateError(
@@ -57,7 +82,7 @@ export class Recorder {
         );
       }
     }
-    this.#attempt.run(
+    const attempt = [
       condition,
       batch,
       new Date().toISOString(),
@@ -66,6 +91,8 @@ export class Recorder {
       error?.code ?? null,
       error?.message ?? null,
       error?.detail ?? null,
-    );
+    ];
+    this.#attempt.run(attempt);
+    return { measurement: added, attempt: [attempt] };
   }
 }

@@ -1,6 +1,7 @@
 /** The table `result` of results.sqlite: the rows as JSONL and CSV have them, to the last digit. */
 import type Database from "better-sqlite3";
 import { flatRecord, type Row, type TableShape, tableColumns } from "../rows.ts";
+import { Tally, writeChecksum } from "./checksums.ts";
 
 /** Columns that hold no real number. */
 const TYPES: Readonly<Record<string, string>> = {
@@ -35,12 +36,18 @@ export function writeResultTable(
   const definitions = columns.map((column) => `${quoted(column)} ${TYPES[column] ?? "REAL"}`);
   database.transaction(() => {
     database.exec("DROP TABLE IF EXISTS result");
-    database.exec(`CREATE TABLE result (${definitions.join(", ")})`);
+    const definition = `CREATE TABLE result (${definitions.join(", ")})`;
+    database.exec(definition);
+    const tally = new Tally("result");
+    tally.define(definition);
     const insert = database.prepare(`INSERT INTO result VALUES (${columns.map(() => "?").join(", ")})`);
     give((row) => {
       const record = flatRecord(row);
-      insert.run(columns.map((column) => cell(record[column])));
+      const cells = columns.map((column) => cell(record[column]));
+      insert.run(cells);
+      tally.add(cells);
     });
+    writeChecksum(database, "result", tally);
   })();
 }
 

@@ -1,15 +1,16 @@
 /** One run's directory: lock, database, and the files derived from it. Opened by the one controller that writes. */
-import { existsSync, mkdirSync, renameSync, statSync } from "node:fs";
+import { mkdirSync, realpathSync, renameSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { SparkablateError } from "../errors.ts";
 import { partsOf } from "../interactions.ts";
 import { type ConditionMeasurements, type Row, type RunFacts, type Table, tabulate } from "../rows.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
 import { Totals } from "../summary.ts";
+import { isRun, requireOurs } from "./claim.ts";
 import { storeError } from "./failure.ts";
 import { sha256 } from "./fingerprint.ts";
 import { type Lock, lockDirectory } from "./lock.ts";
-import { writeConfig, writeRows, writeSummary } from "./projections.ts";
+import { sweepTemporaries, writeConfig, writeRows, writeSummary } from "./projections.ts";
 import { databasePath, type RunRecord, RunStore } from "./sqlite.ts";
 
 /** Derived files are rewritten at most this often while a sweep runs. */
@@ -30,20 +31,11 @@ export class RunDirectory {
   /** @param fresh moves what is there aside, under a name with the time. */
   static open(path: string, fresh: boolean): RunDirectory {
     makeDirectory(path);
-    if (fresh && existsSync(databasePath(path))) {
-      // Only a directory that no other controller works in may be moved, and none may begin meanwhile.
-      const lock = lockDirectory(path);
-      try {
-        renameSync(path, `${path}.${new Date().toISOString().replaceAll(":", "-")}`);
-      } catch (error) {
-        throw storeError(error, path);
-      } finally {
-        lock.release();
-      }
-      makeDirectory(path);
-    }
+    requireOurs(path);
+    if (fresh && isRun(path)) moveAside(path);
     const lock = lockDirectory(path);
     try {
+      sweepTemporaries(path);
       return new RunDirectory(path, lock, RunStore.open(path));
     } catch (error) {
       lock.release();
@@ -179,6 +171,24 @@ function floorOf(
     error === null && sums.nll?.length === nll.length ? [sums.nll] : [],
   );
   return numericFloor(nll, whole, baseline.tokens);
+}
+
+/** Only a directory that no other controller works in may be moved, and none may begin meanwhile. */
+function moveAside(path: string): void {
+  const lock = lockDirectory(path);
+  // A link to another disk keeps leading there.
+  const place = realpathSync(path);
+  let now = place;
+  try {
+    const aside = `${place}.${new Date().toISOString().replaceAll(":", "-")}`;
+    renameSync(place, aside);
+    now = aside;
+  } catch (error) {
+    throw storeError(error, path);
+  } finally {
+    lock.release(now);
+  }
+  makeDirectory(place);
 }
 
 function makeDirectory(path: string): void {

@@ -1,5 +1,16 @@
 /** Tables and views of results.sqlite. Ordinals count from 0 in the canonical order of the run. */
-export const SCHEMA_VERSION = 1;
+export const SCHEMA_VERSION = 2;
+
+/** What 0.1.0 wrote: without the table `checksum`, which is added when such a run is resumed. */
+export const UNCHECKED_VERSION = 1;
+
+export const CHECKSUM_TABLE = `
+CREATE TABLE checksum (
+  name TEXT PRIMARY KEY,             -- of one of these tables
+  rows INTEGER NOT NULL,
+  sum INTEGER NOT NULL               -- over its definition and its rows: store/checksums.ts
+) WITHOUT ROWID;
+`;
 
 export const SCHEMA = `
 CREATE TABLE run (

@@ -4,6 +4,7 @@
  */
 import type Database from "better-sqlite3";
 import type { ModelFiles } from "../protocol.ts";
+import { writeChecksums } from "./checksums.ts";
 
 const TABLES = `
 CREATE TABLE IF NOT EXISTS model_file (
@@ -52,5 +53,6 @@ export function writeSeen(database: Database.Database, { model, inputs }: Seen):
     add.run(DIRECTORY, model.directory);
     add.run(ENTRIES, model.entries_sha256);
     for (const [part, value] of Object.entries(inputs)) add.run(part, value);
+    writeChecksums(database, ["model_file", "seen"]);
   })();
 }

@@ -1,27 +1,29 @@
 /** results.sqlite: the truth of a run. One writer (store/lock.ts), any number of readers. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import Database from "better-sqlite3";
+import type Database from "better-sqlite3";
 import { type ErrorCode, SparkablateError } from "../errors.ts";
 import type { Measured } from "../measurements.ts";
 import type { Condition, LoadedModel, MeanSite } from "../protocol.ts";
 import { type ConditionMeasurements, divisor, type Row, type RunFacts, type TableShape } from "../rows.ts";
 import type { SourceMode } from "../sources.ts";
 import type { TaskItem } from "../tasks.ts";
+import { writeAllChecksums, writeChecksums } from "./checksums.ts";
 import { storeError } from "./failure.ts";
+import { fileId } from "./file-id.ts";
 import type { Identity } from "./fingerprint.ts";
+import { connected, connectedToRead, makeReady, mergeLog, verify } from "./opening.ts";
+import { requireOwnFiles } from "./own-files.ts";
 import { Recorder } from "./recording.ts";
 import { writeResultTable } from "./result-table.ts";
 import { scan } from "./scan.ts";
-import { SCHEMA, SCHEMA_VERSION } from "./schema.sql.ts";
+import { SCHEMA_VERSION, UNCHECKED_VERSION } from "./schema.sql.ts";
 import { readSeen, type Seen, writeSeen } from "./seen-tables.ts";
 import { SqliteTokenTables } from "./token-tables.ts";
 import type { TokenTables } from "./tokens.ts";
 
 /** Commits are coalesced: a crash costs at most this much of what was measured. */
 const COMMIT_EVERY_MS = 1_000;
-/** Pages that a connection keeps; up to three are open at once. The binding's own 16 MB each gain nothing here. */
-const CACHE_KIB = 2_000;
 
 export interface RunRecord {
   readonly run_id: string;
@@ -59,74 +61,67 @@ export const databasePath = (directory: string): string => join(directory, "resu
 export class RunStore {
   readonly #path: string;
   readonly #database: Database.Database;
+  /** Of the file that a writer opened. */
+  readonly #id: string | undefined;
+  /** Whether what is read has its checksums. */
+  readonly #isChecked: boolean;
   #recorder: Recorder | undefined;
   #timer: NodeJS.Timeout | undefined;
   /** A failed background commit, thrown at the next call. */
   #failure: unknown;
 
-  private constructor(path: string, database: Database.Database) {
+  private constructor(path: string, database: Database.Database, isChecked: boolean, id?: string) {
     this.#path = path;
     this.#database = database;
+    this.#isChecked = isChecked;
+    this.#id = id;
   }
 
   /** Opens for writing, creating the tables where there is no database yet. Never overwrites a broken one. */
   static open(directory: string): RunStore {
     const path = databasePath(directory);
+    requireOwnFiles(directory, true);
     // A connection that may write changes a file by closing it, so a broken one must never see one.
-    if (existsSync(path))
-      RunStore.#connect(path, { readonly: true }, (database) => verify(database, path)).close();
-    return RunStore.#connect(path, {}, (database) => {
-      database.pragma("journal_mode = WAL");
-      database.pragma("synchronous = FULL");
-      database.pragma("foreign_keys = ON");
-      if (database.pragma("user_version", { simple: true }) === 0) {
-        database.transaction(() => {
-          database.exec(SCHEMA);
-          database.pragma(`user_version = ${SCHEMA_VERSION}`);
-        })();
-      }
-    });
+    if (existsSync(path)) connected(path, { readonly: true }, (database) => verify(database, path)).close();
+    const database = connected(path, {}, makeReady);
+    return new RunStore(path, database, true, fileId(path));
   }
 
   /** Opens an existing run for reading. Throws `input_missing` where there is none. */
   static read(directory: string): RunStore {
     const path = databasePath(directory);
+    requireOwnFiles(directory, false);
     if (!existsSync(path)) {
       throw new SparkablateError(
         "input_missing",
         `${directory} is no run directory: it has no results.sqlite`,
       );
     }
-    return RunStore.#connect(path, { readonly: true }, (database) => {
-      if (!verify(database, path)) {
+    let version = SCHEMA_VERSION;
+    const database = connectedToRead(path, (opened) => {
+      version = verify(opened, path);
+      if (version === 0) {
         throw new SparkablateError("input_missing", `${directory}: the run was stopped before it began`);
       }
     });
-  }
-
-  static #connect(
-    path: string,
-    options: Database.Options,
-    prepare: (database: Database.Database) => void,
-  ): RunStore {
-    let database: Database.Database | undefined;
-    try {
-      database = new Database(path, options);
-      database.pragma(`cache_size = -${CACHE_KIB}`);
-      prepare(database);
-      return new RunStore(path, database);
-    } catch (error) {
-      database?.close();
-      throw storeError(error, path);
-    }
+    return new RunStore(path, database, version !== UNCHECKED_VERSION);
   }
 
   #guard<T>(work: () => T): T {
     try {
       return work();
     } catch (error) {
-      throw storeError(error, this.#path);
+      throw this.#failed(error);
     }
+  }
+
+  #failed(error: unknown): unknown {
+    const failure = storeError(error, this.#path);
+    // What has checksums is as it was written; without them any value may be anything.
+    if (this.#isChecked || failure instanceof SparkablateError) return failure;
+    return new SparkablateError("store_corrupt", `${this.#path} is damaged: ${String(error)}`, {
+      cause: error,
+    });
   }
 
   run(): RunRecord | undefined {
@@ -184,6 +179,7 @@ export class RunStore {
           const addMeans = database.prepare("INSERT INTO mean VALUES (?, ?, ?)");
           addMeans.run(means.sha256, JSON.stringify(means.sites), means.vectors);
         }
+        writeAllChecksums(database);
       })(),
     );
   }
@@ -227,6 +223,20 @@ export class RunStore {
     this.#timer = undefined;
     if (this.#failure !== undefined) throw this.#failure;
     this.#guard(() => this.#recorder?.commit());
+    this.requireInPlace();
+  }
+
+  /**
+   * Throws `storage_failed` where the file that is written to no longer has its name: SQLite would go on writing to
+   * one that nobody finds.
+   */
+  requireInPlace(): void {
+    if (this.#id === undefined || fileId(this.#path) === this.#id) return;
+    throw new SparkablateError(
+      "storage_failed",
+      `${this.#path} was moved, deleted or replaced while the run was writing to it`,
+      { help: "Put the run directory back where it was, and run the same command again." },
+    );
   }
 
   /** The baseline and the edits, in canonical order, without what was measured of them. To be read to the end in one go. */
@@ -240,7 +250,7 @@ export class RunStore {
         yield { id, interventions: JSON.parse(interventions) };
       }
     } catch (error) {
-      throw storeError(error, this.#path);
+      throw this.#failed(error);
     }
   }
 
@@ -302,7 +312,12 @@ export class RunStore {
 
   finish(at: string): void {
     this.flush();
-    this.#guard(() => this.#database.prepare("UPDATE run SET finished_at = ?").run(at));
+    this.#guard(() =>
+      this.#database.transaction(() => {
+        this.#database.prepare("UPDATE run SET finished_at = ?").run(at);
+        writeChecksums(this.#database, ["run"]);
+      })(),
+    );
   }
 
   /**
@@ -315,7 +330,7 @@ export class RunStore {
       if (facts === undefined) return;
       yield* scan(this.#database, which, divisor(facts), facts.task == null ? null : this.#answerTokens());
     } catch (error) {
-      throw storeError(error, this.#path);
+      throw this.#failed(error);
     }
   }
 
@@ -326,32 +341,21 @@ export class RunStore {
 
   /** A reader of what is committed by now. */
   snapshot(): RunStore {
-    return RunStore.#connect(this.#path, { readonly: true }, () => undefined);
+    return new RunStore(
+      this.#path,
+      connected(this.#path, { readonly: true }, () => undefined),
+      true,
+    );
   }
 
   close(): void {
+    if (!this.#database.open) return;
     try {
       this.flush();
+      if (!this.#database.readonly) this.#guard(() => mergeLog(this.#database));
     } finally {
       clearTimeout(this.#timer);
       this.#database.close();
     }
   }
-}
-
-/** Whether the tables are there. Throws `store_corrupt` for a damaged file, and for one that is not ours. */
-function verify(database: Database.Database, path: string): boolean {
-  const version = database.pragma("user_version", { simple: true });
-  const isEmpty = database.prepare("SELECT count(*) FROM sqlite_schema").pluck().get() === 0;
-  // The process was killed before it made the tables.
-  if (version === 0 && isEmpty) return false;
-  if (version !== SCHEMA_VERSION) {
-    throw new SparkablateError(
-      "store_corrupt",
-      `${path} has format ${version}, this version reads ${SCHEMA_VERSION}`,
-    );
-  }
-  const problems = database.pragma("quick_check", { simple: true });
-  if (problems !== "ok") throw new SparkablateError("store_corrupt", `${path} is damaged: ${problems}`);
-  return true;
 }

@@ -1,5 +1,6 @@
 /** What is kept a token, for the conditions that somebody asked for: tables of results.sqlite, made when they are needed. */
 import type Database from "better-sqlite3";
+import { writeChecksums } from "./checksums.ts";
 import type { TokenBlock, TokenNll, TokenTables } from "./tokens.ts";
 
 const TABLES = `
@@ -26,7 +27,7 @@ export class SqliteTokenTables implements TokenTables {
 
   constructor(database: Database.Database) {
     this.#database = database;
-    if (!database.readonly) database.exec(TABLES);
+    if (!database.readonly) make(database);
     this.#exist =
       database.prepare("SELECT count(*) FROM sqlite_schema WHERE name = 'token_nll'").pluck().get() === 1;
   }
@@ -37,6 +38,7 @@ export class SqliteTokenTables implements TokenTables {
     this.#database.transaction(() => {
       for (const [block, { first, ids }] of blocks) addBlock.run(block, first, bytesOf(ids));
       for (const { condition, block, nll } of values) addNll.run(condition, block, bytesOf(nll));
+      writeChecksums(this.#database, ["token_block", "token_nll"]);
     })();
   }
 
@@ -44,6 +46,7 @@ export class SqliteTokenTables implements TokenTables {
     const add = this.#database.prepare("INSERT OR REPLACE INTO token_text VALUES (?, ?)");
     this.#database.transaction(() => {
       for (const [id, bytes] of texts) add.run(id, bytes);
+      writeChecksums(this.#database, ["token_text"]);
     })();
   }
 
@@ -80,6 +83,15 @@ export class SqliteTokenTables implements TokenTables {
     const rows = this.#database.prepare("SELECT id, bytes FROM token_text").raw().all();
     return new Map(rows as [number, Uint8Array][]);
   }
+}
+
+function make(database: Database.Database): void {
+  database.transaction(() => {
+    const count = database.prepare("SELECT count(*) FROM sqlite_schema WHERE type = 'table'").pluck();
+    const before = count.get();
+    database.exec(TABLES);
+    if (count.get() !== before) writeChecksums(database, ["token_block", "token_text", "token_nll"]);
+  })();
 }
 
 const bytesOf = (numbers: Int32Array | Float32Array): Uint8Array =>

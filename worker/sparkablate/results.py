@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from sparkablate import checksums
 from sparkablate.errors import SparkablateError
 
 if TYPE_CHECKING:
     import pandas
 
 #: `SCHEMA_VERSION` of src/store/schema.sql.ts.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+#: `UNCHECKED_VERSION` there: what 0.1.0 wrote.
+UNCHECKED_VERSION = 1
 
 #: Type of a column of the table `result` → what pandas makes of it; all but the floats know missing values.
 DTYPES = {"REAL": "float64", "INTEGER": "Int64", "TEXT": "string"}
@@ -59,7 +62,8 @@ def load(directory: str | os.PathLike[str]) -> Results:
     ``directory`` is a run directory: the one that holds results.sqlite.
 
     Raises ``environment_missing`` without pandas, ``input_missing`` where there is no run, or one that was
-    stopped before its first measurement, ``store_corrupt`` for a damaged database or one that is not ours.
+    stopped before its first measurement, ``store_corrupt`` for a damaged database or one that is not ours,
+    ``run_locked`` while another program keeps it from being read.
     """
     _pandas()
     path = Path(directory) / "results.sqlite"
@@ -95,24 +99,39 @@ def _pandas() -> Any:
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that cannot write and sees one state of the run."""
+    is_checked = False
     try:
         with closing(sqlite3.connect(_address(path), uri=True, isolation_level=None)) as database:
+            database.execute("PRAGMA cell_size_check = ON")
             database.execute("BEGIN")
             (version,) = database.execute("PRAGMA user_version").fetchone()
             (is_empty,) = database.execute("SELECT count(*) = 0 FROM sqlite_schema").fetchone()
             # Version 0 without a table: the controller was killed before it made them.
-            if version != SCHEMA_VERSION and not (version == 0 and is_empty):
+            if version not in (SCHEMA_VERSION, UNCHECKED_VERSION) and not (version == 0 and is_empty):
                 raise SparkablateError(
-                    "store_corrupt", f"{path} has format {version}, this version reads {SCHEMA_VERSION}"
+                    "store_corrupt",
+                    f"{path} has format {version}, "
+                    f"this version reads {UNCHECKED_VERSION} and {SCHEMA_VERSION}",
                 )
-            (problem,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            (problem,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if problem != "ok":
                 raise SparkablateError("store_corrupt", f"{path} is damaged: {problem}")
+            if version == SCHEMA_VERSION:
+                checksums.verify(database, path)
+                is_checked = True
             yield database
     except sqlite3.Error as error:
+        # The code itself is there from Python 3.11 on.
+        if "is locked" in str(error):
+            raise SparkablateError("run_locked", f"{path} is in use by another program: {error}") from error
         raise SparkablateError(
             "store_corrupt", f"{path} is not a readable database of ours: {error}"
         ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        if is_checked:
+            raise
+        # A run of 0.1.0 has no checksums: any value may be anything.
+        raise SparkablateError("store_corrupt", f"{path} is damaged: {error}") from error
 
 
 def _address(path: Path) -> str:

@@ -1,5 +1,6 @@
 /** The files that a comparison of runs adds to the first of their directories. */
 import { join, sep } from "node:path";
+import { requireOwnFolder } from "../../store/own-files.ts";
 import { writeAtomically } from "../../store/projections.ts";
 import type { Agreement, NamedRun } from "./agreement.ts";
 import { agreementChart } from "./chart.ts";
@@ -17,6 +18,7 @@ export async function writeAgreement(
   const home = runs[0]?.directory ?? ".";
   const others = runs.slice(1);
   const { renderPng } = await import("../png.ts");
+  requireOwnFolder(join(home, "plots"));
   const plots = agreements.map((agreement) => {
     const path = join(home, "plots", `${fileName(agreement.runs)}.png`);
     writeAtomically(path, [renderPng(agreementChart(agreement))]);

@@ -1,0 +1,44 @@
+/** A run directory may have been made by somebody else: its files are files, never ways to others. */
+import { lstatSync, type Stats } from "node:fs";
+import { join } from "node:path";
+import { SparkablateError } from "../errors.ts";
+
+/** What SQLite opens by name, following links. */
+const OPENED = ["results.sqlite", "results.sqlite-wal", "results.sqlite-shm", "run.lock", "run.lock.owner"];
+/** A rollback journal may name further files to delete. This program never leaves one. */
+const JOURNAL = "results.sqlite-journal";
+
+/**
+ * @param toWrite whether these files are to be changed: one with two names would change at its other place too.
+ * @throws SparkablateError not_ours for links and devices in the place of the run's files, and for others' journals.
+ */
+export function requireOwnFiles(directory: string, toWrite: boolean): void {
+  for (const name of OPENED) {
+    const path = join(directory, name);
+    const fault = faultOf(lstatSync(path, { throwIfNoEntry: false }), toWrite);
+    if (fault !== undefined) throw foreign(path, fault);
+  }
+  const journal = join(directory, JOURNAL);
+  if (lstatSync(journal, { throwIfNoEntry: false }) !== undefined)
+    throw foreign(journal, "is the journal of another program that was writing to the database");
+}
+
+/** @throws SparkablateError not_ours where `path` is there and is no directory itself. */
+export function requireOwnFolder(path: string): void {
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  if (stats === undefined || stats.isDirectory()) return;
+  throw foreign(path, stats.isSymbolicLink() ? "is a symbolic link" : "is no directory");
+}
+
+function faultOf(stats: Stats | undefined, toWrite: boolean): string | undefined {
+  if (stats === undefined) return undefined;
+  if (stats.isSymbolicLink()) return "is a symbolic link";
+  if (!stats.isFile()) return "is no file";
+  if (toWrite && stats.nlink > 1) return "has a second name elsewhere, a hard link";
+  return undefined;
+}
+
+const foreign = (path: string, fault: string): SparkablateError =>
+  new SparkablateError("not_ours", `${path} ${fault}: a run directory keeps its files itself`, {
+    help: "Copy the run directory with 'cp -rL', which makes files of links, or remove this one.",
+  });
