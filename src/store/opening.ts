@@ -109,20 +109,31 @@ export function verify(database: Database.Database, path: string): number {
   })();
 }
 
-/** What can be said of the sums of 0.1.0, which have no checksum. */
+/** What can be said of a run of 0.1.0, which has no checksums. Rows that this finds hold what no run has. */
+const STRANGE = `
+  SELECT measurement.condition FROM measurement
+    LEFT JOIN condition ON condition.ordinal = measurement.condition
+    LEFT JOIN block ON block.split = 'evaluation' AND block.ordinal = measurement.block
+    WHERE typeof(sum) <> 'real' OR condition.ordinal IS NULL OR block.ordinal IS NULL
+  UNION ALL SELECT rowid FROM run WHERE NOT coalesce(
+    json_valid(identity) AND json_type(identity) = 'object'
+    AND json_valid(model) AND json_type(model, '$.model_map') = 'object'
+    AND json_valid(facts) AND json_type(facts, '$.statistics') = 'object'
+    AND json_type(facts, '$.numerics') = 'object' AND json_type(facts, '$.numerics.versions') = 'object'
+    AND json_extract(facts, '$.seq_len') > 1 AND json_extract(facts, '$.planned_blocks') > 0
+    AND json_type(facts, '$.planned_conditions') = 'integer' AND json_type(facts, '$.batch_size') = 'integer'
+    AND json_type(facts, '$.name') = 'text' AND json_type(facts, '$.text') = 'text'
+    AND json_type(facts, '$.sweep') = 'text' AND json_type(facts, '$.config') = 'text'
+    AND json_valid(notices) AND json_type(notices) = 'array', 0)
+  UNION ALL SELECT ordinal FROM condition WHERE NOT coalesce(
+    json_valid(interventions) AND json_type(interventions) = 'array' AND (nudge IS NULL OR json_valid(nudge)), 0)
+  UNION ALL SELECT condition FROM attempt WHERE NOT coalesce(
+    json_valid(flags) AND json_type(flags) = 'array' AND typeof(seconds) = 'real', 0)
+  UNION ALL SELECT rowid FROM mean WHERE NOT coalesce(json_valid(sites) AND json_type(sites) = 'array', 0)
+  UNION ALL SELECT name FROM sqlite_schema WHERE name = 'checksum'
+  LIMIT 1`;
+
 function verifyUnchecked(database: Database.Database, path: string): void {
-  const strange = database
-    .prepare(
-      `SELECT measurement.condition FROM measurement
-       LEFT JOIN condition ON condition.ordinal = measurement.condition
-       LEFT JOIN block ON block.split = 'evaluation' AND block.ordinal = measurement.block
-       WHERE typeof(sum) <> 'real' OR condition.ordinal IS NULL OR block.ordinal IS NULL
-       UNION ALL SELECT name FROM sqlite_schema WHERE name = 'checksum' LIMIT 1`,
-    )
-    .get();
-  if (strange === undefined) return;
-  throw new SparkablateError(
-    "store_corrupt",
-    `${path} is damaged: it holds sums of what the run does not have`,
-  );
+  if (database.prepare(STRANGE).get() === undefined) return;
+  throw new SparkablateError("store_corrupt", `${path} is damaged: it holds what no run has`);
 }

@@ -82,9 +82,13 @@ export class RunStore {
     const path = databasePath(directory);
     requireOwnFiles(directory, true);
     // A connection that may write changes a file by closing it, so a broken one must never see one.
-    if (existsSync(path)) connected(path, { readonly: true }, (database) => verify(database, path)).close();
+    let version = SCHEMA_VERSION;
+    if (existsSync(path))
+      connected(path, { readonly: true }, (database) => {
+        version = verify(database, path);
+      }).close();
     const database = connected(path, {}, makeReady);
-    return new RunStore(path, database, true, fileId(path));
+    return new RunStore(path, database, version !== UNCHECKED_VERSION, fileId(path));
   }
 
   /** Opens an existing run for reading. Throws `input_missing` where there is none. */
