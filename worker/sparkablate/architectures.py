@@ -14,7 +14,17 @@ from typing import Any, Literal
 from torch import nn
 
 from .additions import bloom_post_norm, gemma4, granite, mamba2, opt_post_norm, sequential, writes_first
-from .modules import find, find_named, input_width, output_width, require, require_named, resolve, unsupported
+from .modules import (
+    find,
+    find_named,
+    input_width,
+    output_width,
+    plain,
+    require,
+    require_named,
+    resolve,
+    unsupported,
+)
 from .projections import DENSE, EXPERTS_AND_SHARED, Projection, linear, stacked
 from .sites import SITE_ORDER, Additions, LayerSites, Logits, SiteMap, Tap, Values
 
@@ -332,7 +342,7 @@ def locate(model: nn.Module) -> SiteMap:
             for name, module in (require_named(model, stack, path) for path in row.embedding)
         ),
         layers=tuple(
-            _locate_layer(model, row, text_config, layer, index, f"{stack_path}.{row.layers}.{index}")
+            _locate_layer(model, row, text_config, plain(layer), index, f"{stack_path}.{row.layers}.{index}")
             for index, layer in enumerate(layers)
         ),
         tail=tuple(module for module in tail if module is not None),

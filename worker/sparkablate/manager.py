@@ -3,52 +3,45 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from .architectures import locate
+from .blocks import Applied, Bound, is_open
 from .calibration import MeanKey as MeanKey
 from .calibration import mean_width, measure_means, offered_means
+from .edits import elsewhere, site_edit
 from .errors import SparkablateError
-from .hooks import Edit, editing, stream_of
+from .hooks import Edit
 from .interventions import KINDS, MODES, add, orthonormal_basis, project_out
-from .positions import FirstTokens, cache_of
-from .sites import LayerSites, SiteMap, Tap
+from .positions import FirstTokens
+from .sites import SiteMap, Tap
 from .sources import SOURCE_MODES, SourceKey, offered_sources, record_activations
-from .specs import (
-    POSITIONS,
-    AblationSpec,
-    DirectionSpec,
-    Spec,
-    canonical,
-    check_direction,
-    edited_heads,
-    spec_id,
-    validate,
-)
+from .specs import POSITIONS, AblationSpec, DirectionSpec, Spec, as_specs, check_direction, spec_id
+from .wrappers import unwrapped
 
 
 class AblationManager:
-    """Edits one model. Any number of `applied` blocks may follow one another; they do not nest.
+    """Edits one model. Blocks of `applied` may follow one another, nest, and end in any order.
 
     Args:
-        model: a transformers causal language model.
+        model: a transformers causal language model, or what `torch.compile`, PEFT (LoRA and its kind),
+            DataParallel on one device or another wrapper with a `module` made of it.
         sites: its map, where it was located (or restricted after a self-test) before.
 
-    Raises SparkablateError("architecture_unsupported") for a model that no row describes.
+    Raises SparkablateError: "architecture_unsupported" for a model that no row describes, or a wrapper that
+    splits it over devices or puts virtual tokens before the text; "usage" for what is no model.
     """
 
     def __init__(self, model: nn.Module, sites: SiteMap | None = None) -> None:
-        self.model = model
-        self.sites = locate(model) if sites is None else sites
+        self.model = unwrapped(model)
+        self.sites = locate(self.model) if sites is None else sites
         self._means: dict[MeanKey, Tensor] = {}
         self._sources: dict[str, dict[SourceKey, Tensor]] = {}
         self._directions: dict[str, tuple[Tensor, float]] = {}
-        self._active = False
 
     # ── What the edits need ──────────────────────────────────────────────────────────────────
     def set_means(self, means: Mapping[MeanKey, Tensor]) -> None:
@@ -92,7 +85,7 @@ class AblationManager:
         Returns: float32 means [width], from sums in float64. Raises SparkablateError: "usage" inside
         `applied()`, "site_unsupported", "means_missing" where the batches hold no token.
         """
-        if self._active:
+        if is_open(self.sites):
             raise SparkablateError(
                 "usage", "calibrate_means() measures the unedited model: call it outside applied()"
             )
@@ -125,7 +118,7 @@ class AblationManager:
         Returns: the activations. Raises SparkablateError: "usage" inside `applied()` or for another mode,
         "site_unsupported".
         """
-        if self._active:
+        if is_open(self.sites):
             raise SparkablateError(
                 "usage", "record_sources() runs the unedited model: call it outside applied()"
             )
@@ -149,99 +142,62 @@ class AblationManager:
         self._sources[mode] = dict(activations)
 
     # ── Applying ─────────────────────────────────────────────────────────────────────────────
-    @contextmanager
-    def applied(self, specs: Spec | Sequence[Spec]) -> Iterator[None]:
+    def applied(self, specs: Spec | Iterable[Spec]) -> Applied:
         """The model computes with these interventions inside the block, and bit for bit as before after it.
+
+        It does so whoever calls it: what holds it (a compiled model, PEFT's), `generate`, a pipeline, another
+        thread. Compiled code runs eagerly for as long as any block is open in the process
+        (`torch.compiler.set_stance`). Blocks on one model, of whichever manager, act together as one with all
+        their specs, and may end in any order. A `deepcopy` made inside has the edits for as long as the
+        original; what is saved, exported, traced or captured in a graph is out of reach.
+
+        Warns (UserWarning) where no pass of the model ran inside, and where a key/value cache comes in that
+        was filled without these edits.
 
         Args:
             specs: one spec, or several that act jointly; their order does not matter.
 
-        Raises SparkablateError: "site_unsupported", "conditions_overlap", "means_missing", "input_missing"
-        (no source was recorded), "config_invalid" (a layer or head that the model does not have), "usage" (no
-        nested blocks) before anything is changed; "hook_failed" in a forward pass whose shape is not the
-        source's, and at the end of the block where the model ran but an edit was never reached.
+        Raises SparkablateError: "site_unsupported", "conditions_overlap" (with an open block's too),
+        "means_missing", "input_missing" (no source was recorded), "config_invalid" (a layer or head that the
+        model does not have; what is no spec), "usage" (inside compiled code) before anything is changed;
+        "hook_failed" in a forward pass whose shape is not the source's or that never reaches an edit, and
+        where the model's modules are others than when the manager was made.
         """
-        wanted = [specs] if isinstance(specs, AblationSpec | DirectionSpec) else list(specs)
-        validate(wanted, self.sites)
-        wanted = canonical(wanted)  # so that the order in which they are given changes no bit
-        if self._active:
-            raise SparkablateError("usage", "applied() blocks do not nest: give all specs to one, as a list")
-        first_tokens = FirstTokens()
-        reached: set[str] = set()
-        compiled = self._compile(wanted, first_tokens)
-        edits = [(tap, _noted(reached, label, edit)) for tap, label, edit in compiled]
-        labels = {label for _, label, _ in compiled}
-        passes = 0
+        return Applied(self, as_specs(specs))
 
-        def count(*_: Any) -> None:
-            nonlocal passes
-            passes += 1
+    def _bind(self, specs: Sequence[Spec]) -> list[Bound]:
+        """The specs with what they put in, as this manager has it now."""
+        bound = []
+        for spec in specs:
+            if isinstance(spec, DirectionSpec):
+                vector, norm = self.direction(spec)
+                bound.append(
+                    Bound(spec if spec.vector is not None else replace(spec, vector=vector, norm=norm))
+                )
+                continue
+            mode = MODES.get(spec.mode)
+            given: Tensor | None = None
+            if mode is not None and mode.needs_mean:
+                given = self.mean(MeanKey(KINDS[spec.kind].mean, spec.layer, spec.positions))
+            elif mode is not None and mode.needs_source:
+                given = self._source(spec)
+            bound.append(Bound(spec, given))
+        return bound
 
-        self._active = True
-        try:
-            with ExitStack() as stack:
-                if any(spec.positions == "not_first" for spec in wanted):
-                    stack.enter_context(first_tokens.watching(self.model, self.sites.stack))
-                stack.callback(self.sites.stack.register_forward_hook(count).remove)
-                for spec in wanted:
-                    if isinstance(spec, AblationSpec) and spec.kind == "layer":
-                        stack.enter_context(skipped(self.sites.layers[spec.layer]))
-                stack.enter_context(editing(edits))
-                yield
-        finally:
-            self._active = False
-        unreached = sorted(labels - reached)
-        if passes and unreached:
-            raise SparkablateError(
-                "hook_failed", f"the model ran, but never passed the tensor that {unreached[0]} edits"
-            )
-
-    def _compile(self, specs: Sequence[Spec], first_tokens: FirstTokens) -> list[tuple[Tap, str, Edit]]:
+    def _compile(self, union: Sequence[Bound], first_tokens: FirstTokens) -> list[tuple[Tap, str, Edit]]:
         """Edits in the order in which they act where they share a tensor: mode, then direction."""
         edits: list[tuple[Tap, str, Edit]] = []
-        for spec in specs:
-            if isinstance(spec, AblationSpec) and spec.kind in KINDS:
-                tap = KINDS[spec.kind].tap(self.sites.layers[spec.layer])
+        directions: list[DirectionSpec] = []
+        for bound in union:
+            spec = bound.spec
+            if isinstance(spec, DirectionSpec):
+                directions.append(spec)
+            elif spec.kind in KINDS:
+                layer = self.sites.layers[spec.layer]
+                tap = KINDS[spec.kind].tap(layer)
                 assert tap is not None
-                edits.append((tap, spec_id(spec), self._site_edit(spec, first_tokens)))
-        edits += self._direction_edits(
-            [spec for spec in specs if isinstance(spec, DirectionSpec)], first_tokens
-        )
-        return edits
-
-    def _site_edit(self, spec: AblationSpec, first_tokens: FirstTokens) -> Edit:
-        layer = self.sites.layers[spec.layer]
-        kind, mode = KINDS[spec.kind], MODES[spec.mode]
-        columns: Tensor | None = None
-        if kind.parts is not None:
-            heads = torch.tensor(edited_heads(spec, layer))
-            columns = (heads[:, None] * layer.d_head + torch.arange(layer.d_head)).reshape(-1)
-        given: Tensor | None = None
-        if mode.needs_mean:
-            given = self.mean(MeanKey(kind.mean, spec.layer, spec.positions))
-        elif mode.needs_source:
-            given = self._source(spec)
-        shape = given.shape if given is not None and mode.needs_source else None
-        if given is not None and columns is not None:
-            given = given[..., columns.to(given.device)]
-
-        def edit(x: Tensor) -> Tensor:
-            if shape is not None and shape != x.shape:
-                raise SparkablateError(
-                    "hook_failed", f"{spec_id(spec)}: its source is {list(shape)}, this pass {list(x.shape)}"
-                )
-            values = x if columns is None else x[..., columns.to(x.device)]
-            local = None if given is None else given.to(device=x.device, dtype=x.dtype)
-            edited = mode.function(values, local)
-            if spec.positions == "not_first":
-                edited = torch.where(first_tokens.at(x), values, edited)
-            if columns is None:
-                return edited
-            out = x.clone()
-            out[..., columns.to(x.device)] = edited
-            return out
-
-        return edit
+                edits.append((tap, spec_id(spec), site_edit(spec, layer, bound.given, first_tokens)))
+        return edits + self._direction_edits(directions, first_tokens)
 
     def _source(self, spec: AblationSpec) -> Tensor:
         found = self._sources.get(spec.mode, {}).get(SourceKey(KINDS[spec.kind].mean, spec.layer))
@@ -272,7 +228,7 @@ class AblationManager:
             else:
                 taps = list(self.sites.layers[index].writes.values())
             for members, function in self._vector_edits(here):
-                edit = _elsewhere(function, first_tokens) if members[0].positions == "not_first" else function
+                edit = elsewhere(function, first_tokens) if members[0].positions == "not_first" else function
                 names = " + ".join(map(spec_id, members))
                 edits += [(tap, f"{names} at {tap.path}", edit) for tap in taps]
         return edits
@@ -312,50 +268,3 @@ class AblationManager:
                 f"{spec_id(spec)} has {len(vector)} entries; the model's width is {self.sites.d_model}",
             )
         return vector, norm
-
-
-@contextmanager
-def skipped(layer: LayerSites) -> Iterator[None]:
-    """The layer's output is its input.
-
-    It still runs where it must: with a cache, whose length has to advance for it (transformers #30508),
-    and where later layers read its keys and values.
-    """
-    module = layer.module
-    original = module.forward
-
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        stream = stream_of(args, kwargs)
-        if layer.always_runs or cache_of(kwargs) is not None:
-            original(*args, **kwargs)
-        return (stream, None) if layer.returns_tuple else stream
-
-    with _attribute(module, "forward", forward):
-        yield
-
-
-@contextmanager
-def _attribute(module: nn.Module, name: str, value: Callable[..., Any]) -> Iterator[None]:
-    """Sets an instance attribute and restores what was there (accelerate sets `forward` too)."""
-    had = name in module.__dict__
-    before = module.__dict__.get(name)
-    module.__dict__[name] = value
-    try:
-        yield
-    finally:
-        if had:
-            module.__dict__[name] = before
-        else:
-            del module.__dict__[name]
-
-
-def _elsewhere(edit: Edit, first_tokens: FirstTokens) -> Edit:
-    return lambda x: torch.where(first_tokens.at(x), x, edit(x))
-
-
-def _noted(reached: set[str], label: str, edit: Edit) -> Edit:
-    def noted(x: Tensor) -> Tensor:
-        reached.add(label)
-        return edit(x)
-
-    return noted

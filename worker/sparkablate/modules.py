@@ -23,11 +23,19 @@ _ABSENT = object()
 
 
 def resolve(root: Any, path: str) -> Any:
+    """What is at the path; of a module that torch.compile wraps, the module."""
     for name in path.split("."):
-        root = getattr(root, name, _ABSENT)
+        root = plain(getattr(root, name, _ABSENT))
         if root is None or root is _ABSENT:
             return root
     return root
+
+
+def plain(value: Any) -> Any:
+    """A module that torch.compile wraps; anything else as it is."""
+    while isinstance(value, nn.Module) and "_orig_mod" in value._modules:
+        value = value._modules["_orig_mod"]
+    return value
 
 
 def find_named(

@@ -157,6 +157,19 @@ class DirectionSpec:
 Spec: TypeAlias = AblationSpec | DirectionSpec
 
 
+def as_specs(specs: Spec | Iterable[Spec]) -> list[Spec]:
+    """One spec or several as a list. Raises SparkablateError("config_invalid") for what is none."""
+    if isinstance(specs, AblationSpec | DirectionSpec):
+        return [specs]
+    found: list[Any] = [specs]
+    if isinstance(specs, Iterable) and not isinstance(specs, str | Mapping):
+        found = list(specs)
+    for spec in found:
+        if not isinstance(spec, AblationSpec | DirectionSpec):
+            raise _invalid(f"an AblationSpec or a DirectionSpec is wanted, not {spec!r:.200}")
+    return found
+
+
 def from_wire(wire: Mapping[str, Any]) -> Spec:
     """From an `intervention` of src/protocol.ts."""
     return DirectionSpec.from_wire(wire) if wire["kind"] == "direction" else AblationSpec.from_wire(wire)
@@ -223,10 +236,10 @@ def canonical(specs: Iterable[Spec]) -> list[Spec]:
             if isinstance(before, AblationSpec):
                 spec = replace(spec, heads=before.heads + spec.heads, groups=before.groups + spec.groups)
         merged[key] = spec
-    return sorted(merged.values(), key=_order)
+    return sorted(merged.values(), key=canonical_order)
 
 
-def _order(spec: Spec) -> tuple[Any, ...]:
+def canonical_order(spec: Spec) -> tuple[Any, ...]:
     if isinstance(spec, AblationSpec):
         return (0, spec.layer, SITE_ORDER.index(spec.kind), spec_id(spec))
     return (1, spec_id(spec))
@@ -247,6 +260,11 @@ def validate(specs: Sequence[Spec], sites: SiteMap) -> None:
     ("conditions_overlap"); says so for every intervention concerned, never skips one."""
     for spec in specs:
         _check_offered(spec, sites)
+    check_overlaps(specs, sites)
+
+
+def check_overlaps(specs: Sequence[Spec], sites: SiteMap) -> None:
+    """Refuses what does not go together ("conditions_overlap")."""
     _check_overlaps([spec for spec in specs if isinstance(spec, AblationSpec)], sites)
     _check_directions(specs, sites)
 
