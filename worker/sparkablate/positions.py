@@ -6,7 +6,6 @@ import inspect
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -94,13 +93,10 @@ class FirstTokens:
 
 def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """A call's arguments by name, those given by position too."""
-    return {**dict(zip(_parameters(type(module)), args, strict=False)), **kwargs} if args else kwargs
-
-
-@lru_cache(maxsize=64)
-def _parameters(kind: type[nn.Module]) -> tuple[str, ...]:
-    """Of its forward, without self."""
-    return tuple(inspect.signature(kind.forward).parameters)[1:]
+    if not args:
+        return kwargs
+    names = list(inspect.signature(type(module).forward).parameters)[1:]  # without self
+    return {**dict(zip(names, args, strict=False)), **kwargs}
 
 
 def tokens_before(cache: Any) -> int:
