@@ -1,4 +1,4 @@
-"""`applied` and torch.compile: compiled code gives the bits of the plain model's edited pass; then its own."""
+"""`applied` and torch.compile: compiled code gives the bits of the plain edited pass; afterwards its own."""
 
 from __future__ import annotations
 

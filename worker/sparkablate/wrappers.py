@@ -27,13 +27,12 @@ def unwrapped(model: Any) -> nn.Module:
         raise SparkablateError(
             "usage", f"an AblationManager takes a model (a torch.nn.Module), not {_described(model)}"
         )
-    while (inner := _inner(model)) is not None:
-        model = inner
     classes = {type(model), *map(type, model.parameters())}
     for name in (base.__name__ for one in classes for base in one.__mro__):
         if name in SHARDED:
             raise _refused(model, f"{SHARDED[name]}, and a device sees only a part of what a spec names")
-    return model
+    inner = _inner(model)
+    return model if inner is None else unwrapped(inner)
 
 
 def _inner(model: nn.Module) -> nn.Module | None:
