@@ -15,7 +15,7 @@ const {
 } = require("node:fs");
 const { tmpdir } = require("node:os");
 const { join } = require("node:path");
-const { findNode, refuse, run } = require("./sparkablate.cjs");
+const { commandLine, findNode, refuse, run, runHere } = require("./sparkablate.cjs");
 
 const ROOT = join(__dirname, "..");
 const TASKS = {
@@ -91,7 +91,7 @@ function digest(paths) {
   return hash.digest("hex");
 }
 
-const sparkablate = (...args) => node(join(ROOT, "bin", "sparkablate.cjs"), ...args);
+const sparkablate = (...args) => runHere(...commandLine(args), { cwd: ROOT });
 
 /** The environment with the tools of the checks in it; returns its interpreter. */
 async function python() {

@@ -6,6 +6,7 @@ const { spawn } = require("node:child_process");
 const { existsSync } = require("node:fs");
 const { constants } = require("node:os");
 const { join } = require("node:path");
+const { performance } = require("node:perf_hooks");
 
 const NEEDED = 24;
 const BUNDLED = {
@@ -17,6 +18,9 @@ const BUNDLED = {
 // A controller shares its machine with a model. V8 alone lets garbage grow to several times of what lives: 670 MiB where
 // these two settings keep a sweep of 100,000 conditions under 300.
 const MEMORY = ["--max-semi-space-size=4", "--heap-growing-percent=30"];
+
+/** As in src/cli/signals.ts. */
+const ONE_PRESS_MS = 50;
 
 /** The Node to run on; undefined where there is none. */
 function findNode() {
@@ -31,14 +35,39 @@ function findNode() {
 /** Runs a program on the terminal; resolves with its exit code, 128 + n after signal n. */
 function run(program, args, options) {
   const child = spawn(program, args, { stdio: "inherit", ...options });
-  const forward = (signal) => child.kill(signal);
-  // The terminal sends Ctrl-C to the child as well, which decides what it means.
-  const leave = () => {};
-  process.on("SIGTERM", forward).on("SIGHUP", forward).on("SIGINT", leave);
+  return ended(child, {
+    SIGTERM: (signal) => child.kill(signal),
+    SIGHUP: (signal) => child.kill(signal),
+    // The terminal sends Ctrl-C to the child as well, which decides what it means.
+    SIGINT: () => {},
+  });
+}
+
+/**
+ * Runs dist/cli/main.js as a child that ends with this process and learns of its signals. They go over a channel, with
+ * their number: of a terminal's Ctrl-C the child knows already.
+ */
+function runHere(node, args, options) {
+  const child = spawn(node, args, { stdio: ["inherit", "inherit", "inherit", "ipc"], ...options });
+  let interrupts = 0;
+  let at = 0;
+  const tell = () => {
+    const now = performance.now();
+    if (interrupts === 0 || now - at >= ONE_PRESS_MS) interrupts++;
+    at = now;
+    // It may have ended just now; then there is nobody to tell.
+    if (child.connected) child.send({ interrupts }, () => {});
+  };
+  return ended(child, { SIGINT: tell, SIGTERM: tell, SIGHUP: tell });
+}
+
+/** The exit code of a child, during which signals go to `handlers`. */
+function ended(child, handlers) {
+  for (const [signal, handler] of Object.entries(handlers)) process.on(signal, handler);
   return new Promise((resolve, reject) => {
     child.on("error", reject);
     child.on("close", (code, signal) => {
-      process.off("SIGTERM", forward).off("SIGHUP", forward).off("SIGINT", leave);
+      for (const [name, handler] of Object.entries(handlers)) process.off(name, handler);
       resolve(signal ? 128 + constants.signals[signal] : code);
     });
   });
@@ -49,7 +78,8 @@ function refuse(message, code) {
   process.exit(code);
 }
 
-function main() {
+/** The Node, and its arguments, that a command line runs with; ends the process where there is none. */
+function commandLine(args) {
   const script = join(__dirname, "..", "dist", "cli", "main.js");
   if (process.platform === "win32") refuse("Windows is not supported natively: run it inside WSL 2.", 3);
   if (!existsSync(script))
@@ -58,11 +88,15 @@ function main() {
   if (node === undefined)
     refuse(`Node ${NEEDED} or newer is needed; this is ${process.version} (${process.execPath}).`, 3);
   const own = node === process.execPath ? process.execArgv : [];
-  const args = [...MEMORY, ...own, script, ...process.argv.slice(2)];
-  // Where this Node can become the other one, there is one process to signal and to kill.
-  if (process.execve !== undefined) process.execve(node, [node, ...args], process.env);
-  return run(node, args).then((code) => process.exit(code));
+  return [node, [...MEMORY, ...own, script, ...args]];
 }
 
-module.exports = { findNode, run, refuse };
+function main() {
+  const [node, args] = commandLine(process.argv.slice(2));
+  // Where this Node can become the other one, there is one process to signal and to kill.
+  if (process.execve !== undefined) process.execve(node, [node, ...args], process.env);
+  return runHere(node, args).then((code) => process.exit(code));
+}
+
+module.exports = { commandLine, findNode, run, runHere, refuse };
 if (require.main === module) main();

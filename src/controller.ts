@@ -36,10 +36,9 @@ export interface ControllerOptions {
  */
 export class Controller {
   readonly #place: Place;
-  #worker: Worker | undefined;
+  #held: Held | undefined;
   #runId = "";
   #busy = false;
-  #killed = false;
 
   /** Starts nothing yet. @param options how it gets its worker. */
   constructor({ worker = null, keys, say }: ControllerOptions = {}) {
@@ -48,7 +47,7 @@ export class Controller {
 
   /** The pid of the worker that was started here, null before that or for a worker elsewhere. */
   get workerPid(): number | null {
-    return this.#worker?.pid ?? null;
+    return this.#held?.worker?.pid ?? null;
   }
 
   /**
@@ -187,17 +186,24 @@ export class Controller {
     return await this.#retryingOnce((client) => findDirection(client, model, options), options.on);
   }
 
-  /** Ends the worker at once; whatever waits for it fails. For a person who will not wait. */
+  /** Ends the worker at once, also one that is starting; whatever waits for it fails. For a person who will not wait. */
   async kill(): Promise<void> {
-    this.#killed = true;
-    await this.#worker?.kill();
+    const held = this.#held;
+    held?.stop.abort();
+    await held?.worker?.kill();
   }
 
   /** Ends the worker that was started here, or lets go of the one that was reached. Safe to call twice. */
   async close(): Promise<void> {
-    const worker = this.#worker;
-    this.#worker = undefined;
-    await worker?.close();
+    const held = this.#held;
+    if (held === undefined) return;
+    // What is being started is of no use any more; what has started is let go of in the proper way.
+    held.stop.abort();
+    await held.attached.then(
+      (worker) => worker.close(),
+      () => undefined, // whoever asked for it was told
+    );
+    if (this.#held === held) this.#held = undefined;
   }
 
   /** `close()`, at the end of an `await using` scope. */
@@ -209,19 +215,41 @@ export class Controller {
     const worker = await this.#attach(this.#runId || anonymousRunId());
     return await retryingOnce(
       () => work(worker.client),
-      () => this.#killed,
+      () => this.#held?.stop.signal.aborted ?? true,
       async (error) => {
         on?.({ type: "restart", error });
         await worker.reconnect();
-        if (this.#killed) await worker.kill();
       },
     );
   }
 
   async #attach(runId: string): Promise<Worker> {
-    if (this.#worker === undefined) this.#worker = await Worker.attach(this.#place, runId);
-    else if (runId !== this.#runId) await this.#worker.hold(runId);
+    if (this.#held === undefined) return await this.#start(runId);
+    const worker = await this.#held.attached;
+    if (runId !== this.#runId) await worker.hold(runId);
     this.#runId = runId;
-    return this.#worker;
+    return worker;
   }
+
+  async #start(runId: string): Promise<Worker> {
+    const stop = new AbortController();
+    const held: Held = { stop, attached: Worker.attach(this.#place, runId, stop.signal) };
+    this.#held = held;
+    this.#runId = runId;
+    try {
+      held.worker = await held.attached;
+      return held.worker;
+    } catch (error) {
+      if (this.#held === held) this.#held = undefined;
+      throw error;
+    }
+  }
+}
+
+/** The worker in use, or being started. */
+interface Held {
+  /** Ends every wait for a worker that starts, now or again. */
+  readonly stop: AbortController;
+  readonly attached: Promise<Worker>;
+  worker?: Worker;
 }

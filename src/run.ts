@@ -92,7 +92,7 @@ export async function* runSweep(
       }
     }
     const runId = stored?.run_id ?? directory.idToBegin();
-    const sweep = new Sweep(config, inputs, await attach(runId), on, signal);
+    const sweep = new Sweep(config, inputs, await untilAborted(attach(runId), signal), on, signal);
     const { run, means } = await untilAborted(sweep.prepare(runId, stored, directory), signal);
     yield* sweep.measure(run, means, directory, retryFailed);
     if (directory.store.run()?.facts.finished === null) directory.store.finish(new Date().toISOString());
@@ -119,7 +119,8 @@ export async function keepTokens(
   try {
     const inputs = readInputs(config);
     const stored = requireBegun(directory.store, directory.path);
-    const sweep = new Sweep(config, inputs, await attach(stored.run_id), on, signal);
+    const worker = await untilAborted(attach(stored.run_id), signal);
+    const sweep = new Sweep(config, inputs, worker, on, signal);
     const { means } = await untilAborted(sweep.prepare(stored.run_id, stored, directory), signal);
     await sweep.keepTokens(condition, means, directory);
   } finally {
@@ -148,6 +149,7 @@ function settle(directory: RunDirectory, failed: boolean): void {
 async function untilAborted<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   const { promise: aborted, reject } = Promise.withResolvers<never>();
   const stop = (): void => reject(new SparkablateError("interrupted", "interrupted"));
+  if (signal?.aborted) stop();
   signal?.addEventListener("abort", stop, { once: true });
   try {
     return await Promise.race([work, aborted]);
@@ -370,7 +372,7 @@ class Sweep {
         },
         onBatch: () => directory.projectNowAndThen(),
         onNotice: (message) => this.#on({ type: "notice", message }),
-        recover: (error) => this.#recover(error, loaded, shape, means, directions),
+        recover: (error) => untilAborted(this.#recover(error, loaded, shape, means, directions), signals),
       },
       signals,
     ).then(
@@ -399,7 +401,11 @@ class Sweep {
       },
       this.#worker,
       store,
-      { on: this.#on, recover: (error) => this.#recover(error, loaded, shape, means, directions) },
+      {
+        on: this.#on,
+        recover: (error) =>
+          untilAborted(this.#recover(error, loaded, shape, means, directions), this.#signal),
+      },
       this.#signal,
     );
   }

@@ -2,6 +2,7 @@
 import { Argument, Command } from "commander";
 import { containerDown, containerUp, sharedDirectories } from "../link/container.ts";
 import { type CommonFlags, keysOption, say, withOutput } from "./common.ts";
+import { leavable } from "./interrupt.ts";
 
 interface DockerFlags extends CommonFlags {
   readonly tcp?: true;
@@ -27,8 +28,10 @@ Example:
     )
     .action(async (action: "up" | "down", { tcp, keys, json, quiet }: DockerFlags) => {
       const tell = quiet ? () => undefined : say;
-      if (action === "down") return await containerDown(tell);
-      const address = await containerUp({ transport: tcp ? "tcp" : undefined, keys, say: tell });
+      if (action === "down") return await leavable((signal) => containerDown({ say: tell, signal }));
+      const address = await leavable((signal) =>
+        containerUp({ transport: tcp ? "tcp" : undefined, keys, say: tell, signal }),
+      );
       if (json)
         process.stdout.write(`${JSON.stringify({ address, shared: sharedDirectories() }, null, 1)}\n`);
       tell(`the worker listens on ${address}; use it with --worker ${tcp ? address : "docker"}`);

@@ -2,6 +2,7 @@
 import { Command } from "commander";
 import { examine, type Finding } from "../environment/doctor.ts";
 import { type CommonFlags, fitted, withOutput } from "./common.ts";
+import { leavable } from "./interrupt.ts";
 
 const MARKS: Readonly<Record<Finding["status"], string>> = {
   ok: "ok     ",
@@ -19,9 +20,11 @@ export function doctorCommand(): Command {
       "\nChanges nothing. Exit code 3 if a check failed.\n\nExample:\n  sparkablate doctor",
     )
     .action(async ({ json, quiet }: CommonFlags) => {
-      const findings = await examine((finding) => {
-        if (!json && (!quiet || finding.status !== "ok")) print(finding);
-      });
+      const findings = await leavable(() =>
+        examine((finding) => {
+          if (!json && (!quiet || finding.status !== "ok")) print(finding);
+        }),
+      );
       if (json) console.log(JSON.stringify(findings, null, 1));
       if (findings.some(({ status }) => status === "failed")) process.exitCode = EXIT_ENVIRONMENT;
     });

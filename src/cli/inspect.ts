@@ -3,6 +3,7 @@ import { Command } from "commander";
 import { parseConfig } from "../config.ts";
 import type { ModelMap, Result } from "../protocol.ts";
 import { type CommonFlags, controllerFor, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { interruptible } from "./interrupt.ts";
 
 interface InspectFlags extends CommonFlags, WorkerFlags {
   readonly model: string;
@@ -22,7 +23,9 @@ export function inspectCommand(): Command {
       ).model;
       await using controller = controllerFor(place);
       if (!place.quiet) say(`inspecting ${model} …`);
-      const inspected = await controller.inspect(config, { meta: meta ?? false });
+      const inspected = await interruptible(controller, () =>
+        controller.inspect(config, { meta: meta ?? false }),
+      );
       process.stdout.write(json ? `${JSON.stringify(inspected, null, 1)}\n` : describe(model, inspected));
       if (inspected.self_test.some(({ passed }) => !passed)) process.exitCode = 1;
     });
@@ -32,7 +35,10 @@ export function inspectCommand(): Command {
 export async function inspectModel(name: string, place: WorkerFlags): Promise<ModelMap> {
   const config = parseConfig(JSON.stringify({ model: { name, dtype: "float32" } }), "--model");
   await using controller = controllerFor(place);
-  return (await controller.inspect(config.model, { meta: true })).model_map;
+  const { model_map } = await interruptible(controller, () =>
+    controller.inspect(config.model, { meta: true }),
+  );
+  return model_map;
 }
 
 function describe(model: string, { model_map, self_test }: Result<"inspect">): string {

@@ -1,30 +1,56 @@
-/** Ctrl-C in a command that has nothing to save: the worker ends at once, and the exit code says why. */
+/** Ctrl-C in a command that has nothing to save: it ends at once, and the exit code says why. */
 import type { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
+import { onInterrupt } from "./signals.ts";
 
-/** @param tidy aborted by the first signal instead, so that what is half-written is removed; the second kills. */
+/**
+ * The worker ends with the first press, even one that is still starting.
+ * @param tidy aborted by the first press instead, so that what is half-written is removed; the second kills.
+ */
 export async function interruptible<T>(
   controller: Controller,
   work: () => Promise<T>,
   tidy?: AbortController,
 ): Promise<T> {
   let interrupted = false;
-  const onSignal = (): void => {
-    if (interrupted || tidy === undefined) void controller.kill();
-    else tidy.abort();
+  const kill = (): void => {
     interrupted = true;
+    void controller.kill();
   };
-  const signals = ["SIGINT", "SIGTERM"] as const;
-  for (const signal of signals) process.on(signal, onSignal);
+  const clear = (): void => {
+    interrupted = true;
+    tidy?.abort();
+  };
+  const release = tidy === undefined ? onInterrupt(kill) : onInterrupt(clear, kill);
   try {
-    return await work();
+    const result = await work();
+    // A checkpoint that appeared all the same is told; an answer to somebody who has left is not.
+    if (interrupted && tidy === undefined) throw ended();
+    return result;
   } catch (cause) {
-    if (!interrupted) throw cause;
-    throw new SparkablateError("interrupted", "interrupted; nothing was written", {
-      cause,
-      help: "The same command starts again.",
-    });
+    throw interrupted ? ended(cause) : cause;
   } finally {
-    for (const signal of signals) process.off(signal, onSignal);
+    release();
   }
 }
+
+/** Work that may be left at any moment: what it started ends with us. @param work is told when. */
+export async function leavable<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const left = new AbortController();
+  const { promise: interrupted, reject } = Promise.withResolvers<never>();
+  const release = onInterrupt(() => {
+    left.abort();
+    reject(new SparkablateError("interrupted", "interrupted", { help: "The same command goes on." }));
+  });
+  try {
+    return await Promise.race([work(left.signal), interrupted]);
+  } finally {
+    release();
+  }
+}
+
+const ended = (cause?: unknown): SparkablateError =>
+  new SparkablateError("interrupted", "interrupted; nothing was written", {
+    cause,
+    help: "The same command starts again.",
+  });

@@ -1,4 +1,5 @@
 /** The command line: a table of commands, one way to report an error, the only process.exit. */
+import "./launcher.ts";
 import { Command, CommanderError } from "commander";
 import { ERROR_KINDS, SparkablateError } from "../errors.ts";
 import { VERSION } from "../version.ts";
@@ -89,11 +90,10 @@ function report(error: unknown): number {
   return ERROR_KINDS.internal.exit;
 }
 
-// A reader that has seen enough (`| head`) is no error.
+// A reader that has seen enough (`| head`), or a terminal that was closed, is no error, and no reason to leave work undone.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
-    process.exit(0);
+    if (error.code !== "EPIPE" && error.code !== "EIO") throw error;
   });
 }
 

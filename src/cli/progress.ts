@@ -80,7 +80,7 @@ interface Draw {
 function liveBlock(): Draw {
   const block = createLogUpdate(process.stderr);
   let current = "";
-  let drawnAt = 0;
+  let drawnAt = Number.NEGATIVE_INFINITY;
   let pending: NodeJS.Timeout | undefined;
   return {
     print(line) {
@@ -91,11 +91,11 @@ function liveBlock(): Draw {
     update(compose) {
       clearTimeout(pending);
       const show = (): void => {
-        drawnAt = Date.now();
+        drawnAt = performance.now();
         current = compose();
         block(current);
       };
-      const wait = REDRAW_MS - (Date.now() - drawnAt);
+      const wait = REDRAW_MS - (performance.now() - drawnAt);
       if (wait <= 0) show();
       else pending = setTimeout(show, wait);
     },
@@ -108,12 +108,12 @@ function liveBlock(): Draw {
 }
 
 function plainLines(): Draw {
-  let shownAt = Date.now();
+  let shownAt = performance.now();
   return {
     print: say,
     update(compose) {
-      if (Date.now() - shownAt < PLAIN_LINE_MS) return;
-      shownAt = Date.now();
+      if (performance.now() - shownAt < PLAIN_LINE_MS) return;
+      shownAt = performance.now();
       say(compose());
     },
     end: () => undefined,

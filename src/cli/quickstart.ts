@@ -5,6 +5,7 @@ import { loadConfig } from "../config.ts";
 import { packageRoot } from "../environment/environment.ts";
 import { setUp } from "../environment/setup.ts";
 import { say, withOutput } from "./common.ts";
+import { leavable } from "./interrupt.ts";
 import { sweepAndShow } from "./report.ts";
 import type { SweepFlags } from "./sweep.ts";
 
@@ -13,9 +14,11 @@ export function quickstartCommand(): Command {
     .description("set everything up, run the smoke sweep on the built-in model, and report it")
     .addHelpText("after", "\nExample:\n  sparkablate quickstart")
     .action(async (flags: SweepFlags) => {
-      await setUp({}, (line) => {
-        if (!flags.quiet) say(line);
-      });
+      await leavable(() =>
+        setUp({}, (line) => {
+          if (!flags.quiet) say(line);
+        }),
+      );
       const config = loadConfig(join(packageRoot(), "configs", "smoke_test.yaml"));
       process.exitCode = await sweepAndShow(config, flags);
       if (!flags.quiet) {

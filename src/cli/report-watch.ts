@@ -2,6 +2,7 @@
 import { serveLive } from "../report/live/server.ts";
 import { RunWatch } from "../report/live/watch.ts";
 import { type CommonFlags, say } from "./common.ts";
+import { onInterrupt } from "./signals.ts";
 
 /** How often the terminal looks whether there is news. */
 const LOOK_MS = 2_000;
@@ -19,9 +20,8 @@ export async function watchRun(directory: string, port: number, flags: CommonFla
   };
   tell(`watching ${directory}: open the page above in a browser of this machine; Ctrl-C ends it`);
   let told = "";
-  const interrupted = new Promise<void>((resolve) => {
-    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve());
-  });
+  const { promise: interrupted, resolve: end } = Promise.withResolvers<void>();
+  const release = onInterrupt(end);
   const news = setInterval(() => {
     const { state } = watch.look();
     const text = phaseText(state.phase, state.problem, directory);
@@ -30,6 +30,7 @@ export async function watchRun(directory: string, port: number, flags: CommonFla
   }, LOOK_MS);
   await interrupted;
   clearInterval(news);
+  release();
 }
 
 function phaseText(phase: string, problem: string | null, directory: string): string {

@@ -3,6 +3,7 @@ import { Command, Option } from "commander";
 import { setUp } from "../environment/setup.ts";
 import { TORCH_CHOICES, type TorchChoice } from "../environment/torch.ts";
 import { type CommonFlags, say, withOutput } from "./common.ts";
+import { leavable } from "./interrupt.ts";
 
 interface SetupFlags extends CommonFlags {
   readonly python?: string;
@@ -46,9 +47,11 @@ Examples:
   sparkablate setup --torch existing --python /usr/bin/python3    # keep a container's own torch`,
     )
     .action(async (flags: SetupFlags) => {
-      const result = await setUp(flags, (line) => {
-        if (!flags.quiet) say(line);
-      });
+      const result = await leavable(() =>
+        setUp(flags, (line) => {
+          if (!flags.quiet) say(line);
+        }),
+      );
       if (flags.json) console.log(JSON.stringify(result, null, 1));
     });
 }

@@ -6,6 +6,7 @@ import type { RunEvent } from "../events.ts";
 import type { RunOptions } from "../run.ts";
 import { type CommonFlags, controllerFor, say, type WorkerFlags } from "./common.ts";
 import { showProgress, silent } from "./progress.ts";
+import { onInterrupt } from "./signals.ts";
 
 export interface SweepFlags extends CommonFlags, WorkerFlags {
   readonly fresh?: true;
@@ -40,16 +41,11 @@ export async function attended(
   const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
   const interrupt = new AbortController();
   let measuring = false;
-  const onSignal = (): void => {
-    if (interrupt.signal.aborted) {
-      void controller.kill();
-      return;
-    }
+  const save = (): void => {
     if (!flags.quiet && measuring) say("\nfinishing the condition in hand; Ctrl-C again stops at once …");
     interrupt.abort();
   };
-  process.on("SIGINT", onSignal);
-  process.on("SIGTERM", onSignal);
+  const release = onInterrupt(save, () => void controller.kill());
   try {
     const options = {
       on: (event: RunEvent) => {
@@ -69,8 +65,7 @@ export async function attended(
   } finally {
     progress.end();
     await controller.close();
-    process.off("SIGINT", onSignal);
-    process.off("SIGTERM", onSignal);
+    release();
   }
 }
 

@@ -4,9 +4,11 @@ import { join } from "node:path";
 import { Command, Option } from "commander";
 import { execa } from "execa";
 import { resolveEnvironment, sparkablateHome } from "../environment/environment.ts";
+import { ERROR_KINDS, SparkablateError } from "../errors.ts";
 import { keysFor } from "../link/keys.ts";
 import { pythonCommand } from "../link/spawn.ts";
 import { keysOption } from "./common.ts";
+import { onInterrupt } from "./signals.ts";
 
 interface WorkerCommandFlags {
   readonly bind?: string;
@@ -61,22 +63,39 @@ docs/scale.md.`,
       const given = Object.entries(flags).flatMap(([flag, value]) =>
         value === undefined ? [] : [flag, value],
       );
-      const worker = execa(python, ["-m", "sparkablate.server", ...given], {
+      const worker = execa(python, ["-m", "sparkablate.server", "--lifeline", "3", ...given], {
         env,
-        stdio: "inherit",
+        // fd 3 is the lifeline: whatever ends this process ends the worker.
+        stdio: ["inherit", "inherit", "inherit", "pipe"],
         reject: false,
         // Out of the terminal's process group: the signals below decide.
         detached: true,
+        cleanup: false,
       });
-      const stop = (): void => void worker.kill("SIGTERM");
-      for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, stop);
+      let interrupted = false;
+      const release = onInterrupt(
+        () => {
+          interrupted = true;
+          worker.kill("SIGTERM");
+        },
+        () => void worker.kill("SIGKILL"),
+      );
       const { exitCode } = await worker;
-      process.exitCode = exitCode ?? 3;
+      release();
+      process.exitCode = exitCode ?? ERROR_KINDS[interrupted ? "interrupted" : "worker_died"].exit;
     });
 }
 
 function defaultAddress(): string {
   const directory = join(sparkablateHome(), "run");
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  try {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    const { code } = cause as NodeJS.ErrnoException;
+    throw new SparkablateError("usage", `${directory} cannot be made (${code})`, {
+      cause,
+      help: "Give --bind, or set SPARKABLATE_HOME to a directory that you may write.",
+    });
+  }
   return `ipc://${join(directory, "worker.sock")}`;
 }

@@ -117,8 +117,8 @@ export class Channel {
             "Start the worker and the controller with keys of one 'sparkablate keys init'.",
           );
         else if (event.type === "handshake:error:other") {
-          failingSince ??= Date.now();
-          if (Date.now() - failingSince > HANDSHAKE_PATIENCE_MS)
+          failingSince ??= performance.now();
+          if (performance.now() - failingSince > HANDSHAKE_PATIENCE_MS)
             refuse("every handshake is broken off", "Check that worker.pub is the key of this worker.");
         }
       }

@@ -20,8 +20,8 @@ const PING_EVERY_MS = 5_000;
 const PING_DEADLINE_MS = 10_000;
 /** Pings in a row without an answer after which nobody is there: the worker's I/O thread is never this busy. */
 const MOST_UNANSWERED_PINGS = 24;
-/** A worker that is starting imports its libraries first; on a cold disk that takes its time. */
-const HELLO_DEADLINE_MS = 120_000;
+/** Of a worker that takes connections: it answers at once, however busy it is. */
+export const HELLO_DEADLINE_MS = 120_000;
 /** Work must report progress, a measurement or its reply within this time. */
 export const STALL_DEADLINE_MS = 15 * 60_000;
 
@@ -32,6 +32,7 @@ type Fields<T extends RequestType> = Bare<Request<T>>;
 export interface CallOptions {
   readonly payload?: Uint8Array;
   readonly onEvent?: (event: Event, payload: Uint8Array) => void;
+  /** Infinity: none; the end of the worker's process ends the wait. */
   readonly deadlineMs?: number;
 }
 
@@ -47,7 +48,7 @@ interface Pending {
   readonly onEvent: CallOptions["onEvent"];
   readonly resolve: (called: Called<RequestType>) => void;
   readonly reject: (error: unknown) => void;
-  readonly timer: NodeJS.Timeout;
+  readonly timer: NodeJS.Timeout | undefined;
 }
 
 export class Client {
@@ -77,13 +78,9 @@ export class Client {
     this.#pinger.unref();
   }
 
-  async hello(runId: string): Promise<Result<"hello">> {
+  async hello(runId: string, deadlineMs = HELLO_DEADLINE_MS): Promise<Result<"hello">> {
     const owner: Owner = { run_id: runId, pid: process.pid, host: hostname() };
-    const { result } = await this.call(
-      "hello",
-      { schema_sha256: SCHEMA_SHA256, owner },
-      { deadlineMs: HELLO_DEADLINE_MS },
-    );
+    const { result } = await this.call("hello", { schema_sha256: SCHEMA_SHA256, owner }, { deadlineMs });
     this.#session = result.session;
     this.#mounts = new Mounts(this.#address, result.mounts);
     return result;
@@ -128,7 +125,8 @@ export class Client {
         reject(this.#ended);
         return;
       }
-      const timer = setTimeout(() => this.#settle(id)?.reject(stalled(type, deadlineMs)), deadlineMs);
+      const late = (): void => this.#settle(id)?.reject(stalled(type, deadlineMs));
+      const timer = deadlineMs === Number.POSITIVE_INFINITY ? undefined : setTimeout(late, deadlineMs);
       this.#pending.set(id, { type, session, onEvent, resolve, reject, timer });
       this.#channel.send(request, payload).catch((cause) => this.#settle(id)?.reject(unsent(type, cause)));
     });
@@ -183,7 +181,7 @@ export class Client {
       else this.#settle(message.id)?.reject(error);
     } else {
       const pending = this.#pending.get(message.id);
-      pending?.timer.refresh();
+      pending?.timer?.refresh();
       try {
         pending?.onEvent?.(message, payload);
       } catch (error) {

@@ -1,6 +1,5 @@
 /** The worker in a container: the package's own compose file, with the directories that this user shares. */
 import { chownSync, existsSync, mkdirSync, statSync } from "node:fs";
-import { connect } from "node:net";
 import { homedir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -8,10 +7,9 @@ import { execa } from "execa";
 import { packageRoot, sparkablateHome } from "../environment/environment.ts";
 import { nvidiaPresent } from "../environment/venv.ts";
 import { SparkablateError } from "../errors.ts";
+import { MAX_SOCKET_PATH_BYTES, unreachable } from "./address.ts";
 import { keysDirectory, readControllerKeys } from "./keys.ts";
 
-/** sockaddr_un's. */
-const MAX_SOCKET_PATH_BYTES = 107;
 /** Its interpreter imports torch first; on a cold disk that takes its time. */
 const LISTEN_DEADLINE_MS = 180_000;
 const POLL_MS = 500;
@@ -31,6 +29,8 @@ export interface ContainerOptions {
   readonly keys?: string | undefined;
   /** Told what the engine says, a line at a time. */
   readonly say: (line: string) => void;
+  /** Aborting ends the engine's command, and the wait for the worker. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** What compose.yaml is given: absolute paths, so that they mean the same here and there. */
@@ -77,7 +77,7 @@ export function containerAddress({ transport = DEFAULT_TRANSPORT, keys }: Partia
 /** For `--worker docker`: the service is started unless it listens already. */
 export async function containerWorker(options: ContainerOptions): Promise<string> {
   const address = containerAddress(options);
-  return (await listens(address)) ? address : await containerUp(options);
+  return (await unreachable(address)) === null ? address : await containerUp(options);
 }
 
 /**
@@ -85,21 +85,21 @@ export async function containerWorker(options: ContainerOptions): Promise<string
  * @throws SparkablateError environment_missing: no engine, or what it or the worker said; usage: the run directory is root's.
  */
 export async function containerUp(options: ContainerOptions): Promise<string> {
-  const { transport = DEFAULT_TRANSPORT, keys, say } = options;
+  const { transport = DEFAULT_TRANSPORT, keys, say, signal } = options;
   const address = containerAddress(options);
   const places = shared(keys);
   if (transport === "tcp") readControllerKeys(places.SPARKABLATE_KEYS);
-  const compose = await findCompose(places);
+  const compose = await findCompose(places, signal);
   makeDirectories(places);
   const service = SERVICES[transport];
   say(`starting the compose service ${service}; the first time its image is built, which takes minutes`);
   await compose(["up", "-d", "--build", service], say);
-  await untilListening(address, service, compose);
+  await untilListening(address, service, compose, signal);
   return address;
 }
 
-export async function containerDown(say: (line: string) => void): Promise<void> {
-  await (await findCompose(shared()))(["--profile", "tcp", "down"], say);
+export async function containerDown({ say, signal }: ContainerOptions): Promise<void> {
+  await (await findCompose(shared(), signal))(["--profile", "tcp", "down"], say);
 }
 
 /** The directories that the container shares with this machine, for people. */
@@ -125,7 +125,7 @@ export async function composeCommand(): Promise<readonly string[] | undefined> {
 /** Runs compose on the package's files; resolves with what it wrote to stdout. */
 type Compose = (args: readonly string[], say?: (line: string) => void) => Promise<string>;
 
-async function findCompose(places: Shared): Promise<Compose> {
+async function findCompose(places: Shared, signal: AbortSignal | undefined): Promise<Compose> {
   const command = await composeCommand();
   if (command === undefined) {
     throw new SparkablateError("environment_missing", "neither 'docker compose' nor 'docker-compose' runs", {
@@ -146,9 +146,11 @@ async function findCompose(places: Shared): Promise<Compose> {
       reject: false,
       stdin: "ignore",
       all: true,
+      ...(signal !== undefined && { cancelSignal: signal }),
     });
     for await (const line of child.iterable({ from: "all" })) say(String(line));
-    const { failed, all, stdout, shortMessage } = await child;
+    const { failed, all, stdout, shortMessage, isCanceled } = await child;
+    if (isCanceled) throw new SparkablateError("interrupted", `interrupted: ${command.join(" ")} ${args[0]}`);
     if (failed) {
       throw new SparkablateError("environment_missing", `${command.join(" ")} ${args.join(" ")} failed`, {
         detail: (all ?? shortMessage).split("\n").slice(-LOG_LINES).join("\n"),
@@ -179,14 +181,19 @@ function makeDirectories(places: Shared): void {
   }
 }
 
-async function untilListening(address: string, service: string, compose: Compose): Promise<void> {
-  const deadline = Date.now() + LISTEN_DEADLINE_MS;
-  while (!(await listens(address))) {
+async function untilListening(
+  address: string,
+  service: string,
+  compose: Compose,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const deadline = performance.now() + LISTEN_DEADLINE_MS;
+  while ((await unreachable(address)) !== null) {
     const id = (await compose(["ps", "-q", service])).trim();
     const state = await execa("docker", ["inspect", "-f", "{{.State.Status}} {{.RestartCount}}", id], {
       reject: false,
     });
-    if (state.stdout !== "running 0" || Date.now() > deadline) {
+    if (state.stdout !== "running 0" || performance.now() > deadline) {
       const logs = await compose(["logs", "--no-color", `--tail=${LOG_LINES}`, service]);
       throw new SparkablateError(
         "environment_missing",
@@ -197,22 +204,7 @@ async function untilListening(address: string, service: string, compose: Compose
         },
       );
     }
+    if (signal?.aborted) throw new SparkablateError("interrupted", "interrupted");
     await sleep(POLL_MS);
   }
-}
-
-function listens(address: string): Promise<boolean> {
-  const { hostname, port } = new URL(address);
-  return new Promise((answer) => {
-    // A URL's path would have its spaces and accents escaped.
-    const socket = address.startsWith("ipc://")
-      ? connect(address.slice("ipc://".length))
-      : connect(Number(port), hostname);
-    const end = (heard: boolean): void => {
-      socket.destroy();
-      answer(heard);
-    };
-    socket.once("connect", () => end(true));
-    socket.once("error", () => end(false));
-  });
 }

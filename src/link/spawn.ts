@@ -1,11 +1,12 @@
 /** A worker of our own: a detached Python process on a private ipc:// socket that ends with us. */
-import { chmodSync, mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { delimiter, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
 import { type Environment, packageRoot, resolveEnvironment } from "../environment/environment.ts";
 import { SparkablateError } from "../errors.ts";
+import { MAX_SOCKET_PATH_BYTES } from "./address.ts";
 
 const STDERR_LINES_KEPT = 30;
 const GRACE_MS = 5_000;
@@ -42,8 +43,7 @@ export function pythonCommand({ python, home }: Environment): {
 }
 
 export function spawnWorker(environment: Environment = resolveEnvironment()): WorkerProcess {
-  const directory = mkdtempSync(join(tmpdir(), "sparkablate-"));
-  chmodSync(directory, 0o700);
+  const directory = privateDirectory();
   const address = `ipc://${join(directory, "worker.sock")}`;
   const { python, env } = pythonCommand(environment);
   // fd 3 is the lifeline: whatever ends this process closes it, and the worker ends itself.
@@ -84,6 +84,38 @@ export function spawnWorker(environment: Environment = resolveEnvironment()): Wo
       await died;
     },
   };
+}
+
+/** Names as worker/sparkablate/server/place.py knows them: one that was killed is cleared away by a later one. */
+const PREFIX = "sparkablate-";
+/** What follows the prefix, with the socket's own name. */
+const REST = "XXXXXX/worker.sock";
+
+/**
+ * A new directory that only this user may enter (mkdtemp's mode), for the socket: where temporary files go, or, where
+ * that is too long for a socket's path or cannot be written, elsewhere.
+ */
+function privateDirectory(): string {
+  const refusals: string[] = [];
+  for (const root of new Set([tmpdir(), process.env.XDG_RUNTIME_DIR || "/tmp", "/tmp"])) {
+    const start = join(resolve(root), PREFIX);
+    if (Buffer.byteLength(start + REST) > MAX_SOCKET_PATH_BYTES) {
+      refusals.push(`${root} is longer than a socket's path may be`);
+      continue;
+    }
+    try {
+      return mkdtempSync(start);
+    } catch (error) {
+      refusals.push(`${root} cannot be written (${(error as NodeJS.ErrnoException).code})`);
+    }
+  }
+  throw new SparkablateError(
+    "environment_missing",
+    `there is no directory for the worker's socket: ${refusals.join("; ")}`,
+    {
+      help: "Set TMPDIR to a directory of yours that exists, with space on its disk and a path of at most 80 bytes.",
+    },
+  );
 }
 
 function keepLastLines(stderr: AsyncIterable<unknown>): string[] {

@@ -2,40 +2,52 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { SparkablateError } from "../errors.ts";
 import type { Result } from "../protocol.ts";
-import { Client } from "./client.ts";
+import { parseAddress, unreachable } from "./address.ts";
+import { Client, HELLO_DEADLINE_MS } from "./client.ts";
 import { containerWorker } from "./container.ts";
 import { keysFor, readControllerKeys } from "./keys.ts";
 import { spawnWorker, type WorkerProcess } from "./spawn.ts";
 
 const GOODBYE_DEADLINE_MS = 2_000;
 const RECONNECT_AFTER_MS = 1_000;
+const SLOW_START_MS = 30_000;
+const STARTING = "the worker is still importing its libraries; on a slow disk this takes minutes";
 
 export class Worker {
   readonly #place: Place;
+  readonly #signal: AbortSignal;
   #runId: string;
   #process: WorkerProcess | undefined;
   #client: Client;
   /** What the worker answered to hello. */
   greeting: Result<"hello">;
 
-  private constructor(place: Place, runId: string, connected: Connected) {
+  private constructor(place: Place, runId: string, signal: AbortSignal, connected: Connected) {
     this.#place = place;
     this.#runId = runId;
+    this.#signal = signal;
     this.#process = connected.process;
     this.#client = connected.client;
     this.greeting = connected.greeting;
   }
 
-  /** @param runId who holds the worker: a hello of the same run takes it over. */
-  static async attach(asked: Place, runId: string): Promise<Worker> {
-    const place =
-      asked.address === "docker"
-        ? {
-            ...asked,
-            address: await containerWorker({ keys: asked.keys, say: asked.say ?? (() => undefined) }),
-          }
-        : asked;
-    return new Worker(place, runId, await connect(place, runId));
+  /**
+   * A worker of our own that dies before its hello is started once more.
+   * @param runId who holds the worker: a hello of the same run takes it over.
+   * @param signal ends every wait for a worker that is starting, and that worker.
+   */
+  static async attach(asked: Place, runId: string, signal: AbortSignal): Promise<Worker> {
+    const say = asked.say ?? (() => undefined);
+    const address =
+      asked.address === "docker" ? await containerWorker({ keys: asked.keys, say, signal }) : asked.address;
+    if (address !== null) parseAddress(address);
+    const place = { ...asked, address };
+    const connected = await retryingOnce(
+      () => connect(place, runId, signal),
+      () => place.address !== null || signal.aborted,
+      async ({ message }) => say(`${message} before it was ready; starting it once more`),
+    );
+    return new Worker(place, runId, signal, connected);
   }
 
   get client(): Client {
@@ -51,8 +63,12 @@ export class Worker {
   async reconnect(): Promise<void> {
     this.#client.close();
     await this.#process?.kill();
-    await sleep(this.#place.address === null ? 0 : RECONNECT_AFTER_MS);
-    const { process, client, greeting } = await connect(this.#place, this.#runId);
+    const { process, client, greeting } = await connect(
+      this.#place,
+      this.#runId,
+      this.#signal,
+      HELLO_DEADLINE_MS,
+    );
     this.#process = process;
     this.#client = client;
     this.greeting = greeting;
@@ -111,7 +127,7 @@ export interface Place {
   readonly address: string | null;
   /** Directory of the keys that a `tcp://…` worker wants. */
   readonly keys?: string | undefined;
-  /** Told, a line at a time, what a container engine says. */
+  /** Told, a line at a time, what a container engine says, and why a worker's start takes long. */
   readonly say?: ((line: string) => void) | undefined;
 }
 
@@ -121,17 +137,45 @@ interface Connected {
   readonly greeting: Result<"hello">;
 }
 
-async function connect({ address, keys }: Place, runId: string): Promise<Connected> {
+/** @param patienceMs how long to wait for a worker elsewhere that does not listen: one is being started again. */
+async function connect(
+  { address, keys, say }: Place,
+  runId: string,
+  signal: AbortSignal,
+  patienceMs = 0,
+): Promise<Connected> {
   const directory = address === null ? null : keysFor(address, "controller", keys);
   const proof = directory === null ? null : readControllerKeys(directory);
+  if (address !== null) await untilReached(address, signal, patienceMs);
+  if (signal.aborted) throw new SparkablateError("interrupted", "interrupted");
   const process = address === null ? spawnWorker() : undefined;
   const remote = new Promise<SparkablateError>(() => undefined);
   const client = new Client(address ?? process?.address ?? "", process?.died ?? remote, proof);
+  const stop = (): void => client.close();
+  signal.addEventListener("abort", stop, { once: true });
+  const slow = setTimeout(() => say?.(STARTING), SLOW_START_MS);
   try {
-    return { process, client, greeting: await client.hello(runId) };
+    const greeting = await client.hello(runId, process && Number.POSITIVE_INFINITY);
+    return { process, client, greeting };
   } catch (error) {
     client.close();
     await process?.kill();
     throw error;
+  } finally {
+    clearTimeout(slow);
+    signal.removeEventListener("abort", stop);
+  }
+}
+
+/** @throws SparkablateError worker_unreachable, saying why, for an address at which nobody listens. */
+async function untilReached(address: string, signal: AbortSignal, patienceMs: number): Promise<void> {
+  const began = performance.now();
+  if (patienceMs > 0) await sleep(RECONNECT_AFTER_MS);
+  for (;;) {
+    const why = await unreachable(address);
+    if (why === null) return;
+    if (signal.aborted || performance.now() - began >= patienceMs)
+      throw new SparkablateError("worker_unreachable", `${address}: ${why}`);
+    await sleep(RECONNECT_AFTER_MS);
   }
 }

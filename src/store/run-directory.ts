@@ -20,7 +20,7 @@ export class RunDirectory {
   readonly path: string;
   readonly store: RunStore;
   readonly #lock: Lock;
-  #projectedAt = 0;
+  #projectedAt = Number.NEGATIVE_INFINITY;
 
   private constructor(path: string, lock: Lock, store: RunStore) {
     this.path = path;
@@ -75,12 +75,12 @@ export class RunDirectory {
     } finally {
       reader.close();
     }
-    this.#projectedAt = Date.now();
+    this.#projectedAt = performance.now();
   }
 
   /** As `project`, but not more often than a person would look. */
   projectNowAndThen(): void {
-    if (Date.now() - this.#projectedAt > PROJECT_EVERY_MS) this.project();
+    if (performance.now() - this.#projectedAt > PROJECT_EVERY_MS) this.project();
   }
 
   close(): void {

@@ -11,6 +11,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparkablate.errors import SparkablateError
+from sparkablate.server import place
+
 if TYPE_CHECKING:
     from sparkablate.engines import Engine
 
@@ -35,13 +38,19 @@ def main() -> int:
     parser.add_argument("--actors", type=int, help="ray: at most this many")
     options = parser.parse_args()
     if options.lifeline is not None:
+        place.hold(options.bind)
         threading.Thread(target=_die_with_parent, args=(options.lifeline, options.bind), daemon=True).start()
+
+    try:
+        place.check_address(options.bind, options.keys is not None)
+    except SparkablateError as error:
+        print(f"sparkablate worker: {error}", file=sys.stderr)
+        return 2
 
     # NGC images ask for TF32 under float32's name; torch and cuBLAS read these once, before the first matmul.
     os.environ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"] = os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
 
     from sparkablate import folders, memory, offload
-    from sparkablate.errors import SparkablateError
     from sparkablate.server.keys import read_keys
     from sparkablate.server.loop import Mount, Server
 
@@ -82,13 +91,10 @@ def _engine(options: argparse.Namespace) -> Engine:
 
 def _die_with_parent(fd: int, bind: str) -> None:
     """Whatever killed the controller closes its end of the pipe, and this thread sees the end of file even
-    in mid-forward. The socket goes too, and its directory, which was made for this worker, if it is empty."""
+    in mid-forward. The socket goes too, and its directory, if it was made for this worker."""
     while os.read(fd, 4096):
         pass
-    path = Path(bind.removeprefix("ipc://"))
-    with contextlib.suppress(OSError):
-        path.unlink(missing_ok=True)
-        path.parent.rmdir()
+    place.leave(bind)
     os._exit(0)
 
 

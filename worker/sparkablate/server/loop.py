@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import os
 import queue
-import socket
-import stat
 import threading
 import traceback
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
@@ -25,6 +21,7 @@ from sparkablate.errors import SparkablateError
 from sparkablate.server import protocol
 from sparkablate.server.handlers import HANDLERS, Reply
 from sparkablate.server.keys import WorkerKeys
+from sparkablate.server.place import check_address, remove_socket
 from sparkablate.server.protocol import InvalidMessage, Message, Request
 from sparkablate.server.session import Session, Sessions
 
@@ -35,15 +32,16 @@ POLL_MS = 500
 #: ZMTP heartbeats prove the link, not progress: libzmq's own thread answers them.
 HEARTBEAT_MS = 5_000
 HEARTBEAT_TIMEOUT_MS = 30_000
-#: Frames waiting for a peer that stopped reading; more are dropped, and its session then times out.
-SEND_LIMIT_FRAMES = 10_000
+#: Messages waiting for a peer that stopped reading; more are dropped, and its session then times out.
+SEND_LIMIT = 10_000
+#: Messages of one peer that wait to be read; libzmq then reads no further from it. A controller has a request
+#: a slot under way, and few more.
+RECEIVE_LIMIT = 64
 #: A connection that has not proved itself by then is closed.
 HANDSHAKE_LIMIT_MS = 10_000
 #: Name of our rules at the authenticator. That it is enforced makes libzmq refuse everybody, not nobody,
 #: where no authenticator answers.
 ZAP_DOMAIN = "sparkablate"
-#: ipc paths are limited by sockaddr_un.
-MAX_IPC_PATH_BYTES = 107
 #: Session id and request id: ids start anew in every session.
 JobKey = tuple[str, int]
 
@@ -63,9 +61,6 @@ class Mount:
         if len(parts) not in (2, 3) or not all(parts) or parts[2:] not in ([], ["ro"], ["rw"]):
             raise ValueError(f"{text!r} is not HOST:WORKER or HOST:WORKER:ro")
         return Mount(parts[0], parts[1], parts[2:] != ["ro"])
-
-
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 
 
 class Outbox:
@@ -166,8 +161,7 @@ class Server:
             if inbox in ready:
                 self._forward(*inbox.recv_multipart())
             if self._router in ready:
-                peer, *frames = self._router.recv_multipart()
-                self._answer(peer, frames)
+                self._answer(*self._receive())
             else:
                 # Not while frames wait: one that was long to read must not make the next one late.
                 self._sessions.expire()
@@ -183,7 +177,8 @@ class Server:
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.LINGER, 1_000)
         router.set(zmq.MAXMSGSIZE, protocol.MAX_PAYLOAD_BYTES)
-        router.set(zmq.SNDHWM, SEND_LIMIT_FRAMES)
+        router.set(zmq.SNDHWM, SEND_LIMIT)
+        router.set(zmq.RCVHWM, RECEIVE_LIMIT)
         router.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         router.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         router.set(zmq.HANDSHAKE_IVL, HANDSHAKE_LIMIT_MS)
@@ -227,12 +222,29 @@ class Server:
             return False
         return True
 
-    def _answer(self, peer: bytes, frames: list[bytes]) -> None:
+    def _receive(self) -> tuple[bytes, list[zmq.Frame], int]:
+        """One message: its peer, at most two frames, and how many it had; those beyond two are let go of."""
+        peer = frame = self._router.recv(copy=False)
+        frames: list[zmq.Frame] = []
+        count = 0
+        while frame.more:
+            frame = self._router.recv(copy=False)
+            count += 1
+            if count <= 2:
+                frames.append(frame)
+        return peer.bytes, frames, count
+
+    def _answer(self, peer: bytes, frames: list[zmq.Frame], count: int) -> None:
         request_id: int | None = None
         try:
-            request = protocol.decode_request(frames)
-            request_id = request.id
-            result = self._serve(peer, request)
+            if count != len(frames):
+                raise InvalidMessage(f"a message has 2 frames, this one has {count}")
+            protocol.check_frames([len(frame) for frame in frames])
+            head = protocol.read_head(frames[0].buffer)
+            request_id = head.id
+            session = self._admit(peer, head, frames)
+            request = protocol.decode_request([frame.bytes for frame in frames])
+            result = self._serve(peer, request, session)
             envelope = None if result is None else protocol.encode_reply(request, result, b"")
         except InvalidMessage as error:
             envelope = protocol.encode_failure(error.request_id, error)
@@ -241,11 +253,19 @@ class Server:
         if envelope is not None:
             self._send(peer, envelope)
 
-    def _serve(self, peer: bytes, request: Request) -> Message | None:
+    def _admit(self, peer: bytes, head: protocol.Head, frames: list[zmq.Frame]) -> Session | None:
+        """The session of a request; None: a hello, which needs none. Whoever has no session has no more than
+        that read: a stranger's megabytes must not keep the one who holds the worker waiting."""
+        if head.type != "hello":
+            return self._sessions.check(head.session, peer)
+        if len(frames[0]) > protocol.MAX_HELLO_BYTES or len(frames[1]) > 0:
+            raise InvalidMessage(f"hello: more than {protocol.MAX_HELLO_BYTES} bytes, or a payload", head.id)
+        return None
+
+    def _serve(self, peer: bytes, request: Request, session: Session | None) -> Message | None:
         """The result of what I/O answers itself; None where the compute thread will reply."""
-        if request.type == "hello":
+        if session is None:
             return self._hello(peer, request)
-        session = self._sessions.check(request.fields["session"], peer)
         if request.type == "ping":
             return {}
         if request.type == "cancel":
@@ -322,40 +342,3 @@ class Server:
         job.finish(outcome)
         # A failure's traceback holds its frames, this one among them: a model that was refused after loading.
         del outcome
-
-
-def remove_socket(bind: str) -> None:
-    """libzmq leaves the file of an ``ipc://`` address behind."""
-    if bind.startswith("ipc://"):
-        Path(bind.removeprefix("ipc://")).unlink(missing_ok=True)
-
-
-def check_address(bind: str, authenticated: bool) -> str:
-    """Refuses addresses that others could reach: only ``ipc://`` in a private directory, or loopback, unless
-    every client has to prove itself."""
-    parts = urlsplit(bind)
-    if parts.scheme == "ipc":
-        path = Path(bind.removeprefix("ipc://"))
-        if len(os.fsencode(path)) > MAX_IPC_PATH_BYTES:
-            raise SparkablateError("usage", f"--bind: {path} is longer than {MAX_IPC_PATH_BYTES} bytes")
-        if not path.parent.is_dir():
-            raise SparkablateError("usage", f"--bind: the directory {path.parent} does not exist")
-        if path.parent.stat().st_mode & 0o077:
-            raise SparkablateError(
-                "usage", f"--bind: others may enter {path.parent}; run 'chmod 700 {path.parent}' first"
-            )
-        if path.exists() and not stat.S_ISSOCK(path.stat().st_mode):
-            raise SparkablateError("usage", f"--bind: {path} is there already, and is no socket")
-        with socket.socket(socket.AF_UNIX) as probe:
-            # libzmq would silently take the path over from a worker that still listens there.
-            if probe.connect_ex(os.fspath(path)) == 0:
-                raise SparkablateError("usage", f"--bind: another worker listens on {path}")
-        return bind
-    loopback = any(parts.netloc.startswith(f"{host}:") for host in LOOPBACK)
-    if parts.scheme == "tcp" and (loopback or authenticated):
-        return bind
-    raise SparkablateError(
-        "usage",
-        f"--bind {bind}: only ipc:// or a loopback tcp:// address; anything else would be open to others"
-        + (" without --keys" if parts.scheme == "tcp" else ""),
-    )

@@ -22,6 +22,10 @@ _SCHEMA = json.loads(_SCHEMA_BYTES)
 SCHEMA_SHA256 = hashlib.sha256(_SCHEMA_BYTES).hexdigest()
 MAX_ENVELOPE_BYTES: int = _SCHEMA["max_envelope_bytes"]
 MAX_PAYLOAD_BYTES: int = _SCHEMA["max_payload_bytes"]
+#: No hello is as long as this; who has not said hello is read no further.
+MAX_HELLO_BYTES = 16_384
+#: Longer than any request's type, key or session id.
+_MAX_HEAD_TEXT = 64
 #: Arrays and maps nested deeper than this are refused; the deepest valid message has six levels.
 MAX_DEPTH = 16
 
@@ -68,16 +72,67 @@ class InvalidMessage(SparkablateError):
         self.request_id = request_id
 
 
+@dataclass(frozen=True)
+class Head:
+    """Who asks for what: read without looking at the rest, since not everybody may have it looked at."""
+
+    type: str
+    id: int | None
+    session: str
+
+
+def check_frames(sizes: list[int]) -> None:
+    """Raises ``InvalidMessage`` for a wrong number of frames, and for any that is too long."""
+    if len(sizes) != 2:
+        raise InvalidMessage(f"a message has 2 frames, this one has {len(sizes)}")
+    envelope, payload = sizes
+    if envelope > MAX_ENVELOPE_BYTES or payload > MAX_PAYLOAD_BYTES:
+        raise InvalidMessage(
+            f"frames of {envelope} and {payload} bytes; allowed: {MAX_ENVELOPE_BYTES} and {MAX_PAYLOAD_BYTES}"
+        )
+
+
+def read_head(envelope: bytes | memoryview) -> Head:
+    """Raises ``InvalidMessage`` where there is none; what else is wrong with the envelope is not looked at."""
+    unpacker = msgpack.Unpacker(
+        raw=False,
+        max_buffer_size=MAX_ENVELOPE_BYTES,
+        max_str_len=_MAX_HEAD_TEXT,
+        max_bin_len=0,
+        max_array_len=0,
+        max_map_len=0,
+        max_ext_len=0,
+    )
+    unpacker.feed(envelope)
+    found: Message = {}
+    try:
+        for _ in range(unpacker.read_map_header()):
+            key = unpacker.unpack()
+            if key in ("type", "id", "session"):
+                found[key] = unpacker.unpack()
+            else:
+                unpacker.skip()
+            if len(found) == 3:
+                break
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise InvalidMessage(f"the envelope is not valid msgpack: {error}", _id_of(found)) from error
+    kind, session, request_id = found.get("type"), found.get("session"), _id_of(found)
+    if not isinstance(kind, str) or kind not in _REQUESTS:
+        raise InvalidMessage(f"unknown request type {kind!r:.80}; known: {', '.join(_REQUESTS)}", request_id)
+    if kind != "hello" and not isinstance(session, str):
+        raise InvalidMessage(f"{kind}: session: {session!r:.80} is no session's id", request_id)
+    return Head(kind, request_id, session or "")
+
+
+def _id_of(fields: Message) -> int | None:
+    request_id = fields.get("id")
+    return request_id if type(request_id) is int and 0 <= request_id <= 2**31 else None
+
+
 def decode_request(frames: list[bytes]) -> Request:
     """Raises ``InvalidMessage``: wrong frame count, too long, not msgpack, not in the schema."""
-    if len(frames) != 2:
-        raise InvalidMessage(f"a message has 2 frames, this one has {len(frames)}")
+    check_frames([len(frame) for frame in frames])
     envelope, payload = frames
-    if len(envelope) > MAX_ENVELOPE_BYTES or len(payload) > MAX_PAYLOAD_BYTES:
-        raise InvalidMessage(
-            f"frames of {len(envelope)} and {len(payload)} bytes; allowed:"
-            f" {MAX_ENVELOPE_BYTES} and {MAX_PAYLOAD_BYTES}"
-        )
     try:
         fields = msgpack.unpackb(
             envelope,
@@ -95,9 +150,7 @@ def decode_request(frames: list[bytes]) -> Request:
         raise InvalidMessage(f"the envelope is not valid msgpack: {error}") from error
     if not isinstance(fields, dict):
         raise InvalidMessage("the envelope is not a map")
-    request_id = fields.get("id")
-    if type(request_id) is not int or not 0 <= request_id <= 2**31:
-        request_id = None
+    request_id = _id_of(fields)
     if wrong := _not_plain(fields):
         raise InvalidMessage(wrong, request_id)
     kind = fields.get("type")
