@@ -89,17 +89,27 @@ export class SparkablateError extends Error {
   /** Traceback of the worker, last lines of its stderr, or other text for a person who debugs. */
   readonly detail: string | undefined;
   readonly #help: string | undefined;
+  readonly #lines: readonly string[];
 
-  /** @param options `detail` and `cause` for a person who debugs; `help` instead of the code's own. */
+  /**
+   * @param message a list: one line each, and a line break inside one is part of a name.
+   * @param options `detail` and `cause` for a person who debugs; `help` instead of the code's own.
+   */
   constructor(
     code: ErrorCode,
-    message: string,
+    message: string | readonly string[],
     options: { detail?: string | undefined; help?: string | undefined; cause?: unknown } = {},
   ) {
-    super(message, { cause: options.cause });
+    super(typeof message === "string" ? message : message.join("\n"), { cause: options.cause });
+    this.#lines = typeof message === "string" ? [message] : message;
     this.code = code;
     this.detail = options.detail;
     this.#help = options.help;
+  }
+
+  /** The message as it is to be shown: a line break inside of one of them was in a name. */
+  get lines(): readonly string[] {
+    return this.#lines;
   }
 
   /** Of the command line, when this error ends it. */

@@ -130,7 +130,7 @@ export function drawSources(
 function invalid(problems: readonly string[]): SparkablateError {
   const more = problems.length - MOST_PROBLEMS;
   const shown = [...problems.slice(0, MOST_PROBLEMS), ...(more > 0 ? [`… and ${more} more`] : [])];
-  return new SparkablateError("config_invalid", shown.join("\n"), {
+  return new SparkablateError("config_invalid", shown, {
     help: "docs/resample-or-patch.md says what a source file holds.",
   });
 }

@@ -126,7 +126,7 @@ function parseLine(line: string): TaskItem | string[] {
 function invalid(problems: readonly string[]): SparkablateError {
   const more = problems.length - MOST_PROBLEMS;
   const shown = [...problems.slice(0, MOST_PROBLEMS), ...(more > 0 ? [`… and ${more} more`] : [])];
-  return new SparkablateError("config_invalid", shown.join("\n"), {
+  return new SparkablateError("config_invalid", shown, {
     help: "docs/tasks.md says what a task file holds.",
   });
 }

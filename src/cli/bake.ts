@@ -10,7 +10,6 @@ import {
   type CommonFlags,
   collect,
   controllerFor,
-  fitted,
   type WorkerFlags,
   withOutput,
   withWorker,
@@ -18,6 +17,7 @@ import {
 import { interruptible } from "./interrupt.ts";
 import { configFromFlags, type EditFlags, editSection, modelSection, withEdits } from "./model-flags.ts";
 import { showProgress, silent } from "./progress.ts";
+import { lines, printFitted, printJson } from "./terminal.ts";
 
 /** Tokens a calibration block: long enough for a mean, short enough for a small text. */
 const CALIBRATION_BLOCK = 256;
@@ -101,8 +101,8 @@ Examples:
           }),
         stop,
       ).finally(() => progress.end());
-      if (flags.json) process.stdout.write(`${JSON.stringify(baked, null, 1)}\n`);
-      else process.stdout.write(`${fitted(describe(baked), process.stdout)}\n`);
+      if (flags.json) printJson(baked);
+      else printFitted(lines(describe(baked)));
     });
 }
 
@@ -157,7 +157,7 @@ function configFile(file: string, flags: BakeFlags): RunConfig {
   return loadConfig(file, { set: flags.set, trustRemoteCode: flags.trustRemoteCode ?? false });
 }
 
-function describe({ directory, condition, files, bytes, certificate, notes, gguf_command }: Baked): string {
+function describe({ directory, condition, files, bytes, certificate, notes, gguf_command }: Baked): string[] {
   const { edit, behaviour } = certificate;
   const floor =
     behaviour.floor === null ? "" : `, two equal live runs differ by ${scientific(behaviour.floor)}`;
@@ -170,7 +170,7 @@ function describe({ directory, condition, files, bytes, certificate, notes, gguf
       `${behaviour.positions} positions, ${behaviour.rerouted} with other experts`,
     ...notes.map((note) => `note: ${note}`),
     ...(gguf_command === null ? [] : ["GGUF:", `  ${gguf_command}`]),
-  ].join("\n");
+  ];
 }
 
 const scientific = (value: number): string => (value === 0 ? "0" : value.toExponential(1));

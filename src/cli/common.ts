@@ -1,8 +1,7 @@
 /** Options and habits that every command shares. */
-import { stripVTControlCharacters, styleText } from "node:util";
 import { type Command, Option } from "commander";
-import wrapAnsi from "wrap-ansi";
 import { Controller } from "../controller.ts";
+import { say } from "./terminal.ts";
 
 export interface CommonFlags {
   readonly json?: true;
@@ -45,27 +44,3 @@ export const controllerFor = ({ worker, keys, quiet }: WorkerFlags & CommonFlags
 
 /** Collects a repeatable option. */
 export const collect = (value: string, before: string[]): string[] => [...before, value];
-
-/** Words for people: stderr, so that stdout stays the result's. */
-export function say(text: string): void {
-  process.stderr.write(`${fitted(text, process.stderr)}\n`);
-}
-
-/**
- * Text as a terminal shows it best: broken between words. A pipe gets whole lines, and an indented line (a command,
- * a traceback) stays as it is, to be copied.
- * @param hanging what stands before the lines that a broken one goes on in.
- */
-export function fitted(text: string, { isTTY, columns }: NodeJS.WriteStream, hanging = ""): string {
-  if (!isTTY) return text;
-  const lines = text.split("\n").map((line) => {
-    if (line.startsWith("  ") || stripVTControlCharacters(line).length <= columns) return line;
-    const [first = "", ...rest] = wrapAnsi(line, columns - hanging.length).split("\n");
-    return [first, ...rest.map((part) => `${hanging}${part}`)].join("\n");
-  });
-  return lines.join("\n");
-}
-
-/** `styleText` for stderr: no colour into a pipe or under NO_COLOR. */
-export const paint = (style: Parameters<typeof styleText>[0], text: string): string =>
-  styleText(style, text, { stream: process.stderr });

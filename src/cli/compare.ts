@@ -6,6 +6,7 @@ import type { ComparedPrompt, ComparedText, Comparison } from "../comparing.ts";
 import { asksFor } from "../config/modes.ts";
 import { SparkablateError } from "../errors.ts";
 import { readPrompts } from "../finding.ts";
+import { printable, printableLines } from "../printable.ts";
 import {
   type CommonFlags,
   collect,
@@ -25,6 +26,7 @@ import {
   withModel,
 } from "./model-flags.ts";
 import { showProgress, silent } from "./progress.ts";
+import { print, printJson, Words } from "./terminal.ts";
 
 const DEFAULT_WIDTH = 100;
 /** Tokens a calibration block: long enough for a mean, short enough for a small text. */
@@ -90,11 +92,8 @@ Examples:
           on: progress.on,
         }),
       ).finally(() => progress.end());
-      process.stdout.write(
-        flags.json
-          ? `${JSON.stringify(comparison, null, 1)}\n`
-          : render(comparison, { width: process.stdout.columns ?? DEFAULT_WIDTH, paint }),
-      );
+      if (flags.json) printJson(comparison);
+      else print(Words.made(render(comparison, { width: process.stdout.columns || DEFAULT_WIDTH, paint })));
       const failed = comparison.prompts.some(({ texts }) => texts.some(({ error }) => error !== null));
       if (failed) process.exitCode = 1;
     });
@@ -117,7 +116,7 @@ export function render({ prompts }: Comparison, options: RenderOptions): string 
 function renderPrompt({ prompt, texts }: ComparedPrompt, options: RenderOptions): string {
   const [baseline, ...edited] = texts;
   if (baseline === undefined) return "";
-  const heading = options.paint("bold", `» ${printable(prompt).replaceAll("\n", " ")}`);
+  const heading = options.paint("bold", `» ${printable(prompt.replaceAll(/\r?\n/g, " "))}`);
   return [heading, ...edited.map((text) => pair(baseline, text, options))].join("\n");
 }
 
@@ -127,7 +126,7 @@ function pair(baseline: ComparedText, edited: ComparedText, { width, paint }: Re
   const at = edited.agreement?.identical === false ? edited.agreement.characters : null;
   return table(
     [
-      [paint("dim", "unedited"), paint("dim", edited.condition)],
+      [paint("dim", "unedited"), paint("dim", printable(edited.condition))],
       [marked(baseline, at, paint), marked(edited, at, paint)],
       [paint("dim", ending(baseline)), paint("dim", [verdict(edited), ending(edited)].join("; "))],
     ],
@@ -141,11 +140,11 @@ function pair(baseline: ComparedText, edited: ComparedText, { width, paint }: Re
 /** @param at characters before the first that differs; null: none does. */
 function marked({ text, error }: ComparedText, at: number | null, paint: Paint): string {
   if (error !== null) return paint("red", printable(`failed (${error.code}): ${error.message}`));
-  if (at === null) return printable(text);
+  if (at === null) return printableLines(text);
   const characters = [...text];
   const same = characters.slice(0, at).join("");
   const different = characters.slice(at).join("");
-  return `${printable(same)}${paint("red", `▸${printable(different)}`)}`;
+  return `${printableLines(same)}${paint("red", `▸${printableLines(different)}`)}`;
 }
 
 function verdict({ agreement }: ComparedText): string {
@@ -157,12 +156,3 @@ const ending = ({ ids, stopped }: ComparedText): string =>
   `${tokens(ids.length)}${stopped ? ", ended by the model" : ""}`;
 
 const tokens = (count: number): string => (count === 1 ? "1 token" : `${count} tokens`);
-
-/** A model may write control characters; a terminal would obey them. */
-const printable = (text: string): string =>
-  text
-    .replaceAll("\t", "    ")
-    .replaceAll("\r\n", "\n")
-    .replaceAll(/[\p{Cc}\p{Cf}]/gu, (character) =>
-      character === "\n" ? character : `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`,
-    );

@@ -6,6 +6,7 @@ import { bashCompletion } from "./completion/bash.ts";
 import { fishCompletion } from "./completion/fish.ts";
 import { type CommandWords, commandWords } from "./completion/words.ts";
 import { zshCompletion } from "./completion/zsh.ts";
+import { print, Words } from "./terminal.ts";
 
 const SHELLS: Readonly<Record<string, (program: string, commands: readonly CommandWords[]) => string>> = {
   bash: bashCompletion,
@@ -39,6 +40,6 @@ Examples:
         );
       }
       const root = makeRoot();
-      process.stdout.write(make(root.name(), commandWords(root)));
+      print(Words.made(make(root.name(), commandWords(root))));
     });
 }

@@ -7,11 +7,13 @@ import { getBorderCharacters, table } from "table";
 import { DEFAULT_MAX_KL, type ScoreEstimate, weaker } from "../direction-choice.ts";
 import { SparkablateError } from "../errors.ts";
 import { checkSides, type DirectionTable, readPrompts, type ScoredCandidate } from "../finding.ts";
+import { printable } from "../printable.ts";
 import { writeAtomically } from "../store/projections.ts";
-import { type CommonFlags, controllerFor, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { interruptible } from "./interrupt.ts";
 import { configFromFlags, type ModelFlags, modelSection, withModel } from "./model-flags.ts";
 import { showProgress, silent } from "./progress.ts";
+import { print, printJson, say, Words } from "./terminal.ts";
 
 const TOP = 8;
 
@@ -77,7 +79,8 @@ Example:
       const json = `${JSON.stringify(found.table, null, 1)}\n`;
       writeAtomically(out.table, [json]);
       if (found.file !== null) writeAtomically(out.direction, [found.file]);
-      process.stdout.write(flags.json ? json : describe(found.table));
+      if (flags.json) printJson(found.table);
+      else print(Words.made(describe(found.table)));
       if (!flags.quiet) conclude(found.table, out);
       if (found.file === null) process.exitCode = 1;
     });
@@ -147,7 +150,7 @@ export function describe({ candidates, chosen, unit, contrast, max_kl }: Directi
     columnDefault: { paddingLeft: 0, paddingRight: 2, alignment: "right" },
     drawHorizontalLine: () => false,
   });
-  return `${body}${shown.length} of ${candidates.length} candidates; ${contrast} in ${unit}, ± standard error; KL in nats, at most ${max_kl} for a choice; random: the best of as many random directions
+  return `${body}${shown.length} of ${candidates.length} candidates; ${printable(contrast)} in ${printable(unit)}, ± standard error; KL in nats, at most ${max_kl} for a choice; random: the best of as many random directions
 `;
 }
 

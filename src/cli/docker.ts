@@ -1,8 +1,9 @@
 /** `sparkablate docker up|down`: the worker in a container, from the package's own compose file. */
 import { Argument, Command } from "commander";
 import { containerDown, containerUp, sharedDirectories } from "../link/container.ts";
-import { type CommonFlags, keysOption, say, withOutput } from "./common.ts";
+import { type CommonFlags, keysOption, withOutput } from "./common.ts";
 import { leavable } from "./interrupt.ts";
+import { printJson, say } from "./terminal.ts";
 
 interface DockerFlags extends CommonFlags {
   readonly tcp?: true;
@@ -32,8 +33,7 @@ Example:
       const address = await leavable((signal) =>
         containerUp({ transport: tcp ? "tcp" : undefined, keys, say: tell, signal }),
       );
-      if (json)
-        process.stdout.write(`${JSON.stringify({ address, shared: sharedDirectories() }, null, 1)}\n`);
+      if (json) printJson({ address, shared: sharedDirectories() });
       tell(`the worker listens on ${address}; use it with --worker ${tcp ? address : "docker"}`);
       tell(`it sees ${sharedDirectories().join(", ")}`);
     });

@@ -1,8 +1,9 @@
 /** `sparkablate doctor`. */
 import { Command } from "commander";
 import { examine, type Finding } from "../environment/doctor.ts";
-import { type CommonFlags, fitted, withOutput } from "./common.ts";
+import { type CommonFlags, withOutput } from "./common.ts";
 import { leavable } from "./interrupt.ts";
+import { print, printFitted, printJson } from "./terminal.ts";
 
 const MARKS: Readonly<Record<Finding["status"], string>> = {
   ok: "ok     ",
@@ -22,17 +23,17 @@ export function doctorCommand(): Command {
     .action(async ({ json, quiet }: CommonFlags) => {
       const findings = await leavable(() =>
         examine((finding) => {
-          if (!json && (!quiet || finding.status !== "ok")) print(finding);
+          if (!json && (!quiet || finding.status !== "ok")) tell(finding);
         }),
       );
-      if (json) console.log(JSON.stringify(findings, null, 1));
+      if (json) printJson(findings);
       if (findings.some(({ status }) => status === "failed")) process.exitCode = EXIT_ENVIRONMENT;
     });
 }
 
-function print({ check, status, found, mend }: Finding): void {
+function tell({ check, status, found, mend }: Finding): void {
   const indent = " ".repeat(25);
-  console.log(fitted(`${MARKS[status]}  ${check.padEnd(14)}  ${found}`, process.stdout, indent));
+  printFitted(`${MARKS[status]}  ${check.padEnd(14)}  ${found}`, indent);
   // What to do may be a command to copy.
-  if (mend !== null) console.log(`${indent}→ ${mend}`);
+  if (mend !== null) print(`${indent}→ ${mend}`);
 }

@@ -8,7 +8,8 @@ import { modelName } from "../config/paths.ts";
 import { SITE_SWEEPS } from "../config/schema.ts";
 import { SparkablateError } from "../errors.ts";
 import type { ModelMap } from "../protocol.ts";
-import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { type CommonFlags, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { printJson, say } from "./terminal.ts";
 
 type Sweep = (typeof SITE_SWEEPS)[number];
 
@@ -37,7 +38,7 @@ export function initCommand(inspectModel: InspectModel): Command {
       if (force !== true && existsSync(file)) throw exists(file); // said before a model is loaded
       const map = await inspectModel(name, place);
       write(file, configFor({ model: name, map, sweep, run: basename(file, extname(file)) }), force === true);
-      if (json) process.stdout.write(`${JSON.stringify({ file, model_map: map }, null, 1)}\n`);
+      if (json) printJson({ file, model_map: map });
       if (!quiet) say(`${file} is written. Next: sparkablate run -c ${output}`);
     });
 }

@@ -2,8 +2,9 @@
 import { Command } from "commander";
 import { parseConfig } from "../config.ts";
 import type { ModelMap, Result } from "../protocol.ts";
-import { type CommonFlags, controllerFor, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { interruptible } from "./interrupt.ts";
+import { lines, print, printJson, say } from "./terminal.ts";
 
 interface InspectFlags extends CommonFlags, WorkerFlags {
   readonly model: string;
@@ -26,7 +27,8 @@ export function inspectCommand(): Command {
       const inspected = await interruptible(controller, () =>
         controller.inspect(config, { meta: meta ?? false }),
       );
-      process.stdout.write(json ? `${JSON.stringify(inspected, null, 1)}\n` : describe(model, inspected));
+      if (json) printJson(inspected);
+      else print(lines(describe(model, inspected)));
       if (inspected.self_test.some(({ passed }) => !passed)) process.exitCode = 1;
     });
 }
@@ -41,9 +43,9 @@ export async function inspectModel(name: string, place: WorkerFlags): Promise<Mo
   return model_map;
 }
 
-function describe(model: string, { model_map, self_test }: Result<"inspect">): string {
+function describe(model: string, { model_map, self_test }: Result<"inspect">): string[] {
   const { model_type, n_layers, d_model, vocab_size, max_positions, parameters, layers } = model_map;
-  const lines = [
+  return [
     `${model}: ${model_type}, ${n_layers} layers, d_model ${d_model}, vocabulary ${vocab_size}, ` +
       `${max_positions === null ? "no limit of positions" : `${max_positions} positions`}, ${(parameters / 1e6).toFixed(1)} M parameters`,
     "",
@@ -57,7 +59,6 @@ function describe(model: string, { model_map, self_test }: Result<"inspect">): s
         `${passed ? "passed" : "FAILED"}  ${name}${detail === "" ? "" : `: ${detail}`}${refused.length > 0 ? `; refused: ${refused.join(", ")}` : ""}`,
     ),
   ];
-  return `${lines.join("\n").trimEnd()}\n`;
 }
 
 type Layer = ModelMap["layers"][number];

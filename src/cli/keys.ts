@@ -2,7 +2,8 @@
 import { Argument, Command } from "commander";
 import { makeKeyPair } from "../link/channel.ts";
 import { keysDirectory, writeKeys } from "../link/keys.ts";
-import { type CommonFlags, keysOption, say, withOutput } from "./common.ts";
+import { type CommonFlags, keysOption, withOutput } from "./common.ts";
+import { printJson, say } from "./terminal.ts";
 
 interface KeysFlags extends CommonFlags {
   readonly keys?: string;
@@ -28,7 +29,7 @@ Example:
     .action((_action: string, { keys, force, json, quiet }: KeysFlags) => {
       const directory = keysDirectory(keys);
       const files = writeKeys(directory, makeKeyPair, force ?? false);
-      if (json) process.stdout.write(`${JSON.stringify({ directory, files }, null, 1)}\n`);
+      if (json) printJson({ directory, files });
       else if (!quiet) {
         say(`${directory}: controller.key, controller.pub, worker.key, worker.pub`);
         say("A worker elsewhere needs worker.key and controller.pub, and nothing else.");

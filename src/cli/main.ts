@@ -4,7 +4,6 @@ import { Command, CommanderError } from "commander";
 import { ERROR_KINDS, SparkablateError } from "../errors.ts";
 import { VERSION } from "../version.ts";
 import { bakeCommand } from "./bake.ts";
-import { paint, say } from "./common.ts";
 import { compareCommand } from "./compare.ts";
 import { completionCommand } from "./completion.ts";
 import { directionCommand } from "./direction.ts";
@@ -17,6 +16,7 @@ import { quickstartCommand } from "./quickstart.ts";
 import { reportCommand } from "./report.ts";
 import { runCommand } from "./run.ts";
 import { setupCommand } from "./setup.ts";
+import { lines, paint, quoted, say, words } from "./terminal.ts";
 import { workerCommand } from "./worker.ts";
 
 const COMMANDS = [
@@ -41,12 +41,12 @@ function program(): Command {
     .description("What happens to this language model if I knock out this piece?")
     .version(VERSION)
     .showHelpAfterError("(--help explains the options)")
+    // What was typed is text too; what commander suggests stands on a line of its own.
+    .configureOutput({
+      outputError: (text) => say(lines(text.trimEnd().split(/\n(?=\(Did you mean )/))),
+    })
     .exitOverride();
-  for (const make of COMMANDS) {
-    const command = make();
-    command.exitOverride().showHelpAfterError("(--help explains the options)");
-    root.addCommand(command);
-  }
+  for (const make of COMMANDS) root.addCommand(make().copyInheritedSettings(root));
   return root;
 }
 
@@ -63,9 +63,9 @@ async function main(): Promise<number> {
 function report(error: unknown): number {
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : ERROR_KINDS.usage.exit;
   if (error instanceof SparkablateError) {
-    const { detail, exitCode, code, message, help } = error;
+    const { detail, exitCode, code, help } = error;
     if (code === "interrupted") {
-      say(message);
+      say(lines(error.lines));
       say(help);
       return exitCode;
     }
@@ -73,19 +73,13 @@ function report(error: unknown): number {
       detail !== undefined &&
       (exitCode === 70 || exitCode === 3 || process.argv.includes("-v") || process.argv.includes("--verbose"))
     ) {
-      say(
-        detail
-          .trimEnd()
-          .split("\n")
-          .map((line) => `  ${line}`)
-          .join("\n"),
-      );
+      say(quoted(detail, "  "));
     }
-    say(`${paint("red", `error (${code}):`)} ${message}`);
+    say(words`${paint("red", `error (${code}):`)} ${lines(error.lines)}`);
     say(help);
     return exitCode;
   }
-  say(error instanceof Error ? (error.stack ?? error.message) : String(error));
+  say(quoted(error instanceof Error ? (error.stack ?? error.message) : String(error)));
   say(ERROR_KINDS.internal.help);
   return ERROR_KINDS.internal.exit;
 }

@@ -1,10 +1,11 @@
 /** A running sweep on stderr: a live block on a terminal, a plain line now and then elsewhere. */
 import { createLogUpdate } from "log-update";
 import type { RunEvent, SweepPlan } from "../events.ts";
-import { counted, printable } from "../report/numbers.ts";
+import { printable } from "../printable.ts";
+import { counted } from "../report/numbers.ts";
 import { cut } from "../report/table.ts";
 import type { Row } from "../rows.ts";
-import { paint, say } from "./common.ts";
+import { lines, paint, quoted, say, type Words, words } from "./terminal.ts";
 
 const TOP = 5;
 const REDRAW_MS = 100;
@@ -47,7 +48,7 @@ export function showProgress(verbose: boolean): Progress {
           break;
         case "measured":
           if (live && event.row !== null) rows.set(event.row.condition, shown(event.row));
-          draw.update(() => [measuredLine(event, live), ...topLines(rows.values(), plan)].join("\n"));
+          draw.update(() => lines([measuredLine(event, live), ...topLines(rows.values(), plan)]));
           break;
         case "restart":
           draw.print(restartLines(event.error, verbose));
@@ -71,9 +72,9 @@ const shown = ({ condition, kind, delta_nll, ci95, blocks }: Row): Shown => ({
 
 interface Draw {
   /** Something that stays. */
-  print(line: string): void;
+  print(line: string | Words): void;
   /** The state of work in progress; composed only when it is shown. */
-  update(compose: () => string): void;
+  update(compose: () => string | Words): void;
   end(): void;
 }
 
@@ -92,7 +93,7 @@ function liveBlock(): Draw {
       clearTimeout(pending);
       const show = (): void => {
         drawnAt = performance.now();
-        current = compose();
+        current = words`${compose()}`.text;
         block(current);
       };
       const wait = REDRAW_MS - (performance.now() - drawnAt);
@@ -142,28 +143,28 @@ function loadedLine({
   seconds,
   reused,
   self_test,
-}: (RunEvent & { type: "loaded" })["model"]): string {
+}: (RunEvent & { type: "loaded" })["model"]): Words {
   const { n_layers, parameters, model_type } = model_map;
   const how = reused ? "was loaded already" : `loaded in ${seconds.toFixed(1)} s`;
   const failed = self_test.filter(({ passed }) => !passed);
   const tested =
     failed.length === 0
       ? `self-test passed (${self_test.length} checks)`
-      : failed
-          .map(
+      : lines(
+          failed.map(
             ({ name, detail, refused }) =>
               `self-test failed: ${name}: ${detail}; refused: ${refused.join(", ")}`,
-          )
-          .join("\n");
-  return `${source} (${model_type}, ${n_layers} layers, ${(parameters / 1e6).toFixed(0)} M parameters) ${how}, ${numerics.dtype} on ${numerics.device_name}, ${counted(numerics.threads, "thread")}; ${tested}`;
+          ),
+        );
+  return words`${source} (${model_type}, ${n_layers} layers, ${(parameters / 1e6).toFixed(0)} M parameters) ${how}, ${numerics.dtype} on ${numerics.device_name}, ${counted(numerics.threads, "thread")}; ${tested}`;
 }
 
-function planLines(plan: SweepPlan): string {
+function planLines(plan: SweepPlan): Words {
   const { conditions, blocks, batches, tokens, total, stored } = plan;
   const resumed =
     stored === 0 ? "" : `; ${grouped(stored)} of ${grouped(total)} measurements are there already`;
   const what = `${grouped(conditions)} conditions (the baseline included) × ${blocks} ${unit(plan)} (${counted(tokens, plan.of_task ? "token" : "predicted token")}${plan.of_task ? " of answers" : ""}) in ${batches} ${batches === 1 ? "batch" : "batches"}${resumed}`;
-  return stored === total ? what : `${what}\n${workLine(plan)}`;
+  return lines(stored === total ? [what] : [what, workLine(plan)]);
 }
 
 function workLine({ forward_equivalents, seconds, peak_bytes, may_stop }: SweepPlan): string {
@@ -182,7 +183,7 @@ function measuredLine({ done, total, seconds_left }: RunEvent & { type: "measure
   return `${live ? "" : "measured  "}${bar(done / total, live)}  ${count}  ${duration(seconds_left)} left`;
 }
 
-function topLines(rows: Iterable<Shown>, plan: SweepPlan | undefined): string[] {
+function topLines(rows: Iterable<Shown>, plan: SweepPlan | undefined): (string | Words)[] {
   // The rows of an earlier part of the run are not among these.
   const resumed = (plan?.stored ?? 0) > 0;
   const top = largest(rows);
@@ -218,12 +219,12 @@ function largest(rows: Iterable<Shown>): Shown[] {
 function restartLines(
   { message, detail }: (RunEvent & { type: "restart" })["error"],
   verbose: boolean,
-): string {
-  const lines = detail?.split("\n").slice(verbose ? 0 : -5) ?? [];
-  return [
+): Words {
+  const last = detail?.split("\n").slice(verbose ? 0 : -5) ?? [];
+  return lines([
     paint("yellow", `${message}; starting again, nothing measured is lost`),
-    ...lines.map((line) => `  worker: ${line}`),
-  ].join("\n");
+    ...(last.length === 0 ? [] : [quoted(last.join("\n"), "  worker: ")]),
+  ]);
 }
 
 export function duration(seconds: number): string {

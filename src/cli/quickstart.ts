@@ -4,10 +4,11 @@ import { Command } from "commander";
 import { loadConfig } from "../config.ts";
 import { packageRoot } from "../environment/environment.ts";
 import { setUp } from "../environment/setup.ts";
-import { say, withOutput } from "./common.ts";
+import { withOutput } from "./common.ts";
 import { leavable } from "./interrupt.ts";
 import { sweepAndShow } from "./report.ts";
 import type { SweepFlags } from "./sweep.ts";
+import { say, words } from "./terminal.ts";
 
 export function quickstartCommand(): Command {
   return withOutput(new Command("quickstart"))
@@ -22,7 +23,7 @@ export function quickstartCommand(): Command {
       const config = loadConfig(join(packageRoot(), "configs", "smoke_test.yaml"));
       process.exitCode = await sweepAndShow(config, flags);
       if (!flags.quiet) {
-        say("\nNext: which attention heads of three layers matter? A few minutes on a laptop:");
+        say(words`\nNext: which attention heads of three layers matter? A few minutes on a laptop:`);
         say("  npx sparkablate run -c configs/head_sweep.yaml --set 'ablation.layers=[0,10,20]'");
       }
     });

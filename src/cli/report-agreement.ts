@@ -12,8 +12,8 @@ import {
   agreementTable,
 } from "../report/agreement/formats.ts";
 import { readBlockRun } from "../store/block-run.ts";
-import { say } from "./common.ts";
 import type { ReportFlags } from "./report.ts";
+import { print, say, Words } from "./terminal.ts";
 
 const LETTERS = "ABCDEFGH";
 
@@ -23,7 +23,7 @@ export async function showAgreement(directories: readonly string[], flags: Repor
     runs.slice(index + 1).map((second) => agree(first, second)),
   );
   const format = flags.json ? "json" : (flags.format ?? (flags.quiet ? null : "table"));
-  if (format !== null) process.stdout.write(PRINTERS[format](runs, agreements, flags.top ?? null));
+  if (format !== null) print(Words.made(PRINTERS[format](runs, agreements, flags.top ?? null)));
   if (flags.plots === false) return;
   const { plots, page } = await writeAgreement(runs, agreements);
   if (flags.quiet) return;

@@ -7,8 +7,9 @@ import { tokensRecord, tokensTable } from "../report/tokens/formats.ts";
 import { readRun, type StoredRun } from "../store/run-directory.ts";
 import { readTokenRun } from "../store/token-run.ts";
 import { type TokenRun, tokenReport } from "../tokens.ts";
-import { type CommonFlags, say, type WorkerFlags } from "./common.ts";
+import type { CommonFlags, WorkerFlags } from "./common.ts";
 import { attended } from "./sweep.ts";
+import { print, printJson, say, Words } from "./terminal.ts";
 
 /** Single tokens shown where no number was asked for. */
 const DEFAULT_TOP = 20;
@@ -34,14 +35,16 @@ export async function showTokens(
     throw new SparkablateError("usage", `--format ${format} does not go with --tokens; allowed: table, json`);
   const run = readTokenRun(directory, condition) ?? (await measured(directory, condition, flags));
   const report = tokenReport(run, top ?? DEFAULT_TOP);
-  if (json || format === "json") process.stdout.write(`${JSON.stringify(tokensRecord(report), null, 2)}\n`);
+  if (json || format === "json") printJson(tokensRecord(report), 2);
   else if (!quiet)
-    process.stdout.write(
-      tokensTable(report, {
-        top: null,
-        width: process.stdout.isTTY ? process.stdout.columns : null,
-        paint: (style, text) => styleText(style, text, { stream: process.stdout }),
-      }),
+    print(
+      Words.made(
+        tokensTable(report, {
+          top: null,
+          width: process.stdout.isTTY ? process.stdout.columns : null,
+          paint: (style, text) => styleText(style, text, { stream: process.stdout }),
+        }),
+      ),
     );
   if (plots === false) return;
   const page = writePage(readRun(directory));

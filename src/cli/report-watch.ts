@@ -1,8 +1,9 @@
 /** `sparkablate report --watch`: the live page of a running sweep, until Ctrl-C. */
 import { serveLive } from "../report/live/server.ts";
 import { RunWatch } from "../report/live/watch.ts";
-import { type CommonFlags, say } from "./common.ts";
+import type { CommonFlags } from "./common.ts";
 import { onInterrupt } from "./signals.ts";
+import { print, printJson, say } from "./terminal.ts";
 
 /** How often the terminal looks whether there is news. */
 const LOOK_MS = 2_000;
@@ -13,8 +14,8 @@ export async function watchRun(directory: string, port: number, flags: CommonFla
   const { failure } = watch.look();
   if (failure !== null) throw failure;
   await using server = await serveLive(watch, port);
-  if (flags.json) process.stdout.write(`${JSON.stringify({ url: server.url, directory })}\n`);
-  else if (!flags.quiet) process.stdout.write(`${server.url}\n`);
+  if (flags.json) printJson({ url: server.url, directory }, 0);
+  else if (!flags.quiet) print(server.url);
   const tell = (text: string): void => {
     if (!flags.quiet) say(text);
   };

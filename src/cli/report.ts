@@ -14,11 +14,12 @@ import { renderTable, type TableOptions } from "../report/table.ts";
 import { readBlockRun } from "../store/block-run.ts";
 import { hasFailures, isFailed, readRun, type StoredRun } from "../store/run-directory.ts";
 import { readTokenRuns } from "../store/token-run.ts";
-import { type CommonFlags, say, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { type CommonFlags, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { showAgreement } from "./report-agreement.ts";
 import { showTokens } from "./report-tokens.ts";
 import { watchRun } from "./report-watch.ts";
 import { type SweepFlags, sweep } from "./sweep.ts";
+import { print, say, Words } from "./terminal.ts";
 
 const FORMATS = ["table", "csv", "md", "json"] as const;
 type Format = (typeof FORMATS)[number];
@@ -140,7 +141,7 @@ async function showRun(
 ): Promise<void> {
   const format = formatOf(flags);
   const audit = auditOf(directory, run);
-  if (format !== null) process.stdout.write(PRINTERS[format](run, flags.top ?? null, audit, more));
+  if (format !== null) print(Words.made(PRINTERS[format](run, flags.top ?? null, audit, more)));
   if (flags.plots === false) return;
   const plots = await writePlots(directory, run, audit);
   const page = writePage(directory, run, audit, readTokenRuns(directory));

@@ -2,8 +2,9 @@
 import { Command, Option } from "commander";
 import { setUp } from "../environment/setup.ts";
 import { TORCH_CHOICES, type TorchChoice } from "../environment/torch.ts";
-import { type CommonFlags, say, withOutput } from "./common.ts";
+import { type CommonFlags, withOutput } from "./common.ts";
 import { leavable } from "./interrupt.ts";
+import { printJson, say } from "./terminal.ts";
 
 interface SetupFlags extends CommonFlags {
   readonly python?: string;
@@ -52,6 +53,6 @@ Examples:
           if (!flags.quiet) say(line);
         }),
       );
-      if (flags.json) console.log(JSON.stringify(result, null, 1));
+      if (flags.json) printJson(result);
     });
 }

@@ -4,9 +4,10 @@ import type { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
 import type { RunEvent } from "../events.ts";
 import type { RunOptions } from "../run.ts";
-import { type CommonFlags, controllerFor, say, type WorkerFlags } from "./common.ts";
+import { type CommonFlags, controllerFor, type WorkerFlags } from "./common.ts";
 import { showProgress, silent } from "./progress.ts";
 import { onInterrupt } from "./signals.ts";
+import { say, words } from "./terminal.ts";
 
 export interface SweepFlags extends CommonFlags, WorkerFlags {
   readonly fresh?: true;
@@ -42,7 +43,8 @@ export async function attended(
   const interrupt = new AbortController();
   let measuring = false;
   const save = (): void => {
-    if (!flags.quiet && measuring) say("\nfinishing the condition in hand; Ctrl-C again stops at once …");
+    if (!flags.quiet && measuring)
+      say(words`\nfinishing the condition in hand; Ctrl-C again stops at once …`);
     interrupt.abort();
   };
   const release = onInterrupt(save, () => void controller.kill());

@@ -64,5 +64,5 @@ export function refuse(problems: readonly Problem[]): void {
   const [first, ...others] = problems;
   if (first === undefined) return;
   const code = others.every((other) => other.code === first.code) ? first.code : "config_invalid";
-  throw new SparkablateError(code, [...new Set(problems.map(({ line }) => line))].join("\n"));
+  throw new SparkablateError(code, [...new Set(problems.map(({ line }) => line))]);
 }

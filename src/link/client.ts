@@ -176,7 +176,9 @@ export class Client {
       else pending.reject(invalidMessage(`the result of ${pending.type}`, parsed.error));
     } else if (message.type === "failure") {
       const { code, message: text, detail } = message.error;
-      const error = new SparkablateError(code, text, { detail: detail === "" ? undefined : detail });
+      const error = new SparkablateError(code, text.split("\n"), {
+        detail: detail === "" ? undefined : detail,
+      });
       if (message.id === null) this.#rejectAll(error);
       else this.#settle(message.id)?.reject(error);
     } else {

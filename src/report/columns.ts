@@ -3,7 +3,7 @@ import { CHANGE, isLevel, METRIC_NAMES, METRICS } from "../metrics.ts";
 import type { JointRow } from "../ranking.ts";
 import type { Row } from "../rows.ts";
 import { shortened, shortFlags } from "./headline.ts";
-import { fixed, integer, interval, orDash, printable, probability, ratio, signed } from "./numbers.ts";
+import { fixed, integer, interval, orDash, probability, ratio, signed } from "./numbers.ts";
 import { type Evaluated, inWords } from "./wording.ts";
 
 export interface Column<T = Row> {
@@ -45,7 +45,7 @@ const BEFORE_METRICS: readonly Column[] = [
     title: "condition",
     align: "left",
     expendable: 0,
-    text: (row) => printable(row.condition),
+    text: (row) => row.condition,
     key: (row) => row.condition,
   },
   {
@@ -162,7 +162,7 @@ export const interactionColumns = (facts: Evaluated): Column<JointRow>[] => [
     title: "condition",
     align: "left",
     expendable: 0,
-    text: (row) => printable(row.condition),
+    text: (row) => row.condition,
     key: (row) => row.condition,
   },
   {

@@ -6,6 +6,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
+import { printable, printableLines } from "../printable.ts";
 import type { Column } from "./columns.ts";
 import { drawingScript } from "./drawing.ts";
 import { followRun } from "./live/client.ts";
@@ -125,9 +126,14 @@ function policy(scripts: readonly string[], live: boolean): string {
 
 /** JSON inside a script element: nothing in it can end the element. */
 function embed(data: PageData): string {
-  return JSON.stringify(data).replaceAll("<", "\\u003c");
+  return JSON.stringify(data, namesWrittenOut).replaceAll("<", "\\u003c");
 }
 
+/** For JSON.stringify, of what a page shows. */
+export const namesWrittenOut = (_key: string, value: unknown): unknown =>
+  typeof value === "string" ? printable(value) : value;
+
+/** Lines stay lines: a config is shown too. */
 export function escapeHtml(text: string): string {
   const entities: Record<string, string> = {
     "&": "&amp;",
@@ -136,5 +142,5 @@ export function escapeHtml(text: string): string {
     '"': "&quot;",
     "'": "&#39;",
   };
-  return text.replaceAll(/[&<>"']/g, (character) => entities[character] as string);
+  return printableLines(text).replaceAll(/[&<>"']/g, (character) => entities[character] as string);
 }

@@ -1,9 +1,10 @@
 /** A run's rows in ranking order, for machines and manuscripts: every digit, nothing rounded. */
+import { printable, printableJson } from "../printable.ts";
 import { rankInteractions, rankRows, sweepStatistics } from "../ranking.ts";
 import { flatColumns, flatRecord, type Row, type RunFacts, rowRecord } from "../rows.ts";
 import { interactionColumns } from "./columns.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
-import { decimalsFor, interval, printable, probability, ratio, signed } from "./numbers.ts";
+import { decimalsFor, interval, probability, ratio, signed } from "./numbers.ts";
 import { INTERACTIONS_HEADING } from "./table.ts";
 
 /** The baseline, then the ranking's first `top` rows. */
@@ -20,7 +21,7 @@ export function toJson(
 ): string {
   const statistics = sweepStatistics(rows);
   const document = { run: facts, statistics, ...more, rows: ranked(rows, top).map(rowRecord) };
-  return `${JSON.stringify(document, null, 2)}\n`;
+  return `${printableJson(document, 2)}\n`;
 }
 
 /** RFC 4180, laid out by `flatRecord`. */
@@ -34,22 +35,28 @@ export function csv(columns: readonly string[], records: readonly Record<string,
   return `${[columns.join(","), ...lines].join("\r\n")}\r\n`;
 }
 
-/** A leading = + - @ in text would be a formula to a spreadsheet: such text gets an apostrophe. */
+/**
+ * A leading = + - @ in text would be a formula to a spreadsheet: such text gets an apostrophe. Control characters are
+ * written out, as everywhere in text for people; JSON has them as they are.
+ */
 function csvField(value: unknown): string {
   if (value === null || value === undefined) return "";
   if (typeof value !== "string") return String(value);
-  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const shown = printable(value);
+  const text = /^[=+\-@]/.test(shown) ? `'${shown}` : shown;
+  return /[",]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 interface MarkdownColumn {
   readonly title: string;
   readonly align: "left" | "right";
+  /** Whether its cells are ids, shown as code. */
+  readonly code?: boolean;
 }
 
 const MARKDOWN_COLUMNS: readonly MarkdownColumn[] = [
   { title: "#", align: "right" },
-  { title: "condition", align: "left" },
+  { title: "condition", align: "left", code: true },
   { title: "Δ NLL", align: "right" },
   { title: "95 % interval", align: "right" },
   { title: "q", align: "right" },
@@ -58,17 +65,22 @@ const MARKDOWN_COLUMNS: readonly MarkdownColumn[] = [
   { title: "flags", align: "left" },
 ];
 
+/** What Markdown would take for its own, as the characters that they are. Links need `](`; `[0.1, 0.2]` is none. */
+export const markdown = (text: string): string =>
+  printable(text).replaceAll(/[\\`*<|~]|&(?=[#\w])|\](?=[([])|(?<!\w)_|_(?!\w)/g, "\\$&");
+
+const code = (text: string): string => `\`${printable(text).replaceAll("`", "'").replaceAll("|", "\\|")}\``;
+
 /** One line a row, whatever its cells hold. */
 export function markdownTable(
   columns: readonly MarkdownColumn[],
   rows: readonly (readonly string[])[],
 ): string[] {
-  const line = (cells: readonly string[]) =>
-    `| ${cells.map((cell) => printable(cell).replaceAll("|", "\\|")).join(" | ")} |`;
+  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
   return [
-    line(columns.map(({ title }) => title)),
+    line(columns.map(({ title }) => markdown(title))),
     `|${columns.map(({ align }) => (align === "right" ? "--:" : ":--")).join("|")}|`,
-    ...rows.map(line),
+    ...rows.map((cells) => line(cells.map((cell, at) => (columns[at]?.code ? code(cell) : markdown(cell))))),
   ];
 }
 
@@ -77,7 +89,7 @@ export function toMarkdown(rows: readonly Row[], facts: RunFacts, top: number | 
   const decimals = decimalsFor(rows);
   const lines = shown.map((row, index) => [
     row.delta_nll === null ? "" : `${index + 1}`,
-    `\`${row.condition.replaceAll("`", "'")}\``,
+    row.condition,
     row.delta_nll === null ? "–" : signed(row.delta_nll, decimals),
     interval(row.ci95, decimals),
     probability(row.q),
@@ -88,26 +100,24 @@ export function toMarkdown(rows: readonly Row[], facts: RunFacts, top: number | 
   const interactions = rankInteractions(rows).slice(0, top ?? rows.length);
   const legend = flagLegend([...shown, ...interactions], facts);
   return [
-    `## ${printable(facts.name)}`,
+    `## ${markdown(facts.name)}`,
     "",
-    ...headline(rows, facts).flatMap((line) => [printable(line).replaceAll("*", "\\*"), ""]),
+    ...headline(rows, facts).flatMap((line) => [markdown(line), ""]),
     ...markdownTable(MARKDOWN_COLUMNS, lines),
     ...(interactions.length === 0
       ? []
       : [
           "",
-          `${INTERACTIONS_HEADING}.`,
+          markdown(`${INTERACTIONS_HEADING}.`),
           "",
           ...markdownTable(
             interactionColumns(facts),
             interactions.map((row, index) =>
-              interactionColumns(facts).map(({ text }) =>
-                text(row, index + 1, decimals).replace(/^\*$/, "\\*"),
-              ),
+              interactionColumns(facts).map(({ text }) => text(row, index + 1, decimals)),
             ),
           ),
         ]),
-    ...(legend.length > 0 ? ["", `Flags: ${legend.join("; ")}.`] : []),
+    ...(legend.length > 0 ? ["", markdown(`Flags: ${legend.join("; ")}.`)] : []),
     "",
   ].join("\n");
 }

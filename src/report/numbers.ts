@@ -56,8 +56,3 @@ export function percent(share: number): string {
 export function counted(count: number, noun: string): string {
   return `${integer(count)} ${noun}${count === 1 ? "" : "s"}`;
 }
-
-/** Names come from configs and models: on one line, and without codes that a terminal would obey. */
-export function printable(text: string): string {
-  return text.replaceAll(/\p{Cc}+/gu, " ");
-}

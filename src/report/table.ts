@@ -1,10 +1,11 @@
 /** The ranked table for a terminal: as wide as it may be, in colour where it may be. */
 import { getBorderCharacters, table } from "table";
+import { printable } from "../printable.ts";
 import { type JointRow, rankInteractions, rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
 import { type Column, columnsOf, interactionColumns } from "./columns.ts";
 import { flagLegend, headline } from "./headline.ts";
-import { decimalsFor, printable } from "./numbers.ts";
+import { decimalsFor } from "./numbers.ts";
 
 export interface TableOptions {
   /** Rows to show; null: all. */
@@ -49,7 +50,8 @@ export function renderTable(rows: readonly Row[], facts: RunFacts, options: Tabl
       );
   }
   const legend = flagLegend([...shown, ...interactions], facts);
-  if (legend.length > 0) paragraphs.push(paint("dim", wrap(`Flags: ${legend.join("; ")}.`, width)));
+  if (legend.length > 0)
+    paragraphs.push(paint("dim", wrap(printable(`Flags: ${legend.join("; ")}.`), width)));
   return `${paragraphs.join("\n")}\n`;
 }
 
@@ -62,7 +64,9 @@ export function renderColumns<T>(
   style: (row: T, text: string) => string,
 ): string {
   const columns = all.filter(({ expendable }) => expendable !== null);
-  const cells = columns.map((column) => rows.map((row, index) => column.text(row, index + 1, decimals)));
+  const cells = columns.map((column) =>
+    rows.map((row, index) => printable(column.text(row, index + 1, decimals))),
+  );
   const used = shrink(
     columns.flatMap((column, index) => {
       const texts = cells[index] as string[];

@@ -50,10 +50,7 @@ export function requireSameRun(directory: string, stored: Identity, now: Identit
   const differing = parts.filter((part) => stored[part] !== now[part]);
   if (differing.length === 0) return;
   const shown = differing.map((part) => `  ${part}: ${short(stored[part])} there, ${short(now[part])} now`);
-  throw new SparkablateError(
-    "other_run",
-    `${directory} belongs to another run; these differ:\n${shown.join("\n")}`,
-  );
+  throw new SparkablateError("other_run", [`${directory} belongs to another run; these differ:`, ...shown]);
 }
 
 const short = (value: string | undefined): string => {

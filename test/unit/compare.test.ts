@@ -60,7 +60,7 @@ it("says when texts are identical, when one failed, and lets no control characte
     { width: 80, paint: (_, part) => part },
   );
   expect(shown).toContain("identical; 2 tokens");
-  expect(shown).toContain("a\\x1b[31m    b\\x202e");
+  expect(shown).toContain("a\\x1b[31m    b\\u{202e}");
   expect(shown).toContain("failed (nonfinite_logits): NaN at");
   expect(shown).toContain("not compared");
   // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what must not be there

@@ -21,6 +21,7 @@ from typing import Any
 from sparkablate.errors import SparkablateError
 from sparkablate.home import home
 from sparkablate.model import BUILTIN_MODELS
+from sparkablate.printable import guard_stderr
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ def convert(gguf: Path, directory: Path) -> None:
 
 
 if __name__ == "__main__":
+    guard_stderr()
     try:
         for model in SOURCES:
             print(make(model), flush=True)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sparkablate.printable import printable
+
 _SCHEMA = json.loads((Path(__file__).parent / "server" / "schema.json").read_bytes())
 CODES = frozenset(_SCHEMA["failure"]["properties"]["error"]["properties"]["code"]["enum"])
 
@@ -23,6 +25,9 @@ class SparkablateError(Exception):
         self.code = code
         self.message = message
         self.detail = detail
+
+    def __str__(self) -> str:
+        return printable(self.message)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.code, self.message, self.detail)

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from sparkablate import folders, memory, numerics, offload
 from sparkablate.errors import SparkablateError
 from sparkablate.home import home
+from sparkablate.printable import printable
 
 #: ``builtin:`` names → directory under ``$SPARKABLATE_HOME/models``, made by ``sparkablate setup``.
 BUILTIN_MODELS = {"smollm2-135m": "smollm2-135m-instruct"}
@@ -75,7 +76,7 @@ def load_model(
         trust_remote_code=trust_remote_code,
     )
     for notice in opened.notices:
-        warnings.warn(notice, stacklevel=2)
+        warnings.warn(printable(notice), stacklevel=2)
     return opened.model, opened.tokenizer
 
 

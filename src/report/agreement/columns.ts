@@ -1,7 +1,7 @@
 /** The columns of the disagreements, for the terminal, the page and CSV. Adding one is adding a row here. */
 import type { Column } from "../columns.ts";
 import { shortened } from "../headline.ts";
-import { fixed, interval, orDash, printable, probability, signed } from "../numbers.ts";
+import { fixed, interval, orDash, probability, signed } from "../numbers.ts";
 import type { Evaluated } from "../wording.ts";
 import type { Agreement, Pair } from "./agreement.ts";
 import { evaluatedIn } from "./words.ts";
@@ -72,7 +72,7 @@ export function pairColumns(
       title: "condition",
       align: "left",
       expendable: 0,
-      text: ({ site }) => printable(site),
+      text: ({ site }) => site,
       key: ({ site }) => site,
     },
     ...ofRun(0, a),

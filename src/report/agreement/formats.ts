@@ -1,7 +1,8 @@
 /** A comparison of runs for terminals, machines and manuscripts. */
+
+import { printable, printableJson } from "../../printable.ts";
 import type { Row } from "../../rows.ts";
-import { csv, markdownTable } from "../formats.ts";
-import { printable } from "../numbers.ts";
+import { csv, markdown, markdownTable } from "../formats.ts";
 import { renderColumns, type TableOptions, wrap } from "../table.ts";
 import type { Agreement, NamedRun, Pair } from "./agreement.ts";
 import { columnsOfAgreement } from "./columns.ts";
@@ -62,7 +63,7 @@ export function agreementJson(
       pairs: pairs.slice(0, top ?? pairs.length).map(pairRecord),
     })),
   };
-  return `${JSON.stringify(document, null, 2)}\n`;
+  return `${printableJson(document, 2)}\n`;
 }
 
 export function agreementCsv(agreements: readonly Agreement[], top: number | null): string {
@@ -79,14 +80,14 @@ export function agreementMarkdown(
   agreements: readonly Agreement[],
   top: number | null,
 ): string {
-  const paragraph = (text: string) => [printable(text).replaceAll("*", "\\*"), ""];
+  const paragraph = (text: string) => [markdown(text), ""];
   const parts = agreements.flatMap((agreement) => {
     const columns = columnsOfAgreement(agreement).filter(({ expendable }) => expendable !== null);
     const decimals = pairDecimals(agreement);
     const shown = agreement.pairs.slice(0, top ?? agreement.pairs.length);
     return [
       ...[...cautions(agreement), ...findings(agreement)].flatMap(paragraph),
-      `### ${tableHeading(agreement)}`,
+      `### ${markdown(tableHeading(agreement))}`,
       "",
       ...markdownTable(
         columns,
@@ -96,7 +97,7 @@ export function agreementMarkdown(
     ];
   });
   return [
-    `## ${printable(title(runs))}`,
+    `## ${markdown(title(runs))}`,
     "",
     ...runs.flatMap((run) => paragraph(runLine(run))),
     ...parts,

@@ -2,6 +2,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { SparkablateError } from "../../errors.ts";
+import { namesWrittenOut } from "../document.ts";
 import { renderLivePage } from "./page.ts";
 import type { RunWatch } from "./watch.ts";
 
@@ -67,7 +68,7 @@ function answer(
     case "/state": {
       const { etag, state } = watch.look();
       if (request.headers["if-none-match"] === etag) end(304, "application/json", "", { etag });
-      else end(200, "application/json", JSON.stringify(state), { etag });
+      else end(200, "application/json", JSON.stringify(state, namesWrittenOut), { etag });
       break;
     }
     case "/favicon.ico":

@@ -1,9 +1,10 @@
 /** The audit for terminals, machines and manuscripts. */
+import { printable } from "../../printable.ts";
 import { agreementChart } from "../agreement/chart.ts";
 import { pairRecord } from "../agreement/formats.ts";
 import type { ScatterChart } from "../charts.ts";
-import { markdownTable } from "../formats.ts";
-import { decimalsFor, printable } from "../numbers.ts";
+import { markdown, markdownTable } from "../formats.ts";
+import { decimalsFor } from "../numbers.ts";
 import { renderColumns, type TableOptions, wrap } from "../table.ts";
 import type { ModeAudit, SiteAudit } from "./audit.ts";
 import { AUDIT_HEADING, auditColumns, auditSentences, auditTitle, finding } from "./words.ts";
@@ -42,10 +43,10 @@ export function auditMarkdown(audit: ModeAudit, top: number | null): string {
   const shown = artefacts.slice(0, top ?? artefacts.length);
   const columns = auditColumns(audit);
   const decimals = decimalsOfAudit(audit);
-  const paragraph = (text: string) => ["", printable(text).replaceAll("*", "\\*")];
+  const paragraph = (text: string) => ["", markdown(text)];
   return [
     "",
-    `## ${auditTitle(audit)}`,
+    `## ${markdown(auditTitle(audit))}`,
     ...auditSentences(audit).flatMap(paragraph),
     ...(shown.length === 0
       ? []
@@ -54,9 +55,7 @@ export function auditMarkdown(audit: ModeAudit, top: number | null): string {
           "",
           ...markdownTable(
             columns,
-            shown.map((site, index) =>
-              columns.map(({ text }) => text(site, index + 1, decimals).replaceAll("*", "\\*")),
-            ),
+            shown.map((site, index) => columns.map(({ text }) => text(site, index + 1, decimals))),
           ),
         ]),
     "",

@@ -2,7 +2,7 @@
 import { FALSE_DISCOVERY_RATE } from "../../rows.ts";
 import { evaluatedInAll, findings, leftOut } from "../agreement/words.ts";
 import type { Column } from "../columns.ts";
-import { counted, integer, orDash, printable, signed } from "../numbers.ts";
+import { counted, integer, orDash, signed } from "../numbers.ts";
 import { sayer } from "../wording.ts";
 import type { Comparison, ModeAudit, SiteAudit, Verdict } from "./audit.ts";
 
@@ -72,7 +72,7 @@ export function auditColumns({ modes }: ModeAudit): Column<SiteAudit>[] {
       title: "condition",
       align: "left",
       expendable: 0,
-      text: ({ site }) => printable(site),
+      text: ({ site }) => site,
       key: ({ site }) => site,
     },
     ...modes.map(

@@ -1,8 +1,10 @@
 /** Where a condition hurts, for terminals, machines and the page. */
+
+import { printable } from "../../printable.ts";
 import type { TokenBin, TokenReport } from "../../tokens.ts";
 import type { Column } from "../columns.ts";
 import { escapeHtml, paragraphs } from "../document.ts";
-import { decimalsFor, printable } from "../numbers.ts";
+import { decimalsFor } from "../numbers.ts";
 import { renderColumns, type TableOptions, wrap } from "../table.ts";
 import { shownAfter, shownBefore, shownToken } from "./bytes.ts";
 import {

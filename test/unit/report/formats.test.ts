@@ -34,13 +34,13 @@ test("CSV: the same digits as JSON, quoted by RFC 4180, no formulas", () => {
   expect(columns.slice(0, 6)).toEqual(["condition", "kind", "layer", "heads", "mode", "interventions"]);
   expect(columns.at(-1)).toBe("error");
   expect(first).toContain(`,${rows[1]?.delta_nll},${rows[1]?.se},${rows[1]?.ci95?.join(",")},`);
-  expect(csv).toContain(`"'=cmd|""x"",\n\`y\`",mlp,1,`);
+  expect(csv).toContain(`"'=cmd|""x"",\\n\`y\`",mlp,1,`);
 });
 
 test("Markdown: one line a row, whatever the id holds", () => {
   const markdown = toMarkdown(rows, facts(), null);
   const table = markdown.split("\n").filter((line) => line.startsWith("| "));
   expect(table[1]).toContain("| 1 | `L0.head[3].zero` |");
-  expect(table[2]).toContain(`\`=cmd\\|"x", 'y'\``);
+  expect(table[2]).toContain(`\`=cmd\\|"x",\\n'y'\``);
   expect(table).toHaveLength(3);
 });

@@ -81,7 +81,7 @@ describe("the ranked table", () => {
       paint: plain,
     });
     expect(text).not.toMatch(/(?!\n)\p{Cc}/u);
-    expect(text).toContain("a [2J b");
+    expect(text).toContain("a\\x1b[2J\\nb");
   });
 
   test("a race says what it settled and what it cost, and no q stands in the table", () => {

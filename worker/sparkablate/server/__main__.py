@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparkablate.errors import SparkablateError
+from sparkablate.printable import guard_stderr
 from sparkablate.server import place
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 def main() -> int:
     # Before the slow imports: a Ctrl-C meant for the controller must not end the worker it still talks to.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    guard_stderr()
     parser = argparse.ArgumentParser(prog="sparkablate worker", description=__doc__)
     parser.add_argument("--bind", required=True, help="ipc:///private/dir/socket or tcp://address:port")
     parser.add_argument("--keys", type=Path, help="directory with worker.key and controller.pub, for tcp://")
