@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import { basename, extname, resolve } from "node:path";
 import { stringify } from "yaml";
 import type { z } from "zod";
+import { PLACEHOLDER } from "./config/chunks.ts";
 import { override } from "./config/overrides.ts";
 import { Origins, type Path, type Problem, problem, refuse } from "./config/problems.ts";
 import { type RunConfig, runConfigSchema } from "./config/schema.ts";
@@ -23,6 +24,8 @@ export interface ConfigOptions {
   /** Whether --trust-remote-code was given. */
   readonly trustRemoteCode?: boolean;
 }
+
+const TARGETS_A_PIECE = 256;
 
 /** A side table: where the keys of each config were written. */
 const originsOfConfigs = new WeakMap<RunConfig, Origins>();
@@ -87,8 +90,21 @@ export function configProblem(config: RunConfig, code: ErrorCode, path: Path, me
 
 /** The text of a run directory's config.yaml: nothing left to defaults, and it parses back to `config`. */
 export function resolvedYaml(config: RunConfig): string {
-  return stringify(config, { lineWidth: 0, aliasDuplicateObjects: false });
+  const { ablation } = config;
+  const { targets } = ablation;
+  if (targets.length <= TARGETS_A_PIECE) return yamlOf(config);
+  // The library's tree of thousands of targets would take a hundred times their text.
+  const frame = yamlOf({ ...config, ablation: { ...ablation, targets: [PLACEHOLDER] } });
+  const pieces = Array.from({ length: Math.ceil(targets.length / TARGETS_A_PIECE) }, (_, index) => {
+    const piece = targets.slice(index * TARGETS_A_PIECE, (index + 1) * TARGETS_A_PIECE);
+    const [_ablation, _targets, ...items] = yamlOf({ ablation: { targets: piece } }).split("\n");
+    return items.join("\n");
+  });
+  const [before = "", after = ""] = frame.split(new RegExp(`^ *- ${PLACEHOLDER}\n`, "m"));
+  return before + pieces.join("") + after;
 }
+
+const yamlOf = (value: unknown): string => stringify(value, { lineWidth: 0, aliasDuplicateObjects: false });
 
 /**
  * What of a config makes it another run: all but `output` and names and paths, in whose place the

@@ -15,6 +15,7 @@ import {
   type YAMLMap,
   type YAMLSeq,
 } from "yaml";
+import { cutLongList, PLACEHOLDER } from "./chunks.ts";
 import { keyName, Origins, type Path, type Problem, problem } from "./problems.ts";
 
 const MAX_TEXT_LENGTH = 16 << 20;
@@ -46,6 +47,33 @@ export function readYaml(text: string, place: (line: number) => string): Source 
     problems.push(problem("config_invalid", origins, [], message));
     return { value: undefined, origins, problems };
   }
+  const cut = cutLongList(text);
+  if (cut === null) {
+    const whole = parse(text, place, problems);
+    if (whole === null) return { value: undefined, origins, problems };
+    const reader = new Reader(origins, problems);
+    return { value: reader.read(whole, []), origins, problems };
+  }
+  const { frame, lacking, at, pieces } = cut;
+  const inFrame = (line: number): string => place(line > at + 1 ? line + lacking : line);
+  const framed = parse(frame, inFrame, problems);
+  if (framed === null) return { value: undefined, origins, problems };
+  const parsed = pieces
+    .values()
+    .map((piece) => parse(piece.text, (line) => place(line + piece.line), problems));
+  const reader = new Reader(origins, problems, parsed);
+  const value = reader.read(framed, []);
+  return { value: reader.broken ? undefined : value, origins, problems };
+}
+
+/** A tree, and where its nodes stand. */
+interface Parsed {
+  readonly root: Node | null;
+  readonly placeOf: (node: Node) => string;
+}
+
+/** null: it is no plain YAML, and `problems` say where. */
+function parse(text: string, place: (line: number) => string, problems: Problem[]): Parsed | null {
   const lines = new LineCounter();
   const document = parseDocument(text, {
     lineCounter: lines,
@@ -53,21 +81,20 @@ export function readYaml(text: string, place: (line: number) => string): Source 
     stringKeys: true,
     uniqueKeys: false, // the library's check is quadratic; the reader below does its own
   });
-  for (const { code, message, pos } of [...document.errors, ...document.warnings].slice(
-    0,
-    MAX_SYNTAX_ERRORS,
-  )) {
+  const errors = [...document.errors, ...document.warnings].slice(0, MAX_SYNTAX_ERRORS);
+  for (const { code, message, pos } of errors) {
     const what = code === "RESOURCE_EXHAUSTION" ? "is nested too deeply" : message;
     const line = `${place(lines.linePos(pos[0]).line)}: ${what}; allowed: plain YAML`;
     problems.push({ code: "config_invalid", line });
   }
-  if (problems.length > 0) return { value: undefined, origins, problems };
-  const reader = new Reader((node) => place(lines.linePos(node.range?.[0] ?? 0).line), origins, problems);
-  return { value: reader.read(document.contents, []), origins, problems };
+  if (errors.length > 0) return null;
+  return { root: document.contents, placeOf: (node) => place(lines.linePos(node.range?.[0] ?? 0).line) };
 }
 
 class Reader {
-  readonly #placeOf: (node: Node) => string;
+  /** The pieces of the list whose place in the tree is held; null: one is no plain YAML. */
+  readonly #pieces: Iterable<Parsed | null>;
+  #placeOf: (node: Node) => string = () => "";
   readonly #origins: Origins;
   readonly #problems: Problem[];
   readonly #anchors = new Map<string, Node>();
@@ -77,13 +104,22 @@ class Reader {
   #aliasDepth = 0;
   #aliasedValues = 0;
 
-  constructor(placeOf: (node: Node) => string, origins: Origins, problems: Problem[]) {
-    this.#placeOf = placeOf;
+  /** Whether a piece could not be read. */
+  broken = false;
+
+  constructor(origins: Origins, problems: Problem[], pieces: Iterable<Parsed | null> = []) {
+    this.#pieces = pieces;
     this.#origins = origins;
     this.#problems = problems;
   }
 
-  read(node: Node | null, path: Path): unknown {
+  read({ root, placeOf }: Parsed, path: Path): unknown {
+    this.#placeOf = placeOf;
+    return this.#read(root, path, "");
+  }
+
+  /** @param around the place of what holds the node: its own is recorded where it differs. */
+  #read(node: Node | null, path: Path, around: string): unknown {
     if (node === null) return null;
     if (isAlias(node)) return this.#readAlias(node.source, path);
     if (path.length > MAX_DEPTH)
@@ -93,22 +129,43 @@ class Reader {
     if (isScalar(node)) return node.value;
     this.#open.add(node);
     const value = isMap(node)
-      ? this.#readMap(node, path)
+      ? this.#readMap(node, path, around)
       : isSeq(node)
-        ? this.#readList(node, path)
+        ? this.#readList(node, path, around)
         : undefined;
     this.#open.delete(node);
     return value;
   }
 
-  #readList(list: YAMLSeq, path: Path): unknown[] {
-    return list.items.map((item, index) => {
-      this.#origins.record([...path, index], this.#placeOf(item as Node));
-      return this.read(item as Node, [...path, index]);
-    });
+  #readList({ items }: YAMLSeq, path: Path, around: string): unknown[] {
+    const [first] = items;
+    if (isScalar(first) && first.value === PLACEHOLDER) return this.#readPieces(path, around);
+    return items.map((item, index) => this.#readItem(item as Node, [...path, index], around));
   }
 
-  #readMap(map: YAMLMap, path: Path): Record<string, unknown> {
+  #readItem(item: Node, path: Path, around: string): unknown {
+    const place = this.#placeOf(item);
+    if (place !== around) this.#origins.record(path, place);
+    return this.#read(item, path, place);
+  }
+
+  #readPieces(path: Path, around: string): unknown[] {
+    const placeOf = this.#placeOf;
+    const values: unknown[] = [];
+    for (const piece of this.#pieces) {
+      if (piece === null || !isSeq(piece.root)) {
+        this.broken = true;
+        break;
+      }
+      this.#placeOf = piece.placeOf;
+      for (const item of piece.root.items)
+        values.push(this.#readItem(item as Node, [...path, values.length], around));
+    }
+    this.#placeOf = placeOf;
+    return values;
+  }
+
+  #readMap(map: YAMLMap, path: Path, around: string): Record<string, unknown> {
     const entries = new Map<string, unknown>();
     for (const { key, value } of map.items) {
       const name = isScalar(key) ? String(key.value) : "";
@@ -121,8 +178,8 @@ class Reader {
         this.#problems.push({ code: "config_invalid", line: `${place}: ${keyName(keyPath)}: ${why}` });
         continue;
       }
-      this.#origins.record(keyPath, place);
-      entries.set(name, this.read(value as Node | null, keyPath));
+      if (place !== around) this.#origins.record(keyPath, place);
+      entries.set(name, this.#read(value as Node | null, keyPath, place));
     }
     return Object.fromEntries(entries);
   }
@@ -136,7 +193,7 @@ class Reader {
       return this.#refuse(path, `"*${anchor}" contains itself; allowed: an anchor that ends above it`);
     }
     this.#aliasDepth++;
-    const value = this.read(target, path);
+    const value = this.#read(target, path, "");
     this.#aliasDepth--;
     if (this.#aliasDepth === 0 && this.#aliasedValues > MAX_ALIASED_VALUES) {
       return this.#refuse(
