@@ -542,6 +542,8 @@ export const results = {
     model_map: modelMap,
     /** Empty from the configuration alone. */
     self_test: z.array(selfTest),
+    /** What a person should know, e.g. tensors that were read past. Empty from the configuration alone. */
+    notices: z.array(label),
   }),
   /** Payload: int32 [tokens]. */
   tokenize: z.strictObject({ tokens: count, truncated: z.boolean() }),

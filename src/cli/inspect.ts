@@ -43,7 +43,7 @@ export async function inspectModel(name: string, place: WorkerFlags): Promise<Mo
   return model_map;
 }
 
-function describe(model: string, { model_map, self_test }: Result<"inspect">): string[] {
+function describe(model: string, { model_map, self_test, notices }: Result<"inspect">): string[] {
   const { model_type, n_layers, d_model, vocab_size, max_positions, parameters, layers } = model_map;
   return [
     `${model}: ${model_type}, ${n_layers} layers, d_model ${d_model}, vocabulary ${vocab_size}, ` +
@@ -54,6 +54,7 @@ function describe(model: string, { model_map, self_test }: Result<"inspect">): s
       ...Object.entries(layer.modules).map(([name, path]) => `    ${name.padEnd(18)} ${path}`),
     ]),
     "",
+    ...notices.map((notice) => `note: ${notice}`),
     ...self_test.map(
       ({ name, passed, detail, refused }) =>
         `${passed ? "passed" : "FAILED"}  ${name}${detail === "" ? "" : `: ${detail}`}${refused.length > 0 ? `; refused: ${refused.join(", ")}` : ""}`,

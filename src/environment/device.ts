@@ -10,7 +10,13 @@ const deviceReport = z.object({
   device: z.string(),
   arch_list: z.array(z.string()),
   devices: z.array(
-    z.object({ name: z.string(), capability: z.string(), missing_kernels: z.string().nullable() }),
+    z.object({
+      name: z.string(),
+      capability: z.string(),
+      missing_kernels: z.string().nullable(),
+      /** Says that the driver has to compile its kernels first, or null. */
+      slow_first_pass: z.string().nullable(),
+    }),
   ),
   /** What the weights of a model on `device` may take, in words. */
   memory: z.string(),

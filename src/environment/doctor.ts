@@ -117,6 +117,10 @@ async function checkTorch(): Promise<Result> {
   }
   const refused = Object.values(report.proof).find((refusal) => refusal !== null);
   if (refused !== undefined && refused !== null) return failed(`${found}; ${refused}`, "see the message");
+  const slow = report.devices.map((device) => device.slow_first_pass).find((words) => words !== null);
+  if (slow !== undefined && slow !== null) {
+    return warning(`${found}; ${slow}`, "nothing needs mending; setup --torch, --index-url change the build");
+  }
   if (report.devices.length === 0 && (await nvidiaPresent())) {
     const mend =
       report.cuda === null ? "run 'sparkablate setup --torch cuda'" : "compare the driver with 'nvidia-smi'";

@@ -26,8 +26,9 @@ import numpy as np
 from operations import Operations, count_operations
 
 from sparkablate import __version__
+from sparkablate.configuration import resolve_source
 from sparkablate.home import home
-from sparkablate.model import load_model, resolve_source
+from sparkablate.model import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = Path(__file__).with_name("side.py")

@@ -13,9 +13,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from sparkablate import builtin
+from sparkablate.configuration import BUILTIN_MODELS
 from sparkablate.errors import SparkablateError
 from sparkablate.home import home
-from sparkablate.model import BUILTIN_MODELS
 
 HEADS, KV_HEADS, D_MODEL, LAYERS, VOCABULARY = 4, 2, 32, 2, 258
 

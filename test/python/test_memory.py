@@ -17,8 +17,9 @@ import pytest
 import torch
 
 from sparkablate import memory
+from sparkablate.configuration import build_empty, load_config
 from sparkablate.errors import SparkablateError
-from sparkablate.model import build_empty, load_config, load_model
+from sparkablate.model import load_model
 from tiny_models import TINY
 
 CPU = torch.device("cpu")

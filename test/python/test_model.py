@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sparkablate import numerics
+from sparkablate.configuration import resolve_source
 from sparkablate.engines.local import LocalEngine
 from sparkablate.errors import SparkablateError
 from sparkablate.fingerprints import Stamp, digest_files, tokenizer_files, weight_files
-from sparkablate.model import load_model, resolve_source
+from sparkablate.model import load_model
 from sparkablate.progress import silent
 
 

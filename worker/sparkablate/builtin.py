@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sparkablate.configuration import BUILTIN_MODELS
 from sparkablate.errors import SparkablateError
 from sparkablate.home import home
-from sparkablate.model import BUILTIN_MODELS
 from sparkablate.printable import guard_stderr
 
 

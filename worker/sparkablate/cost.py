@@ -34,6 +34,12 @@ class Cost:
         return {**asdict(self), "walks": walks}
 
 
+def warm_up(likelihood: Likelihood, ids: Tensor) -> None:
+    """A pass that nobody times: on CUDA the first of a shape also picks, loads or compiles its kernels."""
+    if ids.device.type == "cuda":
+        likelihood.measure(likelihood.final_hidden(ids), ids, metrics_of(["nll"]), None)
+
+
 def measured_nll(likelihood: Likelihood, ids: Tensor) -> tuple[Tensor, Cost]:
     """NLL [batch, pos - 1] of the unedited model on ``ids`` [batch, pos], and what it cost."""
     device = ids.device

@@ -12,21 +12,21 @@ from sparkablate.errors import SparkablateError
 
 
 def report() -> dict[str, object]:
-    """Versions, the build's architectures, and each CUDA device with what the build lacks for it (None:
-    nothing). Of the automatic device: what the weights of a model may take, and for each dtype why its matmul
-    or attention was refused (None: both are right).
+    """Versions, the build's architectures, and each CUDA device with what the build lacks for it and whether
+    the driver has to compile for it first (None: nothing, no). Of the automatic device: what the weights of a
+    model may take, and for each dtype why its matmul or attention was refused (None: both are right).
     """
     arch_list = torch.cuda.get_arch_list()
     devices = []
     for index in range(torch.cuda.device_count()):
         capability = torch.cuda.get_device_capability(index)
+        described = numerics.describe_device(torch.device("cuda", index))
         devices.append(
             {
                 "name": torch.cuda.get_device_name(index),
                 "capability": f"{capability[0]}.{capability[1]}",
-                "missing_kernels": numerics.missing_kernels(
-                    numerics.describe_device(torch.device("cuda", index))
-                ),
+                "missing_kernels": numerics.missing_kernels(described),
+                "slow_first_pass": numerics.slow_first_pass(described),
             }
         )
     device = numerics.resolve_device("auto")

@@ -20,6 +20,7 @@ from .manager import AblationManager
 from .progress import Progress, silent
 from .prompts import Batch, batches, device_of
 from .sites import Tap
+from .vocabulary import check_ids
 
 #: Fewer prompts a side say nothing about a contrast.
 MIN_PROMPTS = 8
@@ -87,6 +88,8 @@ def find_directions(
     "nonfinite_logits", "interrupted".
     """
     _check_prompts(manager, positive, negative, end_positions)
+    answer_ids = [] if answers is None else [answers.positive, answers.negative]
+    check_ids([*positive, *negative, *answer_ids], manager.sites.vocab_size)
     generator = torch.Generator().manual_seed(seed)
     train_p, held_p = _split(len(positive), held_out, generator)
     train_n, held_n = _split(len(negative), held_out, generator)

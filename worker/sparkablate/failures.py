@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -18,6 +20,24 @@ def condition_failure(error: Exception) -> SparkablateError:
         return SparkablateError(error.code, error.message, error.detail or traceback.format_exc())
     code = "out_of_memory" if _is_out_of_memory(error) else "hook_failed"
     return SparkablateError(code, f"{type(error).__name__}: {error}", traceback.format_exc())
+
+
+@contextmanager
+def first_passes(name: str) -> Iterator[None]:
+    """The passes at load: whatever a model's own code raises in them means that it does not run."""
+    try:
+        yield
+    except SparkablateError:
+        raise
+    except Exception as error:
+        words = f"{type(error).__name__}: {error}"
+        if _is_out_of_memory(error):
+            raise SparkablateError(
+                "out_of_memory", f"{name}: no memory for a pass of eval.batch_size rows: {words}"
+            ) from error
+        raise SparkablateError(
+            "load_failed", f"{name}: the model does not run: {words}", traceback.format_exc()
+        ) from error
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 
 from sparkablate import folders, memory, numerics, offload
+from sparkablate.configuration import build_empty, check_trust, load_config, not_read, resolve_source
 from sparkablate.errors import SparkablateError
-from sparkablate.home import home
 from sparkablate.printable import printable
-
-#: ``builtin:`` names → directory under ``$SPARKABLATE_HOME/models``, made by ``sparkablate setup``.
-BUILTIN_MODELS = {"smollm2-135m": "smollm2-135m-instruct"}
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+from sparkablate.weights import Files, check_filled, read_model
 
 
 @dataclass(frozen=True)
@@ -102,13 +95,15 @@ def open_model(
             "config_invalid", f"model.dtype {dtype!r}: use one of {', '.join(numerics.DTYPES)}"
         )
     source = resolve_source(name)
-    _check_trust(source, revision, trust_remote_code)  # before the seconds that proving a device takes
+    check_trust(source, revision, trust_remote_code)  # before the seconds that proving a device takes
     if device_map not in (None, "auto"):
         raise SparkablateError("config_invalid", f"model.device_map {device_map!r}: use auto or null")
     where = numerics.resolve_device(device)
     numerics.configure(threads)
     dtype, notice = numerics.dtype_on(where.type, dtype)
     notices = [] if notice is None else [notice]
+    if (slow := numerics.slow_first_pass(numerics.describe_device(where))) is not None:
+        notices.append(slow)
     numerics.prove(where, numerics.DTYPES[dtype])
 
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
@@ -116,8 +111,11 @@ def open_model(
     options: dict[str, Any] = {"dtype": numerics.DTYPES[dtype], "config": config, **common}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
+    files = Files(Path(source)) if Path(source).is_dir() else None
+    if files is not None:
+        files.require_plain(config)
     offloaded = False
-    needed = _weight_bytes(config, numerics.DTYPES[dtype], trust_remote_code)
+    needed = _weight_bytes(config, files, numerics.DTYPES[dtype], where, trust_remote_code)
     if needed is None:
         notices.append(f"{source} is quantised: whether it fits the memory was not checked before loading")
     elif not (
@@ -139,10 +137,13 @@ def open_model(
         # shares.
         options["device_map"] = {"": where}
     try:
-        model = _read(source, config, options, where)
+        model, info = read_model(source, files, config, options, where)
+        directory, commit = _files_of(source, revision, config)
+        files = files or _fetched(directory)
         if offloaded:
             offload.keep_while(model, options)
             notices[-1] += f": {offload.places(model)}"
+        notices += [*files.notices(), *check_filled(source, model, info, files)]
     except BaseException:
         if offloaded:
             folders.remove(options["offload_folder"])
@@ -150,124 +151,28 @@ def open_model(
     model.eval()
     model.requires_grad_(False)
     tokenizer = _load_tokenizer(source, common)
-    directory, commit = _files_of(source, revision, config)
     return OpenedModel(model, tokenizer, source, directory, commit, tuple(notices), offloaded)
 
 
-def _read(source: str, config: Any, options: dict[str, Any], where: torch.device) -> Any:
-    """The model with the weights of its files. Raises ``load_failed``."""
-    try:
-        model, info = model_class(config).from_pretrained(source, output_loading_info=True, **options)
-    except torch.OutOfMemoryError as error:
+def _weight_bytes(
+    config: Any, files: Files | None, dtype: torch.dtype, where: torch.device, trust_remote_code: bool
+) -> int | None:
+    """What the weights will take; None for a quantised model whose files are not here yet."""
+    if getattr(config, "quantization_config", None) is None:
+        return memory.weight_bytes(build_empty(config, trust_remote_code=trust_remote_code), dtype)
+    return None if files is None else files.quantised_bytes(config, dtype, where, trust_remote_code)
+
+
+def _fetched(directory: Path) -> Files:
+    """The files that came from the hub. Raises ``load_failed`` for those that transformers reads otherwise
+    than their index says: from a directory they are read rightly."""
+    files = Files(directory)
+    if files.contested:
+        tensor = min(files.contested)
         raise SparkablateError(
-            "load_failed", f"{source}: no memory for the weights on {where}: {error}"
-        ) from error
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise SparkablateError("load_failed", f"{source}: {error}", detail=repr(error)) from error
-    if missing := sorted(info["missing_keys"]):
-        raise SparkablateError("load_failed", f"{source} lacks {len(missing)} weights, e.g. {missing[0]}")
-    return model
-
-
-def resolve_source(name: str) -> str:
-    """The directory of a local or builtin name; a Hugging Face id stays as it is.
-
-    Raises ``model_not_found`` for a path that is no model directory, ``environment_missing`` for a builtin
-    model that was not set up.
-    """
-    if name.startswith("builtin:"):
-        key = name.removeprefix("builtin:")
-        if key not in BUILTIN_MODELS:
-            known = ", ".join(f"builtin:{known}" for known in BUILTIN_MODELS)
-            raise SparkablateError(
-                "model_not_found", f"{name}: there is no such built-in model (known: {known})"
-            )
-        directory = home() / "models" / BUILTIN_MODELS[key]
-        if not (directory / "config.json").is_file():
-            raise SparkablateError(
-                "environment_missing",
-                f"{name} is not in {directory}: run 'sparkablate setup', or 'python -m sparkablate.builtin' "
-                "where the extra sparkablate[builtin] is installed",
-            )
-        return str(directory)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise SparkablateError(
-                "model_not_found", f"{path.resolve()} is no model directory: it has no config.json"
-            )
-        return str(path.resolve())
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
-        raise SparkablateError(
-            "model_not_found", f"model.name {name!r}: there is no directory {path.absolute()}"
+            "load_failed", f"two shards hold {tensor}: load the model from its directory, {directory}"
         )
-    return name
-
-
-def load_config(source: str, *, revision: str | None, trust_remote_code: bool) -> Any:
-    """The model's configuration. Raises ``model_not_found`` where it is neither here nor can be fetched,
-    ``config_invalid`` for code from the hub that is not pinned: a configuration may have some, too."""
-    from transformers import AutoConfig
-
-    _check_trust(source, revision, trust_remote_code)
-    try:
-        return AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-    except OSError as error:
-        raise SparkablateError(
-            "model_not_found",
-            f"{source!r} is no local directory, and it could not be fetched from the Hugging Face hub "
-            f"(wrong id, gated, or no network): {_first_line(error)}",
-            detail=str(error),
-        ) from error
-    except (ValueError, KeyError, ImportError, StrictDataclassError) as error:
-        raise SparkablateError("load_failed", f"{source}: {error}", detail=repr(error)) from error
-
-
-def model_class(config: Any) -> Any:
-    """The Auto class that has this configuration: causal LM, else a multimodal wrapper around one."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
-
-    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
-        if type(config) in auto._model_mapping or "auto_map" in config.to_dict():
-            return auto
-    raise SparkablateError(
-        "architecture_unsupported",
-        f"model type {config.model_type!r} is no causal language model in transformers",
-    )
-
-
-def build_empty(config: Any, *, trust_remote_code: bool = False) -> Any:
-    """The model of a configuration on the meta device: modules and shapes, no weights.
-
-    Raises ``load_failed`` for a configuration that its own modelling code cannot follow.
-    """
-    auto = model_class(config)
-    try:
-        with torch.device("meta"):
-            model = auto.from_config(config, trust_remote_code=trust_remote_code)
-    except Exception as error:  # whatever modelling code makes of a value that it does not expect
-        raise SparkablateError(
-            "load_failed",
-            f"{config.name_or_path}: config.json describes no model: {type(error).__name__}: {error}",
-            detail=repr(error),
-        ) from error
-    return model.eval()
-
-
-def _weight_bytes(config: Any, dtype: torch.dtype, trust_remote_code: bool) -> int | None:
-    """What the weights will take; None for a quantised model, whose modules are another library's."""
-    if getattr(config, "quantization_config", None) is not None:
-        return None
-    return memory.weight_bytes(build_empty(config, trust_remote_code=trust_remote_code), dtype)
-
-
-def _check_trust(source: str, revision: str | None, trust_remote_code: bool) -> None:
-    local = Path(source).is_dir()
-    if trust_remote_code and not local and not (revision and _COMMIT.fullmatch(revision)):
-        raise SparkablateError(
-            "config_invalid",
-            "model.trust_remote_code runs code from the hub: pin model.revision to a commit (40 hex digits)",
-        )
+    return files
 
 
 def _load_tokenizer(source: str, common: dict[str, Any]) -> Any:
@@ -276,12 +181,11 @@ def _load_tokenizer(source: str, common: dict[str, Any]) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(source, **common)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        if Path(source).is_dir() and not any(Path(source).glob("*token*")):
+    except Exception as error:  # whatever a tokenizer makes of files that it does not expect
+        local = Path(source).is_dir()
+        if local and not any(Path(source).glob("*token*")):
             return None
-        raise SparkablateError(
-            "load_failed", f"{source}: the tokenizer: {error}", detail=repr(error)
-        ) from error
+        raise not_read(source, "the tokenizer", error, local=local) from error
 
 
 def _files_of(source: str, revision: str | None, config: Any) -> tuple[Path, str | None]:
@@ -292,7 +196,3 @@ def _files_of(source: str, revision: str | None, config: Any) -> tuple[Path, str
 
     found = cached_file(source, "config.json", revision=revision)
     return Path(str(found)).parent, getattr(config, "_commit_hash", None) or revision
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -72,6 +72,22 @@ def missing_kernels(device: Device) -> str | None:
     )
 
 
+def slow_first_pass(device: Device) -> str | None:
+    """Says that the build has only PTX for the device, which the driver compiles at the first use of each
+    kernel; None where it holds binaries, or nothing can be told."""
+    binaries = [arch for arch in device.arch_list if arch.startswith("sm_")]
+    if device.capability is None or missing_kernels(device) is not None or not device.arch_list:
+        return None
+    if not any(_ARCH.fullmatch(arch) for arch in device.arch_list) or arch_runs(binaries, device.capability):
+        return None
+    major, minor = device.capability
+    return (
+        f"this build of torch has no binaries for {device.name} (compute capability {major}.{minor}), only "
+        "PTX, which the driver compiles when a kernel is first used: the first pass is slow; "
+        f"a build with sm_{major}0 up to sm_{major}{minor} starts at once"
+    )
+
+
 _ARCH = re.compile(r"(sm|compute)_(\d+)(\d)([a-z]?)")
 
 

@@ -19,9 +19,10 @@ from sparkablate import self_test
 from sparkablate.architectures import locate
 from sparkablate.bake.baking import Baking, Source, refuse_quantised, source_dtype
 from sparkablate.calibration import MeanKey
+from sparkablate.configuration import load_config, resolve_source
 from sparkablate.errors import SparkablateError
 from sparkablate.manager import AblationManager
-from sparkablate.model import load_config, open_model, resolve_source
+from sparkablate.model import open_model
 from sparkablate.progress import Progress, silent
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec
 

@@ -24,10 +24,11 @@ from sparkablate.bake.readers import converts, gguf_command, warnings_for
 from sparkablate.bake.rules import check
 from sparkablate.bake.writer import copy_files, plan_outputs, write_json, write_weights
 from sparkablate.calibration import MeanKey
+from sparkablate.configuration import load_config, model_class, resolve_source
 from sparkablate.errors import SparkablateError
 from sparkablate.interventions import KINDS, MODES
 from sparkablate.manager import AblationManager
-from sparkablate.model import OpenedModel, load_config, model_class, resolve_source
+from sparkablate.model import OpenedModel
 from sparkablate.progress import Progress
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, condition_id, validate
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from sparkablate.architectures import WRAPPERS, Architecture
+from sparkablate.checkpoint_files import weights_of
 from sparkablate.errors import SparkablateError
 
 #: safetensors' names of dtypes → torch's.
@@ -51,7 +51,9 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.files = _weight_files(directory)
+        weights = weights_of(directory)
+        self.files = weights.files
+        self._weight_map = weights.weight_map
         self._stack = ExitStack()
         self._open: dict[str, Any] = {}
         self.entries: dict[str, Entry] = {}
@@ -75,37 +77,26 @@ class Checkpoint:
 
     def _read_safetensors(self, path: Path) -> None:
         reader = self._stack.enter_context(safe_open(path, framework="pt"))
-        self._open[path.name] = reader
+        file = path.relative_to(self.directory).as_posix()
+        self._open[file] = reader
         for name in reader.keys():  # noqa: SIM118 (not a dict)
             part = reader.get_slice(name)
             dtype = SAFETENSORS_DTYPES.get(part.get_dtype())
             if dtype is None:
                 raise _quantised(f"{path.name}: {name} is {part.get_dtype()}")
-            self.entries[name] = Entry(path.name, tuple(part.get_shape()), dtype)
+            self._add(name, Entry(file, tuple(part.get_shape()), dtype))
 
     def _read_pickle(self, path: Path) -> None:
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        self._open[path.name] = tensors
+        file = path.relative_to(self.directory).as_posix()
+        self._open[file] = tensors
         for name, tensor in tensors.items():
-            self.entries[name] = Entry(path.name, tuple(tensor.shape), tensor.dtype)
+            self._add(name, Entry(file, tuple(tensor.shape), tensor.dtype))
 
-
-def _weight_files(directory: Path) -> list[Path]:
-    for index, single, pattern in (
-        ("model.safetensors.index.json", "model.safetensors", "*.safetensors"),
-        ("pytorch_model.bin.index.json", "pytorch_model.bin", "pytorch_model*.bin"),
-    ):
-        if (directory / index).is_file():
-            weight_map = json.loads((directory / index).read_text(encoding="utf-8"))["weight_map"]
-            return [directory / name for name in sorted(set(weight_map.values()))]
-        if (directory / single).is_file():
-            return [directory / single]
-        if found := sorted(directory.glob(pattern)):
-            return found
-    raise SparkablateError(
-        "load_failed",
-        f"{directory} holds no weights that can be rewritten (safetensors or pytorch_model.bin)",
-    )
+    def _add(self, name: str, entry: Entry) -> None:
+        """Of a tensor that two shards hold, the one that the index names, as the model has it."""
+        if self._weight_map.get(name, entry.file) == entry.file:
+            self.entries[name] = entry
 
 
 def check_plain(config: Any, entries: dict[str, Entry]) -> None:

@@ -14,6 +14,7 @@ from sparkablate.generation import Continuation, choosing_settings, continue_gre
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
 from sparkablate.specs import from_wire
+from sparkablate.vocabulary import check_ids
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class GenerationRun:
         """The result of ``generate`` in src/protocol.ts. A text that was cancelled is not reported."""
         began = time.perf_counter()
         encoded = [encode_prompt(self.tokenizer, prompt, chat_template) for prompt in prompts]
+        check_ids(encoded, self.manager.sites.vocab_size, self.tokenizer)
         for ids in encoded:
             self._check_length(len(ids))
         for index, ids in enumerate(encoded):

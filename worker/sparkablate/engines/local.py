@@ -16,14 +16,18 @@ from torch import Tensor
 from sparkablate import corpus, model_files, numerics, self_test
 from sparkablate.architectures import locate
 from sparkablate.bake.baking import Baking, Source, refuse_quantised, resolved, result_dtype, to_wire
+from sparkablate.causality import prove_causal
+from sparkablate.configuration import build_empty, load_config, resolve_source
+from sparkablate.cost import warm_up
 from sparkablate.engines.contrasts import find_on_texts
 from sparkablate.engines.donors import Donors
 from sparkablate.engines.generations import Generation, GenerationRun
 from sparkablate.engines.slices import Canary, EvaluateSummary, Measurement, SliceRun
 from sparkablate.errors import SparkablateError
+from sparkablate.failures import first_passes
 from sparkablate.likelihood import Likelihood
 from sparkablate.manager import AblationManager, MeanKey
-from sparkablate.model import OpenedModel, build_empty, load_config, open_model, resolve_source
+from sparkablate.model import OpenedModel, open_model
 from sparkablate.model_files import ModelFiles
 from sparkablate.progress import Progress
 from sparkablate.sites import SiteMap
@@ -32,6 +36,7 @@ from sparkablate.specs import from_wire
 from sparkablate.sweep import PROOF_POSITIONS, Entries, Walk, prove_entries
 from sparkablate.tasks import Answers, EncodedItem, encode_items
 from sparkablate.token_bytes import token_bytes
+from sparkablate.vocabulary import check_ids
 
 __all__ = ["EvaluateSummary", "Generation", "LocalEngine", "Measurement"]
 
@@ -109,7 +114,10 @@ class LocalEngine:
         if reused:
             assert held is not None
             _check_positions(held.manager.sites, model["name"], shape[1])
-            held.likelihood.check_chunks(*shape)
+            with first_passes(model["name"]):
+                held.likelihood.check_chunks(*shape)
+                if shape[1] != held.canary.ids.shape[1]:
+                    prove_causal(held.likelihood, shape[1])
             held.canary = Canary.measure(held.likelihood, _random_ids(held.likelihood, shape))
         else:
             if may_offload:
@@ -145,10 +153,11 @@ class LocalEngine:
                 trust_remote_code=model["trust_remote_code"],
             )
             empty = build_empty(config, trust_remote_code=model["trust_remote_code"])
-            return {"model_map": locate(empty).to_wire(), "self_test": []}
+            with first_passes(model["name"]):
+                return {"model_map": locate(empty).to_wire(), "self_test": [], "notices": []}
         batch_size, seq_len = INSPECT_SHAPE
         loaded = self.load(model, seq_len, batch_size, progress)
-        return {"model_map": loaded["model_map"], "self_test": loaded["self_test"]}
+        return {key: loaded[key] for key in ("model_map", "self_test", "notices")}
 
     def tokenize(
         self, text: str | None, dataset: dict[str, Any] | None, max_tokens: int, progress: Progress
@@ -156,13 +165,21 @@ class LocalEngine:
         """Ids (int32 [tokens]) of a text or a dataset, and whether they were cut at ``max_tokens``."""
         tokenizer = self._need().opened.tokenizer
         rows = iter((text,)) if text is not None else corpus.dataset_rows(dataset or {})
-        return corpus.tokenize_rows(tokenizer, rows, max_tokens, progress)
+        ids, truncated = corpus.tokenize_rows(tokenizer, rows, max_tokens, progress)
+        check_ids([ids], self._need().manager.sites.vocab_size, tokenizer)
+        return ids, truncated
 
     def tokenize_task(
         self, items: list[dict[str, str]], name: str, max_tokens: int, progress: Progress
     ) -> tuple[list[EncodedItem], list[str]]:
         """A task's items as ids, and what a person should know of them. Raises what ``encode_items`` does."""
-        return encode_items(self._need().opened.tokenizer, items, name, max_tokens, progress)
+        held = self._need()
+        encoded, notices = encode_items(held.opened.tokenizer, items, name, max_tokens, progress)
+        wrong = [[item.wrong] for item in encoded if item.wrong >= 0]
+        check_ids(
+            [*(item.ids for item in encoded), *wrong], held.manager.sites.vocab_size, held.opened.tokenizer
+        )
+        return encoded, notices
 
     def token_bytes(self, ids: np.ndarray) -> list[bytes]:
         """What tokens (int32 [tokens]) stand for. Raises what ``sparkablate.token_bytes`` does."""
@@ -414,16 +431,21 @@ def _open(model: dict[str, Any], shape: tuple[int, int], may_offload: bool, prog
     opened = open_model(**model, may_offload=may_offload)
     notices = list(opened.notices)
     files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
-    sites = locate(opened.model)
+    with first_passes(model["name"]):
+        sites = locate(opened.model)
     _check_positions(sites, model["name"], shape[1])
     progress("check", 0.0, None, "logits")
     likelihood = Likelihood(opened.model, sites)
-    likelihood.check_chunks(*shape)
-    small = _random_ids(likelihood, (1, min(PROOF_POSITIONS, shape[1])))
-    likelihood.prove_head(small)
-    canary = Canary.measure(likelihood, _random_ids(likelihood, shape))
-    progress("self-test", 0.0, None, "tests")
-    tests = self_test.run(opened.model, sites)
+    with first_passes(model["name"]):
+        likelihood.check_chunks(*shape)
+        small = _random_ids(likelihood, (1, min(PROOF_POSITIONS, shape[1])))
+        likelihood.prove_head(small)
+        prove_causal(likelihood, shape[1])
+        batch = _random_ids(likelihood, shape)
+        warm_up(likelihood, batch)
+        canary = Canary.measure(likelihood, batch)
+        progress("self-test", 0.0, None, "tests")
+        tests = self_test.run(opened.model, sites)
     if refused := _refused(tests):
         notices.append(f"the self-test refused {', '.join(refused)}"[:4096])
         sites = sites.refusing(refused)

@@ -58,7 +58,7 @@ class RayEngine:
             return LocalEngine().inspect(model, meta, progress)
         batch_size, seq_len = INSPECT_SHAPE
         loaded = self.load(model, seq_len, batch_size, progress)
-        return {"model_map": loaded["model_map"], "self_test": loaded["self_test"]}
+        return {key: loaded[key] for key in ("model_map", "self_test", "notices")}
 
     def tokenize(
         self, text: str | None, dataset: dict[str, Any] | None, max_tokens: int, progress: Progress

@@ -1,0 +1,90 @@
+"""A directory of links that transformers reads as the model's own index says.
+
+Of a tensor that two shards hold transformers takes the last one's, whatever the index says; and where PEFT is
+installed it applies an adapter that lies beside the model. Neither is in the view.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sparkablate import bin_files, folders, offload
+from sparkablate.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, Held, Weights, has_adapter
+from sparkablate.errors import SparkablateError
+
+#: Holds what the index takes from another shard than transformers would; its name sorts behind all others.
+LAST_SHARD = "~as-the-index-says"
+
+
+def contested(weights: Weights, found: Mapping[str, Mapping[str, Held]]) -> dict[str, str]:
+    """Tensor → the file that the index names, where transformers would read another file's.
+
+    Raises ``load_failed`` for a tensor that two files hold and that the index does not name.
+    """
+    wanted: dict[str, str] = {}
+    for tensor, holders in found.items():
+        if len(holders) == 1:
+            continue
+        named = weights.weight_map.get(tensor)
+        if named is None or named not in holders:
+            raise SparkablateError(
+                "load_failed",
+                f"{weights.directory}: {' and '.join(sorted(holders))} both hold {tensor}, and the index "
+                "does not say which of the two counts",
+            )
+        if named != max(holders):
+            wanted[tensor] = named
+    return wanted
+
+
+def needed(weights: Weights, wanted: Mapping[str, str]) -> bool:
+    return bool(wanted) or has_adapter(weights.directory)
+
+
+def make(weights: Weights, wanted: Mapping[str, str]) -> str:
+    """The view of the directory, to be taken away with ``folders.remove`` when nothing reads it any more.
+
+    Raises ``load_failed`` where it cannot be made.
+    """
+    directory = weights.directory
+    try:
+        view = Path(folders.make(offload.root()))
+        for path in directory.iterdir():
+            if path.name not in (ADAPTER, *ADAPTER_WEIGHTS):
+                (view / path.name).symlink_to(path.resolve())
+        if wanted:
+            _write_last_shard(view, weights, wanted)
+    except OSError as error:
+        raise SparkablateError(
+            "load_failed",
+            f"{directory} is read through a directory of links in {offload.root()}, which cannot be made "
+            f"({error}); SPARKABLATE_HOME may name another place",
+        ) from error
+    return str(view)
+
+
+def _write_last_shard(view: Path, weights: Weights, wanted: Mapping[str, str]) -> None:
+    tensors = {tensor: _read(weights.directory / name, tensor) for tensor, name in wanted.items()}
+    if weights.safetensors:
+        last, index = f"{LAST_SHARD}.safetensors", "model.safetensors.index.json"
+        save_file(tensors, view / last, metadata={"format": "pt"})
+    else:
+        last, index = f"{LAST_SHARD}.bin", "pytorch_model.bin.index.json"
+        torch.save(tensors, view / last)
+    weight_map = {**weights.weight_map, **dict.fromkeys(wanted, last)}
+    (view / index).unlink()
+    (view / index).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
+
+
+def _read(path: Path, tensor: str) -> Tensor:
+    if path.suffix == ".bin":
+        return bin_files.read(path)[tensor].clone()
+    with safe_open(path, framework="pt") as reader:
+        return reader.get_tensor(tensor)
