@@ -30,13 +30,13 @@ export interface BakeOptions {
   readonly prune_layers?: boolean | undefined;
   /** Replaces a directory that an earlier bake made. */
   readonly force?: boolean | undefined;
-  /** Allows the config to have several entries: they are applied together, as one condition. */
+  /** Of no effect any more: a config's entries are always applied together, as one condition. */
   readonly joint?: boolean | undefined;
   /** Progress. */
   readonly on?: OnEvent | undefined;
   /** Aborting ends the bake with `interrupted` and leaves nothing behind. */
   readonly signal?: AbortSignal | undefined;
-  /** Told the condition's id before anything is written. */
+  /** Told the condition's id once it is known to bake, before anything is loaded or written. */
   readonly onCondition?: ((id: string) => void) | undefined;
 }
 
@@ -45,43 +45,38 @@ export interface Baked extends Result<"bake"> {}
 
 /**
  * @throws SparkablateError as planConditions; bake_refused where there is no exact weight equivalent; usage for a
- *   target that exists and for several entries without `joint`; disk_full; certificate_failed.
+ *   target that exists; disk_full; certificate_failed.
  */
 export async function bakeCondition(
   client: Client,
   written: RunConfig,
-  { out, dtype = "float32", prune_layers = false, force = false, joint = false, ...rest }: BakeOptions,
+  { out, dtype = "float32", prune_layers = false, force = false, ...rest }: BakeOptions,
 ): Promise<Baked> {
   const { on = () => undefined, onCondition, signal } = rest;
-  const { entries, config: together } = jointly(written);
+  const together = jointly(written);
   // The live side runs in the result's dtype; the worker loads anew where the source's is another one.
   const model = dtype === "float32" ? { ...together.model, dtype } : together.model;
   const config = { ...together, model };
   const files = readDirectionFiles(directionPaths(config));
-  const needsTexts = asksFor(config.ablation, "mean");
-  const texts = needsTexts ? readTexts(config) : null;
   const directions = await unpickled(files, client);
+  const { model_map } = (await client.call("inspect", { model, meta: true })).result;
+  requireWidth(directions, model_map);
+  const foreseen = onlyCondition(config, planConditions(config, model_map, directions).conditions);
+  const place = { out, dtype, prune_layers, force };
+  await client.call("check_bake", { model, condition: foreseen, ...place });
+  onCondition?.(foreseen.id);
+  const texts = asksFor(config.ablation, "mean") ? readTexts(config) : null;
   const loaded = await loadModel(client, model, shapeToLoad(config), on, true);
   on({ type: "loaded", model: loaded });
   for (const message of loaded.notices) on({ type: "notice", message });
-  requireWidth(directions, loaded.model_map);
+  // The self-test may have refused a site.
   const condition = onlyCondition(config, planConditions(config, loaded.model_map, directions).conditions);
-  onCondition?.(condition.id);
-  if (entries > 1 && !joint) {
-    throw new SparkablateError(
-      "usage",
-      `the config has ${entries} entries, which together are ${condition.id}`,
-      {
-        help: "Pass --joint to bake them together, or leave one entry in the config.",
-      },
-    );
-  }
   await sendDirections(directions.values(), client);
   const means = texts === null ? null : await meansOf(client, config, texts, loaded, condition, on);
   if (means !== null) await sendMeans(client, means);
   const { id, reply } = client.start(
     "bake",
-    { condition, out, dtype, prune_layers, force, means_sha256: means?.sha256 ?? null },
+    { condition, ...place, means_sha256: means?.sha256 ?? null },
     { onEvent: stages(on) },
   );
   const cancel = (): void => {
@@ -98,7 +93,7 @@ export async function bakeCondition(
 }
 
 /** All entries as one; a sweep has no entries. */
-function jointly(config: RunConfig): { entries: number; config: RunConfig } {
+function jointly(config: RunConfig): RunConfig {
   const { sweep, targets, directions } = config.ablation;
   if (sweep !== "custom") {
     throw new SparkablateError(
@@ -109,10 +104,7 @@ function jointly(config: RunConfig): { entries: number; config: RunConfig } {
   if (targets.flat().some((spec) => "mode" in spec && typeof spec.mode === "object"))
     throw new SparkablateError("config_invalid", "a list of modes is many conditions; allowed: one mode");
   const specs = [...targets.flat(), ...directions.map((spec) => ({ kind: "direction" as const, ...spec }))];
-  return {
-    entries: targets.length + directions.length,
-    config: { ...config, ablation: { ...config.ablation, targets: [specs], directions: [] } },
-  };
+  return { ...config, ablation: { ...config.ablation, targets: [specs], directions: [] } };
 }
 
 function onlyCondition({ ablation }: RunConfig, [, condition]: readonly Condition[]): Condition {

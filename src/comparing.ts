@@ -1,5 +1,6 @@
 /** Texts with and without an ablation: every prompt continued greedily under every condition, in one load. */
 import { planConditions } from "./conditions.ts";
+import { asksFor } from "./config/modes.ts";
 import type { RunConfig } from "./config.ts";
 import { blockAt, cutBlocks, sampleBlocks } from "./corpus.ts";
 import { directionPaths, readDirectionFiles, requireWidth, sendDirections, unpickled } from "./directions.ts";
@@ -102,7 +103,7 @@ export async function comparePrompts(
   const payload = Buffer.concat(prompts.map((prompt) => Buffer.from(prompt)));
   checkPrompts(prompts, payload);
   const files = readDirectionFiles(directionPaths(config));
-  const text = readText(config.eval.calibration);
+  const text = asksFor(config.ablation, "mean") ? readText(config.eval.calibration) : null;
   const directions = await unpickled(files, client);
   const loaded = await loadModel(client, config.model, shapeToLoad(config), on);
   on({ type: "loaded", model: loaded });

@@ -44,6 +44,7 @@ interface Wish {
 /**
  * @param directions by the absolute path that the config names.
  * @param earlier what `ablation.from` names; null where it names none.
+ * @param stored ids of the conditions that the run has already.
  * @throws SparkablateError with one line a problem: config_invalid (out of range, nothing to
  *   measure), site_unsupported, conditions_overlap; config_invalid where they are mixed.
  */
@@ -52,6 +53,7 @@ export function planConditions(
   map: ModelMap,
   directions: ReadonlyMap<string, DirectionFacts> = new Map(),
   earlier: EarlierRun | null = null,
+  stored: ReadonlySet<string> | null = null,
 ): Plan {
   const notices: string[] = [];
   const problems: Problem[] = [];
@@ -69,11 +71,11 @@ export function planConditions(
       `${seq_len} does not fit; allowed: up to ${map.max_positions} (the model's positions)`,
     );
   }
-  const wishes = [
-    ...sweepWishes(config, map, earlier, notices, complain),
-    ...targetWishes(config, map, directions, complain),
-  ];
-  const conditions = merge(wishes, notices);
+  const swept = sweepWishes(config, map, earlier, notices, complain);
+  const listed = measuresTargets(config, swept, stored, notices)
+    ? targetWishes(config, map, directions, complain)
+    : [];
+  const conditions = merge([...swept, ...listed], notices);
   if (problems.length === 0) checkCount(config, conditions.length - 1, complain);
   refuse(problems);
   return { conditions, notices };
@@ -117,15 +119,31 @@ function sweepWishes(
 ): Wish[] {
   const { sweep } = ablation;
   if (sweep === "custom") return [];
-  const besides = ablation.targets.length + ablation.directions.length;
-  if (besides > 0) {
-    notices.push(
-      `${besides} conditions of targets and directions are measured besides the sweep of ${sweep}`,
-    );
-  }
   return sweep === "pairs"
     ? pairWishes(ablation, map, earlier, notices, complain)
     : siteWishes(sweep, ablation, map, notices, complain);
+}
+
+/** Beside a sweep they are measured only where a run of 0.1.0, which measured both, goes on. */
+function measuresTargets(
+  { ablation: { sweep, targets, directions } }: RunConfig,
+  swept: readonly Wish[],
+  stored: ReadonlySet<string> | null,
+  notices: string[],
+): boolean {
+  if (sweep === "custom") return true;
+  const named = Object.entries({ targets: targets.length, directions: directions.length })
+    .filter(([, count]) => count > 0)
+    .map(([key, count]) => `ablation.${key} (${count === 1 ? "1 entry" : `${count} entries`})`);
+  if (named.length === 0) return false;
+  const own = new Set(swept.map(({ interventions }) => conditionId(canonical(interventions))));
+  const besides = stored !== null && [...stored].some((id) => !own.has(id));
+  notices.push(
+    besides
+      ? `${named.join(" and ")}: measured besides the sweep of ${sweep}, as this run began`
+      : `${named.join(" and ")}: not measured, since ablation.sweep is ${sweep}; set it to custom to measure them`,
+  );
+  return besides;
 }
 
 /** The earlier run's largest effects alone, then every two together. */

@@ -23,6 +23,8 @@ export interface ConfigOptions {
   readonly cwd?: string;
   /** Whether --trust-remote-code was given. */
   readonly trustRemoteCode?: boolean;
+  /** Whether the texts that it names have to be there; default true. A bake or a comparison may read none. */
+  readonly texts?: boolean;
 }
 
 const TARGETS_A_PIECE = 256;
@@ -73,6 +75,7 @@ export function parseConfig(text: string, file: string, options: ConfigOptions =
   const schema = runConfigSchema({
     cwd: options.cwd ?? process.cwd(),
     trustRemoteCode: options.trustRemoteCode ?? false,
+    texts: options.texts ?? true,
     outputDir: `results/${basename(file, extname(file))}`,
   });
   const parsed = schema.safeParse(source.value ?? {});

@@ -66,7 +66,7 @@ export const ERROR_KINDS = {
   hook_failed: condition("The intervention raised an exception; the traceback is in the attempt table."),
   worker_crashed: condition("This condition killed the worker twice on its own."),
   certificate_failed: condition(
-    "Nothing was written. The figures are in the message; please report them with the model's name.",
+    "Nothing was written. Do what the message proposes; where it proposes nothing, please report its figures with the model's name.",
   ),
   interrupted: { exit: 130, retryable: false, help: "Run the same command again to go on." },
   internal: {

@@ -442,6 +442,17 @@ export const requests = {
     means_sha256: sha256.nullable(),
   }),
   /** Writes one condition into the weights of the loaded model; afterwards no model is loaded. Never sent twice. */
+  /** Refuses, from the model's configuration alone, what `bake` would refuse once its weights are loaded. */
+  check_bake: z.strictObject({
+    type: z.literal("check_bake"),
+    ...base,
+    model: modelConfig,
+    condition,
+    out: label,
+    dtype: z.enum(["float32", "source"]),
+    prune_layers: z.boolean(),
+    force: z.boolean(),
+  }),
   bake: z.strictObject({
     type: z.literal("bake"),
     ...base,
@@ -582,6 +593,7 @@ export const results = {
     notices: z.array(label),
     seconds,
   }),
+  check_bake: empty,
   bake: z.strictObject({
     /** Absolute path, as the worker sees it. */
     directory: label,
@@ -595,6 +607,8 @@ export const results = {
     certificate,
     /** What a person should know before another program reads it. */
     notes: z.array(label),
+    /** Of the source directory: what was not copied → why. The directory's own record has all of it. */
+    left_behind: z.record(label, label),
     /** Converts it for llama.cpp; null where llama.cpp is known to read it wrongly. */
     gguf_command: label.nullable(),
     /** That it all took. */

@@ -176,6 +176,15 @@ function readInputs(config: RunConfig): Inputs {
   };
 }
 
+/** Ids of a stored run's conditions that edit something. */
+const editedIn = (store: RunDirectory["store"]): ReadonlySet<string> =>
+  new Set(
+    store
+      .conditions()
+      .filter(({ interventions }) => interventions.length > 0)
+      .map(({ id }) => id),
+  );
+
 interface Prepared {
   readonly loaded: LoadedModel;
   readonly plan: Plan;
@@ -216,7 +225,7 @@ class Sweep {
     directory: RunDirectory,
   ): Promise<{ run: RunRecord; means: Means | null }> {
     const attempt = async () => {
-      const prepared = await this.#describe();
+      const prepared = await this.#describe(stored === undefined ? null : editedIn(directory.store));
       this.#prepared = prepared;
       await sendDirections(prepared.directions.values(), this.#worker.client);
       for (const message of prepared.notices) this.#on({ type: "notice", message });
@@ -411,7 +420,7 @@ class Sweep {
   }
 
   /** Loads, plans, tokenises and chooses blocks: what the run is. */
-  async #describe(): Promise<Prepared> {
+  async #describe(stored: ReadonlySet<string> | null): Promise<Prepared> {
     const config = this.#config;
     const directions = await unpickled(this.#inputs.directions, this.#worker.client);
     const { task } = this.#inputs;
@@ -420,7 +429,7 @@ class Sweep {
     if (task === null) this.#on({ type: "loaded", model: loaded });
     requireWidth(directions, loaded.model_map);
     const { earlier } = this.#inputs;
-    const edits = planConditions(config, loaded.model_map, directions, earlier);
+    const edits = planConditions(config, loaded.model_map, directions, earlier, stored);
     if (earlier !== null && earlier.weights_sha256 !== loaded.weights_sha256) {
       edits.notices.push(
         `${config.ablation.from} was measured on other weights: its largest effects need not be this model's`,

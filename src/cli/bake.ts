@@ -1,5 +1,5 @@
 /** `sparkablate bake`: a standalone checkpoint with the ablation in its weights. */
-import { existsSync } from "node:fs";
+import { lstatSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
 import type { Baked } from "../baking.ts";
@@ -15,7 +15,14 @@ import {
   withWorker,
 } from "./common.ts";
 import { interruptible } from "./interrupt.ts";
-import { configFromFlags, type EditFlags, editSection, modelSection, withEdits } from "./model-flags.ts";
+import {
+  configFromFlags,
+  type EditFlags,
+  editSection,
+  modelSection,
+  withEdits,
+  withTexts,
+} from "./model-flags.ts";
 import { showProgress, silent } from "./progress.ts";
 import { lines, printFitted, printJson } from "./terminal.ts";
 
@@ -49,7 +56,7 @@ export function bakeCommand(): Command {
     .option("-c, --config <file>", "take model and ablation from a config; its entries are applied together")
     .option("--set <key=value>", "override a key of the config; may be repeated", collect, [])
     .option("--trust-remote-code", "let the model's repository run its code (the config must ask for it too)")
-    .option("--joint", "the config has several entries, and they are meant together")
+    .addOption(new Option("--joint", "a config's entries are applied together anyway").hideHelp())
     .addOption(new Option("--device <device>", "where to compute").choices(["auto", "cuda", "mps", "cpu"]))
     .option("--threads <number>", "CPU threads")
     .option("--calibration <text>", "a .txt file to take the means of --mode mean over")
@@ -71,18 +78,19 @@ fails is not written. docs/bake.md lists what has an exact weight equivalent in 
 Examples:
   sparkablate bake -m builtin:smollm2-135m --kind head --layer 14 --heads 3 7 --out baked/no-3-7
   sparkablate bake -m builtin:smollm2-135m --kind layer --layer 26 --prune-layers --out baked/29-layers
-  sparkablate bake -c sweep.yaml --joint --set model.device=cpu --out baked/all-of-it`,
+  sparkablate bake -c sweep.yaml --set model.device=cpu --out baked/all-of-it`,
     )
     .action(async (flags: BakeFlags) => {
       const config = flags.config === undefined ? configOf(flags) : configFile(flags.config, flags);
       const out = resolve(flags.out);
       // The worker checks it again; said here, it costs no model's loading.
-      if (flags.force !== true && flags.worker === undefined && existsSync(out)) {
+      if (flags.force !== true && flags.worker === undefined && lstatSync(out, { throwIfNoEntry: false })) {
         throw new SparkablateError(
           "usage",
           `${out} exists; pass --force to replace it, or choose another --out`,
         );
       }
+      const means = flags.config === undefined && flags.calibration === undefined && takesMean(config);
       await using controller = controllerFor(flags);
       const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
       const stop = new AbortController();
@@ -94,9 +102,12 @@ Examples:
             dtype: flags.dtype,
             prune_layers: flags.pruneLayers ?? false,
             force: flags.force ?? false,
-            joint: flags.joint ?? flags.config === undefined,
             on: progress.on,
-            onCondition: (id) => progress.on({ type: "notice", message: `condition: ${id}` }),
+            onCondition: (id) => {
+              progress.on({ type: "notice", message: `condition: ${id}` });
+              // Asked for only now: what cannot bake needs no text.
+              if (means) throw new SparkablateError("usage", NEEDS_TEXT);
+            },
             signal: stop.signal,
           }),
         stop,
@@ -112,7 +123,7 @@ function configOf(flags: BakeFlags): RunConfig {
     throw new SparkablateError("usage", "a model is missing; allowed: -m MODEL, or -c FILE");
   const orphan = flags.set.length > 0 ? "set" : flags.trustRemoteCode && "trust-remote-code";
   if (orphan) throw new SparkablateError("usage", `--${orphan} needs --config`);
-  const config = configFromFlags({
+  return configFromFlags({
     model: { ...modelSection({ ...flags, model, dtype: "bfloat16" }) },
     ablation: editSection(flags),
     eval: {
@@ -122,12 +133,10 @@ function configOf(flags: BakeFlags): RunConfig {
       max_batches: 1,
     },
   });
-  const means = asksFor(config.ablation, "mean");
-  if (means && calibration === undefined) {
-    throw new SparkablateError("usage", "mode mean needs --calibration, a text to take the means over");
-  }
-  return config;
 }
+
+const NEEDS_TEXT = "mode mean needs --calibration, a text to take the means over";
+const takesMean = ({ ablation }: RunConfig): boolean => asksFor(ablation, "mean");
 
 /** Flags that say what a config says already, and would be overruled silently. */
 const SAID_BY_CONFIG = [
@@ -154,7 +163,9 @@ function configFile(file: string, flags: BakeFlags): RunConfig {
   if (twice !== undefined || flags.condition.length > 0) {
     throw new SparkablateError("usage", `--${twice ?? "condition"} and --config both say what to bake`);
   }
-  return loadConfig(file, { set: flags.set, trustRemoteCode: flags.trustRemoteCode ?? false });
+  return withTexts((texts) =>
+    loadConfig(file, { set: flags.set, trustRemoteCode: flags.trustRemoteCode ?? false, texts }),
+  );
 }
 
 function describe({ directory, condition, files, bytes, certificate, notes, gguf_command }: Baked): string[] {

@@ -1,5 +1,4 @@
 /** `sparkablate direction`: finds a direction that tells two sets of prompts apart. */
-import { existsSync } from "node:fs";
 import { extname, resolve } from "node:path";
 import { styleText } from "node:util";
 import { Command } from "commander";
@@ -8,7 +7,7 @@ import { DEFAULT_MAX_KL, type ScoreEstimate, weaker } from "../direction-choice.
 import { SparkablateError } from "../errors.ts";
 import { checkSides, type DirectionTable, readPrompts, type ScoredCandidate } from "../finding.ts";
 import { printable } from "../printable.ts";
-import { writeAtomically } from "../store/projections.ts";
+import { requirePlaces, writeTogether } from "../store/together.ts";
 import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { interruptible } from "./interrupt.ts";
 import { configFromFlags, type ModelFlags, modelSection, withModel } from "./model-flags.ts";
@@ -46,7 +45,7 @@ export function directionCommand(): Command {
       String(DEFAULT_MAX_KL),
     )
     .option("--seed <number>", "which prompts are held out, and the random controls", "0")
-    .option("--force", "overwrite --out")
+    .option("--force", "overwrite --out and the table beside it")
     .addHelpText(
       "after",
       `
@@ -77,8 +76,11 @@ Example:
         }),
       ).finally(() => progress.end());
       const json = `${JSON.stringify(found.table, null, 1)}\n`;
-      writeAtomically(out.table, [json]);
-      if (found.file !== null) writeAtomically(out.direction, [found.file]);
+      const parts = [
+        { path: out.table, bytes: json },
+        { path: out.direction, bytes: found.file },
+      ];
+      writeTogether(parts, flags.force ?? false);
       if (flags.json) printJson(found.table);
       else print(Words.made(describe(found.table)));
       if (!flags.quiet) conclude(found.table, out);
@@ -96,11 +98,7 @@ function outputPaths({ out, force }: DirectionFlags): OutputPaths {
     throw new SparkablateError("usage", `--out ${out}; allowed: a .safetensors file`);
   const direction = resolve(out);
   const paths = { direction, table: `${direction.slice(0, -".safetensors".length)}.json` };
-  for (const path of Object.values(paths)) {
-    if (force !== true && existsSync(path)) {
-      throw new SparkablateError("usage", `${path} exists; pass --force to overwrite it, or another --out`);
-    }
-  }
+  requirePlaces(Object.values(paths), force ?? false);
   return paths;
 }
 

@@ -19,7 +19,7 @@ export function keysCommand(): Command {
     .addHelpText(
       "after",
       `
-Writes controller.key, controller.pub, worker.key and worker.pub, readable by you alone. A worker on another machine
+Makes the directory private (mode 700). Writes controller.key, controller.pub, worker.key and worker.pub, readable by you alone. A worker on another machine
 needs worker.key and controller.pub there, in a directory that --keys or $SPARKABLATE_KEYS names.
 
 Example:
@@ -28,7 +28,9 @@ Example:
     )
     .action((_action: string, { keys, force, json, quiet }: KeysFlags) => {
       const directory = keysDirectory(keys);
-      const files = writeKeys(directory, makeKeyPair, force ?? false);
+      const { files, narrowed } = writeKeys(directory, makeKeyPair, force ?? false);
+      if (narrowed !== null)
+        say(`${directory}: its mode was ${narrowed.toString(8)} and is 700 now: nobody but you can use it`);
       if (json) printJson({ directory, files });
       else if (!quiet) {
         say(`${directory}: controller.key, controller.pub, worker.key, worker.pub`);

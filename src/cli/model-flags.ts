@@ -1,6 +1,7 @@
 /** Flags that name a model and what to edit in it, for commands that work without a config file. */
 import { type Command, Option } from "commander";
 import { parse } from "yaml";
+import { asksFor } from "../config/modes.ts";
 import { parseConfig, type RunConfig } from "../config.ts";
 import { SparkablateError } from "../errors.ts";
 import { collect } from "./common.ts";
@@ -63,7 +64,13 @@ export function withEdits(command: Command): Command {
     .option("--layer <number>", "its layer, from 0")
     .option("--heads <numbers...>", "which heads, for --kind head")
     .option("--groups <numbers...>", "which key/value heads, for --kind kv_group")
-    .addOption(new Option("--mode <mode>", "zero (default), or mean").choices(["zero", "mean"]))
+    .addOption(
+      new Option("--mode <mode>", "zero (default), or mean; of a layer: skip, or zero for it").choices([
+        "zero",
+        "mean",
+        "skip",
+      ]),
+    )
     .addOption(
       new Option("--positions <positions>", "all (default), or not_first").choices(["all", "not_first"]),
     )
@@ -117,23 +124,37 @@ export function editSection(flags: EditFlags): Record<string, unknown> {
       "nothing to edit is named; allowed: --kind, --direction, --condition",
     );
   }
-  return { sweep: "custom", mode: flags.mode, positions: flags.positions, targets };
+  const mode = flags.mode === "skip" ? undefined : flags.mode;
+  return { sweep: "custom", mode, positions: flags.positions, targets };
 }
 
 /** Flags → a complete config; complaints name the key that a flag stands for. */
 export function configFromFlags(sections: Record<string, unknown>): RunConfig {
-  return parseConfig(JSON.stringify(sections), "the options");
+  return withTexts((texts) => parseConfig(JSON.stringify(sections), "the options", { texts }));
 }
 
-function siteTarget({ kind, layer, heads, groups }: EditFlags): Record<string, unknown>[] {
+/** The config that `read` gives; the texts that it names have to be there only where a mean is taken over them. */
+export function withTexts(read: (texts: boolean) => RunConfig): RunConfig {
+  const config = read(false);
+  return asksFor(config.ablation, "mean") ? read(true) : config;
+}
+
+function siteTarget({ kind, layer, heads, groups, mode, condition }: EditFlags): Record<string, unknown>[] {
   if (kind === undefined) {
-    const orphan = Object.entries({ layer, heads, groups }).find(([, value]) => value !== undefined);
+    // Of conditions alone it is their default.
+    const default_ = condition.length > 0 ? undefined : mode;
+    const orphan = Object.entries({ layer, heads, groups, mode: default_ }).find(
+      ([, value]) => value !== undefined,
+    );
     if (orphan !== undefined) throw new SparkablateError("usage", `--${orphan[0]} needs --kind`);
     return [];
   }
   return [
     {
       kind,
+      // What does not fit the kind is said; beside conditions it is their default, which a layer has no use for.
+      ...((mode === "skip" || (kind === "layer" && condition.length === 0)) &&
+        mode !== undefined && { mode }),
       ...(layer !== undefined && { layer: numeric(layer) }),
       ...(heads && { heads: heads.flatMap(numbers) }),
       ...(groups && { groups: groups.flatMap(numbers) }),

@@ -3,7 +3,7 @@ import { z } from "zod";
 import type { Request } from "../protocol.ts";
 import { didYouMean } from "../suggest.ts";
 import { leaf, section } from "./leaves.ts";
-import { existingFile, localDirectory, resolved } from "./paths.ts";
+import { absolute, type Complain, existingFile, localDirectory, resolved } from "./paths.ts";
 
 /** The wire's words for a dataset that the worker loads. */
 export type HubDataset = NonNullable<Request<"tokenize">["dataset"]>;
@@ -21,10 +21,10 @@ const NAMES = ["wikitext"] as const;
 const ALLOWED = "wikitext, a .txt path, or {path or name, config, split, column}";
 
 /** Comes out as an absolute path of a text file, or as a dataset for the worker. */
-export function dataset(cwd: string) {
+export function dataset(cwd: string, texts: boolean) {
   const written = resolved<string | HubDataset>(ALLOWED, (name, complain) => {
     if (name === "wikitext") return WIKITEXT;
-    if (name.endsWith(".txt")) return existingFile(name, cwd, complain);
+    if (name.endsWith(".txt")) return textFile(name, cwd, texts, complain);
     complain("config_invalid", `"${name}" is not a dataset${didYouMean(name, NAMES)}`);
     return undefined;
   });
@@ -45,21 +45,29 @@ export function dataset(cwd: string) {
 }
 
 /** The absolute path of a file with the sources of a task's items. */
-export function sourceFile(cwd: string) {
+export function sourceFile(cwd: string, texts: boolean) {
   return resolved("a .jsonl path", (written, complain) => {
-    if (written.endsWith(".jsonl")) return existingFile(written, cwd, complain);
+    if (written.endsWith(".jsonl")) return textFile(written, cwd, texts, complain);
     complain("config_invalid", `"${written}" is not a source file`);
     return undefined;
   });
 }
 
 /** The absolute path of a task file. */
-export function taskFile(cwd: string) {
+export function taskFile(cwd: string, texts: boolean) {
   return resolved("a .jsonl path", (written, complain) => {
-    if (written.endsWith(".jsonl")) return existingFile(written, cwd, complain);
+    if (written.endsWith(".jsonl")) return textFile(written, cwd, texts, complain);
     complain("config_invalid", `"${written}" is not a task file`);
     return undefined;
   });
+}
+
+/** @param texts whether the file has to be there: a command that reads no text asks for none. */
+function textFile(written: string, cwd: string, texts: boolean, complain: Complain): string | undefined {
+  const missing: Complain = (code, message) => {
+    if (texts || code !== "input_missing") complain(code, message);
+  };
+  return existingFile(written, cwd, missing) ?? (texts ? undefined : absolute(written, cwd));
 }
 
 export function usesWikitext(source: string | HubDataset): boolean {

@@ -25,7 +25,7 @@ const SHIPPED_PREFIX = "shipped:";
 const BUILTIN_MODELS = ["builtin:smollm2-135m"] as const;
 const HUB_NAME = /^[\w.-]{1,96}(?:\/[\w.-]{1,96})?$/;
 
-type Complain = (code: ErrorCode, message: string) => void;
+export type Complain = (code: ErrorCode, message: string) => void;
 
 /** A leaf that turns a written text into what it stands for; `meaning` complains and returns undefined where it cannot. */
 export function resolved<T>(allowed: string, meaning: (text: string, complain: Complain) => T | undefined) {
@@ -67,7 +67,7 @@ function neighbour(path: string): string {
   return stats?.isDirectory() ? didYouMean(basename(path), readdirSync(directory)) : "";
 }
 
-function absolute(written: string, cwd: string): string {
+export function absolute(written: string, cwd: string): string {
   return written.startsWith("~/") ? join(homedir(), written.slice(2)) : resolve(cwd, written);
 }
 

@@ -28,6 +28,8 @@ interface SchemaOptions {
   readonly trustRemoteCode: boolean;
   /** output.dir where the file does not say. */
   readonly outputDir: string;
+  /** Whether the files of text that it names have to be there. */
+  readonly texts: boolean;
 }
 
 /** Sweeps over one kind of site. */
@@ -80,15 +82,15 @@ function model({ cwd, trustRemoteCode }: SchemaOptions) {
   });
 }
 
-function evaluation({ cwd }: SchemaOptions) {
+function evaluation({ cwd, texts }: SchemaOptions) {
   const addBos = leaf("auto, true, false");
   return section({
     /** Evaluation text: absolute path of a `.txt` file, or a data set with its split and column; null with a task. */
-    dataset: dataset(cwd).nullable().optional(),
+    dataset: dataset(cwd, texts).nullable().optional(),
     /** Instead of a text: absolute path of a `.jsonl` file with one `{prompt, answer, wrong?}` a line. */
-    task: taskFile(cwd).nullable().default(null),
+    task: taskFile(cwd, texts).nullable().default(null),
     /** Text for the means; null: blocks of the text, or items of the task, that evaluation does not use. */
-    calibration: dataset(cwd).nullable().default(null),
+    calibration: dataset(cwd, texts).nullable().default(null),
     /** Tokens a block, a BOS token included; the most that an item of a task may have. */
     seq_len: whole(2, 1 << 20).default(1024),
     /** Blocks, or items, a batch. */
@@ -222,8 +224,10 @@ function targetSpec(cwd: string) {
         kind: z.literal("layer"),
         /** From 0. */
         layer,
-        /** Its output is its input. */
-        mode: choice(["skip"]).default("skip"),
+        /** Its output is its input; zero is another word for it. */
+        mode: choice(["skip", "zero"])
+          .transform(() => "skip" as const)
+          .default("skip"),
       }),
       section({ kind: z.literal("direction"), ...directionKeys(cwd) }).superRefine(checkDirection),
     ],
@@ -231,7 +235,7 @@ function targetSpec(cwd: string) {
   );
 }
 
-function ablation({ cwd }: SchemaOptions) {
+function ablation({ cwd, texts }: SchemaOptions) {
   const entry = z.preprocess(
     (value) => (Array.isArray(value) ? value : [value]),
     z
@@ -256,7 +260,7 @@ function ablation({ cwd }: SchemaOptions) {
     /** At which positions an edit acts and a mean is taken. */
     positions: choice(POSITIONS).default("all"),
     /** Of mode patch: absolute path of a `.jsonl` file whose n-th line is the source of the task's n-th item. */
-    source: sourceFile(cwd).nullable().default(null),
+    source: sourceFile(cwd, texts).nullable().default(null),
     /** One condition an entry: the specs that are applied jointly. */
     targets: z.array(entry, leaf("a list of targets")).nullable().default(null),
     /** Directions, one condition each. */

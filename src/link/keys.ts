@@ -1,7 +1,17 @@
 /** Keys of an authenticated TCP link, one a file. The directory is named on command lines; keys never are. */
-import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
-import { join, resolve } from "node:path";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  type Stats,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { homedir, tmpdir } from "node:os";
+import { join, resolve, sep } from "node:path";
 import { SparkablateError } from "../errors.ts";
 
 /** 32 bytes each, in ZeroMQ's base 85. */
@@ -17,12 +27,16 @@ export interface ControllerKeys extends KeyPair {
 const KEY = /^[0-9a-zA-Z.\-:+=^!/*?&<>()[\]{}@%$#]{40}$/;
 const LOOPBACK = /^tcp:\/\/(127\.0\.0\.1|localhost|\[::1\]):/;
 const OTHERS = 0o077;
+const STICKY = 0o1000;
 
 /** --keys, else $SPARKABLATE_KEYS, else the user's configuration directory. */
 export function keysDirectory(asked?: string): string {
   const configuration = process.env.XDG_CONFIG_HOME || join(homedir(), ".config");
   return resolve(asked || process.env.SPARKABLATE_KEYS || join(configuration, "sparkablate", "keys"));
 }
+
+const isInside = (path: string, directory: string): boolean =>
+  `${path}${sep}`.startsWith(directory.endsWith(sep) ? directory : `${directory}${sep}`);
 
 export const isLoopback = (address: string): boolean => LOOPBACK.test(address);
 
@@ -58,11 +72,32 @@ export function readControllerKeys(directory: string): ControllerKeys {
 }
 
 /**
- * Writes both pairs; returns the files' paths.
- * @param make gives a new pair.
- * @throws SparkablateError usage where keys are there already, unless `force`.
+ * Directories that others use too, which a directory of keys may not be: the user's own, what is above it or above the
+ * place for temporary files, and what is sticky or another user's.
  */
-export function writeKeys(directory: string, make: () => KeyPair, force: boolean): string[] {
+function requirePrivate(directory: string, stats: Stats): void {
+  const real = realpathSync(directory);
+  const above = (path: string): boolean => existsSync(path) && isInside(realpathSync(path), real);
+  const shared = above(homedir()) || above(tmpdir()) || (stats.mode & STICKY) !== 0;
+  if (!shared && (process.getuid === undefined || stats.uid === process.getuid())) return;
+  throw new SparkablateError(
+    "usage",
+    `${directory} is not for keys alone, and nobody but you could use it any more`,
+    { help: "Name a directory of its own, such as the one that is taken without --keys." },
+  );
+}
+
+/**
+ * Writes both pairs.
+ * @param make gives a new pair.
+ * @returns the files' paths, and the mode that the directory had where others could use it; null where they could not.
+ * @throws SparkablateError usage where keys are there already, unless `force`, and for a directory that others use too.
+ */
+export function writeKeys(
+  directory: string,
+  make: () => KeyPair,
+  force: boolean,
+): { files: string[]; narrowed: number | null } {
   const files = (["controller", "worker"] as const).flatMap((name) => {
     const { publicKey, secretKey } = make();
     return [
@@ -76,13 +111,16 @@ export function writeKeys(directory: string, make: () => KeyPair, force: boolean
       help: "Workers and controllers that have the old keys would no longer be let in; --force replaces them.",
     });
   }
+  const before = statSync(directory, { throwIfNoEntry: false });
+  if (before !== undefined) requirePrivate(directory, before);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   chmodSync(directory, 0o700);
   for (const { path, text } of files) {
     rmSync(path, { force: true }); // an old file's mode would be kept
     writeFileSync(path, `${text}\n`, { mode: 0o600, flag: "wx" });
   }
-  return files.map(({ path }) => path);
+  const narrowed = before !== undefined && (before.mode & OTHERS) !== 0 ? before.mode & 0o777 : null;
+  return { files: files.map(({ path }) => path), narrowed };
 }
 
 function readKey(file: string, directory: string): string {

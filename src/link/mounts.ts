@@ -7,14 +7,19 @@ import { isLoopback } from "./keys.ts";
 
 type Mount = Result<"hello">["mounts"][number];
 
-/** A request's paths: where they stand, and whether the worker writes there. */
-const PATHS: Readonly<
-  Partial<Record<RequestType, { readonly at: readonly string[]; readonly write: boolean }>>
-> = {
-  load: { at: ["model", "name"], write: false },
-  inspect: { at: ["model", "name"], write: false },
-  tokenize: { at: ["dataset", "path"], write: false },
-  bake: { at: ["out"], write: true },
+/** A path of a request: where it stands, and whether the worker writes there. */
+interface PathRule {
+  readonly at: readonly string[];
+  readonly write: boolean;
+}
+const MODEL: PathRule = { at: ["model", "name"], write: false };
+const OUT: PathRule = { at: ["out"], write: true };
+const PATHS: Readonly<Partial<Record<RequestType, readonly PathRule[]>>> = {
+  load: [MODEL],
+  inspect: [MODEL],
+  tokenize: [{ at: ["dataset", "path"], write: false }],
+  check_bake: [MODEL, OUT],
+  bake: [OUT],
 };
 
 /** The worker's paths in a result that a person is to find here. */
@@ -52,10 +57,12 @@ export class Mounts {
 
   /** @throws SparkablateError path_not_shared, with the mounts. */
   outgoing<T>(type: RequestType, fields: T): T {
-    const rule = PATHS[type];
-    return rule === undefined || this.#mounts.length === 0
-      ? fields
-      : replaced(fields, rule.at, (path) => (path.startsWith("/") ? this.#toWorker(path, rule.write) : path));
+    const rules = this.#mounts.length === 0 ? [] : (PATHS[type] ?? []);
+    return rules.reduce(
+      (mapped, { at, write }) =>
+        replaced(mapped, at, (path) => (path.startsWith("/") ? this.#toWorker(path, write) : path)),
+      fields,
+    );
   }
 
   incoming<T>(type: RequestType, result: T): T {

@@ -34,7 +34,7 @@ class AblationSpec:
         layer: index from 0.
         heads, groups: which query heads ("head") or key/value heads ("kv_group").
         mode: "zero" (default), "mean", "resample" or "patch" (the site's activation on other tokens:
-            `AblationManager.record_sources`); "layer" only knows "skip".
+            `AblationManager.record_sources`); "layer" only knows "skip", and "zero" as another word for it.
         positions: "all", or "not_first" to leave each sequence's first token alone.
 
     Raises SparkablateError("config_invalid") for what no model could offer.
@@ -50,9 +50,11 @@ class AblationSpec:
     def __post_init__(self) -> None:
         if self.kind != "layer" and self.kind not in KINDS:
             raise _invalid(f"kind {self.kind!r} is none of {', '.join([*KINDS, 'layer'])}")
-        modes = (SKIP,) if self.kind == "layer" else tuple(MODES)
+        modes = (SKIP, DEFAULT_MODE) if self.kind == "layer" else tuple(MODES)
         if not self.mode:
-            object.__setattr__(self, "mode", SKIP if self.kind == "layer" else DEFAULT_MODE)
+            object.__setattr__(self, "mode", DEFAULT_MODE)
+        if self.kind == "layer" and self.mode == DEFAULT_MODE:
+            object.__setattr__(self, "mode", SKIP)
         if self.mode not in modes:
             raise _invalid(f"mode {self.mode!r} of a {self.kind!r} is none of {', '.join(modes)}")
         if self.positions not in POSITIONS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -120,9 +121,9 @@ def test_a_bfloat16_source(dtype: str, tmp_path: Path) -> None:
     assert (report["certificate"]["behaviour"]["floor"] is not None) == (dtype == "source")
 
 
-def test_a_direction_in_bfloat16(tmp_path: Path) -> None:
+def test_a_direction_below_float32(tmp_path: Path) -> None:
     directory = model_directory.save(tmp_path / "model")
-    opened(directory, torch.bfloat16).save_pretrained(directory)
+    opened(directory, torch.float16).save_pretrained(directory)
     report = bake(
         str(directory), DirectionSpec("project_out", direction()), tmp_path / "out", dtype="source", threads=1
     )
@@ -369,7 +370,8 @@ def certificates(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
             spoil(held.model)
         reports = run_jobs([one.job for one in made], root, silent, lambda: None)
         return {
-            name: judge(report, one.floor) for name, one, report in zip(SABOTAGES, made, reports, strict=True)
+            name: judge(report, one.floor, one.job["dtype"])
+            for name, one, report in zip(SABOTAGES, made, reports, strict=True)
         }
 
 
@@ -400,6 +402,56 @@ def test_a_failed_certificate_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_edit_that_amplifies_rounding_fails_below_float32(tmp_path: Path) -> None:
+    """One MLP writes a hundred times more along the direction than anything else: to take that away in
+    bfloat16 leaves nothing but rounding."""
+    directory = model_directory.save(tmp_path / "model")
+    model = opened(directory)
+    weight = model.model.layers[1].mlp.down_proj.weight
+    with torch.no_grad():
+        weight += 100 * direction()[:, None] * torch.randn(weight.shape[1], generator=torch.manual_seed(1))
+    model.to(torch.bfloat16).save_pretrained(directory)
+    with pytest.raises(SparkablateError) as caught:
+        bake(str(directory), DIRECTED, tmp_path / "out", dtype="source", threads=1)
+    assert caught.value.code == "certificate_failed"
+    assert "amplifies rounding in bfloat16" in caught.value.message
+    assert "bake with --dtype float32" in caught.value.message
+    assert not (tmp_path / "out").exists()
+    behaviour = bake(str(directory), DIRECTED, tmp_path / "out", dtype="float32", threads=1)["certificate"][
+        "behaviour"
+    ]
+    assert behaviour["logit_difference"] <= behaviour["tolerance"] <= 1e-2
+    assert behaviour["kl"] < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("difference", "kl", "floor", "dtype", "said"),
+    [
+        (9e-3, 9e-4, 1e-1, "torch.bfloat16", None),
+        (1.1e-2, 0.0, 1e-1, "torch.bfloat16", "bake with --dtype float32"),
+        (5e-3, 1.1e-3, 1e-1, "torch.float16", "amplifies rounding in float16"),
+        (5e-3, 1.1e-3, 1e-3, "torch.bfloat16", "bake with --dtype float32"),
+        (0.83, 1.03, 0.09, "torch.bfloat16", "amplifies rounding in bfloat16"),
+        (5.0, 1.03, 0.09, "torch.bfloat16", "amplifies rounding in bfloat16"),
+        (2e-2, 0.0, 1e-2, "torch.float32", "measure it with 'sparkablate run' instead"),
+        (2e-3, 0.0, 1e-4, "torch.bfloat16", "tolerance 1.00e-03"),
+        (2e-5, 0.0, None, "torch.float32", "tolerance 1.00e-05"),
+        (1e-6, 2e-3, None, "torch.float32", "at most 0.01 and 0.001"),
+    ],
+)
+def test_the_ceiling(difference: float, kl: float, floor: float | None, dtype: str, said: str | None) -> None:
+    """However much two equal live runs differ, beyond these the result is no equivalent."""
+    behaviour = {"logit_difference": difference, "kl": kl, "finite": True}
+    counts = {"positions": 64, "left_out": 0, "rerouted": 0}
+    report = {"behaviour": {**behaviour, **counts}, "problems": [], "edit": {}, "imports_sparkablate": False}
+    certificate = judge(report, floor, dtype)
+    assert certificate["passed"] == (said is None)
+    assert certificate["behaviour"]["tolerance"] <= 1e-2
+    if said is not None:
+        (problem,) = certificate["problems"]
+        assert said in problem
+
+
 # ── The place ────────────────────────────────────────────────────────────────────────────────
 def test_leftovers_of_a_killed_bake_are_removed(llama: Path, tmp_path: Path) -> None:
     left = tmp_path / ".out.sparkablate-bake"
@@ -414,8 +466,97 @@ def test_a_target_that_was_moved_aside_goes_back(tmp_path: Path) -> None:
     moved = tmp_path / ".out.sparkablate-bake" / "replaced"
     moved.mkdir(parents=True)
     (moved / "old").touch()
+    (moved.parent / "lock").touch()
     with place.placed(tmp_path / "out"):
         assert (tmp_path / "out" / "old").is_file()
+
+
+def test_a_work_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "photos").mkdir(parents=True)
+    (home / "thesis.txt").write_text("five years")
+    work = tmp_path / ".out.sparkablate-bake"
+
+    def refused(said: str) -> None:
+        with pytest.raises(SparkablateError, match=said) as caught, place.placed(tmp_path / "out"):
+            pytest.fail("it was taken")
+        assert caught.value.code == "usage"
+
+    work.symlink_to(home)
+    refused("symbolic link")
+    assert sorted(path.name for path in home.rglob("*")) == ["photos", "thesis.txt"]
+    work.unlink()
+    work.write_text("notes")
+    refused("a file")
+    work.unlink()
+    work.mkdir()
+    (work / "thesis.txt").write_text("five years")
+    refused(r"holds thesis\.txt")
+    assert [path.name for path in work.iterdir()] == ["thesis.txt"]  # no lock is left in it either
+    (work / "lock").touch()
+    refused(r"holds thesis\.txt")
+    (work / "thesis.txt").unlink()
+    (work / "replaced").symlink_to(home)
+    refused("holds replaced")
+    assert (work / "replaced").is_symlink()
+    (work / "replaced").unlink()
+    (work / "lock").unlink()
+    (work / "lock").symlink_to(home / "made")
+    refused("lock is no file")
+    assert not (home / "made").exists()
+    (work / "lock").unlink()
+    os.mkfifo(work / "lock")
+    refused("lock is no file")
+    assert sorted(path.name for path in home.rglob("*")) == ["photos", "thesis.txt"]
+
+
+def check_target(out: Path, source: Path, force: bool) -> str:
+    """What is said against the target; empty where nothing is."""
+    try:
+        place.check_target(place.resolve_target(out), source.resolve(), force)
+    except SparkablateError as error:
+        return f"{error.code}: {error.message}"
+    return ""
+
+
+def baked_before(directory: Path) -> Path:
+    """A directory as a bake leaves it, as far as --force looks at it."""
+    directory.mkdir()
+    (directory / "config.json").write_text("{}")
+    (directory / place.RECORD).write_text(json.dumps({"files": {"config.json": "sha256"}}))
+    return directory
+
+
+def test_force_deletes_nothing_that_no_bake_made(tmp_path: Path) -> None:
+    out = baked_before(tmp_path / "out")
+    (tmp_path / "model").mkdir()
+    assert check_target(out, tmp_path / "model", True) == ""
+    assert check_target(out, tmp_path / "model", False).startswith(f"usage: {out} exists; pass --force")
+    (out / "plots").mkdir()
+    (out / "plots" / "figure\n1.png").write_text("mine")
+    assert r"plots/figure\n1.png'; --force would delete it" in check_target(out, tmp_path / "model", True)
+    (out / "plots" / "figure\n1.png").unlink()
+    (out / "data").symlink_to(tmp_path)
+    assert "data; --force would delete it" in check_target(out, tmp_path / "model", True)
+    for damaged in ("{", "[]", "null", '{"files": 3}'):
+        (out / place.RECORD).write_text(damaged)
+        assert "cannot be read" in check_target(out, tmp_path / "model", True)
+
+
+def test_links_as_targets(tmp_path: Path) -> None:
+    model = baked_before(tmp_path / "model")  # its own record does not make it a target
+    baked_before(tmp_path / "baked")
+    (tmp_path / "link").symlink_to(tmp_path / "baked")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "here").symlink_to(tmp_path)
+    (tmp_path / "same").symlink_to(model)
+    assert "symbolic link" in check_target(tmp_path / "link", model, True)
+    assert "exists" in check_target(tmp_path / "dangling", model, False)
+    assert "symbolic link" in check_target(tmp_path / "dangling", model, True)
+    for name in ("here/model", "here/model/.", "here", "baked/../model", "same", "model/", "/"):
+        assert "source model's own directory" in check_target(tmp_path / name, model, True), name
+    assert check_target(model / "inside", model, False) == ""
+    assert place.resolve_target(tmp_path / "here" / "deep" / ".." / "out") == tmp_path.resolve() / "out"
 
 
 def test_two_bakes_of_one_target(tmp_path: Path) -> None:

@@ -155,7 +155,8 @@ def outcomes(
         written = [outcome.written for outcome in made.values() if outcome.written is not None]
         reports = run_jobs([one.job for one in written], root, silent, lambda: None)
         certificates = {
-            id(one): judge(report, one.floor) for one, report in zip(written, reports, strict=True)
+            id(one): judge(report, one.floor, one.job["dtype"])
+            for one, report in zip(written, reports, strict=True)
         }
         for one in written:
             one.record["certificate"] = certificates[id(one)]

@@ -1,6 +1,15 @@
 /** Keys on disk: who may read them, what replaces them, and what is said where they are missing. */
-import { chmodSync, existsSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
 import { beforeEach, expect, it, vi } from "vitest";
 import { makeKeyPair } from "../../../src/link/channel.ts";
 import { keysDirectory, keysFor, readControllerKeys, writeKeys } from "../../../src/link/keys.ts";
@@ -22,7 +31,8 @@ beforeEach(() => {
 
 it("writes two pairs that nobody else may read, and reads the controller's side back", () => {
   const directory = join(scratch(), "new", "keys");
-  const files = writeKeys(directory, makeKeyPair, false);
+  const { files, narrowed } = writeKeys(directory, makeKeyPair, false);
+  expect(narrowed).toBeNull();
   expect(files.map((file) => file.slice(directory.length + 1)).toSorted()).toEqual(NAMES);
   expect(statSync(directory).mode & 0o777).toBe(0o700);
   for (const file of files) expect(statSync(file).mode & 0o777).toBe(0o600);
@@ -34,13 +44,13 @@ it("writes two pairs that nobody else may read, and reads the controller's side 
 
 it("keeps keys that are there, unless it is told to replace them; then nobody else may read the new ones", () => {
   const directory = scratch();
-  const [file = ""] = writeKeys(directory, makeKeyPair, false);
+  const [file = ""] = writeKeys(directory, makeKeyPair, false).files;
   const before = readFileSync(file, "utf8");
   expect(() => writeKeys(directory, makeKeyPair, false)).toThrow(refusal("usage", /exists$/, /--force/));
   expect(readFileSync(file, "utf8")).toBe(before);
   chmodSync(file, 0o644);
   chmodSync(directory, 0o755);
-  writeKeys(directory, makeKeyPair, true);
+  expect(writeKeys(directory, makeKeyPair, true).narrowed).toBe(0o755);
   expect(readFileSync(file, "utf8")).not.toBe(before);
   expect(statSync(file).mode & 0o777).toBe(0o600);
   expect(statSync(directory).mode & 0o777).toBe(0o700);
@@ -51,6 +61,27 @@ it("one pair that is there is not overwritten either", () => {
   writeFileSync(join(directory, "worker.pub"), "precious\n");
   expect(() => writeKeys(directory, makeKeyPair, false)).toThrow(refusal("usage", /worker\.pub exists/));
   expect(existsSync(join(directory, "controller.key"))).toBe(false);
+});
+
+it("refuses a directory that others use too, and leaves its mode alone", () => {
+  const home = scratch();
+  vi.stubEnv("HOME", home);
+  chmodSync(home, 0o755);
+  const sticky = join(home, "shared");
+  mkdirSync(sticky);
+  chmodSync(sticky, 0o1777);
+  symlinkSync(home, join(sticky, "link"));
+  const places = ["/", tmpdir(), home, dirname(home), `${home}/shared/..`, sticky, join(sticky, "link")];
+  for (const directory of places) {
+    const { mode } = statSync(directory);
+    expect(() => writeKeys(directory, makeKeyPair, true), directory).toThrow(
+      refusal("usage", /not for keys alone/),
+    );
+    expect(statSync(directory).mode, directory).toBe(mode);
+    expect(existsSync(join(directory, "worker.pub")), directory).toBe(false);
+  }
+  // Below it is where keys belong.
+  expect(writeKeys(join(home, ".config", "keys"), makeKeyPair, false).narrowed).toBeNull();
 });
 
 it("names a key that is open to others, missing or broken, and never shows it", () => {

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from sparkablate import self_test
 from sparkablate.architectures import locate
-from sparkablate.bake.baking import Baking, Source, refuse_quantised, source_dtype
+from sparkablate.bake.baking import Baking, Source
+from sparkablate.bake.foresight import Wanted, foresee, source_dtype
 from sparkablate.calibration import MeanKey
 from sparkablate.configuration import load_config, resolve_source
 from sparkablate.errors import SparkablateError
@@ -61,7 +62,7 @@ def bake(
     `load_model` and `applied` raise.
     """
     wanted = [specs] if isinstance(specs, AblationSpec | DirectionSpec) else list(specs)
-    refuse_quantised(model, revision, False)
+    foresee(model, revision, False, Wanted(wanted, Path(out), dtype, prune_layers, force))
     name = dtype_of(model, dtype, revision)
     opened = open_model(
         model,

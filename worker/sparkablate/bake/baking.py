@@ -14,17 +14,26 @@ from torch import Tensor
 
 from sparkablate import numerics
 from sparkablate.architectures import row_of
-from sparkablate.bake import card, live
+from sparkablate.bake import card, live, travel
 from sparkablate.bake.certificate import Loading, judge, run_jobs, write_job
 from sparkablate.bake.checkpoint import Checkpoint, check_plain, find_names
 from sparkablate.bake.edits import Planner
-from sparkablate.bake.place import RECORD, Place, check_target, placed, require_space, sync_file
+from sparkablate.bake.foresight import source_dtype
+from sparkablate.bake.place import (
+    RECORD,
+    Place,
+    check_target,
+    placed,
+    require_space,
+    resolve_target,
+    sync_file,
+)
 from sparkablate.bake.prune import Renumbering, mend_config
 from sparkablate.bake.readers import converts, gguf_command, warnings_for
 from sparkablate.bake.rules import check
-from sparkablate.bake.writer import copy_files, plan_outputs, write_json, write_weights
+from sparkablate.bake.writer import plan_outputs, write_json, write_weights
 from sparkablate.calibration import MeanKey
-from sparkablate.configuration import load_config, model_class, resolve_source
+from sparkablate.configuration import load_config, model_class
 from sparkablate.errors import SparkablateError
 from sparkablate.interventions import KINDS, MODES
 from sparkablate.manager import AblationManager
@@ -34,25 +43,8 @@ from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, cond
 
 #: Room for configuration, tokenizer, card and the file system's own needs.
 SPARE_BYTES = 16 << 20
-
-
-def source_dtype(config: Any) -> str:
-    """The dtype that a configuration declares, as it was read from disk: loading a model overwrites it.
-
-    Raises "bake_refused" where it declares none.
-    """
-    declared = config.dtype or config.get_text_config().dtype
-    if declared is None:
-        raise SparkablateError(
-            "bake_refused", "config.json declares no dtype to keep; bake with --dtype float32"
-        )
-    return str(declared).removeprefix("torch.")
-
-
-def refuse_quantised(name: str, revision: str | None, trust_remote_code: bool) -> None:
-    """Raises "bake_refused" before a quantised source is loaded, which may need packages that are missing."""
-    config = load_config(resolve_source(name), revision=revision, trust_remote_code=trust_remote_code)
-    check_plain(config, {})
+#: Of a message, which has at most 1 MiB, for what was left behind.
+LEFT_BYTES = 256 << 10
 
 
 def result_dtype(opened: OpenedModel, dtype: str) -> str:
@@ -90,11 +82,12 @@ class Baking:
         self, source: Source, specs: Sequence[Spec], out: Path, dtype: str, prune: bool, force: bool
     ) -> None:
         """Raises "bake_refused", "usage", and what `validate` does; see `sparkablate.bake.bake`."""
-        self.target = Path(out).expanduser().absolute()
+        self.target = resolve_target(Path(out))
         self.force = force
         self.prune = prune
         self.source: Source | None = source
-        check_target(self.target, source.directory.resolve(), force)
+        self.origin = source.directory.resolve()
+        check_target(self.target, self.origin, force)
         manager = source.manager
         sites = manager.sites
         self.specs = canonical(resolved(specs, manager))
@@ -119,6 +112,9 @@ class Baking:
                 checkpoint, self.edits, lambda name: self.renumbering.tensor(name, names), self.dtype
             )
             self.files = {name: entry.file for name, entry in checkpoint.entries.items()}
+            self.travelling = travel.find(
+                source.directory, checkpoint.names, (self.target, Place.of(self.target).work)
+            )
         self.config = self._config(source.directory)
         self.facts = numerics.describe(model, full_logits=True)
 
@@ -131,7 +127,8 @@ class Baking:
         with placed(self.target) as place:
             written = self.write(place, progress, stop)
             self._release()
-            certificate = judge(run_jobs([written.job], place.work, progress, stop)[0], written.floor)
+            (report,) = run_jobs([written.job], place.work, progress, stop)
+            certificate = judge(report, written.floor, written.job["dtype"])
             if not certificate["passed"]:
                 raise SparkablateError(
                     "certificate_failed",
@@ -144,11 +141,13 @@ class Baking:
         """The live side and the directory beside its place, ready to be checked."""
         source = self._held
         # The target may have come meanwhile.
-        check_target(self.target, source.directory.resolve(), self.force)
+        check_target(self.target, self.origin, self.force)
         floor = self._live(place, progress, stop)
         copied = self._write(place, progress, stop)
         job = write_job(place.model, source.directory, self.files, self.outputs, self._loading(), place.work)
-        return Written(job, floor, {**self._record(), "copied": copied})
+        return Written(
+            job, floor, {**self._record(), "copied": copied, "left_behind": dict(self.travelling.left)}
+        )
 
     # ── The steps ────────────────────────────────────────────────────────────────────────────
     @property
@@ -165,7 +164,7 @@ class Baking:
         with Checkpoint(self._held.directory) as checkpoint:
             write_weights(checkpoint, self.outputs, place.model, progress, stop)
         write_json(place.model / "config.json", self.config)
-        return copy_files(self._held.directory, place.model)
+        return travel.copy(self.travelling, place.model, stop)
 
     def _place(self, place: Place, record: dict[str, Any]) -> dict[str, Any]:
         card_path = place.model / "README.md"
@@ -173,6 +172,7 @@ class Baking:
         sync_file(card_path)
         record["files"] = card.file_digests(place.model)
         write_json(place.model / RECORD, record)
+        check_target(self.target, self.origin, self.force)
         place.finish()
         return record
 
@@ -214,6 +214,7 @@ class Baking:
             )
         if removed:
             notes.insert(0, f"layers {removed} of the source are deleted; the others are renumbered")
+        notes += travel.note(self.travelling.left)
         return {
             "condition": self.condition,
             "base_model": {"name": held.name, "revision": held.revision},
@@ -254,7 +255,7 @@ class Baking:
         # Where layers stay on disk, readers copy what they merge in memory: the experts.
         offloaded = any(p.device.type == "meta" for p in self._held.manager.model.parameters())
         copies = weights if offloaded and any(p.experts for p in self._projections) else 0
-        return weights + copies + logits + SPARE_BYTES
+        return weights + copies + logits + self.travelling.bytes + SPARE_BYTES
 
 
 def resolved(specs: Sequence[Spec], manager: AblationManager) -> list[Spec]:
@@ -290,5 +291,18 @@ def to_wire(record: Mapping[str, Any], target: Path) -> dict[str, Any]:
         "bytes": sum(path.stat().st_size for path in files),
         "certificate": {"edit": certificate["edit"], "behaviour": behaviour},
         "notes": record["notes"],
+        "left_behind": _fitting(record["left_behind"]),
         "gguf_command": None if record["gguf_command"] is None else gguf_command(str(target)),
     }
+
+
+def _fitting(left: Mapping[str, str]) -> dict[str, str]:
+    """The first of what was left behind, as much as goes into one message; the record has all of it."""
+    kept: dict[str, str] = {}
+    room = LEFT_BYTES
+    for name, why in left.items():
+        room -= len(name.encode()) + len(why.encode())
+        if room < 0:
+            break
+        kept[name[:4096]] = why
+    return kept

@@ -27,6 +27,9 @@ SCRIPT = Path(__file__).with_name("verify.py")
 TOLERANCE = 1e-5
 #: A difference up to this many times that between two equal live runs is rounding.
 FLOORS = 10.0
+#: However much two equal live runs differ, the result is no equivalent beyond these: of the largest logit,
+#: and nats a position.
+CEILING, KL_CEILING = 1e-2, 1e-3
 #: Largest share of positions whose experts may differ.
 REROUTED = 1e-3
 #: How often a waiting bake says that it is alive.
@@ -171,20 +174,27 @@ def run_jobs(
     return reports
 
 
-def judge(report: dict[str, Any], floor: float | None) -> dict[str, Any]:
-    """The certificate: all figures, the tolerance, and the problems (none: it passed)."""
+def judge(report: dict[str, Any], floor: float | None, dtype: str) -> dict[str, Any]:
+    """The certificate: all figures, the tolerance, and the problems (none: it passed).
+
+    `dtype`: in which both sides compute, as write_job states it.
+    """
     behaviour, problems = report["behaviour"], list(report["problems"])
-    tolerance = max(TOLERANCE, FLOORS * floor) if floor is not None else TOLERANCE
-    difference = behaviour["logit_difference"]
+    allowed = max(TOLERANCE, FLOORS * floor) if floor is not None else TOLERANCE
+    tolerance = min(allowed, CEILING)
+    difference, kl = behaviour["logit_difference"], behaviour["kl"]
     compared = behaviour["positions"] - behaviour["left_out"]
+    differs = f"its logits differ from the live intervention's by {difference:.2e} of the largest"
     if not behaviour["finite"]:
         problems.append("its logits are not finite")
     elif compared == 0:
         problems.append("no position could be compared")
-    elif not difference <= tolerance:
+    elif allowed <= CEILING and not difference <= allowed:
+        problems.append(f"{differs}; tolerance {tolerance:.2e}")
+    elif not (difference <= CEILING and kl <= KL_CEILING):
+        rounding = "" if floor is None else _amplified(floor, dtype)
         problems.append(
-            f"its logits differ from the live intervention's by {difference:.2e} of the largest; "
-            f"tolerance {tolerance:.2e}"
+            f"{differs} and KL is {kl:.2e} nats; allowed are at most {CEILING:g} and {KL_CEILING:g}{rounding}"
         )
     if behaviour["rerouted"] > REROUTED * behaviour["positions"]:
         problems.append(f"{behaviour['rerouted']} of {behaviour['positions']} positions take other experts")
@@ -196,3 +206,13 @@ def judge(report: dict[str, Any], floor: float | None) -> dict[str, Any]:
         "edit": report["edit"],
         "behaviour": {**behaviour, "tolerance": tolerance, "floor": floor},
     }
+
+
+def _amplified(floor: float, dtype: str) -> str:
+    """Why two sides that are equal on paper differ by so much, and what helps."""
+    name = dtype.removeprefix("torch.")
+    remedy = "measure it with 'sparkablate run' instead" if name == "float32" else "bake with --dtype float32"
+    return (
+        f". This edit amplifies rounding in {name}: two equal live runs already differ by {floor:.2e} of the "
+        f"largest logit; {remedy}"
+    )

@@ -58,6 +58,13 @@ class Checkpoint:
         self._open: dict[str, Any] = {}
         self.entries: dict[str, Entry] = {}
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Files that a result has its own of: those that were read, their index, and the configuration."""
+        index = "model.safetensors" if self.files[0].suffix == ".safetensors" else "pytorch_model.bin"
+        read = (path.relative_to(self.directory).as_posix() for path in self.files)
+        return frozenset(("config.json", f"{index}.index.json", *read))
+
     def __enter__(self) -> Checkpoint:
         for path in self.files:
             if path.suffix == ".safetensors":

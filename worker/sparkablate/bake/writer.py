@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,21 +19,6 @@ from sparkablate.progress import Progress
 
 #: A shard is in memory as a whole while it is written.
 MAX_SHARD_BYTES = 4 << 30
-
-#: What travels with a model besides its weights and configuration, copied byte for byte.
-COPIED = (
-    "tokenizer*",
-    "vocab.*",
-    "merges.txt",
-    "*.tiktoken",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "generation_config.json",
-    "chat_template*",
-    "*processor_config.json",
-    "LICENSE*",
-    "NOTICE*",
-)
 
 
 @dataclass(frozen=True)
@@ -140,20 +124,6 @@ def _shards(outputs: Iterable[Output]) -> list[Shard]:
         shards[-1].outputs.append(output)
         shards[-1].bytes += output.bytes
     return shards
-
-
-def copy_files(source: Path, directory: Path) -> list[str]:
-    """Copies and syncs what travels with a model; the names."""
-    copied = []
-    for path in sorted({path for pattern in COPIED for path in source.glob(pattern)}):
-        target = directory / path.name
-        if path.is_dir():
-            shutil.copytree(path, target)
-        else:
-            shutil.copyfile(path, target)
-            sync_file(target)
-        copied.append(path.name)
-    return copied
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from sparkablate import corpus, model_files, numerics, self_test
 from sparkablate.architectures import locate
-from sparkablate.bake.baking import Baking, Source, refuse_quantised, resolved, result_dtype, to_wire
+from sparkablate.bake.baking import Baking, Source, resolved, result_dtype, to_wire
+from sparkablate.bake.checkpoint import check_plain
+from sparkablate.bake.foresight import Wanted, foresee
 from sparkablate.causality import prove_causal
 from sparkablate.configuration import build_empty, load_config, resolve_source
 from sparkablate.cost import warm_up
@@ -121,7 +123,7 @@ class LocalEngine:
             held.canary = Canary.measure(held.likelihood, _random_ids(held.likelihood, shape))
         else:
             if may_offload:
-                refuse_quantised(model["name"], model["revision"], model["trust_remote_code"])
+                check_plain(_config(model), {})
             self._held, held = None, None  # the old model's memory is needed for the new one
             self._means.clear()
             held = self._held = _open(model, shape, may_offload, progress)
@@ -147,12 +149,7 @@ class LocalEngine:
     def inspect(self, model: dict[str, Any], meta: bool, progress: Progress) -> dict[str, Any]:
         """The model's map; ``meta``: from its configuration alone, without weights and self-test."""
         if meta:
-            config = load_config(
-                resolve_source(model["name"]),
-                revision=model["revision"],
-                trust_remote_code=model["trust_remote_code"],
-            )
-            empty = build_empty(config, trust_remote_code=model["trust_remote_code"])
+            empty = build_empty(_config(model), trust_remote_code=model["trust_remote_code"])
             with first_passes(model["name"]):
                 return {"model_map": locate(empty).to_wire(), "self_test": [], "notices": []}
         batch_size, seq_len = INSPECT_SHAPE
@@ -311,6 +308,20 @@ class LocalEngine:
 
         return run.run(prompts, chat_template, conditions, generated)
 
+    def check_bake(
+        self,
+        model: dict[str, Any],
+        condition: dict[str, Any],
+        out: str,
+        dtype: str,
+        prune_layers: bool,
+        force: bool,
+    ) -> None:
+        """Raises what ``bake`` would, as far as the model's configuration alone can tell."""
+        specs = [from_wire(wire) for wire in condition["interventions"]]
+        wanted = Wanted(specs, Path(out), dtype, prune_layers, force)
+        foresee(model["name"], model["revision"], model["trust_remote_code"], wanted)
+
     def bake(
         self,
         condition: dict[str, Any],
@@ -423,6 +434,12 @@ def _source_modes(conditions: list[dict[str, Any]]) -> list[str]:
     """Modes of the conditions that need a source."""
     modes = {edit.get("mode") for condition in conditions for edit in condition["interventions"]}
     return [mode for mode in SOURCE_MODES if mode in modes]
+
+
+def _config(model: dict[str, Any]) -> Any:
+    """Of a `model` section. Raises what ``resolve_source`` and ``load_config`` do."""
+    source, trusted = resolve_source(model["name"]), model["trust_remote_code"]
+    return load_config(source, revision=model["revision"], trust_remote_code=trusted)
 
 
 def _open(model: dict[str, Any], shape: tuple[int, int], may_offload: bool, progress: Progress) -> _Loaded:

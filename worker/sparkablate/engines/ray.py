@@ -158,6 +158,10 @@ class RayEngine:
         callbacks: Callbacks = {"cancelled": cancelled, "progress": progress}
         return self._on_one("find_direction", arguments, callbacks)
 
+    def check_bake(self, *_: Any, **__: Any) -> None:
+        """Nothing is loaded for a bake."""
+        raise SparkablateError("usage", "the Ray engine does not bake: use a worker of --engine local")
+
     def bake(self, *_: Any, **__: Any) -> dict[str, Any]:
         """A model that is to be baked is refused at its load; this one was loaded for something else."""
         raise SparkablateError("usage", "the Ray engine does not bake: use a worker of --engine local")

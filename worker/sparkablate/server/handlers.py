@@ -266,6 +266,19 @@ def _texts(request: Request, lengths: list[int]) -> list[str]:
         raise SparkablateError("invalid_message", f"{request.type}: a text is not UTF-8: {error}") from error
 
 
+def check_bake(engine: Engine, request: Request, context: Context) -> Reply:
+    fields = request.fields
+    engine.check_bake(
+        fields["model"],
+        fields["condition"],
+        fields["out"],
+        fields["dtype"],
+        fields["prune_layers"],
+        fields["force"],
+    )
+    return {}, b""
+
+
 def bake(engine: Engine, request: Request, context: Context) -> Reply:
     fields = request.fields
 
@@ -302,5 +315,6 @@ HANDLERS: dict[str, Callable[[Engine, Request, Context], Reply]] = {
     "evaluate": evaluate,
     "generate": generate,
     "find_direction": find_direction,
+    "check_bake": check_bake,
     "bake": bake,
 }

@@ -1,0 +1,100 @@
+"""What can be refused before any weight is read: from the configuration, and the model built from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparkablate.architectures import Architecture, locate, row_of
+from sparkablate.bake.checkpoint import check_plain
+from sparkablate.bake.place import check_target, resolve_target
+from sparkablate.bake.prune import Renumbering, mend_config
+from sparkablate.bake.rules import check, mean_refusal
+from sparkablate.configuration import build_empty, load_config, resolve_source
+from sparkablate.errors import SparkablateError
+from sparkablate.interventions import KINDS, MODES
+from sparkablate.modules import resolve
+from sparkablate.sites import LayerSites, SiteMap
+from sparkablate.specs import AblationSpec, Spec, canonical, spec_id, validate
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A bake as it was asked for: see `sparkablate.bake.bake`."""
+
+    specs: Sequence[Spec]
+    out: Path
+    dtype: str
+    prune: bool
+    force: bool
+
+
+def foresee(name: str, revision: str | None, trust_remote_code: bool, wanted: Wanted) -> None:
+    """Raises what a bake would: "bake_refused" with the reason, "usage" for the target, and what
+    `load_config` and `validate` do. What only the checkpoint knows is left to the bake."""
+    source = resolve_source(name)
+    config = load_config(source, revision=revision, trust_remote_code=trust_remote_code)
+    check_plain(config, {})
+    if wanted.dtype == "source":
+        source_dtype(config)
+    directory = Path(os.path.realpath(source)) if Path(source).is_dir() else None
+    check_target(resolve_target(wanted.out), directory, wanted.force)
+    sites = locate(build_empty(config, trust_remote_code=trust_remote_code))
+    specs, prune = canonical(wanted.specs), wanted.prune
+    validate(specs, sites)
+    text_config = config.get_text_config()
+    row = row_of(text_config)
+    assert row is not None
+    check(specs, row, prune)
+    reasons = [
+        f"{spec_id(spec)}: {why}"
+        for spec in specs
+        if isinstance(spec, AblationSpec) and (why := _mean(spec, row, sites)) is not None
+    ]
+    if reasons:
+        raise SparkablateError("bake_refused", "\n".join(reasons))
+    skipped = {spec.layer for spec in specs if isinstance(spec, AblationSpec) and spec.kind == "layer"}
+    if prune:
+        mend_config({}, text_config, Renumbering(frozenset(skipped), sites.n_layers))
+
+
+def source_dtype(config: Any) -> str:
+    """The dtype that a configuration declares, as it was read from disk: loading a model overwrites it.
+
+    Raises "bake_refused" where it declares none.
+    """
+    declared = config.dtype or config.get_text_config().dtype
+    if declared is None:
+        raise SparkablateError(
+            "bake_refused", "config.json declares no dtype to keep; bake with --dtype float32"
+        )
+    return str(declared).removeprefix("torch.")
+
+
+def _mean(spec: AblationSpec, row: Architecture, sites: SiteMap) -> str | None:
+    """Why this mean does not bake; None where it may: the checkpoint has the last word."""
+    if spec.kind == "layer" or not MODES[spec.mode].needs_mean:
+        return None
+    layer = sites.layers[spec.layer]
+    write = "attn" if KINDS[spec.kind].parts is not None else spec.kind
+    if write == "attn" and layer.heads is not None:
+        return mean_refusal(row, 1, False, _has_bias(layer.attention_output))
+    made = [one for one in dict(row.outputs)[write] if _holder(layer, one.weight) is not None]
+    if not made:  # other names on disk than in memory
+        return None
+    return mean_refusal(row, len(made), made[0].experts, _has_bias(_holder(layer, made[0].weight)))
+
+
+def _holder(layer: LayerSites, weight: str) -> Any:
+    """What of the layer holds the weight: a Linear, or stacked experts; None where there is none."""
+    found = resolve(layer.module, weight.removesuffix(".weight"))
+    return found if isinstance(found, nn.Module | Tensor) else None
+
+
+def _has_bias(module: Any) -> bool:
+    return getattr(module, "bias", None) is not None
