@@ -8,6 +8,8 @@ import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
 import type { Client } from "./link/client.ts";
 import {
+  bosNotices,
+  bosOf,
   calibrate,
   loadModel,
   meanSites,
@@ -16,9 +18,11 @@ import {
   shapeToLoad,
   sourceModes,
   stages,
+  type TextBytes,
   textName,
   tokenize,
 } from "./preparing.ts";
+import { dateNotices, requireUnicode, type TemplateOptions, templateDay } from "./prompting.ts";
 import {
   type Condition,
   type LoadedModel,
@@ -29,13 +33,11 @@ import {
 import type { Means } from "./store/sqlite.ts";
 
 /** What is continued, and for how long. */
-export interface CompareOptions {
+export interface CompareOptions extends TemplateOptions {
   /** At least one. */
   readonly prompts: readonly string[];
   /** Default 64. */
   readonly max_new_tokens?: number | undefined;
-  /** Each prompt as a user's message in the model's chat template. */
-  readonly chat_template?: boolean | undefined;
   /** Progress. */
   readonly on?: OnEvent | undefined;
 }
@@ -50,6 +52,8 @@ export interface Comparison {
   readonly max_new_tokens: number;
   /** Whether each prompt was a user's message in the model's chat template. */
   readonly chat_template: boolean;
+  /** What the chat template wrote for today; null: it writes no date. */
+  readonly template_date: string | null;
   /** In their order. */
   readonly prompts: readonly ComparedPrompt[];
 }
@@ -98,8 +102,10 @@ const MAX_NEW_TOKENS = 64;
 export async function comparePrompts(
   client: Client,
   config: RunConfig,
-  { prompts, max_new_tokens = MAX_NEW_TOKENS, chat_template = false, on = () => undefined }: CompareOptions,
+  options: CompareOptions,
 ): Promise<Comparison> {
+  const { prompts, max_new_tokens = MAX_NEW_TOKENS, on = () => undefined } = options;
+  const day = templateDay(options);
   const payload = Buffer.concat(prompts.map((prompt) => Buffer.from(prompt)));
   checkPrompts(prompts, payload);
   const files = readDirectionFiles(directionPaths(config));
@@ -136,7 +142,7 @@ export async function comparePrompts(
       prompt_bytes: prompts.map((prompt) => Buffer.byteLength(prompt)),
       conditions,
       max_new_tokens,
-      chat_template,
+      template_date: day,
       means_sha256: means?.sha256 ?? null,
     },
     {
@@ -154,12 +160,14 @@ export async function comparePrompts(
       },
     },
   );
-  for (const message of result.notices) on({ type: "notice", message });
+  const notes = [...result.notices, ...dateNotices(options, result.template_date)];
+  for (const message of notes) on({ type: "notice", message });
   return {
     model: loaded,
     conditions,
     max_new_tokens,
-    chat_template,
+    chat_template: day !== null,
+    template_date: result.template_date,
     prompts: prompts.map((prompt, index) => ({
       prompt,
       prompt_tokens: result.prompt_tokens[index] ?? 0,
@@ -174,6 +182,7 @@ function checkPrompts(prompts: readonly string[], payload: Uint8Array): void {
   if (prompts.some((prompt) => prompt === "")) {
     throw new SparkablateError("config_invalid", "a prompt is empty; allowed: at least one character");
   }
+  requireUnicode(prompts, "prompt");
   if (payload.length > MAX_PAYLOAD_BYTES) {
     throw new SparkablateError(
       "config_invalid",
@@ -186,7 +195,7 @@ function checkPrompts(prompts: readonly string[], payload: Uint8Array): void {
 async function calibrated(
   client: Client,
   { eval: settings }: RunConfig,
-  bytes: Buffer | null,
+  text: TextBytes | null,
   loaded: LoadedModel,
   conditions: readonly Condition[],
   on: OnEvent,
@@ -200,9 +209,9 @@ async function calibrated(
       "eval.calibration is missing: mode mean needs a text to take means over; allowed: a .txt path or a dataset",
     );
   }
-  const { ids } = await tokenize(client, calibration, bytes, on);
-  const bos = (add_bos === "auto" ? loaded.adds_bos : add_bos) ? loaded.bos_token_id : null;
-  const shape = { seq_len, bos };
+  const { ids, notices = [] } = await tokenize(client, calibration, text, on);
+  for (const message of [...bosNotices(add_bos, loaded), ...notices]) on({ type: "notice", message });
+  const shape = { seq_len, bos: bosOf(add_bos, loaded) };
   const total = cutBlocks(ids, shape).blocks;
   if (total === 0) {
     throw new SparkablateError(

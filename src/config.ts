@@ -2,8 +2,7 @@
  * YAML → RunConfig. Everything that can be known to be wrong without a model is said here, all of
  * it at once, before any Python starts.
  */
-import { readFileSync } from "node:fs";
-import { basename, extname, resolve } from "node:path";
+import { basename, extname } from "node:path";
 import { stringify } from "yaml";
 import type { z } from "zod";
 import { PLACEHOLDER } from "./config/chunks.ts";
@@ -11,7 +10,8 @@ import { override } from "./config/overrides.ts";
 import { Origins, type Path, type Problem, problem, refuse } from "./config/problems.ts";
 import { type RunConfig, runConfigSchema } from "./config/schema.ts";
 import { readYaml } from "./config/yaml.ts";
-import { ERROR_CODES, type ErrorCode, SparkablateError } from "./errors.ts";
+import { ERROR_CODES, type ErrorCode } from "./errors.ts";
+import { readTextFile } from "./reading.ts";
 
 export type { RunConfig } from "./config/schema.ts";
 
@@ -28,6 +28,8 @@ export interface ConfigOptions {
 }
 
 const TARGETS_A_PIECE = 256;
+/** Longer than any config that is meant. */
+const MAX_CONFIG_BYTES = 16 << 20;
 
 /** A side table: where the keys of each config were written. */
 const originsOfConfigs = new WeakMap<RunConfig, Origins>();
@@ -38,23 +40,7 @@ const originsOfConfigs = new WeakMap<RunConfig, Origins>();
  * @throws SparkablateError input_missing, config_invalid and as `parseConfig`.
  */
 export function loadConfig(path: string, options: ConfigOptions = {}): RunConfig {
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(resolve(options.cwd ?? process.cwd(), path));
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new SparkablateError("input_missing", `${path}: the config file cannot be read (${code})`, {
-      cause: error,
-    });
-  }
-  let text: string;
-  try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (error) {
-    throw new SparkablateError("config_invalid", `${path}: is not UTF-8 text; allowed: YAML`, {
-      cause: error,
-    });
-  }
+  const { text } = readTextFile(path, "the config file", MAX_CONFIG_BYTES, options.cwd);
   return parseConfig(text, path, options);
 }
 

@@ -106,6 +106,8 @@ function below(bound: number, words: Generator<number, never>): number {
 /** A tokenised text, and what messages call it. */
 export interface Text {
   readonly name: string;
+  /** What a person should know of it, e.g. its line ends. */
+  readonly notices?: readonly string[];
   readonly ids: Int32Array;
 }
 
@@ -204,6 +206,7 @@ interface UsableText extends Text {
 /** The text within the cap, known to hold a block. */
 function usable(text: Text, shape: BlockShape, notices: string[]): UsableText {
   const { name } = text;
+  notices.push(...(text.notices ?? []));
   if (text.ids.length > MAX_TEXT_TOKENS) {
     notices.push(`${name}: the first ${MAX_TEXT_TOKENS} of ${text.ids.length} tokens are used`);
   }
@@ -216,7 +219,7 @@ function usable(text: Text, shape: BlockShape, notices: string[]): UsableText {
   }
   if (dropped > 0)
     notices.push(`${name}: ${blocks} blocks; the last ${dropped} tokens fill no block and are dropped`);
-  return { name, ids, blocks };
+  return { ...text, ids, blocks };
 }
 
 /** Blocks that evaluation must leave to calibration; in proportion where the text is too short for both. */

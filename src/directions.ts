@@ -2,11 +2,11 @@
  * Direction files → vectors. safetensors are read here, strictly; a `.pt` is a pickle, so the worker reads
  * it with torch's restricted loader and no code in it is ever run.
  */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import type { RunConfig } from "./config.ts";
 import { SparkablateError } from "./errors.ts";
 import type { Client } from "./link/client.ts";
 import { MAX_PAYLOAD_BYTES, type ModelMap } from "./protocol.ts";
+import { readHead } from "./reading.ts";
 import { sha256 } from "./store/fingerprint.ts";
 
 /** Most that a unit vector's length may be off; the worker checks the same. */
@@ -116,27 +116,12 @@ export function directionBytes({ vector }: Direction, metadata: Record<string, s
 }
 
 function fileBytes(path: string): Buffer {
-  let file: number | undefined;
-  try {
-    file = openSync(path, "r");
-    const { size } = fstatSync(file);
-    if (size > MAX_PAYLOAD_BYTES) {
-      throw invalid(path, `${size} bytes are too many for a direction; allowed: ${MAX_PAYLOAD_BYTES}`);
-    }
-    const bytes = Buffer.alloc(size);
-    let filled = 0;
-    for (let got = 1; got > 0 && filled < size; filled += got)
-      got = readSync(file, bytes, filled, size - filled, null);
-    return bytes.subarray(0, filled);
-  } catch (error) {
-    if (error instanceof SparkablateError) throw error;
-    const { code } = error as NodeJS.ErrnoException;
-    throw new SparkablateError("input_missing", `${path}: the direction file cannot be read (${code})`, {
-      cause: error,
-    });
-  } finally {
-    if (file !== undefined) closeSync(file);
-  }
+  const { bytes, more } = readHead(path, "the direction file", MAX_PAYLOAD_BYTES);
+  if (!more) return bytes;
+  throw invalid(
+    path,
+    `more than ${MAX_PAYLOAD_BYTES} bytes are too many for a direction; allowed: ${MAX_PAYLOAD_BYTES}`,
+  );
 }
 
 /** u64 length, that many bytes of JSON, the tensors' bytes. */

@@ -1,6 +1,4 @@
 /** A direction that tells two sets of prompts apart: found by the worker, chosen and written here. */
-import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { choose, DEFAULT_MAX_KL, RULE, type ScoreEstimate, withInterval } from "./direction-choice.ts";
 import { type Direction, directionBytes } from "./directions.ts";
@@ -8,6 +6,7 @@ import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
 import type { Client } from "./link/client.ts";
 import { loadModel, stages } from "./preparing.ts";
+import { dateNotices, requireUnicode, type TemplateOptions, templateDay } from "./prompting.ts";
 import {
   type DirectionCandidate,
   type LoadedModel,
@@ -15,6 +14,7 @@ import {
   type ModelConfig,
   type Result,
 } from "./protocol.ts";
+import { readTextFile } from "./reading.ts";
 import { sha256 } from "./store/fingerprint.ts";
 import { VERSION } from "./version.ts";
 
@@ -44,13 +44,11 @@ export interface AnswerTokens {
 }
 
 /** What tells the two sides apart, and how it is searched. */
-export interface DirectionOptions {
+export interface DirectionOptions extends TemplateOptions {
   /** The side that the direction points to. */
   readonly positive: PromptSet;
   /** The side that it points away from. */
   readonly negative: PromptSet;
-  /** Each prompt as a user's message in the model's chat template. */
-  readonly chat_template?: boolean | undefined;
   /** Token positions counted from each prompt's end; default [1], the last. */
   readonly end_positions?: readonly number[] | undefined;
   /** One token each. Without them the contrast is read from the last layer's stream. */
@@ -102,6 +100,8 @@ export interface DirectionTable {
   readonly negative: SideFacts;
   /** Whether each prompt was a user's message in the model's chat template. */
   readonly chat_template: boolean;
+  /** What the chat template wrote for today; null: it writes no date. */
+  readonly template_date: string | null;
   /** Token positions counted from each prompt's end. */
   readonly end_positions: readonly number[];
   /** Whose log-odds are the contrast; null: it is read from the last layer's stream. */
@@ -163,26 +163,14 @@ export interface FoundDirection {
 /**
  * Prompts from a UTF-8 file, one a line; empty lines are left out.
  *
- * @throws SparkablateError input_missing where it cannot be read or holds none.
+ * @throws SparkablateError input_missing where it cannot be read or holds none; config_invalid for what is no text.
  */
 export function readPrompts(path: string): PromptSet {
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(path);
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new SparkablateError("input_missing", `${path}: the prompts cannot be read (${code})`, { cause });
-  }
-  let text: string;
-  try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (cause) {
-    throw new SparkablateError("input_missing", `${path}: the prompts are not UTF-8 text`, { cause });
-  }
+  const { bytes, text } = readTextFile(path, "the prompts", MAX_PAYLOAD_BYTES);
   const prompts = text.split(/\r?\n/).filter((line) => line.trim() !== "");
   if (prompts.length === 0)
     throw new SparkablateError("input_missing", `${path} holds no prompt, one a line`);
-  return { name: basename(path), prompts, sha256: createHash("sha256").update(bytes).digest("hex") };
+  return { name: basename(path), prompts, sha256: sha256(bytes) };
 }
 
 /** @throws SparkablateError config_invalid: too few prompts, one of them twice, one that does not fit. */
@@ -216,9 +204,12 @@ export async function findDirection(
   options: DirectionOptions,
 ): Promise<FoundDirection> {
   const { positive, negative, on = () => undefined } = options;
-  const { chat_template = false, end_positions = [1], answer_tokens, max_kl = DEFAULT_MAX_KL } = options;
+  const { end_positions = [1], answer_tokens, max_kl = DEFAULT_MAX_KL } = options;
   const { held_out = HELD_OUT, resamples = RESAMPLES, seed = 0 } = options;
+  const day = templateDay(options);
   checkSides(positive, negative);
+  for (const { name, prompts } of [positive, negative]) requireUnicode(prompts, `${name}: prompt`);
+  requireUnicode(Object.values(answer_tokens ?? {}).flat(), "answer token");
   if (new Set(end_positions).size !== end_positions.length) {
     throw new SparkablateError("config_invalid", `end positions ${end_positions.join(", ")} name one twice`);
   }
@@ -239,7 +230,7 @@ export async function findDirection(
     {
       positive_bytes: bytes(positive),
       negative_bytes: bytes(negative),
-      chat_template,
+      template_date: day,
       end_positions: [...end_positions],
       held_out,
       resamples,
@@ -250,6 +241,8 @@ export async function findDirection(
     },
     { payload, onEvent: stages(on) },
   );
+  const notes = [...result.notices, ...dateNotices(options, result.template_date)];
+  for (const message of notes) on({ type: "notice", message });
   const freedom = Math.min(result.held_out.positive.length, result.held_out.negative.length) - 1;
   const choice = choose(result.candidates, max_kl, freedom);
   const direction = choice === null ? null : vectorOf(result, vectors, choice.index, loaded);
@@ -266,7 +259,8 @@ export async function findDirection(
     method: "difference_of_means",
     positive: side(positive, result.held_out.positive),
     negative: side(negative, result.held_out.negative),
-    chat_template,
+    chat_template: day !== null,
+    template_date: result.template_date,
     end_positions,
     answer_tokens: answer_tokens ?? null,
     seed,
@@ -344,6 +338,7 @@ function metadata({ chosen, model, positive, negative, ...table }: DirectionTabl
     negative: negative.name,
     negative_sha256: negative.sha256,
     chat_template: String(table.chat_template),
+    ...(table.template_date !== null && { template_date: table.template_date }),
     seed: String(table.seed),
   };
 }

@@ -1,5 +1,4 @@
 /** What a worker does before it measures: load, tokenise, calibrate. Shared by every command that needs a model. */
-import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import type { RunConfig } from "./config.ts";
 import {
@@ -26,6 +25,7 @@ import {
   type ModelConfig,
   SOURCE_MODES,
 } from "./protocol.ts";
+import { readBeginning } from "./reading.ts";
 import {
   readSource,
   requireAligned,
@@ -59,9 +59,16 @@ export const textName = (source: TextSource): string =>
     ? basename(source)
     : [source.path, source.config, source.split].filter((part) => part !== null).join(" ");
 
-/** A `.txt` file's bytes; null for a dataset, which the worker loads. */
-export const readText = (source: TextSource | null): Buffer | null =>
-  typeof source === "string" ? readFileSync(source) : null;
+/** A `.txt` file's text, as much of it as one payload holds. */
+export interface TextBytes {
+  readonly bytes: Buffer;
+  /** Whether the file goes on. */
+  readonly more: boolean;
+}
+
+/** null for a dataset, which the worker loads. Throws what `readBeginning` does. */
+export const readText = (source: TextSource | null): TextBytes | null =>
+  typeof source === "string" ? readBeginning(source, "the text", MAX_PAYLOAD_BYTES) : null;
 
 /** Hands a request's progress and log events on. */
 export function stages(on: OnEvent): (event: Event) => void {
@@ -85,33 +92,40 @@ export async function loadModel(
   return result;
 }
 
-/** @param bytes what `readText` gave. */
+/** @param text what `readText` gave. */
 export async function tokenize(
   client: Client,
   source: TextSource,
-  bytes: Buffer | null,
+  text: TextBytes | null,
   on: OnEvent,
 ): Promise<Text> {
   const name = textName(source);
-  const payload = bytes === null ? undefined : fitting(bytes);
-  const tokenized = await client.call(
+  const { result, payload } = await client.call(
     "tokenize",
     { dataset: typeof source === "string" ? null : source, max_tokens: MAX_TEXT_TOKENS },
-    { ...(payload && { payload }), onEvent: stages(on) },
+    { ...(text && { payload: text.bytes }), onEvent: stages(on) },
   );
-  if (tokenized.result.truncated || payload?.length !== bytes?.length) {
-    on({
-      type: "notice",
-      message: `${name} is too long; its first ${tokenized.result.tokens} tokens are used`,
-    });
+  if (result.truncated || text?.more === true) {
+    on({ type: "notice", message: `${name} is too long; its first ${result.tokens} tokens are used` });
   }
-  return { name, ids: new Int32Array(new Uint8Array(tokenized.payload).buffer) };
+  const notices = [...(text === null ? [] : crlfNotices(name, text.bytes)), ...result.notices];
+  return { name, notices, ids: new Int32Array(new Uint8Array(payload).buffer) };
+}
+
+/** What a person may not see in an editor: the line ends of another system are tokens of their own. */
+function crlfNotices(name: string, bytes: Buffer): string[] {
+  let lines = 0;
+  for (let at = bytes.indexOf("\r\n"); at >= 0; at = bytes.indexOf("\r\n", at + 2)) lines++;
+  if (lines === 0) return [];
+  return [
+    `${name}: ${lines} lines end with CR LF; the text is taken as it is, so every CR counts (tr -d '\\r' takes them out)`,
+  ];
 }
 
 /** What a config's texts hold: what `readText` gave of them, or its task. */
 export interface TextInputs {
-  readonly evaluation: Buffer | null;
-  readonly calibration: Buffer | null;
+  readonly evaluation: TextBytes | null;
+  readonly calibration: TextBytes | null;
   readonly task: Task | null;
   /** What `ablation.source` names. */
   readonly source: SourceFile | null;
@@ -149,14 +163,18 @@ export async function chooseTexts(
   on: OnEvent,
 ): Promise<ChosenBlocks | ChosenItems> {
   const { seq_len, batch_size, max_batches, skip_batches, calibration_batches, add_bos, seed } = settings;
-  const bos = (add_bos === "auto" ? loaded.adds_bos : add_bos) ? loaded.bos_token_id : null;
+  const bos = bosOf(add_bos, loaded);
   if (add_bos === true && bos === null) {
     throw new SparkablateError(
       "config_invalid",
       "eval.add_bos: true, but the tokenizer has no BOS token; allowed: auto, false",
     );
   }
-  if (settings.dataset === null) return await chooseOfTask(client, settings, inputs, loaded, bos, needs, on);
+  const notices = bosNotices(add_bos, loaded);
+  if (settings.dataset === null) {
+    const items = await chooseOfTask(client, settings, inputs, loaded, bos, needs, on);
+    return { ...items, notices: [...notices, ...items.notices] };
+  }
   requireSource(inputs, needs);
   const resample = needs.sources.includes("resample");
   const evaluation = await tokenize(client, settings.dataset, inputs.evaluation, on);
@@ -164,7 +182,7 @@ export async function chooseTexts(
     (needs.means || resample) && settings.calibration !== null
       ? await tokenize(client, settings.calibration, inputs.calibration, on)
       : null;
-  return chooseBlocks({
+  const blocks = chooseBlocks({
     evaluation,
     calibration,
     seq_len,
@@ -176,7 +194,25 @@ export async function chooseTexts(
     calibration_batches: needs.means ? calibration_batches : 0,
     resample,
   });
+  return { ...blocks, notices: [...notices, ...blocks.notices] };
 }
+
+/** The token that stands before every block or item; null: none does. */
+export const bosOf = (
+  add_bos: RunConfig["eval"]["add_bos"],
+  { adds_bos, bos_token_id }: LoadedModel,
+): number | null => ((add_bos === "auto" ? adds_bos : add_bos) ? bos_token_id : null);
+
+/** A model that was trained with BOS before every text gives other numbers without it, and nothing shows it. */
+export const bosNotices = (
+  add_bos: RunConfig["eval"]["add_bos"],
+  { adds_bos, bos_token_id }: LoadedModel,
+): string[] =>
+  add_bos === "auto" && bos_token_id !== null && !adds_bos
+    ? [
+        `the tokenizer has a BOS token (id ${bos_token_id}) and does not put it before a text: no block begins with it; set eval.add_bos: true if the model was trained with it`,
+      ]
+    : [];
 
 /** A sweep of pairs learns from an earlier run which modes it has: the config cannot tell. */
 function requireSource({ source, task }: TextInputs, { sources }: Needs): void {
@@ -198,7 +234,7 @@ async function chooseOfTask(
   on: OnEvent,
 ): Promise<ChosenItems> {
   requireSource(inputs, needs);
-  const { task, calibration: bytes } = inputs;
+  const { task, calibration: calibrationText } = inputs;
   if (task === null) throw new SparkablateError("internal", "neither a text nor a task was read");
   const { seq_len, batch_size, calibration_batches, seed } = settings;
   const { encoded, notices: tokenized } = await encodeItems(client, task.name, task.items, bos, on);
@@ -220,7 +256,8 @@ async function chooseOfTask(
   const chosen = patch === null ? items : { ...items, sources: { ...items.sources, patch } };
   const notices = [...tokenized, ...chosen.notices];
   if (ofItems || !needs.means || settings.calibration === null) return { ...chosen, notices };
-  const text = await tokenize(client, settings.calibration, bytes, on);
+  const text = await tokenize(client, settings.calibration, calibrationText, on);
+  notices.push(...(text.notices ?? []));
   const shape = { seq_len, bos };
   const { blocks } = cutBlocks(text.ids, shape);
   const calibration = disjoint(
@@ -262,12 +299,6 @@ async function alignedRows(
   const { encoded: theirs } = await encodeItems(client, source.name, sourceItems(source, task), bos, on);
   requireAligned(source.name, task.name, [theirs, encoded]);
   return evaluation.map(({ index }) => sourceRow(index, (theirs[index] as EncodedItem).ids, seq_len));
-}
-
-/** The beginning of a text, up to the last line that fits into one payload. */
-function fitting(bytes: Buffer): Buffer {
-  if (bytes.length <= MAX_PAYLOAD_BYTES) return bytes;
-  return bytes.subarray(0, bytes.lastIndexOf("\n", MAX_PAYLOAD_BYTES - 1) + 1);
 }
 
 /** The sites whose mean some condition needs, each once, in canonical order. */

@@ -244,7 +244,7 @@ export const loadedModel = z.strictObject({
   model_files: modelFiles,
   /** The token that stands before every block where add_bos asks for it; null: the tokenizer has none. */
   bos_token_id: count.nullable(),
-  /** Whether the tokenizer itself adds it. */
+  /** Whether it stands there with add_bos: auto: the tokenizer itself adds it, or the model needs it (Gemma). */
   adds_bos: z.boolean(),
   /** What the load proved: that edits hit what they name. */
   self_test: z.array(selfTest),
@@ -303,6 +303,13 @@ export interface Answer extends z.infer<typeof answer> {}
 
 /** Length of each prompt in the payload. */
 const promptBytes = z.array(z.int().min(1).max(MAX_PAYLOAD_BYTES)).min(1).max(4096);
+
+/** Each prompt as a user's message in the model's chat template, which takes this for today; null: as it stands. */
+const templateDate = z
+  .string()
+  .length(10)
+  .regex(/^\d{4}-\d{2}-\d{2}$/)
+  .nullable();
 
 /** A mean over held-out prompts and its standard error. */
 const estimate = z.strictObject({
@@ -437,8 +444,7 @@ export const requests = {
     prompt_bytes: promptBytes,
     conditions: z.array(condition).min(1).max(MAX_SLICE_CONDITIONS),
     max_new_tokens: z.int().min(1).max(65_536),
-    /** Each prompt as a user's message in the model's chat template. */
-    chat_template: z.boolean(),
+    template_date: templateDate,
     means_sha256: sha256.nullable(),
   }),
   /** Writes one condition into the weights of the loaded model; afterwards no model is loaded. Never sent twice. */
@@ -475,7 +481,7 @@ export const requests = {
     ...base,
     positive_bytes: promptBytes,
     negative_bytes: promptBytes,
-    chat_template: z.boolean(),
+    template_date: templateDate,
     /** Token positions counted from each prompt's end; 1 is the last. */
     end_positions: z.array(z.int().min(1).max(1024)).min(1).max(64),
     /** Share of each side that scores instead of being averaged. */
@@ -557,7 +563,13 @@ export const results = {
     notices: z.array(label),
   }),
   /** Payload: int32 [tokens]. */
-  tokenize: z.strictObject({ tokens: count, truncated: z.boolean() }),
+  tokenize: z.strictObject({
+    tokens: count,
+    /** Whether there is more of the text. */
+    truncated: z.boolean(),
+    /** What a person should know, e.g. the line ends. */
+    notices: z.array(label).max(16),
+  }),
   /**
    * Payload: int32 [items, 4]: `begin`, `end`, `at` and `token` of each `Answer` without BOS (−1: no wrong answer);
    * then the items' ids, one item after the other.
@@ -588,8 +600,10 @@ export const results = {
   /** `prompt_tokens`: of each prompt, special tokens and template included. */
   generate: z.strictObject({
     prompt_tokens: z.array(count),
+    /** What the chat template writes; null: it writes no date. */
+    template_date: templateDate,
     cancelled: z.boolean(),
-    /** Settings of the model's generation config that change the choice of tokens. */
+    /** What a person should know, e.g. settings of the model's generation config that change the choice of tokens. */
     notices: z.array(label),
     seconds,
   }),
@@ -620,6 +634,10 @@ export const results = {
     /** Indices of the prompts that were scored, not averaged. */
     held_out: z.strictObject({ positive: z.array(count), negative: z.array(count) }),
     contrast: z.enum(["separation", "log_odds"]),
+    /** What the chat template writes; null: it writes no date. */
+    template_date: templateDate,
+    /** What a person should know, e.g. an EOS token that is taken off. */
+    notices: z.array(label).max(16),
     seconds,
   }),
   cancel: empty,

@@ -25,6 +25,7 @@ import { measuredMetrics } from "./metrics.ts";
 import { filePartsOf } from "./model-files.ts";
 import {
   type BatchShape,
+  bosOf,
   calibrate,
   chooseTexts,
   evaluatedName,
@@ -523,7 +524,7 @@ class Sweep {
         }),
         ...(blocks.sources.patch && { patch_source: this.#inputs.source?.name ?? "" }),
         ...shape,
-        bos: add_bos === "auto" ? loaded.adds_bos : add_bos,
+        bos: bosOf(add_bos, loaded) !== null,
         seed,
         planned_blocks: blocks.evaluation.length,
         planned_conditions: racers,

@@ -2,14 +2,14 @@
  * Where the modes with a source take their activations from: row i of the evaluation from row i of the source, in a
  * batch of the same shape. Pure but for reading the file.
  */
-import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { type Block, littleEndian } from "./corpus.ts";
 import { SparkablateError } from "./errors.ts";
 import type { EncodedItem } from "./items.ts";
-import { MAX_PAYLOAD_BYTES, type SOURCE_MODES } from "./protocol.ts";
+import type { SOURCE_MODES } from "./protocol.ts";
+import { readTextFile } from "./reading.ts";
 import { sha256 } from "./store/fingerprint.ts";
-import type { Task, TaskItem } from "./tasks.ts";
+import { MAX_TASK_BYTES, repeatsKey, type Task, type TaskItem } from "./tasks.ts";
 
 export type SourceMode = (typeof SOURCE_MODES)[number];
 
@@ -28,22 +28,7 @@ const LINE = '{"prompt": "…"} (answer may stand there too; else it is the task
 
 /** @throws SparkablateError input_missing; config_invalid for what is no text. */
 export function readSource(path: string): SourceFile {
-  try {
-    const bytes = readFileSync(path);
-    if (bytes.length > MAX_PAYLOAD_BYTES / 2)
-      throw invalid([`${path}: has ${bytes.length} bytes; allowed: up to ${MAX_PAYLOAD_BYTES / 2}`]);
-    return { name: basename(path), content: new TextDecoder("utf-8", { fatal: true }).decode(bytes) };
-  } catch (error) {
-    if (error instanceof SparkablateError) throw error;
-    const { code } = error as NodeJS.ErrnoException;
-    if (error instanceof TypeError && code !== "ENOENT")
-      throw new SparkablateError("config_invalid", `${path}: is not UTF-8 text; allowed: JSON lines`, {
-        cause: error,
-      });
-    throw new SparkablateError("input_missing", `${path}: the source file cannot be read (${code})`, {
-      cause: error,
-    });
-  }
+  return { name: basename(path), content: readTextFile(path, "the source file", MAX_TASK_BYTES).text };
 }
 
 /**
@@ -62,7 +47,8 @@ export function sourceItems({ name, content }: SourceFile, { name: task, items }
   const found = lines.map((line, index): TaskItem => {
     const of = items[index] as TaskItem;
     const { prompt, answer = of.answer } = parsed(line);
-    const isText = (value: unknown): value is string => typeof value === "string" && value !== "";
+    const isText = (value: unknown): value is string =>
+      typeof value === "string" && value !== "" && value.isWellFormed();
     if (isText(prompt) && isText(answer)) return { prompt, answer };
     problems.push(`${name}:${index + 1}: is no source item; allowed: ${LINE}`);
     return of;
@@ -74,7 +60,7 @@ export function sourceItems({ name, content }: SourceFile, { name: task, items }
 function parsed(line: string): { prompt?: unknown; answer?: unknown } {
   try {
     const value: unknown = JSON.parse(line);
-    return typeof value === "object" && value !== null ? value : {};
+    return typeof value === "object" && value !== null && !repeatsKey(line, value) ? value : {};
   } catch {
     return {};
   }

@@ -1,12 +1,14 @@
 /** A task file: one JSON object `{prompt, answer, wrong?}` a line. Read and checked before any Python starts. */
-import { readFileSync } from "node:fs";
 import { basename } from "node:path";
 import { z } from "zod";
 import { leaf, section } from "./config/leaves.ts";
 import { SparkablateError } from "./errors.ts";
 import { MAX_PAYLOAD_BYTES } from "./protocol.ts";
+import { readTextFile } from "./reading.ts";
 import { sha256 } from "./store/fingerprint.ts";
 
+/** What the wire has room for, with what JSON adds. */
+export const MAX_TASK_BYTES = MAX_PAYLOAD_BYTES / 2;
 /** With the most tokens of a text, what the worker's answer has room for. */
 const MOST_ITEMS = 40_000;
 /** Lines that a message lists before it says how many more there are. */
@@ -42,28 +44,8 @@ const item = section({ prompt: text, answer: text, wrong: text.optional() });
 
 /** @throws SparkablateError input_missing; config_invalid with file, line and key of the first faults. */
 export function readTask(path: string): Task {
-  let bytes: Buffer;
-  try {
-    bytes = readFileSync(path);
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    throw new SparkablateError("input_missing", `${path}: the task file cannot be read (${code})`, {
-      cause: error,
-    });
-  }
-  return { ...parseTask(decoded(bytes, path), path), name: basename(path), sha256: sha256(bytes) };
-}
-
-function decoded(bytes: Buffer, path: string): string {
-  if (bytes.length > MAX_PAYLOAD_BYTES / 2)
-    throw invalid([`${path}: has ${bytes.length} bytes; allowed: up to ${MAX_PAYLOAD_BYTES / 2}`]);
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (error) {
-    throw new SparkablateError("config_invalid", `${path}: is not UTF-8 text; allowed: JSON lines`, {
-      cause: error,
-    });
-  }
+  const { bytes, text } = readTextFile(path, "the task file", MAX_TASK_BYTES);
+  return { ...parseTask(text, path), name: basename(path), sha256: sha256(bytes) };
 }
 
 /** @param path what messages call the file. */
@@ -111,6 +93,7 @@ function parseLine(line: string): TaskItem | string[] {
   } catch {
     return [line.trim() === "" ? `is empty; allowed: ${LINE}` : `is not JSON; allowed: ${LINE}`];
   }
+  if (repeatsKey(line, value)) return [`names a key twice; allowed: ${LINE}`];
   const { data, error } = item.safeParse(value);
   if (error === undefined) {
     if (data.answer !== data.wrong) return data;
@@ -122,6 +105,23 @@ function parseLine(line: string): TaskItem | string[] {
       : [`${issue.path.length === 0 ? "" : `${issue.path.join(".")}: `}${issue.message}`],
   );
 }
+
+/** Of two values for one key JSON.parse takes the later in silence. @param value what the line was parsed to. */
+export function repeatsKey(line: string, value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  // Each string as a whole, so that one inside another is not taken for a key; a colon follows keys alone.
+  const keys = line.match(/"(?:[^"\\]|\\.)*"(?:\s*:)?/g)?.filter((text) => text.endsWith(":")) ?? [];
+  return keys.length !== keysOf(value);
+}
+
+/** Keys of all objects in it. */
+const keysOf = (value: unknown): number =>
+  typeof value !== "object" || value === null
+    ? 0
+    : Object.values(value).reduce<number>(
+        (sum, inner) => sum + keysOf(inner),
+        Array.isArray(value) ? 0 : Object.keys(value).length,
+      );
 
 function invalid(problems: readonly string[]): SparkablateError {
   const more = problems.length - MOST_PROBLEMS;

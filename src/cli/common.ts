@@ -38,6 +38,8 @@ export const keysOption = (): Option =>
     "keys for a tcp:// worker (default: $SPARKABLATE_KEYS, else sparkablate/keys in $XDG_CONFIG_HOME)",
   );
 
+export const TEMPLATE_DATE = "what a chat template that writes the date takes for today (default: today)";
+
 /** A controller of the worker that the flags name. */
 export const controllerFor = ({ worker, keys, quiet }: WorkerFlags & CommonFlags): Controller =>
   new Controller({ worker: worker ?? null, keys, ...(quiet !== true && { say }) });

@@ -11,6 +11,7 @@ import {
   type CommonFlags,
   collect,
   controllerFor,
+  TEMPLATE_DATE,
   type WorkerFlags,
   withOutput,
   withWorker,
@@ -34,12 +35,16 @@ const CALIBRATION_BLOCK = 256;
 /** Where nothing is calibrated; any model has as many positions. */
 const UNUSED_BLOCK = 16;
 
+/** Bytes of an argument that are not UTF-8 reach us as this character. */
+const REPLACEMENT = "\ufffd";
+
 interface CompareFlags extends CommonFlags, WorkerFlags, ModelFlags, EditFlags {
   readonly prompt: string[];
   readonly prompts: string[];
   readonly calibration?: string;
   readonly maxNewTokens: string;
   readonly chatTemplate?: true;
+  readonly templateDate?: string;
 }
 
 export function compareCommand(): Command {
@@ -51,6 +56,7 @@ export function compareCommand(): Command {
     .option("--prompts <file>", "a file of prompts, one a line; may be repeated", collect, [])
     .option("--max-new-tokens <number>", "how long the texts may become", "64")
     .option("--chat-template", "each prompt as a user's message in the model's chat template")
+    .option("--template-date <day>", TEMPLATE_DATE)
     .addHelpText(
       "after",
       `
@@ -75,6 +81,7 @@ Examples:
       if (means && calibration === undefined) {
         throw new SparkablateError("usage", "mode mean needs --calibration, a text to take the means over");
       }
+      requireBytes(flags.prompt);
       const prompts = [...flags.prompt, ...flags.prompts.flatMap((path) => readPrompts(path).prompts)];
       if (prompts.length === 0)
         throw new SparkablateError("usage", "there is no prompt; allowed: --prompt, --prompts");
@@ -89,6 +96,7 @@ Examples:
           prompts,
           max_new_tokens,
           chat_template: flags.chatTemplate ?? false,
+          template_date: flags.templateDate,
           on: progress.on,
         }),
       ).finally(() => progress.end());
@@ -97,6 +105,17 @@ Examples:
       const failed = comparison.prompts.some(({ texts }) => texts.some(({ error }) => error !== null));
       if (failed) process.exitCode = 1;
     });
+}
+
+function requireBytes(prompts: readonly string[]): void {
+  if (!prompts.some((prompt) => prompt.includes(REPLACEMENT))) return;
+  throw new SparkablateError(
+    "usage",
+    "--prompt holds bytes that are not UTF-8 (or U+FFFD); allowed: UTF-8 text",
+    {
+      help: "Set the terminal to UTF-8, or give the prompt in a UTF-8 file with --prompts.",
+    },
+  );
 }
 
 type Paint = (style: "bold" | "dim" | "red", text: string) => string;

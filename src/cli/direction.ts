@@ -8,7 +8,14 @@ import { SparkablateError } from "../errors.ts";
 import { checkSides, type DirectionTable, readPrompts, type ScoredCandidate } from "../finding.ts";
 import { printable } from "../printable.ts";
 import { requirePlaces, writeTogether } from "../store/together.ts";
-import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import {
+  type CommonFlags,
+  controllerFor,
+  TEMPLATE_DATE,
+  type WorkerFlags,
+  withOutput,
+  withWorker,
+} from "./common.ts";
 import { interruptible } from "./interrupt.ts";
 import { configFromFlags, type ModelFlags, modelSection, withModel } from "./model-flags.ts";
 import { showProgress, silent } from "./progress.ts";
@@ -21,6 +28,7 @@ interface DirectionFlags extends CommonFlags, WorkerFlags, ModelFlags {
   readonly negative: string;
   readonly out: string;
   readonly chatTemplate?: true;
+  readonly templateDate?: string;
   readonly endPositions: string[];
   readonly answerTokens?: string[];
   readonly answerTokensNegative?: string[];
@@ -36,6 +44,7 @@ export function directionCommand(): Command {
     .requiredOption("--negative <file>", "prompts that do not")
     .requiredOption("--out <file>", "the direction, .safetensors; the table goes beside it, as .json")
     .option("--chat-template", "each prompt as a user's message in the model's chat template")
+    .option("--template-date <day>", TEMPLATE_DATE)
     .option("--end-positions <numbers...>", "token positions, counted from the end: 1 is the last", ["1"])
     .option("--answer-tokens <tokens...>", "read the contrast from the odds of these next tokens …")
     .option("--answer-tokens-negative <tokens...>", "… against these (default: from the last layer's stream)")
@@ -68,6 +77,7 @@ Example:
           positive,
           negative,
           chat_template: flags.chatTemplate ?? false,
+          template_date: flags.templateDate,
           end_positions: flags.endPositions.flatMap((text) => text.split(",")).map(endPosition),
           answer_tokens: answerTokens(flags),
           max_kl: number("--max-kl", flags.maxKl, 0, 1e6),

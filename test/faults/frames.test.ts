@@ -178,7 +178,10 @@ it("from a worker: whoever waits is told, and the next good answer is taken", {
   let garbage = 0;
   const address = await listen(async ({ request, raw, reply }) => {
     for (; garbage > 0; garbage--) await raw(...(frames.next().value as Buffer[]));
-    await reply(request.type === "ping" ? {} : { tokens: 3, truncated: false }, Buffer.from("abc"));
+    await reply(
+      request.type === "ping" ? {} : { tokens: 3, truncated: false, notices: [] },
+      Buffer.from("abc"),
+    );
   });
   const client = new Client(address, new Promise(() => undefined));
   onTestFinished(() => client.close());
@@ -189,7 +192,7 @@ it("from a worker: whoever waits is told, and the next good answer is taken", {
   const good = async (): Promise<boolean> => {
     try {
       const { result, payload } = await client.call("tokenize", { dataset: null, max_tokens: 9 });
-      expect(result).toEqual({ tokens: 3, truncated: false });
+      expect(result).toEqual({ tokens: 3, truncated: false, notices: [] });
       expect(Buffer.from(payload).toString()).toBe("abc");
       return true;
     } catch (error) {

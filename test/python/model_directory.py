@@ -15,7 +15,9 @@ ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
 VOCABULARY = {"<s>": 0, "</s>": 1, **{character: index + 2 for index, character in enumerate(ALPHABET)}}
 
 
-def save(directory: Path, name: str = "llama", *, adds_bos: bool = False, seed: int = 0) -> Path:
+def save(
+    directory: Path, name: str = "llama", *, adds_bos: bool = False, adds_eos: bool = False, seed: int = 0
+) -> Path:
     """Writes the tiny model ``name`` with a vocabulary of 258 tokens, and returns its directory."""
     tiny = tiny_models.TINY[name]
     config = {**tiny.config, "vocab_size": len(VOCABULARY)}
@@ -24,8 +26,9 @@ def save(directory: Path, name: str = "llama", *, adds_bos: bool = False, seed: 
     tokenizer = Tokenizer(models.BPE(vocab=VOCABULARY, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    if adds_bos:
-        tokenizer.post_processor = processors.TemplateProcessing("<s> $A", None, [("<s>", 0)])
+    if adds_bos or adds_eos:
+        form = ["<s>"] * adds_bos + ["$A"] + ["</s>"] * adds_eos
+        tokenizer.post_processor = processors.TemplateProcessing(form, None, [("<s>", 0), ("</s>", 1)])
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
     wrapped.save_pretrained(directory)
     return directory

@@ -6,15 +6,13 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import model_directory
 import pytest
 import torch
-from transformers import AutoTokenizer
 
 import tiny_models
 from sparkablate import AblationManager, AblationSpec
 from sparkablate.errors import SparkablateError
-from sparkablate.generation import choosing_settings, continue_greedily, encode_prompt
+from sparkablate.generation import choosing_settings, continue_greedily
 
 PROMPT = [5, 17, 30, 8]
 
@@ -102,18 +100,3 @@ def test_logits_that_are_not_finite_are_no_text(tiny: Callable[..., Any]) -> Non
     with pytest.raises(SparkablateError) as caught:
         ids_of(model)
     assert caught.value.code == "nonfinite_logits"
-
-
-def test_prompts_are_encoded_as_the_tokenizer_does(tmp_path: Any) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(model_directory.save(tmp_path, adds_bos=True))
-    plain = tokenizer("ab")["input_ids"]
-    assert plain[0] == tokenizer.bos_token_id
-    assert encode_prompt(tokenizer, "ab", False) == plain
-    with pytest.raises(SparkablateError, match="no chat template"):
-        encode_prompt(tokenizer, "ab", True)
-    tokenizer.chat_template = "{% for m in messages %}<s>{{ m.role }}:{{ m.content }}{% endfor %}>"
-    templated = encode_prompt(tokenizer, "ab", True)
-    assert tokenizer.decode(templated) == "<s>user:ab>"
-    assert templated.count(tokenizer.bos_token_id) == 1
-    with pytest.raises(SparkablateError, match="no tokens"):
-        encode_prompt(AutoTokenizer.from_pretrained(model_directory.save(tmp_path / "b")), "", False)

@@ -313,7 +313,7 @@ class TestEngine:
 
     def test_texts_and_weights_have_no_source(self, engine: LocalEngine) -> None:
         with pytest.raises(SparkablateError, match="yet to be written"):
-            engine.generate(["a"], [ALL[1]], 2, False, None, lambda one: None, lambda: False, silent)
+            engine.generate(["a"], [ALL[1]], 2, None, None, lambda one: None, lambda: False, silent)
         for mode in MODES:
             with pytest.raises(SparkablateError, match="weights hold none") as caught:
                 rules.check([AblationSpec("mlp", 0, mode=mode)], ARCHITECTURES[0], False)

@@ -40,30 +40,6 @@ class Continuation:
     stopped: bool
 
 
-def encode_prompt(tokenizer: Any, prompt: str, chat_template: bool) -> list[int]:
-    """Ids of a prompt, with the special tokens that the tokenizer itself adds, or as a user's message in the
-    model's chat template.
-
-    Raises "load_failed" without a tokenizer, "config_invalid" without a chat template or without any token.
-    """
-    if tokenizer is None:
-        raise SparkablateError(
-            "load_failed", "the model's files hold no tokenizer, so prompts cannot be read"
-        )
-    if chat_template:
-        if not getattr(tokenizer, "chat_template", None):
-            raise SparkablateError(
-                "config_invalid", "the model's tokenizer has no chat template; leave --chat-template out"
-            )
-        prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
-    ids = tokenizer(prompt, add_special_tokens=not chat_template, verbose=False)["input_ids"]
-    if not ids:
-        raise SparkablateError("config_invalid", f"the prompt {prompt!r:.80} has no tokens")
-    return list(ids)
-
-
 def choosing_settings(model: Any) -> dict[str, Any]:
     """What the model's generation config does to the choice of tokens, besides sampling."""
     changed = model.generation_config.to_diff_dict()

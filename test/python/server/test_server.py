@@ -92,7 +92,7 @@ def test_hello_load_tokenize_evaluate_goodbye(connect: Connect, model: Path) -> 
     assert (loaded["model_map"]["n_layers"], loaded["numerics"]["threads"], loaded["reused"]) == (8, 1, False)
 
     tokenized, payload = peer.call("tokenize", b"hello", dataset=None, max_tokens=3)
-    assert tokenized == {"tokens": 3, "truncated": True}
+    assert tokenized == {"tokens": 3, "truncated": True, "notices": []}
     assert len(np.frombuffer(payload, "<i4")) == 3
 
     come = peer.outcome(evaluate(peer, [BASELINE, *HEADS[:3]]))
@@ -484,7 +484,7 @@ class Broken(local.LocalEngine):
             raise SparkablateError("load_failed", text)
         if text == "nothing sensible":
             import numpy
-            return numpy.zeros(3), "not a truth value"
+            return numpy.zeros(3), "not a truth value", []
         if text == "nan":
             progress("tokenize", float("nan"), None, "tokens")
         if text == "too much":

@@ -26,10 +26,10 @@ it("sends the session, and gives the result with its payload", async () => {
   const seen: unknown[] = [];
   const client = await connect(({ request, payload, reply }) => {
     seen.push({ ...request, payload: payload.toString() });
-    return reply({ tokens: 2, truncated: false }, Buffer.from("ab"));
+    return reply({ tokens: 2, truncated: false, notices: [] }, Buffer.from("ab"));
   });
   const { result, payload } = await client.call("tokenize", TOKENIZE, { payload: Buffer.from("text") });
-  expect(result).toEqual({ tokens: 2, truncated: false });
+  expect(result).toEqual({ tokens: 2, truncated: false, notices: [] });
   expect(Buffer.from(payload).toString()).toBe("ab");
   expect(seen).toEqual([{ type: "tokenize", id: 1, session: "a session", ...TOKENIZE, payload: "text" }]);
 });
@@ -39,7 +39,7 @@ it("gives events to the call they belong to, in order", async () => {
     await send({ type: "log", id, level: "info", message: "one" });
     await send({ type: "log", id: id + 1000, level: "info", message: "another call's" });
     await send({ type: "log", id, level: "info", message: "two" });
-    await reply({ tokens: 0, truncated: false });
+    await reply({ tokens: 0, truncated: false, notices: [] });
     await send({ type: "log", id, level: "info", message: "after the reply" });
   });
   const messages: string[] = [];
@@ -59,10 +59,10 @@ it("turns a failure into the coded error with the traceback", async () => {
 
 it("refuses a result of another shape, in few words", async () => {
   let results: unknown[] = [
-    { tokens: -1, truncated: false },
+    { tokens: -1, truncated: false, notices: [] },
     { tokens: 1 },
     null,
-    { tokens: 1, truncated: true, x: 1 },
+    { tokens: 1, truncated: true, notices: [], x: 1 },
   ];
   results = [...results, Object.fromEntries(Array.from({ length: 20_000 }, (_, index) => [`k${index}`, 1]))];
   const client = await connect(({ reply }) => reply(results.shift()));
@@ -109,7 +109,7 @@ it("gives up after the deadline without a sign of work, and every event renews i
       await send({ type: "progress", id: request.id, stage: "tokenize", done, total: 6, unit: "MB" });
       await new Promise((resolve) => setTimeout(resolve, 400));
     }
-    await reply({ tokens: 0, truncated: false });
+    await reply({ tokens: 0, truncated: false, notices: [] });
   });
   await client.call("tokenize", TOKENIZE, { deadlineMs: 1_500 });
   await expect(client.call("ping", {}, { deadlineMs: 50 })).rejects.toThrow(coded("worker_stalled"));

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from sparkablate.architectures import needs_bos
 from sparkablate.direction_scores import Answers
 from sparkablate.directions import Candidate, find_directions
+from sparkablate.encoding import encode_prompts
 from sparkablate.errors import SparkablateError
-from sparkablate.generation import encode_prompt
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
 
@@ -39,10 +40,18 @@ def find_on_texts(
             "config_invalid", f"{count} candidates are too many; choose fewer end positions"
         )
     answers = options["answer_tokens"]
+    encoded = encode_prompts(
+        tokenizer,
+        [*positive, *negative],
+        template_date=options["template_date"],
+        needs_bos=needs_bos(manager.model),
+        cancelled=cancelled,
+        progress=progress,
+    )
     found = find_directions(
         manager,
-        [encode_prompt(tokenizer, text, options["chat_template"]) for text in positive],
-        [encode_prompt(tokenizer, text, options["chat_template"]) for text in negative],
+        encoded.ids[: len(positive)],
+        encoded.ids[len(positive) :],
         end_positions=options["end_positions"],
         held_out=options["held_out"],
         resamples=options["resamples"],
@@ -55,6 +64,8 @@ def find_on_texts(
         "candidates": [_row(candidate) for candidate in found.candidates],
         "held_out": dict(zip(("positive", "negative"), found.held_out, strict=True)),
         "contrast": "separation" if answers is None else "log_odds",
+        "template_date": encoded.template_date,
+        "notices": [notice[:4096] for notice in encoded.notices],
         "seconds": time.perf_counter() - began,
     }
     return result, np.stack([candidate.vector.numpy() for candidate in found.candidates])

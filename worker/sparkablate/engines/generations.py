@@ -8,9 +8,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from sparkablate.architectures import needs_bos
+from sparkablate.encoding import encode_prompts
 from sparkablate.errors import SparkablateError
 from sparkablate.failures import condition_failure
-from sparkablate.generation import Continuation, choosing_settings, continue_greedily, encode_prompt
+from sparkablate.generation import Continuation, choosing_settings, continue_greedily
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
 from sparkablate.specs import from_wire
@@ -43,28 +45,41 @@ class GenerationRun:
     def run(
         self,
         prompts: Sequence[str],
-        chat_template: bool,
+        template_date: str | None,
         conditions: Sequence[dict[str, Any]],
         on_generation: Callable[[Generation], None],
     ) -> dict[str, Any]:
-        """The result of ``generate`` in src/protocol.ts. A text that was cancelled is not reported."""
+        """The result of ``generate`` in src/protocol.ts. A text that was cancelled is not reported.
+
+        ``template_date``: as ``encode_prompts``, and raises what it does."""
         began = time.perf_counter()
-        encoded = [encode_prompt(self.tokenizer, prompt, chat_template) for prompt in prompts]
-        check_ids(encoded, self.manager.sites.vocab_size, self.tokenizer)
-        for ids in encoded:
+        encoded = encode_prompts(
+            self.tokenizer,
+            prompts,
+            template_date=template_date,
+            needs_bos=needs_bos(self.model),
+            cancelled=self.cancelled,
+            progress=self.progress,
+        )
+        check_ids(encoded.ids, self.manager.sites.vocab_size, self.tokenizer)
+        for ids in encoded.ids:
             self._check_length(len(ids))
-        for index, ids in enumerate(encoded):
+        for index, ids in enumerate(encoded.ids):
             for condition in conditions:
                 generation = self._generation(condition, index, ids)
                 if self.cancelled():
                     break
                 on_generation(generation)
         return {
-            "prompt_tokens": [len(ids) for ids in encoded],
+            "prompt_tokens": [len(ids) for ids in encoded.ids],
+            "template_date": encoded.template_date,
             "cancelled": self.cancelled(),
             "notices": [
-                f"the model's generation config sets {name} to {value}, for every text"[:4096]
-                for name, value in choosing_settings(self.model).items()
+                *encoded.notices,
+                *(
+                    f"the model's generation config sets {name} to {value}, for every text"[:4096]
+                    for name, value in choosing_settings(self.model).items()
+                ),
             ],
             "seconds": time.perf_counter() - began,
         }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparkablate import corpus, model_files, numerics, self_test
-from sparkablate.architectures import locate
+from sparkablate.architectures import locate, needs_bos
 from sparkablate.bake.baking import Baking, Source, resolved, result_dtype, to_wire
 from sparkablate.bake.checkpoint import check_plain
 from sparkablate.bake.foresight import Wanted, foresee
@@ -138,7 +138,7 @@ class LocalEngine:
             "tokenizer_sha256": held.files.tokenizer_sha256,
             "model_files": held.files.to_wire(),
             "bos_token_id": bos,
-            "adds_bos": adds_bos,
+            "adds_bos": adds_bos or (bos is not None and needs_bos(held.opened.model)),
             "self_test": held.self_test,
             "notices": held.notices,
             "seconds": time.perf_counter() - began,
@@ -158,13 +158,14 @@ class LocalEngine:
 
     def tokenize(
         self, text: str | None, dataset: dict[str, Any] | None, max_tokens: int, progress: Progress
-    ) -> tuple[np.ndarray, bool]:
-        """Ids (int32 [tokens]) of a text or a dataset, and whether they were cut at ``max_tokens``."""
+    ) -> tuple[np.ndarray, bool, list[str]]:
+        """Ids (int32 [tokens]) of a text or a dataset, whether there is more of it (``max_tokens`` cut it),
+        and what a person should know of it."""
         tokenizer = self._need().opened.tokenizer
-        rows = iter((text,)) if text is not None else corpus.dataset_rows(dataset or {})
-        ids, truncated = corpus.tokenize_rows(tokenizer, rows, max_tokens, progress)
+        rows = corpus.one_text(text) if text is not None else corpus.dataset_rows(dataset or {})
+        ids, cut = corpus.tokenize_rows(tokenizer, rows.texts, max_tokens, progress)
         check_ids([ids], self._need().manager.sites.vocab_size, tokenizer)
-        return ids, truncated
+        return ids, cut or rows.more, rows.notices
 
     def tokenize_task(
         self, items: list[dict[str, str]], name: str, max_tokens: int, progress: Progress
@@ -274,13 +275,15 @@ class LocalEngine:
         prompts: list[str],
         conditions: list[dict[str, Any]],
         max_new_tokens: int,
-        chat_template: bool,
+        template_date: str | None,
         means_sha256: str | None,
         on_generation: Callable[[Generation], None],
         cancelled: Callable[[], bool],
         progress: Progress,
     ) -> dict[str, Any]:
         """Continues every prompt greedily under every condition, and reports each text as it is done.
+
+        ``template_date``: as in src/protocol.ts.
 
         Raises ``means_missing`` and ``baseline_changed`` as ``evaluate``; ``config_invalid`` for a prompt
         that does not fit the model's positions. What concerns one text alone is in ``Generation.error``.
@@ -306,7 +309,7 @@ class LocalEngine:
             self._check_files()
             on_generation(generation)
 
-        return run.run(prompts, chat_template, conditions, generated)
+        return run.run(prompts, template_date, conditions, generated)
 
     def check_bake(
         self,
@@ -373,7 +376,7 @@ class LocalEngine:
     ) -> tuple[dict[str, Any], np.ndarray]:
         """The result of ``find_direction`` in src/protocol.ts, and float32 [candidates, d_model].
 
-        ``options``: its request's fields. Raises what ``find_directions`` and ``encode_prompt`` do.
+        ``options``: its request's fields. Raises what ``find_directions`` and ``encode_prompts`` do.
         """
         held = self._need()
         found = find_on_texts(
@@ -450,6 +453,7 @@ def _open(model: dict[str, Any], shape: tuple[int, int], may_offload: bool, prog
     files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
     with first_passes(model["name"]):
         sites = locate(opened.model)
+    notices += corpus.bos_notices(opened.tokenizer, sites, needs_bos(opened.model))
     _check_positions(sites, model["name"], shape[1])
     progress("check", 0.0, None, "logits")
     likelihood = Likelihood(opened.model, sites)

@@ -62,7 +62,7 @@ class RayEngine:
 
     def tokenize(
         self, text: str | None, dataset: dict[str, Any] | None, max_tokens: int, progress: Progress
-    ) -> tuple[np.ndarray, bool]:
+    ) -> tuple[np.ndarray, bool, list[str]]:
         arguments = {"text": text, "dataset": dataset, "max_tokens": max_tokens}
         return self._on_one("tokenize", arguments, {"progress": progress})
 
@@ -130,7 +130,7 @@ class RayEngine:
         prompts: list[str],
         conditions: list[dict[str, Any]],
         max_new_tokens: int,
-        chat_template: bool,
+        template_date: str | None,
         means_sha256: str | None,
         on_generation: Callable[[Generation], None],
         cancelled: Callable[[], bool],
@@ -140,7 +140,7 @@ class RayEngine:
             "prompts": prompts,
             "conditions": conditions,
             "max_new_tokens": max_new_tokens,
-            "chat_template": chat_template,
+            "template_date": template_date,
             "means_sha256": means_sha256,
         }
         callbacks: Callbacks = {"on_generation": on_generation, "cancelled": cancelled, "progress": progress}

@@ -71,8 +71,9 @@ def tokenize(engine: Engine, request: Request, context: Context) -> Reply:
         except UnicodeDecodeError as error:
             raise SparkablateError("invalid_message", f"tokenize: the text is not UTF-8: {error}") from error
     progress = _progress(request, context)
-    ids, truncated = engine.tokenize(text, fields["dataset"], fields["max_tokens"], progress)
-    return {"tokens": len(ids), "truncated": truncated}, ids.astype("<i4").tobytes()
+    ids, truncated, notices = engine.tokenize(text, fields["dataset"], fields["max_tokens"], progress)
+    shown = [notice[:4096] for notice in notices]
+    return {"tokens": len(ids), "truncated": truncated, "notices": shown}, ids.astype("<i4").tobytes()
 
 
 def tokenize_task(engine: Engine, request: Request, context: Context) -> Reply:
@@ -227,7 +228,7 @@ def generate(engine: Engine, request: Request, context: Context) -> Reply:
         _texts(request, fields["prompt_bytes"]),
         fields["conditions"],
         fields["max_new_tokens"],
-        fields["chat_template"],
+        fields["template_date"],
         fields["means_sha256"],
         on_generation,
         context.cancelled,
