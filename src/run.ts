@@ -22,7 +22,7 @@ import { retryingOnce, type Worker } from "./link/worker.ts";
 import { Measurements } from "./measurements.ts";
 import { measureMissing } from "./measuring.ts";
 import { measuredMetrics } from "./metrics.ts";
-import { filePartsOf } from "./model-files.ts";
+import { directoryNow, filePartsOf, lookAtModel } from "./model-files.ts";
 import {
   type BatchShape,
   bosOf,
@@ -45,7 +45,14 @@ import { batches } from "./slices.ts";
 import { roundsFor } from "./statistics/racing.ts";
 import { type Identity, identityOf, requireSameRun } from "./store/fingerprint.ts";
 import { RunDirectory, requireBegun } from "./store/run-directory.ts";
-import type { BlockRecord, Means, RunRecord, StoredItem } from "./store/sqlite.ts";
+import { seenInDamaged } from "./store/seen-tables.ts";
+import {
+  type BlockRecord,
+  databasePath,
+  type Means,
+  type RunRecord,
+  type StoredItem,
+} from "./store/sqlite.ts";
 import { measureTokens } from "./token-measuring.ts";
 import { VERSION } from "./version.ts";
 
@@ -74,7 +81,7 @@ export async function* runSweep(
   remote: boolean,
   { on = () => undefined, signal, fresh = false, retryFailed = false, verify = false }: RunOptions,
 ): AsyncGenerator<Row, void> {
-  const directory = RunDirectory.open(config.output.dir, fresh);
+  const directory = await openDirectory(config, fresh, remote, signal);
   let failed = false;
   try {
     const inputs = readInputs(config);
@@ -126,6 +133,24 @@ export async function keepTokens(
     await sweep.keepTokens(condition, means, directory);
   } finally {
     directory.close();
+  }
+}
+
+/** Opens the directory of the run. One that is damaged may be another model's besides, which is said first. */
+async function openDirectory(
+  { model, output }: RunConfig,
+  fresh: boolean,
+  remote: boolean,
+  signal: AbortSignal | undefined,
+): Promise<RunDirectory> {
+  try {
+    return RunDirectory.open(output.dir, fresh);
+  } catch (error) {
+    const isDamaged = error instanceof SparkablateError && error.code === "store_corrupt";
+    const seen = isDamaged && !remote ? seenInDamaged(databasePath(output.dir)) : null;
+    const where = seen && directoryNow(model, seen.model);
+    if (seen && where) await lookAtModel(seen.model, where, false, output.dir, signal);
+    throw error;
   }
 }
 

@@ -140,14 +140,18 @@ export function storedTally(database: Database.Database, name: CheckedTable): Ta
  * Throws `store_corrupt` for the first table that is not as it was written. The table `result` is passed over: it
  * is derived, and nothing here reads it.
  */
-export function verifyChecksums(database: Database.Database, path: string): void {
+export function verifyChecksums(
+  database: Database.Database,
+  path: string,
+  names: readonly CheckedTable[] = NAMES,
+): void {
   const definitions = definitionsOf(database);
   const stored = new Map(
     (database.prepare("SELECT * FROM checksum").all() as ({ name: string } & Tally["state"])[]).map(
       ({ name, rows, sum }) => [name, { rows, sum }],
     ),
   );
-  for (const name of NAMES) {
+  for (const name of names) {
     if (name === "result") continue;
     const then = stored.get(name);
     const isThere = definitions.has(name);

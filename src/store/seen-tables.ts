@@ -2,9 +2,9 @@
  * What a run was made from, as it lay on disk: a finished run is recognised by it without a model being loaded. Tables of
  * results.sqlite, absent in runs of 0.1.0 until they are resumed.
  */
-import type Database from "better-sqlite3";
+import Database from "better-sqlite3";
 import type { ModelFiles } from "../protocol.ts";
-import { writeChecksums } from "./checksums.ts";
+import { type CheckedTable, verifyChecksums, writeChecksums } from "./checksums.ts";
 
 const TABLES = `
 CREATE TABLE IF NOT EXISTS model_file (
@@ -17,6 +17,8 @@ CREATE TABLE IF NOT EXISTS seen (
   value TEXT NOT NULL                -- digest of what it names, or the name itself
 ) WITHOUT ROWID;
 `;
+
+const NAMES: readonly CheckedTable[] = ["model_file", "seen"];
 
 /** Where the model lay, in `seen` beside the parts of the config. */
 const DIRECTORY = "model directory";
@@ -53,6 +55,20 @@ export function writeSeen(database: Database.Database, { model, inputs }: Seen):
     add.run(DIRECTORY, model.directory);
     add.run(ENTRIES, model.entries_sha256);
     for (const [part, value] of Object.entries(inputs)) add.run(part, value);
-    writeChecksums(database, ["model_file", "seen"]);
+    writeChecksums(database, NAMES);
   })();
+}
+
+/** Of a database that is damaged elsewhere; null where these tables are not as they were written either. */
+export function seenInDamaged(path: string): Seen | null {
+  let database: Database.Database | undefined;
+  try {
+    database = new Database(path, { readonly: true });
+    verifyChecksums(database, path, NAMES);
+    return readSeen(database);
+  } catch {
+    return null; // the damage is being reported already
+  } finally {
+    database?.close();
+  }
 }
