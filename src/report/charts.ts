@@ -6,6 +6,7 @@ import { rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
 import { componentName, sampleText, shortFlags } from "./headline.ts";
 import { interactionMatrix } from "./interaction-matrix.ts";
+import { leftOut, MOST_BARS, MOST_CELLS, MOST_SIDE, strongest } from "./limits.ts";
 import { type Mark, markOfTest, signs } from "./marks.ts";
 import { decimalsFor, integer, interval, percent, probability, signed } from "./numbers.ts";
 import { place, type Scale, scaleFor } from "./scale.ts";
@@ -96,7 +97,8 @@ export function chartsFor(rows: readonly Row[], facts: RunFacts): ChartDefinitio
     return panels.map((panel) => layerBars(rows, panel, facts, scale));
   }
   if (["heads", "kv_groups"].includes(facts.sweep)) {
-    const maps = panels.map((panel) => heatmap(rows, panel, swept, facts));
+    const places = placesOf(swept, panels.length);
+    const maps = panels.map((panel) => heatmap(rows, panel, swept, facts, places));
     return [...maps, rankingBars(rows, facts)];
   }
   const matrix = interactionMatrix(rows, facts);
@@ -134,10 +136,13 @@ function panelsOf(measured: readonly Row[], sweep: string): Panel[] {
 }
 
 function layerBars(rows: readonly Row[], panel: Panel, facts: RunFacts, scale: Scale): BarChart {
-  const ordered = [...panel.rows].sort((a, b) => (a.layer ?? 0) - (b.layer ?? 0));
+  const { kept, total } = strongest(panel.rows.map(ofLayer), MOST_BARS);
+  const ordered = panel.rows
+    .filter((row) => kept.includes(row.layer ?? 0))
+    .sort((a, b) => (a.layer ?? 0) - (b.layer ?? 0));
   const decimals = decimalsFor(rows);
   return {
-    ...frame(rows, ordered, facts, scale),
+    ...frame(rows, ordered, facts, scale, leftOut(kept.length, total, "layers")),
     type: "bars",
     legend: [],
     name: `${facts.sweep}${panel.suffix}`,
@@ -174,18 +179,39 @@ function rankingBars(rows: readonly Row[], facts: RunFacts): BarChart {
   };
 }
 
+type Places = ReturnType<typeof placesOf>;
+
+/** Layers and heads that the maps of so many panels have room for. */
+function placesOf(swept: readonly Row[], panels: number) {
+  const heads = strongest(
+    swept.map((row) => [headIndex(row), row.delta_nll ?? 0] as const),
+    MOST_SIDE,
+  );
+  const room = Math.max(1, Math.floor(MOST_CELLS / panels / heads.kept.length));
+  return { layers: strongest(swept.map(ofLayer), Math.min(MOST_SIDE, room)), heads };
+}
+
 /** @param swept the rows of all panels, which share places and colours. */
-function heatmap(rows: readonly Row[], panel: Panel, swept: readonly Row[], facts: RunFacts): Heatmap {
-  const measured = panel.rows;
-  const layers = ascending(swept.map((row) => row.layer ?? 0));
-  const heads = ascending(swept.map(headIndex));
+function heatmap(
+  rows: readonly Row[],
+  panel: Panel,
+  swept: readonly Row[],
+  facts: RunFacts,
+  places: Places,
+): Heatmap {
+  const [layers, heads] = [places.layers.kept, places.heads.kept];
+  const [inLayers, inHeads] = [new Set(layers), new Set(heads)];
+  const measured = panel.rows.filter((row) => inLayers.has(row.layer ?? 0) && inHeads.has(headIndex(row)));
   const effects = effectsOf(swept);
   const scale = scaleFor(effects, effects, true);
   const decimals = decimalsFor(rows);
   const cellWidth = Math.min(44, Math.max(12, 640 / heads.length));
   const cellHeight = Math.min(24, Math.max(12, 600 / layers.length));
   return {
-    ...frame(rows, measured, facts, scale),
+    ...frame(rows, measured, facts, scale, [
+      ...leftOut(layers.length, places.layers.total, "layers"),
+      ...leftOut(heads.length, places.heads.total, facts.sweep === "heads" ? "heads" : "key/value groups"),
+    ]),
     type: "heatmap",
     legend: [signs(measured.map(markOf))],
     name: `${facts.sweep}${panel.suffix}`,
@@ -207,14 +233,24 @@ function heatmap(rows: readonly Row[], panel: Panel, swept: readonly Row[], fact
   };
 }
 
-/** What all charts of a run say in the same words. */
-function frame(rows: readonly Row[], shown: readonly Row[], facts: RunFacts, scale: Scale) {
+/**
+ * What all charts of a run say in the same words.
+ * @param missing what the chart has no room for.
+ */
+function frame(
+  rows: readonly Row[],
+  shown: readonly Row[],
+  facts: RunFacts,
+  scale: Scale,
+  missing: readonly string[] = [],
+) {
   const say = sayer(facts);
   const ranked = rankRows([...rows.slice(0, 1), ...shown]);
   const [top] = ranked;
   return {
     subtitle: [`${facts.model}, ${facts.numerics.dtype}`, `${facts.text}, ${sampleText(rows, facts)}`],
     notes: [
+      ...missing,
       ...(scale.linear_within === null
         ? []
         : [
@@ -277,6 +313,4 @@ function modeText(rows: readonly Row[]): string {
   return modes.size === 1 && mode ? ` (${mode})` : "";
 }
 
-function ascending(values: readonly number[]): number[] {
-  return [...new Set(values)].sort((a, b) => a - b);
-}
+const ofLayer = ({ layer, delta_nll }: Row) => [layer ?? 0, delta_nll ?? 0] as const;

@@ -3,6 +3,7 @@ import { type JointRow, rankInteractions } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
 import type { Heatmap } from "./charts.ts";
 import { sampleText, shortened } from "./headline.ts";
+import { leftOut, MOST_CELLS } from "./limits.ts";
 import { markOfTest, signs } from "./marks.ts";
 import { decimalsFor, interval, orDash, probability, signed } from "./numbers.ts";
 import { place, type Scale, scaleFor } from "./scale.ts";
@@ -13,15 +14,20 @@ type Cell = Heatmap["cells"][number];
 /** Fewer pairs than this are read in the table. */
 const LEAST_PAIRS = 3;
 
+const MOST_COMPONENTS = Math.floor(Math.sqrt(MOST_CELLS));
+
 /** null where too few pairs are in the run. */
 export function interactionMatrix(rows: readonly Row[], facts: RunFacts): Heatmap | null {
   const pairs = rankInteractions(rows).filter(({ interaction: { parts } }) => parts.length === 2);
   if (pairs.length < LEAST_PAIRS) return null;
-  const paired = new Set(pairs.flatMap(({ interaction }) => interaction.parts));
+  // The pairs are ranked: the components of the first have the largest interactions.
+  const all = new Set(pairs.flatMap(({ interaction }) => interaction.parts));
+  const paired = new Set([...all].slice(0, MOST_COMPONENTS));
   const components = rows.filter(({ condition }) => paired.has(condition)).sort(byPlace);
   const labels = labelsOf(components.map(({ condition }) => condition));
   const byParts = new Map(
     pairs.flatMap((row) => {
+      if (!row.interaction.parts.every((part) => paired.has(part))) return [];
       const [a, b] = row.interaction.parts as [string, string];
       return [`${a}\n${b}`, `${b}\n${a}`].map((key) => [key, row] as const);
     }),
@@ -52,6 +58,7 @@ export function interactionMatrix(rows: readonly Row[], facts: RunFacts): Heatma
     value: "interaction (nats per token)",
     legend: [signs(pairs.map(({ interaction }) => markOfTest(interaction)))],
     notes: [
+      ...leftOut(paired.size, all.size, "components", "with the largest interactions"),
       "Interaction: Δ NLL of both together minus the sum of both alone. Red: they back each other up; blue: either loss breaks much the same.",
       ...(scale.linear_within === null
         ? []

@@ -6,6 +6,7 @@ import { chartsFor } from "./charts.ts";
 import { columnsOf } from "./columns.ts";
 import { escapeHtml, paragraphs, renderDocument, tableData } from "./document.ts";
 import { componentName, flagLegend, headline } from "./headline.ts";
+import { leftOut, MOST_ROWS } from "./limits.ts";
 import { bibtex, methods } from "./methods.ts";
 import type { ModeAudit } from "./modes/audit.ts";
 import { auditCharts } from "./modes/formats.ts";
@@ -32,7 +33,10 @@ export function renderPage(
   return renderDocument({
     title: pageTitle(facts),
     summary,
-    before: paragraphs(sentences),
+    before: paragraphs([
+      ...sentences,
+      ...leftOut(MOST_ROWS, rows.length - 1, "conditions", "that the ranking begins with"),
+    ]),
     heading: "Ranking",
     caption: RANKING_CAPTION,
     after: `${legend.length === 0 ? "" : paragraphs([`Flags: ${legend.join("; ")}.`], "muted")}
@@ -47,7 +51,7 @@ ${paragraphs(methods(rows, facts))}
 <div class="scroll"><table>${versions(facts)}</table></div>
 <h2>Config</h2>
 <pre>${escapeHtml(facts.config)}</pre>`,
-    data: withCharts(rankingData(rows, facts), audit),
+    data: withCharts(rankingData(rows, facts, MOST_ROWS), audit),
     live: false,
   });
 }
@@ -61,11 +65,7 @@ export const pageTitle = (facts: RunFacts): string =>
 export const RANKING_CAPTION = "Conditions by Δ NLL. A star marks what is distinguishable from 0.";
 
 /** @param most rows that the page carries, the largest effects first. */
-export function rankingData(
-  rows: readonly Row[],
-  facts: RunFacts,
-  most = Number.POSITIVE_INFINITY,
-): PageData {
+export function rankingData(rows: readonly Row[], facts: RunFacts, most: number): PageData {
   const ranked = rankRows(rows);
   return {
     ...tableData(ranked.slice(0, most), columnsOf(rows, facts), decimalsFor(rows)),

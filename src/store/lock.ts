@@ -55,6 +55,8 @@ function attempt(directory: string, ownerFile: string): Lock | undefined {
     writeOwner(ownerFile);
   } catch (error) {
     database.close();
+    // SQLite may notice itself that its file has no name.
+    if (fileId(path) !== before) return undefined;
     if (error instanceof Database.SqliteError && error.code.startsWith("SQLITE_BUSY"))
       throw locked(directory, ownerFile);
     throw error;

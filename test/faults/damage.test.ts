@@ -77,11 +77,11 @@ const DAMAGES: Readonly<Record<string, Damage>> = {
   },
   "a sector of zeros": (bytes, at) => {
     const from = 512 * at("sector", Math.ceil(bytes.length / 512));
-    return bytes.fill(0, from, from + 512);
+    return bytes.fill(0, from, Math.min(bytes.length, from + 512));
   },
   "a page of zeros": (bytes, at) => {
     const from = PAGE * at("page", Math.ceil(bytes.length / PAGE));
-    return bytes.fill(0, from, from + PAGE);
+    return bytes.fill(0, from, Math.min(bytes.length, from + PAGE));
   },
   "two pages that changed places": (bytes, at) => {
     const [one, other] = [at("one", bytes.length / PAGE), at("other", bytes.length / PAGE)].map(
@@ -199,7 +199,9 @@ it(`a finished run: the old numbers or store_corrupt, in both languages ${repeat
   expect(exitCode).toBe(3);
 });
 
-it(`a killed run, its log too: store_corrupt, or what was measured, as far as it is left ${repeatable}`, () => {
+it(`a killed run, its log too: store_corrupt, or what was measured, as far as it is left ${repeatable}`, {
+  timeout: 600_000,
+}, () => {
   const whole = scratch();
   const run = plant(whole, 12);
   onTestFinished(() => run.close());
@@ -246,7 +248,9 @@ function resumedSums(directory: string): ReturnType<typeof readBlockRun> {
   return readBlockRun(directory);
 }
 
-it(`a run of 0.1.0, which has no checksums: never a traceback ${repeatable}`, () => {
+it(`a run of 0.1.0, which has no checksums: never a traceback ${repeatable}`, {
+  timeout: 600_000,
+}, () => {
   const whole = scratch();
   plant(whole).close();
   strip(whole);

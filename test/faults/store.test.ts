@@ -1,11 +1,12 @@
 /** What can happen to a run directory: a second writer, a full disk, a hundred thousand conditions. */
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { execa } from "execa";
 import { expect, it, onTestFinished } from "vitest";
 import { packageRoot } from "../../src/environment/environment.ts";
+import { writeChecksums } from "../../src/store/checksums.ts";
 import { RunDirectory } from "../../src/store/run-directory.ts";
 import { databasePath } from "../../src/store/sqlite.ts";
 import { cli, processesOf, scratch, sweepFile, table, tinyModel } from "../fixtures/harness.ts";
@@ -49,6 +50,15 @@ it("one writer: the second is told who holds the directory, a killed one leaves 
   expect(() => RunDirectory.open(directory, true)).toThrow(/is in use by pid/);
   mine.close();
   RunDirectory.open(directory, false).close();
+});
+
+it("the lock's file goes and comes, and never do two hold it", { timeout: 120_000 }, async () => {
+  const directory = scratch();
+  const runs = Array.from({ length: 3 }, () =>
+    execa(process.execPath, [fixture("take-turns.ts"), directory, "300"]),
+  );
+  for (const { stdout } of await Promise.all(runs)) expect(stdout).toBe("0");
+  expect(readdirSync(directory)).toEqual([]);
 });
 
 const isRoot = (): boolean => process.getuid?.() === 0;
@@ -132,6 +142,8 @@ it("a hundred thousand conditions: opened, scanned and written again in seconds 
     INSERT INTO attempt
       SELECT ordinal, 0, '2026-11-24T00:00:00Z', 0.25, '[]', NULL, NULL, NULL FROM condition;
   `);
+  // As the store would have written them.
+  database.transaction(() => writeChecksums(database, ["measurement", "attempt"]))();
   database.close();
 
   // A heap that is capped shows what is needed; without a cap V8 lets garbage lie.

@@ -1,6 +1,7 @@
 /** Two runs → the scatter of their effects. */
 import type { ScatterChart, ScatterPoint } from "../charts.ts";
 import { shortened } from "../headline.ts";
+import { leftOut, MOST_POINTS } from "../limits.ts";
 import type { Mark } from "../marks.ts";
 import { fixed, interval, probability, signed } from "../numbers.ts";
 import { place, scaleFor } from "../scale.ts";
@@ -28,6 +29,7 @@ export function agreementChart(agreement: Agreement): ScatterChart {
     subtitle: [`${a.run.facts.model}; ${a.run.facts.text}`, shortRank(agreement)],
     legend: [],
     notes: [
+      ...leftOut(MOST_POINTS, pairs.length, "conditions", "with the largest disagreements"),
       ...(scale.linear_within === null
         ? []
         : [`Scales (symlog): linear within about ±${scale.linear_within}, logarithmic beyond.`]),
@@ -50,7 +52,8 @@ export function agreementChart(agreement: Agreement): ScatterChart {
     x: axis(0),
     y: axis(1),
     // The marked ones are drawn last, over the others.
-    points: [...pairs]
+    points: pairs
+      .slice(0, MOST_POINTS)
       .sort((x, y) => Number(x.distinguishable ?? 0) - Number(y.distinguishable ?? 0))
       .map((pair) => point(pair, agreement, decimals, named.has(pair))),
   };

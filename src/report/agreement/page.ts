@@ -1,6 +1,7 @@
 /** agreement-with-….html: the scatters, and where the runs disagree. */
 import type { Column } from "../columns.ts";
 import { paragraphs, renderDocument, tableData } from "../document.ts";
+import { leftOut, MOST_ROWS } from "../limits.ts";
 import type { PageData } from "../page-client.ts";
 import { inWords } from "../wording.ts";
 import type { Agreement, NamedRun, Pair } from "./agreement.ts";
@@ -12,11 +13,13 @@ export function renderAgreementPage(runs: readonly NamedRun[], agreements: reado
   const pairs = agreements.flatMap((agreement) => agreement.pairs);
   const facts = evaluatedInAll(agreements);
   const legend = pairLegend(pairs, facts);
+  const most = Math.floor(MOST_ROWS / agreements.length);
   return renderDocument({
     title: title(runs),
     summary: runs.map(({ letter, name }) => `${letter}: ${name}`).join("; "),
     before: `${paragraphs(runs.map(runLine))}
-${agreements.map((one) => `${paragraphs(cautions(one), "caution")}\n${paragraphs(findings(one))}`).join("\n")}`,
+${agreements.map((one) => `${paragraphs(cautions(one), "caution")}\n${paragraphs(findings(one))}`).join("\n")}
+${paragraphs(agreements.flatMap((one) => leftOut(most, one.pairs.length, "conditions", "with the largest disagreements")))}`,
     heading: "Disagreements",
     caption:
       "Conditions by the size of the disagreement. A star marks a difference that is distinguishable from 0.",
@@ -24,7 +27,7 @@ ${agreements.map((one) => `${paragraphs(cautions(one), "caution")}\n${paragraphs
 <h2>How these numbers were made</h2>
 ${paragraphs(METHODS.map((text) => inWords(facts, text)))}`,
     data: {
-      ...tableOf(agreements),
+      ...tableOf(agreements, most),
       total: pairs.length,
       charts: agreements.map(agreementChart),
     },
@@ -38,13 +41,13 @@ const METHODS = [
 ];
 
 /** One table; where more than two runs are compared its first column says which two. */
-function tableOf(agreements: readonly Agreement[]): Pick<PageData, "columns" | "rows"> {
+function tableOf(agreements: readonly Agreement[], most: number): Pick<PageData, "columns" | "rows"> {
   const [only, ...more] = agreements;
-  if (only === undefined || more.length > 0) return tableOfSeveral(agreements);
-  return tableData(only.pairs, columnsOfAgreement(only), pairDecimals(only));
+  if (only === undefined || more.length > 0) return tableOfSeveral(agreements, most);
+  return tableData(only.pairs.slice(0, most), columnsOfAgreement(only), pairDecimals(only));
 }
 
-function tableOfSeveral(agreements: readonly Agreement[]): Pick<PageData, "columns" | "rows"> {
+function tableOfSeveral(agreements: readonly Agreement[], most: number): Pick<PageData, "columns" | "rows"> {
   const paired = agreements.some(({ unpaired }) => unpaired === null);
   const tables = agreements.map((agreement) => {
     const letters = agreement.runs.map(({ letter }) => letter).join(" ");
@@ -56,7 +59,7 @@ function tableOfSeveral(agreements: readonly Agreement[]): Pick<PageData, "colum
       key: () => letters,
     };
     return tableData(
-      agreement.pairs,
+      agreement.pairs.slice(0, most),
       [which, ...pairColumns(["1st", "2nd"], paired, evaluatedInAll(agreements))],
       pairDecimals(agreement),
     );

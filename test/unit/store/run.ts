@@ -32,12 +32,16 @@ export function conditionsOf(count: number): Condition[] {
   );
 }
 
-/** @param items of a task; without them blocks of a text. */
+/**
+ * @param items of a task; without them blocks of a text.
+ * @param config as it is written down.
+ */
 export function begin(
   store: RunStore,
   conditions: readonly Condition[],
   blocks: number,
   items: readonly StoredItem[] = [],
+  config = "sweep: layers\n",
 ): void {
   const facts: RunFacts = {
     name: "a run",
@@ -56,7 +60,7 @@ export function begin(
     planned_conditions: conditions.length - 1,
     sweep: "layers",
     statistics: { correction: "bh", floor: null },
-    config: "sweep: layers\n",
+    config,
     version: "0.1.0",
     started: "2026-11-24T00:00:00.000Z",
     finished: null,
