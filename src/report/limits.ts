@@ -5,7 +5,7 @@ import { integer } from "./numbers.ts";
 /** Rows of a page's table: the first of the ranking. */
 export const MOST_ROWS = 10_000;
 /** Cells of all heatmaps of one kind together, and labels along one side. The largest models have 130 × 130. */
-export const MOST_CELLS = 20_000;
+export const MOST_CELLS = 16_500;
 export const MOST_SIDE = 400;
 export const MOST_BARS = 400;
 export const MOST_POINTS = 20_000;

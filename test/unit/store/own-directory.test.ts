@@ -86,8 +86,8 @@ describe("what a run leaves", () => {
     const first = lockDirectory(path);
     // Somebody opens the file, and the holder ends before he locks it.
     const late = new Database(join(path, "run.lock"), { timeout: 0 });
-    late.pragma("journal_mode = MEMORY");
     first.release();
+    late.pragma("journal_mode = MEMORY");
     late.exec("BEGIN EXCLUSIVE");
     expect(existsSync(join(path, "run.lock"))).toBe(false);
     const second = lockDirectory(path);
