@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from .positions import CACHE_ARGUMENTS, cache_of, tokens_before
+from .positions import cache_of, tokens_before
 from .specs import DirectionSpec, spec_id
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Filled:
     def mark(self, kwargs: dict[str, Any], output: Any) -> None:
         """Remembers that the pass has filled its cache."""
         cache = cache_of(kwargs)
-        if cache is None and isinstance(output, dict):  # made in the pass
-            cache = next((output[name] for name in CACHE_ARGUMENTS if name in output), None)
+        if cache is None and hasattr(output, "__dict__"):  # made in the pass
+            cache = cache_of(vars(output))  # asking the output itself for an old name logs a deprecation
         if cache is not None and hasattr(cache, "__dict__") and not self._warned:
             setattr(cache, _MARK, self._key)
 
