@@ -28,6 +28,7 @@ const BUNDLED_NODE: Readonly<Record<string, string>> = {
 /** The built-in model in float32 with its logits, and torch itself. */
 const MEMORY_LOW_GB = 2;
 const DISK_LOW_GB = 2;
+const LINES_SHOWN = 10;
 
 /** In this order; each says what it found and, where that is not well, how to mend it. */
 const CHECKS: readonly { readonly name: string; readonly run: () => Result | Promise<Result> }[] = [
@@ -61,9 +62,19 @@ async function settle(run: () => Result | Promise<Result>): Promise<Result> {
     return await run();
   } catch (error) {
     if (!(error instanceof SparkablateError)) throw error;
-    return failed(error.message, error.help);
+    const lines = error.detail === undefined ? "" : `\n${lastLines(error.detail)}`;
+    return failed(`${error.message}${lines}`, error.help);
   }
 }
+
+/** Of what a program said before it failed: the cause stands at the end. */
+const lastLines = (detail: string): string =>
+  detail
+    .trimEnd()
+    .split("\n")
+    .slice(-LINES_SHOWN)
+    .map((line) => `  ${line}`)
+    .join("\n");
 
 const ok = (found: string): Result => ({ status: "ok", found, mend: null });
 const warning = (found: string, mend: string): Result => ({ status: "warning", found, mend });

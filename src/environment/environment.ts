@@ -31,7 +31,18 @@ export type EnvironmentRecord = z.infer<typeof record>;
 
 /** $SPARKABLATE_HOME, or ~/.cache/sparkablate. */
 export function sparkablateHome(): string {
-  return resolve(process.env.SPARKABLATE_HOME || join(homedir(), ".cache", "sparkablate"));
+  return resolve(process.env.SPARKABLATE_HOME || join(userHome(), ".cache", "sparkablate"));
+}
+
+function userHome(): string {
+  try {
+    return homedir();
+  } catch (cause) {
+    throw new SparkablateError("usage", "HOME is not set, and this user has no home directory", {
+      cause,
+      help: "Set SPARKABLATE_HOME to a directory of yours.",
+    });
+  }
 }
 
 /** The checkout or installed package that holds dist/, worker/ and configs/. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import platform
 import re
@@ -135,9 +136,19 @@ def configure(threads: int | None) -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    _name_user()
     torch.use_deterministic_algorithms(True)
     # Filling fresh memory with NaN is a debugging aid that costs a pass over every tensor.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _name_user() -> None:
+    """Some versions of torch look up who runs them at the switch below, and raise for a uid without an entry
+    in the system's list of users, as in a container."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
 
 
 def prove(device: torch.device, dtype: torch.dtype) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,9 +23,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of mode 700 whose path is short enough for a socket."""
-    return tmp_path_factory.mktemp("w")
+def private() -> Iterator[Path]:
+    """A directory such as a controller makes for its own worker: of mode 700, with a path short enough for a
+    socket."""
+    directory = Path(tempfile.mkdtemp(prefix="x-"))
+    named = directory / f"sparkablate-{directory.name[2:8].replace('_', 'x').ljust(6, 'x')}"
+    named.mkdir(mode=0o700)
+    yield named
+    shutil.rmtree(directory)
 
 
 @pytest.fixture

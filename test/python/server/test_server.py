@@ -21,6 +21,7 @@ from peer import PATIENCE_S, Failed, Peer, Worker
 
 from sparkablate.engines.local import LocalEngine
 from sparkablate.errors import SparkablateError
+from sparkablate.server import protocol
 from sparkablate.server.loop import Server
 from sparkablate.server.protocol import SCHEMA_SHA256
 
@@ -174,6 +175,39 @@ def test_requests_without_a_session_or_of_another_schema_are_refused(connect: Co
         peer.hello(schema_sha256="0" * 64)
     assert caught.value.code == "protocol_mismatch"
     assert "0" * 12 in caught.value.message
+
+
+def test_who_has_no_session_gets_no_more_than_that_read(connect: Connect) -> None:
+    """A body that breaks the schema is found only in a session: strangers' megabytes are not looked at."""
+    holder, stranger = connect(), connect()
+    holder.hello()
+    for session in ("0" * 32, holder.session):
+        stranger.session = session
+        with pytest.raises(Failed) as caught:
+            stranger.call("evaluate", b"x" * (1 << 20), nonsense=["y" * 1000] * 500)
+        assert caught.value.code == "session_lost"
+    with pytest.raises(Failed) as caught:
+        holder.call("evaluate", nonsense=1)
+    assert caught.value.code == "session_lost", "its session came over another connection, and ended"
+    holder.hello()
+    with pytest.raises(Failed) as caught:
+        holder.call("evaluate", nonsense=1)
+    assert caught.value.code == "invalid_message"
+    owner = {"run_id": "x", "pid": 1, "host": "h"}
+    for payload, more in ((b"x", {}), (b"", {"more": "y" * protocol.MAX_HELLO_BYTES})):
+        with pytest.raises(Failed, match="hello: more than") as caught:
+            stranger.call("hello", payload, schema_sha256="0" * 64, owner=owner, **more)
+    holder.call("goodbye")
+
+
+def test_a_message_of_thousands_of_frames_is_refused_and_the_session_works_on(connect: Connect) -> None:
+    holder, stranger = connect(), connect()
+    holder.hello()
+    stranger.socket.send_multipart([b"x" * 10_000] * 3_000)
+    refused, _ = stranger.until(lambda message: True)[-1]
+    assert refused["error"]["message"] == "a message has 2 frames, this one has 3000"
+    assert holder.call("ping") == ({}, b"")
+    holder.call("goodbye")
 
 
 def test_cancel_is_seen_between_conditions(connect: Connect, model: Path) -> None:

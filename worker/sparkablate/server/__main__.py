@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparkablate import home
 from sparkablate.errors import SparkablateError
 from sparkablate.printable import guard_stderr
 from sparkablate.server import place
@@ -51,6 +52,11 @@ def main() -> int:
 
     # NGC images ask for TF32 under float32's name; torch and cuBLAS read these once, before the first matmul.
     os.environ["TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"] = os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+
+    # torch makes this directory in any case, otherwise among the temporary files and under the user's name,
+    # which not every uid has.
+    if os.access(home.home(), os.W_OK):
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.home() / "torchinductor"))
 
     from sparkablate import folders, memory, offload
     from sparkablate.server.keys import read_keys

@@ -93,7 +93,7 @@ def check_frames(sizes: list[int]) -> None:
 
 
 def read_head(envelope: bytes | memoryview) -> Head:
-    """Raises ``InvalidMessage`` where there is none; nothing else of the envelope is looked at."""
+    """Raises ``InvalidMessage`` where there is none; what else is wrong with it is not looked at."""
     unpacker = msgpack.Unpacker(
         raw=False,
         max_buffer_size=MAX_ENVELOPE_BYTES,

@@ -1,0 +1,62 @@
+/** Addresses as people type them, and sockets on which nobody listens. */
+import { writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { join } from "node:path";
+import { describe, expect, it, onTestFinished } from "vitest";
+import { MAX_SOCKET_PATH_BYTES, parseAddress, unreachable } from "../../../src/link/address.ts";
+import { scratch } from "../../fixtures/harness.ts";
+
+it.each([
+  ["ipc:///run/worker.sock", { path: "/run/worker.sock" }],
+  ["ipc://worker.sock", { path: join(process.cwd(), "worker.sock") }],
+  ["tcp://localhost:5757", { host: "localhost", port: 5757 }],
+  ["tcp://10.0.0.1:1", { host: "10.0.0.1", port: 1 }],
+  ["tcp://[::1]:65535", { host: "::1", port: 65535 }],
+])("%s is one", (text, expected) => {
+  expect(parseAddress(text)).toEqual(expected);
+});
+
+it.each([
+  ["", "no such address"],
+  ["localhost:5757", "no such address"],
+  ["http://localhost:5757", "no such address"],
+  ["Docker", "no such address"],
+  ["ipc://", "the path of a socket is missing"],
+  [`ipc:///${"x".repeat(MAX_SOCKET_PATH_BYTES)}`, "a socket's path has at most"],
+  ["ipc:///a\0b", "zero bytes"],
+  ["tcp://localhost", "host:port is wanted"],
+  ["tcp://localhost:", "host:port is wanted"],
+  ["tcp://*:5757", "host:port is wanted"],
+  ["tcp://localhost:0", "a port is a number from 1 to 65535"],
+  ["tcp://localhost:65536", "a port is a number from 1 to 65535"],
+  ["tcp://localhost:5757/path", "host:port is wanted"],
+])("%j is none", (text, why) => {
+  expect(() => parseAddress(text)).toThrow(
+    expect.objectContaining({ code: "usage", message: expect.stringContaining(why) }),
+  );
+});
+
+describe("nobody is there", () => {
+  it("no socket, a file, a dead one's socket, a port that is closed", async () => {
+    const directory = scratch();
+    expect(await unreachable(`ipc://${directory}/none`)).toBe("there is no such socket");
+    expect(await unreachable(`ipc://${directory}/none/either`)).toBe("there is no such socket");
+    writeFileSync(join(directory, "file"), "");
+    expect(await unreachable(`ipc://${directory}/file`)).toMatch(/no worker listens there|this is no socket/);
+    const server = createServer().listen(0, "127.0.0.1");
+    await new Promise((resolve) => server.once("listening", resolve));
+    const { port } = server.address() as { port: number };
+    expect(await unreachable(`tcp://127.0.0.1:${port}`)).toBeNull();
+    await new Promise((resolve) => server.close(resolve));
+    expect(await unreachable(`tcp://127.0.0.1:${port}`)).toBe("no worker listens there");
+    expect(await unreachable("tcp://nobody.invalid:5757")).toMatch(/host/);
+  });
+
+  it("a socket with a listener is reached, whatever listens", async () => {
+    const path = join(scratch(), "s");
+    const server = createServer().listen(path);
+    onTestFinished(() => void server.close());
+    await new Promise((resolve) => server.once("listening", resolve));
+    expect(await unreachable(`ipc://${path}`)).toBeNull();
+  });
+});
