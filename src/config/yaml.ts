@@ -138,9 +138,12 @@ class Reader {
   }
 
   #readList({ items }: YAMLSeq, path: Path, around: string): unknown[] {
-    const [first] = items;
-    if (isScalar(first) && first.value === PLACEHOLDER) return this.#readPieces(path, around);
-    return items.map((item, index) => this.#readItem(item as Node, [...path, index], around));
+    const values: unknown[] = [];
+    for (const item of items) {
+      if (isScalar(item) && item.value === PLACEHOLDER) this.#readPieces(values, path, around);
+      else values.push(this.#readItem(item as Node, [...path, values.length], around));
+    }
+    return values;
   }
 
   #readItem(item: Node, path: Path, around: string): unknown {
@@ -149,9 +152,8 @@ class Reader {
     return this.#read(item, path, place);
   }
 
-  #readPieces(path: Path, around: string): unknown[] {
+  #readPieces(values: unknown[], path: Path, around: string): void {
     const placeOf = this.#placeOf;
-    const values: unknown[] = [];
     for (const piece of this.#pieces) {
       if (piece === null || !isSeq(piece.root)) {
         this.broken = true;
@@ -162,7 +164,6 @@ class Reader {
         values.push(this.#readItem(item as Node, [...path, values.length], around));
     }
     this.#placeOf = placeOf;
-    return values;
   }
 
   #readMap(map: YAMLMap, path: Path, around: string): Record<string, unknown> {

@@ -2,6 +2,7 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { stringify } from "yaml";
 import { identityConfig, loadConfig, parseConfig, resolvedYaml } from "../../src/config.ts";
 import { SparkablateError } from "../../src/errors.ts";
 
@@ -588,4 +589,60 @@ it("every shipped config parses from anywhere and has at least 32 blocks", () =>
     const { eval: evaluation } = loadConfig(join(shipped, file), { cwd });
     expect((evaluation.max_batches ?? 0) * evaluation.batch_size).toBeGreaterThanOrEqual(32);
   }
+});
+
+describe("a list of thousands of targets, which is read in pieces", () => {
+  const targets = Array.from({ length: 3_000 }, (_, index) =>
+    index % 3 === 0
+      ? `    - [{kind: head, layer: ${index}, heads: [1, 2]}, {kind: mlp, layer: 0, mode: mean}]`
+      : index % 3 === 1
+        ? `    - kind: layer\n      layer: ${index}`
+        : `    - - {kind: attn, layer: ${index}}\n      - kind: mlp\n        layer: ${index}`,
+  );
+  const text = (items: readonly string[], end = "") =>
+    `model: {name: builtin:smollm2-135m}\nablation:\n  sweep: custom\n  targets:\n${items.join("\n")}\n${end}`;
+  const fails = (broken: string): string => {
+    try {
+      parseConfig(broken, "c.yaml");
+    } catch (error) {
+      return (error as Error).message;
+    }
+    return "";
+  };
+  const lineOf = (all: string, what: string): number => all.slice(0, all.indexOf(what)).split("\n").length;
+
+  it("gives what it gives as a whole, and is written as a whole would be", () => {
+    const pieces = parseConfig(text(targets, "stop: null\n"), "c.yaml");
+    // Comments keep it in one piece, or in pieces behind the first item.
+    const [first = "", ...rest] = targets;
+    const whole = parseConfig(text([targets.join("\n    # a word\n")], "stop: null\n"), "c.yaml");
+    const both = parseConfig(text([first, "    # a word", ...rest], "stop: null\n"), "c.yaml");
+    expect(both).toEqual(whole);
+    expect(pieces).toEqual(whole);
+    const plain = { lineWidth: 0, aliasDuplicateObjects: false };
+    expect(resolvedYaml(pieces)).toBe(stringify(pieces, plain));
+    expect(parseConfig(resolvedYaml(pieces), "c.yaml")).toEqual(pieces);
+  });
+
+  it("tells every problem at its line, within the list and behind it", () => {
+    const wrong = text(targets, "nonsense: 1\n")
+      .replace("layer: 2500\n", "layer: -7\n")
+      .replace("{kind: attn, layer: 1001}", "{kind: attn, layer: 1001, layer: 2}");
+    const said = fails(wrong);
+    expect(said).toContain(`c.yaml:${lineOf(wrong, "layer: -7")}: ablation.targets[2500].layer:`);
+    expect(said).toContain(
+      `c.yaml:${lineOf(wrong, "layer: 1001, layer: 2")}: ablation.targets[1001][0].layer:`,
+    );
+    expect(said).toContain(`c.yaml:${lineOf(wrong, "nonsense")}: nonsense:`);
+  });
+
+  it("tells a syntax error at its line", () => {
+    const wrong = text(targets).replace(
+      "heads: [1, 2]}, {kind: mlp, layer: 0, mode: mean}]",
+      "heads: [1, 2}",
+    );
+    expect(fails(wrong)).toMatch(
+      new RegExp(`^c\\.yaml:${lineOf(wrong, "[1, 2}")}: .*allowed: plain YAML`, "m"),
+    );
+  });
 });

@@ -90,7 +90,7 @@ def test_a_directory_that_others_may_enter_is_refused_without_proposing_chmod(tm
     for directory in (Path("/"), Path("/tmp"), tmp_path):
         if directory == tmp_path:
             directory.chmod(0o755)
-        with pytest.raises(SparkablateError, match=r"others may enter .* mkdir -m 700") as caught:
+        with pytest.raises(SparkablateError, match=r"others may enter .*mkdir -m 700") as caught:
             place.check_address(f"ipc://{directory}/worker.sock", False)
         assert caught.value.code == "usage"
         assert "chmod" not in caught.value.message
