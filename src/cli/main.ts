@@ -2,6 +2,7 @@
 import "./launcher.ts";
 import { Command, CommanderError } from "commander";
 import { ERROR_KINDS, SparkablateError } from "../errors.ts";
+import { machineError } from "../files.ts";
 import { VERSION } from "../version.ts";
 import { bakeCommand } from "./bake.ts";
 import { compareCommand } from "./compare.ts";
@@ -60,7 +61,8 @@ async function main(): Promise<number> {
 }
 
 /** Says what went wrong and what to do; returns the exit code. */
-function report(error: unknown): number {
+function report(thrown: unknown): number {
+  const error = thrown instanceof SparkablateError ? thrown : (machineError(thrown) ?? thrown);
   if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : ERROR_KINDS.usage.exit;
   if (error instanceof SparkablateError) {
     const { detail, exitCode, code, help } = error;
@@ -76,12 +78,18 @@ function report(error: unknown): number {
       say(quoted(detail, "  "));
     }
     say(words`${paint("red", `error (${code}):`)} ${lines(error.lines)}`);
-    say(help);
+    say(help === ERROR_KINDS.usage.help ? usageHelp() : help);
     return exitCode;
   }
   say(quoted(error instanceof Error ? (error.stack ?? error.message) : String(error)));
   say(ERROR_KINDS.internal.help);
   return ERROR_KINDS.internal.exit;
+}
+
+/** Of the command that was typed. */
+function usageHelp(): string {
+  const command = program().commands.find((known) => known.name() === process.argv[2]);
+  return command === undefined ? ERROR_KINDS.usage.help : `See 'sparkablate ${command.name()} --help'.`;
 }
 
 // A reader that has seen enough (`| head`), or a terminal that was closed, is no error, and no reason to leave work undone.
@@ -90,6 +98,8 @@ for (const stream of [process.stdout, process.stderr]) {
     if (error.code !== "EPIPE" && error.code !== "EIO") throw error;
   });
 }
+
+process.on("uncaughtException", (error) => process.exit(report(error)));
 
 const code = await main();
 // A pipe takes 64 KiB at once; what waits behind it would be lost.

@@ -1,7 +1,9 @@
 /** `sparkablate report`, and what `run` and `quickstart` end with. */
+import { statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { styleText } from "node:util";
 import { Command, InvalidArgumentError, Option } from "commander";
+import { neighbour } from "../config/paths.ts";
 import { parseConfig, type RunConfig } from "../config.ts";
 import { confirmation } from "../confirm.ts";
 import { SparkablateError } from "../errors.ts";
@@ -67,6 +69,8 @@ Examples:
   sparkablate report results/heads --watch`,
     )
     .action(async (directories: string[], flags: ReportCommandFlags) => {
+      // The live page waits for a run that is yet to begin.
+      if (!flags.watch) for (const path of directories) requireDirectory(path);
       const [directory = "", ...others] = directories;
       if (others.length > 0) {
         const { confirm, tokens, watch } = flags;
@@ -103,6 +107,16 @@ Examples:
       const config = confirmation(parsed, run, flags.confirm);
       process.exitCode = await sweepAndShow(config, flags);
     });
+}
+
+/** @throws SparkablateError input_missing that says what is there instead; a run may still be on its way. */
+function requireDirectory(path: string): void {
+  if (path === "") throw new SparkablateError("usage", "a run directory has no name");
+  const stats = statSync(path, { throwIfNoEntry: false });
+  if (stats === undefined)
+    throw new SparkablateError("input_missing", `${path} does not exist${neighbour(path)}`);
+  if (!stats.isDirectory())
+    throw new SparkablateError("input_missing", `${path} is no run directory: it is no directory at all`);
 }
 
 /** @throws SparkablateError usage for the first option that was given though it does not fit. */

@@ -1,10 +1,10 @@
 /** `sparkablate worker`: a worker in the foreground, for controllers that come and go. */
-import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { Command, Option } from "commander";
 import { execa } from "execa";
 import { resolveEnvironment, sparkablateHome } from "../environment/environment.ts";
-import { ERROR_KINDS, SparkablateError } from "../errors.ts";
+import { ERROR_KINDS } from "../errors.ts";
+import { requireDirectory } from "../files.ts";
 import { keysFor } from "../link/keys.ts";
 import { pythonCommand } from "../link/spawn.ts";
 import { keysOption } from "./common.ts";
@@ -88,14 +88,10 @@ docs/scale.md.`,
 
 function defaultAddress(): string {
   const directory = join(sparkablateHome(), "run");
-  try {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-  } catch (cause) {
-    const { code } = cause as NodeJS.ErrnoException;
-    throw new SparkablateError("usage", `${directory} cannot be made (${code})`, {
-      cause,
-      help: "Give --bind, or set SPARKABLATE_HOME to a directory that you may write.",
-    });
-  }
+  requireDirectory(
+    directory,
+    0o700,
+    "Set SPARKABLATE_HOME to a directory that you may write to, or give --bind.",
+  );
   return `ipc://${join(directory, "worker.sock")}`;
 }

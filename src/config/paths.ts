@@ -60,11 +60,16 @@ function facts(path: string, code: ErrorCode, complain: Complain): Stats | undef
   }
 }
 
-/** A file of nearly the same name in the same directory. */
-function neighbour(path: string): string {
+/** Behind "does not exist": a file of nearly the same name in the same directory. */
+export function neighbour(path: string): string {
   const directory = dirname(path);
   const stats = statSync(directory, { throwIfNoEntry: false });
-  return stats?.isDirectory() ? didYouMean(basename(path), readdirSync(directory)) : "";
+  if (!stats?.isDirectory()) return "";
+  try {
+    return didYouMean(basename(path), readdirSync(directory));
+  } catch {
+    return ""; // it may not be listed: nothing to suggest
+  }
 }
 
 export function absolute(written: string, cwd: string): string {

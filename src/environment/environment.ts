@@ -1,6 +1,6 @@
 /** Where the Python side is. Set-up writes the record last; everything else only reads it. */
 import { createHash } from "node:crypto";
-import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -69,15 +69,27 @@ export function venvPython(venv: string): string {
 
 /** The record of the environment in use; undefined where there is none, or where it is half made. */
 export function readRecord(home: string): EnvironmentRecord | undefined {
-  const file = pointerFile(home);
-  return existsSync(file) ? readVenvRecord(join(home, readFileSync(file, "utf8").trim())) : undefined;
+  const named = readIfFile(pointerFile(home));
+  return named === undefined ? undefined : readVenvRecord(join(home, named.trim()));
 }
 
 /** The record of one environment; only a finished one has it. */
 export function readVenvRecord(venv: string): EnvironmentRecord | undefined {
-  const file = venvRecordFile(venv);
-  if (!existsSync(file) || !existsSync(venvPython(venv))) return undefined;
-  return record.parse(JSON.parse(readFileSync(file, "utf8")));
+  const written = readIfFile(venvRecordFile(venv));
+  if (written === undefined || !existsSync(venvPython(venv))) return undefined;
+  // A record that is no record was never finished; setup makes it anew.
+  return z.preprocess(parsed, record).safeParse(written).data;
+}
+
+const readIfFile = (file: string): string | undefined =>
+  statSync(file, { throwIfNoEntry: false })?.isFile() ? readFileSync(file, "utf8") : undefined;
+
+function parsed(text: unknown): unknown {
+  try {
+    return JSON.parse(String(text));
+  } catch {
+    return undefined;
+  }
 }
 
 /** Before an environment is changed: until it is finished again, it counts as half made. */

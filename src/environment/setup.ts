@@ -1,8 +1,9 @@
 /** `sparkablate setup`: environment and built-in model. Runs again at no cost, and goes on after any interruption. */
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { SparkablateError } from "../errors.ts";
+import { requireDirectory } from "../files.ts";
 import { type Lock, lockDirectory } from "../store/lock.ts";
 import { type Environment, sparkablateHome, venvPython, workerDirectory } from "./environment.ts";
 import { runModule } from "./tether.ts";
@@ -19,7 +20,7 @@ const RETRY_MS = 500;
 /** What `setup` and `quickstart` do. `say` gets one line a step. */
 export async function setUp(options: EnvironmentOptions, say: Say): Promise<SetUp> {
   const home = sparkablateHome();
-  mkdirSync(home, { recursive: true });
+  requireDirectory(home, 0o777, "Set SPARKABLATE_HOME to a directory that you may write to.");
   const lock = await lockHome(home, say);
   try {
     const environment = await prepareEnvironment(home, options, say);

@@ -1,11 +1,12 @@
 /** Makes the virtual environment and installs what our Python code needs. Our own package runs from worker/. */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { parse as parseToml } from "smol-toml";
 import { z } from "zod";
 import { SparkablateError } from "../errors.ts";
+import { makeDirectories } from "../files.ts";
 import { reportDevice } from "./device.ts";
 import {
   constraintsFile,
@@ -211,7 +212,7 @@ function venvName(python: Python, build: TorchBuild, systemSitePackages: boolean
 function shareSitePackages(venv: string, python: Python): void {
   const [major, minor] = python.version.split(".");
   const own = join(venv, "lib", `python${major}.${minor}`, "site-packages");
-  mkdirSync(own, { recursive: true });
+  makeDirectories(own);
   writeFileSync(join(own, "existing-torch.pth"), `${python.sitePackages}\n`);
 }
 

@@ -1,5 +1,5 @@
 /** The worker in a container: the package's own compose file, with the directories that this user shares. */
-import { chownSync, existsSync, mkdirSync, statSync } from "node:fs";
+import { chownSync, existsSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -7,6 +7,7 @@ import { execa } from "execa";
 import { packageRoot, sparkablateHome } from "../environment/environment.ts";
 import { nvidiaPresent } from "../environment/venv.ts";
 import { SparkablateError } from "../errors.ts";
+import { requireDirectory } from "../files.ts";
 import { MAX_SOCKET_PATH_BYTES, unreachable } from "./address.ts";
 import { keysDirectory, readControllerKeys } from "./keys.ts";
 
@@ -90,7 +91,7 @@ export async function containerUp(options: ContainerOptions): Promise<string> {
   const places = shared(keys);
   if (transport === "tcp") readControllerKeys(places.SPARKABLATE_KEYS);
   const compose = await findCompose(places, signal);
-  makeDirectories(places);
+  makeShared(places);
   const service = SERVICES[transport];
   say(`starting the compose service ${service}; the first time its image is built, which takes minutes`);
   await compose(["up", "-d", "--build", service], say);
@@ -162,12 +163,17 @@ async function findCompose(places: Shared, signal: AbortSignal | undefined): Pro
 }
 
 /** As the user who calls, not as root, which is what the engine would make them as. */
-function makeDirectories(places: Shared): void {
+function makeShared(places: Shared): void {
   const { SPARKABLATE_RUN, SPARKABLATE_MODELS, SPARKABLATE_HOME, HF_HOME } = places;
   const { SUDO_UID, SUDO_GID } = process.env;
   for (const directory of [SPARKABLATE_RUN, SPARKABLATE_MODELS, SPARKABLATE_HOME, HF_HOME]) {
     if (existsSync(directory)) continue;
-    mkdirSync(directory, { recursive: true, mode: directory === SPARKABLATE_RUN ? 0o700 : 0o755 });
+    const mode = directory === SPARKABLATE_RUN ? 0o700 : 0o755;
+    requireDirectory(
+      directory,
+      mode,
+      "Name other directories with SPARKABLATE_MODELS, SPARKABLATE_HOME or HF_HOME.",
+    );
     if (SUDO_UID !== undefined) chownSync(directory, Number(SUDO_UID), Number(SUDO_GID ?? SUDO_UID));
   }
   if (statSync(SPARKABLATE_RUN).uid === 0) {

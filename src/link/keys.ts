@@ -2,7 +2,6 @@
 import {
   chmodSync,
   existsSync,
-  mkdirSync,
   readFileSync,
   realpathSync,
   rmSync,
@@ -13,6 +12,7 @@ import {
 import { homedir, tmpdir } from "node:os";
 import { join, resolve, sep } from "node:path";
 import { SparkablateError } from "../errors.ts";
+import { requireDirectory } from "../files.ts";
 
 /** 32 bytes each, in ZeroMQ's base 85. */
 export interface KeyPair {
@@ -113,7 +113,7 @@ export function writeKeys(
   }
   const before = statSync(directory, { throwIfNoEntry: false });
   if (before !== undefined) requirePrivate(directory, before);
-  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  requireDirectory(directory, 0o700, "Choose another directory with --keys.");
   chmodSync(directory, 0o700);
   for (const { path, text } of files) {
     rmSync(path, { force: true }); // an old file's mode would be kept

@@ -4,7 +4,6 @@ import {
   closeSync,
   constants,
   fsyncSync,
-  mkdirSync,
   openSync,
   readdirSync,
   renameSync,
@@ -12,6 +11,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
+import { makeDirectories } from "../files.ts";
 import { type Row, rowRecord } from "../rows.ts";
 import { storeError } from "./failure.ts";
 
@@ -26,7 +26,7 @@ const TEMPORARY = /^(config\.yaml|results\.jsonl|summary\.json)(\.[0-9a-f]{16})?
 export function writeAtomically(path: string, chunks: Iterable<string | Uint8Array>, mode = 0o666): void {
   const temporary = `${path}.${randomBytes(8).toString("hex")}.tmp`;
   try {
-    mkdirSync(dirname(path), { recursive: true });
+    makeDirectories(dirname(path));
     const file = openSync(temporary, MADE_ANEW, mode);
     try {
       for (const piece of pieces(chunks)) writeAll(file, piece);

@@ -1,7 +1,8 @@
 /** One run's directory: lock, database, and the files derived from it. Opened by the one controller that writes. */
-import { mkdirSync, realpathSync, renameSync, statSync } from "node:fs";
+import { realpathSync, renameSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { SparkablateError } from "../errors.ts";
+import { makeDirectories } from "../files.ts";
 import { partsOf } from "../interactions.ts";
 import { type ConditionMeasurements, type Row, type RunFacts, type Table, tabulate } from "../rows.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
@@ -193,7 +194,7 @@ function moveAside(path: string): void {
 
 function makeDirectory(path: string): void {
   try {
-    mkdirSync(path, { recursive: true });
+    makeDirectories(path);
   } catch (error) {
     throw storeError(error, path);
   }

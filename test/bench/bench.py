@@ -15,15 +15,16 @@ import statistics
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from against import compare_versions
 from operations import Operations, count_operations
+from process import Conditions, Process, running
 
 from sparkablate import __version__
 from sparkablate.configuration import resolve_source
@@ -31,7 +32,6 @@ from sparkablate.home import home
 from sparkablate.model import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
-SIDE = Path(__file__).with_name("side.py")
 MODEL = "builtin:smollm2-135m"
 CORPUS = ROOT / "configs" / "corpora" / "northanger-abbey.txt"
 
@@ -51,48 +51,6 @@ BARS = {"heads": 1.45, "layers": 1.5, "mlp": 1.5}
 BOUND_BAR, MEMORY_BAR = 0.85, 0.75
 #: Two actors of one thread each against one worker of one thread.
 ACTORS_BAR = 1.7
-
-Conditions = list[dict[str, Any]]
-
-
-class Process:
-    """A running side."""
-
-    def __init__(self, python: str, name: str, arguments: list[str]) -> None:
-        command = [python, str(SIDE), name, *arguments]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.read()
-
-    def measure(self, conditions: Conditions) -> dict[str, Any]:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(conditions) + "\n")
-        self.process.stdin.flush()
-        return self.read()
-
-    def read(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{' '.join(self.process.args[1:3])} ended with code {self.process.wait()}")  # type: ignore[index]
-        return json.loads(line)
-
-    def finish(self) -> int:
-        """Ends the process; its peak memory in bytes."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        peak = self.read()["peak_bytes"]
-        self.process.wait()
-        return peak
-
-
-@contextmanager
-def running(python: str, name: str, arguments: list[str]) -> Iterator[Process]:
-    side = Process(python, name, arguments)
-    try:
-        yield side
-    finally:
-        if side.process.poll() is None:
-            side.process.kill()
 
 
 def conditions_of(sweep: str, n_layers: int, n_heads: int, round_index: int, rounds: int) -> Conditions:
@@ -199,6 +157,12 @@ def show(sweep: str, report: dict[str, Any], bound: float) -> None:
         )
 
 
+def write(out: Path, result: dict[str, Any]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{out}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -212,6 +176,12 @@ def main() -> None:
         "--every", type=int, default=1, help="only each n-th condition of a round: a quick look"
     )
     parser.add_argument("--actors", action="store_true", help="two actors of a Ray cluster and nothing else")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="DIR",
+        help="the rows of this checkout and of another one, and no others",
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--seq-len", type=int, default=256)
@@ -239,6 +209,20 @@ def main() -> None:
     with TemporaryDirectory() as temporary, ExitStack() as stack:
         file = Path(temporary) / "ids.npy"
         np.save(file, ids)
+        if options.against is not None:
+            rows = {
+                sweep: [
+                    conditions_of(sweep, operations.n_layers, n_heads, index, options.rounds)[
+                        :: options.every
+                    ]
+                    for index in range(options.rounds)
+                ]
+                for sweep in options.sweeps
+            }
+            arguments = [directory, str(file), str(options.threads)]
+            result["against"] = compare_versions(options.against.resolve(), ROOT, arguments, rows)
+            write(options.out, result)
+            return
         print("two actors, one thread each, against one worker of one thread:", flush=True)
         heads = [
             conditions_of("heads", operations.n_layers, n_heads, index, options.rounds)[:: options.every]
@@ -283,9 +267,7 @@ def main() -> None:
     print("\npeak memory of the whole process:")
     for name, peak in result["peak_bytes"].items():
         print(f"  {name:18}{peak / 1e6:10.0f} MB{peak / plain:8.2f} × plain")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{options.out}")
+    write(options.out, result)
     print(f"bars: {BARS}; of bound {BOUND_BAR}; memory {MEMORY_BAR}")
 
 

@@ -1,0 +1,76 @@
+/** The file system as people meet it: making what they ask for, and what its errors mean. */
+import { mkdirSync, statSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { SparkablateError } from "./errors.ts";
+
+/** As `mkdir -p`. Node's own tries for ever where a file system that makes no directories says ENOENT: /proc. */
+export function makeDirectories(path: string, mode = 0o777): void {
+  const missing: string[] = [];
+  for (
+    let here = resolve(path);
+    statSync(here, { throwIfNoEntry: false }) === undefined;
+    here = dirname(here)
+  )
+    missing.push(here);
+  if (missing.length === 0) mkdirSync(path, { recursive: true, mode }); // says what is in the way
+  for (const directory of missing.reverse()) {
+    try {
+      mkdirSync(directory, mode);
+    } catch (error) {
+      // Another process may have made it meanwhile.
+      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    }
+  }
+}
+
+/** As `makeDirectories`. @throws SparkablateError input_missing with `help`. */
+export function requireDirectory(path: string, mode: number, help: string): void {
+  try {
+    makeDirectories(path, mode);
+  } catch (cause) {
+    const { code = "", message } = cause as NodeJS.ErrnoException;
+    const why = WHY_NOT_MADE[code] ?? message;
+    throw new SparkablateError("input_missing", `${path}: no directory can be made there: ${why}`, {
+      cause,
+      help,
+    });
+  }
+}
+
+const WHY_NOT_MADE: Readonly<Record<string, string>> = {
+  EEXIST: "there is a file of this name",
+  ENOTDIR: "a part of the path is a file",
+  EACCES: "you may not write there",
+  EPERM: "you may not write there",
+  EROFS: "the file system is read-only",
+  ENOENT: "this file system takes none",
+  ENAMETOOLONG: "the name is too long",
+  ELOOP: "a symbolic link leads to itself",
+};
+
+/** Codes that speak of the machine or of a path that was given, never of a slip in this program. */
+const OF_THE_MACHINE = new Set(
+  "EACCES EPERM EROFS ENAMETOOLONG ELOOP EIO ENXIO ENODEV EMFILE ENFILE ENOMEM ESTALE ETXTBSY EBUSY".split(
+    " ",
+  ),
+);
+
+/** What a system error that nobody foresaw at its place means; undefined for what may be a bug. */
+export function machineError(error: unknown): SparkablateError | undefined {
+  if (!(error instanceof Error) || !("syscall" in error)) return undefined;
+  const { code = "", path, syscall } = error as NodeJS.ErrnoException;
+  const options = { cause: error, detail: error.stack };
+  if (syscall === "uv_cwd")
+    return new SparkablateError("input_missing", "the directory you stand in was removed", {
+      ...options,
+      help: "Go to a directory that exists.",
+    });
+  const what = path ?? syscall ?? "";
+  if (code === "ENOSPC" || code === "EDQUOT")
+    return new SparkablateError("disk_full", `no space left for ${what}`, options);
+  if (!OF_THE_MACHINE.has(code)) return undefined;
+  return new SparkablateError("input_missing", `${what} cannot be used: ${error.message}`, {
+    ...options,
+    help: "Check the path, that you may read and write there, and that the disk works.",
+  });
+}
