@@ -1,4 +1,5 @@
 /** A run with its block sums: what a comparison of runs needs beside the rows. */
+import { filePartsOf } from "../model-files.ts";
 import type { LoadedModel } from "../protocol.ts";
 import { divisor } from "../rows.ts";
 import type { Identity } from "./fingerprint.ts";
@@ -14,6 +15,8 @@ export interface BlockSums {
 
 export interface BlockRun extends Pick<StoredRun, "facts" | "rows"> {
   readonly identity: Identity;
+  /** Part of the identity for each file of the model; null for a run that has none stored. */
+  readonly files: Readonly<Record<string, string>> | null;
   readonly model_map: LoadedModel["model_map"];
   /** sha256 of each evaluation block's token ids, by ordinal. */
   readonly evaluation: readonly string[];
@@ -31,6 +34,7 @@ export function readBlockRun(path: string): BlockRun {
       const record = requireBegun(store, path);
       const { run, table } = tableOf(store, record);
       const sums = new Map<string, BlockSums>();
+      const seen = store.seen();
       for (const { condition, blocks, sums: columns, error } of store.measurements("edits")) {
         if (columns.nll !== undefined && error === null) sums.set(condition.id, { blocks, nll: columns.nll });
       }
@@ -38,6 +42,7 @@ export function readBlockRun(path: string): BlockRun {
         facts: run.facts,
         rows: [...table.rows()],
         identity: run.identity,
+        files: seen && filePartsOf(seen.model),
         model_map: run.model.model_map,
         evaluation: store.blocks("evaluation").map(({ sha256 }) => sha256),
         sums,

@@ -6,7 +6,7 @@ const FREE =
   /^(config\.ablation\.|config\.eval\.(calibration|metrics|max_batches|skip_batches|seed)|config\.stop|conditions$|directions$|calibration blocks$|config\.model\.(device|device_map|threads|attn_implementation|dtype)$)/;
 
 export interface Difference {
-  /** Part of the runs' identity (store/fingerprint.ts). */
+  /** Part of the runs' identity (store/fingerprint.ts), or a file of the model. */
   readonly key: string;
   readonly values: readonly [string, string];
 }
@@ -14,9 +14,23 @@ export interface Difference {
 /** What should be equal and is not; empty for runs that measured the same way. */
 export function differences(a: BlockRun, b: BlockRun): Difference[] {
   const keys = new Set([...Object.keys(a.identity), ...Object.keys(b.identity)].sort());
-  return [...keys]
+  const found = [...keys]
     .filter((key) => !FREE.test(key) && a.identity[key] !== b.identity[key])
-    .map((key) => ({ key, values: [partText(key, a), partText(key, b)] }));
+    .map((key) => ({ key, values: [partText(key, a), partText(key, b)] }) as const);
+  return [...found, ...differingFiles(a, b)];
+}
+
+/** What weights and tokenizer as 0.1.0 saw them do not show: shards elsewhere, an index, a template. */
+function differingFiles(a: BlockRun, b: BlockRun): Difference[] {
+  const isEqual = (part: "weights" | "tokenizer") => a.identity[part] === b.identity[part];
+  if (a.files === null || b.files === null || !isEqual("weights") || !isEqual("tokenizer")) return [];
+  const [one, other] = [a.files, b.files];
+  const names = new Set([...Object.keys(one), ...Object.keys(other)].sort());
+  const digest = (files: Readonly<Record<string, string>>, name: string) =>
+    files[name]?.slice(0, 12) ?? "absent";
+  return [...names]
+    .filter((name) => one[name] !== other[name])
+    .map((name) => ({ key: name, values: [digest(one, name), digest(other, name)] }));
 }
 
 /** As a person knows it: a text's name rather than its blocks' digest. */

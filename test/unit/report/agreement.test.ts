@@ -15,6 +15,8 @@ import { renderPng } from "../../../src/report/png.ts";
 import type { ConditionMeasurements, RunFacts } from "../../../src/rows.ts";
 import { readBlockRun } from "../../../src/store/block-run.ts";
 import type { Identity } from "../../../src/store/fingerprint.ts";
+import type { Seen } from "../../../src/store/seen-tables.ts";
+import { RunStore } from "../../../src/store/sqlite.ts";
 import { hasBrowser, hoverText, inBrowser, launchBrowser, visit } from "../../fixtures/browser.ts";
 import { condition, facts, measured, skip, sweep } from "../planted.ts";
 import { plantRun } from "../planted-run.ts";
@@ -36,12 +38,13 @@ interface Planted {
   readonly conditions: readonly ConditionMeasurements[];
   readonly facts?: Partial<RunFacts>;
   readonly identity?: Identity;
+  readonly seen?: Seen;
   readonly n_layers?: number;
   readonly text?: string;
 }
 
 let planted = 0;
-function plant({ baseline, conditions, facts: more, ...rest }: Planted): NamedRun {
+function plant({ baseline, conditions, facts: more, seen, ...rest }: Planted): NamedRun {
   const name = `run-${planted++}`;
   const directory = join(scratch, name);
   plantRun(
@@ -51,6 +54,11 @@ function plant({ baseline, conditions, facts: more, ...rest }: Planted): NamedRu
     conditions,
     rest,
   );
+  if (seen !== undefined) {
+    const store = RunStore.open(directory);
+    store.keepSeen(seen);
+    store.close();
+  }
   return { name, letter: name, directory, run: readBlockRun(directory) };
 }
 
@@ -208,6 +216,26 @@ describe("runs that were not measured alike", () => {
     expect(text).toContain("config.eval.seq_len (run-");
     expect(text).toMatch(/256.*64.*numerics\.dtype.*float32.*bfloat16/);
     expect(text).toContain("no two blocks in common");
+  });
+
+  test("files of the model that 0.1.0's digests do not see are named, where both runs have them stored", () => {
+    const template = (sha256: string) => [{ name: "chat_template.jinja", sha256, stamp: "1 2 3 4" }];
+    const seen = (sha256: string) => ({
+      model: { directory: "/m", entries_sha256: "e".repeat(64), files: template(sha256) },
+      inputs: {},
+    });
+    const [a, b] = ["a", "b"].map((digit) => digit.repeat(64)) as [string, string];
+    const weights = { weights: a };
+    const differing = (...runs: { seen?: Seen; identity: Identity }[]) => {
+      const [one, other] = runs.map((run) => plant({ ...zero, ...run })) as [NamedRun, NamedRun];
+      return agree(one, other).differing.map(({ key, values }) => [key, ...values]);
+    };
+    expect(differing({ seen: seen(a), identity: weights }, { seen: seen(b), identity: weights })).toEqual([
+      ["file chat_template.jinja", "a".repeat(12), "b".repeat(12)],
+    ]);
+    expect(differing({ seen: seen(a), identity: weights }, { identity: weights })).toEqual([]);
+    const other = { seen: seen(b), identity: { weights: b } };
+    expect(differing({ seen: seen(a), identity: weights }, other).map(([key]) => key)).toEqual(["weights"]);
   });
 
   test("what a comparison is about is no difference", () => {

@@ -24,6 +24,7 @@ from sparkablate.configuration import load_config, resolve_source
 from sparkablate.errors import SparkablateError
 from sparkablate.manager import AblationManager
 from sparkablate.model import open_model
+from sparkablate.model_files import ModelFiles, here, settled
 from sparkablate.progress import Progress, silent
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec
 
@@ -64,6 +65,7 @@ def bake(
     wanted = [specs] if isinstance(specs, AblationSpec | DirectionSpec) else list(specs)
     foresee(model, revision, False, Wanted(wanted, Path(out), dtype, prune_layers, force))
     name = dtype_of(model, dtype, revision)
+    before = settled(here(resolve_source(model), revision))
     opened = open_model(
         model,
         revision=revision,
@@ -75,6 +77,7 @@ def bake(
         trust_remote_code=False,
         may_offload=True,
     )
+    files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
     sites = locate(opened.model)
     refused = [label for test in self_test.run(opened.model, sites) for label in test["refused"]]
     manager = AblationManager(opened.model, sites.refusing(refused))
@@ -83,7 +86,7 @@ def bake(
     source = Source(model, opened.revision, opened.directory, opened.tokenizer, manager)
     baking = Baking(source, wanted, Path(out), dtype, prune_layers, force)
     del opened, manager, source, sites  # the live model is freed before the fresh process loads its own
-    return baking.run(progress, lambda: None)
+    return baking.run(progress, files.check)  # what is baked are the weights that were loaded
 
 
 def dtype_of(model: str, dtype: str, revision: str | None) -> str:
