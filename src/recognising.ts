@@ -58,19 +58,19 @@ export interface RecogniseOptions {
 }
 
 /**
- * null where only the worker can tell whether it is this run.
+ * @param inputs what `inputsOf` gives now.
+ * @returns null where only the worker can tell whether it is this run.
  * @throws SparkablateError other_run where a file of the model holds something else.
  */
 export async function recognise(
   config: RunConfig,
-  earlier: Earlier,
+  inputs: Readonly<Record<string, string>>,
   stored: RunRecord,
   seen: Seen | null,
   run: string,
   { verify, remote, signal }: RecogniseOptions,
 ): Promise<Recognised | null> {
   if (seen === null || !isSameConfig(config, stored)) return null;
-  const inputs = inputsOf(config, earlier);
   if (JSON.stringify(sorted(inputs)) !== JSON.stringify(sorted(seen.inputs))) return null;
   const fetched = [config.eval.dataset, config.eval.calibration].filter(
     (source): source is HubDataset => source !== null && typeof source !== "string",

@@ -90,7 +90,7 @@ export async function* runSweep(
       const { path, store } = directory;
       const options = { verify, remote, signal };
       const before = store.seen();
-      const recognised = await recognise(config, inputs.earlier, stored, before, path, options);
+      const recognised = await recognise(config, inputs.digests, stored, before, path, options);
       if (recognised !== null) {
         const { model_checked, notices, seen } = recognised;
         if (JSON.stringify(seen) !== JSON.stringify(before)) store.keepSeen(seen);
@@ -190,15 +190,19 @@ interface Inputs extends TextInputs {
   readonly directions: DirectionFiles;
   /** The run that a sweep of pairs starts from. */
   readonly earlier: ReturnType<typeof readEarlier>;
+  /** What a later command recognises them by. */
+  readonly digests: Readonly<Record<string, string>>;
 }
 
 function readInputs(config: RunConfig): Inputs {
   const texts = readTexts(config);
+  const earlier = readEarlier(config);
   return {
     ...texts,
     metrics: measuredMetrics(config.eval.metrics, texts.task),
     directions: readDirectionFiles(directionPaths(config)),
-    earlier: readEarlier(config),
+    earlier,
+    digests: inputsOf(config, earlier),
   };
 }
 
@@ -294,7 +298,7 @@ class Sweep {
   /** What a later command recognises the run by. */
   #keepSeen({ store }: RunDirectory): void {
     const { model_files } = (this.#prepared as Prepared).loaded;
-    store.keepSeen({ model: model_files, inputs: inputsOf(this.#config, this.#inputs.earlier) });
+    store.keepSeen({ model: model_files, inputs: this.#inputs.digests });
   }
 
   async *measure(

@@ -230,15 +230,22 @@ class ModelFiles:
             try:
                 if Stamp.of(held.path) != held.stamp:
                     self._check_anew(held)
-            except FileNotFoundError as error:
-                raise _changed(held.path, "is gone") from error
+            except OSError as error:
+                raise _changed(held.path, f"went out of reach ({error.strerror})") from error
 
     def _check_anew(self, held: _Held) -> None:
-        """A new link, owner or mode (backups, chmod) leaves the content alone."""
+        """A new link, owner or mode (backups, chmod) leaves the content alone, and so does a file system that
+        numbers its files anew; anything else is a write, whatever the file holds by now."""
         stamp, how = Stamp.of(held.path), _how(held.path)
-        if how == held.how or stamp._replace(ctime=held.stamp.ctime) != held.stamp:
+        described = how != held.how and stamp._replace(ctime=held.stamp.ctime) == held.stamp
+        numbered = stamp._replace(device=held.stamp.device, inode=held.stamp.inode) == held.stamp
+        if not described and not numbered:
             raise _changed(held.path, "was written to or replaced")
-        if digest_each([held.path], silent)[held.path] != held.sha256:
+        try:
+            same = digest_each([held.path], silent)[held.path] == held.sha256
+        except SparkablateError as error:
+            raise _changed(held.path, "was written to") from error
+        if not same:
             raise _changed(held.path, "was written to")
         held.stamp, held.how = stamp, how
 
