@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def read(path: Path) -> dict[str, Tensor]:
     except (RuntimeError, ValueError, EOFError, OSError, KeyError, AttributeError, TypeError) as error:
         raise failed(path, f"it is cut off, or no file of torch's: {_first_line(error)}") from error
     except pickle.UnpicklingError as error:
-        raise failed(path, _why_refused(error)) from error
+        raise failed(path, _why_refused(path, error)) from error
     if not isinstance(found, dict):
         raise failed(path, f"it holds {type(found).__name__}, not a dict of tensors")
     for name, value in found.items():
@@ -39,14 +40,15 @@ def header(path: Path) -> dict[str, Held]:
     }
 
 
-def _why_refused(error: pickle.UnpicklingError) -> str:
+def _why_refused(path: Path, error: pickle.UnpicklingError) -> str:
     """Without torch's advice, which is to run what is in the file."""
-    words = str(error)
-    if "Unsupported global" in words or "unsupported" in words.lower() or "GLOBAL" in words:
-        return (
-            "it holds more than tensors (a pickle that names code), and is not run; have its author "
-            "save it as safetensors"
-        )
+    remedy = "is not run; have its author save it as safetensors"
+    if (named := re.search(r"(?i)unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error))) is not None:
+        return f"it holds more than tensors (a pickle that names code: {named[1]}), and {remedy}"
+    with path.open("rb") as stream:
+        protocol = stream.read(2)
+    if zipfile.is_zipfile(path) or (protocol[:1] == pickle.PROTO and protocol[1] <= pickle.HIGHEST_PROTOCOL):
+        return f"it is a pickle that torch's restricted loader does not read (it may hold code), and {remedy}"
     return "it is cut off, or no file of torch's"
 
 

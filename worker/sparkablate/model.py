@@ -111,11 +111,9 @@ def open_model(
     options: dict[str, Any] = {"dtype": numerics.DTYPES[dtype], "config": config, **common}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
-    files = Files(Path(source)) if Path(source).is_dir() else None
-    if files is not None:
-        files.require_plain(config)
+    local = Path(source).is_dir()
     offloaded = False
-    needed = _weight_bytes(config, files, numerics.DTYPES[dtype], where, trust_remote_code)
+    needed = _weight_bytes(config, source, numerics.DTYPES[dtype], where, trust_remote_code)
     if needed is None:
         notices.append(f"{source} is quantised: whether it fits the memory was not checked before loading")
     elif not (
@@ -124,6 +122,7 @@ def open_model(
         and not memory.has_room(needed, where)
     ):
         memory.require_room(f"{source} in {dtype}", needed, where)
+    files = Files(Path(source)) if local else None
     memory.limit_allocations(where)
     if offloaded:
         rooms = offload.room(where) if device_map is None else offload.rooms(where)
@@ -155,12 +154,14 @@ def open_model(
 
 
 def _weight_bytes(
-    config: Any, files: Files | None, dtype: torch.dtype, where: torch.device, trust_remote_code: bool
+    config: Any, source: str, dtype: torch.dtype, where: torch.device, trust_remote_code: bool
 ) -> int | None:
     """What the weights will take; None for a quantised model whose files are not here yet."""
     if getattr(config, "quantization_config", None) is None:
         return memory.weight_bytes(build_empty(config, trust_remote_code=trust_remote_code), dtype)
-    return None if files is None else files.quantised_bytes(config, dtype, where, trust_remote_code)
+    if not Path(source).is_dir():
+        return None
+    return Files(Path(source)).quantised_bytes(config, dtype, where, trust_remote_code)
 
 
 def _fetched(directory: Path) -> Files:

@@ -58,10 +58,8 @@ class Files:
             )
         return found
 
-    def require_plain(self, config: Any) -> None:
-        """Raises ``load_failed`` for packed numbers that nothing will unpack: transformers casts them."""
-        if getattr(config, "quantization_config", None) is not None:
-            return
+    def require_plain(self) -> None:
+        """Raises ``load_failed`` for packed numbers that nothing unpacked: transformers casts them."""
         for tensor, holders in self.held.items():
             for file, held in holders.items():
                 if tensor.endswith(".weight") and held.dtype not in PLAIN:
@@ -142,6 +140,14 @@ def read_model(
 def check_filled(source: str, model: Any, info: Mapping[str, Any], files: Files) -> list[str]:
     """Notices of what was read past. Raises ``load_failed`` for parameters that no tensor fills, or one of
     another shape, and for tensors that the model does not take and should."""
+    if getattr(model, "hf_quantizer", None) is None:
+        if (quantisation := getattr(model.config, "quantization_config", None)) is not None:
+            raise SparkablateError(
+                "load_failed",
+                f"{source}: config.json: quantization_config: transformers knows no such quantisation: "
+                f"{quantisation!r:.200}",
+            )
+        files.require_plain()
     if missing := sorted(info["missing_keys"]):
         raise SparkablateError("load_failed", f"{source} lacks {len(missing)} weights, e.g. {missing[0]}")
     if mismatched := sorted(info["mismatched_keys"]):
