@@ -98,3 +98,34 @@ def test_attention_without_ten_bits_of_mantissa_is_refused(monkeypatch: pytest.M
     with pytest.raises(SparkablateError, match=r"attention in torch\.float32 on cpu is \d+ units") as caught:
         numerics.prove(torch.device("cpu"), torch.float32)
     assert caught.value.code == "device_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("device", "arch_list", "slow"),
+    [
+        (GB10, WITH_PTX, True),
+        (GB10, ("compute_120",), True),
+        (GB10, CUDA_13, False),  # sm_120 serves 12.1
+        (RTX_5090, ("sm_121", "compute_90"), True),
+        (H100, CUDA_12_4, False),
+        (H100, ("sm_90a", "compute_80"), False),
+        (GB10, CUDA_12_4, False),  # no kernels at all: that is said instead
+        (V100, CUDA_13, False),
+    ],
+)
+def test_which_builds_compile_first(
+    device: tuple[str, tuple[int, int]], arch_list: tuple[str, ...], slow: bool
+) -> None:
+    words = numerics.slow_first_pass(Device("cuda", *device, arch_list))
+    assert (words is not None) is slow
+    if words is not None:
+        assert f"no binaries for {device[0]}" in words
+        assert "the first pass is slow" in words
+
+
+@pytest.mark.parametrize(
+    "device",
+    [Device("cpu", "Cortex-X925"), Device("cuda", "AMD Instinct MI300X", (9, 4), ("gfx90a", "gfx942"))],
+)
+def test_nothing_is_said_of_compiling_where_no_list_tells(device: Device) -> None:
+    assert numerics.slow_first_pass(device) is None

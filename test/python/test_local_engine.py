@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from model_directory import model_config
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from sparkablate.engines.local import LocalEngine, Measurement
@@ -397,3 +399,58 @@ def test_a_condition_the_model_does_not_offer_fails_alone(
     assert error is not None
     assert error.code == code
     assert measured["baseline"].error is None
+
+
+def test_a_tokenizer_of_another_model_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    """Its ids are past the embedding."""
+    directory = model_directory.save(tmp_path / "model")
+    path = directory / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    vocabulary = tokenizer["model"]["vocab"]
+    vocabulary["Z"], vocabulary["beyond"] = 999, vocabulary["Z"]
+    path.write_text(json.dumps(tokenizer))
+    engine = LocalEngine()
+    engine.load(model_config(directory), SEQ_LEN, BATCH, silent)
+    everything = [BASELINE]
+    asked: list[Callable[[], Any]] = [
+        lambda: engine.tokenize("A to Z", None, 100, silent),
+        lambda: engine.tokenize_task([{"prompt": "A to", "answer": " Z"}], "task", 100, silent),
+        lambda: engine.generate(["A to Z"], everything, 4, False, None, print, lambda: False, silent),
+    ]
+    for ask in asked:
+        with pytest.raises(SparkablateError, match=r"id 999 \('Z'\).* embedding has 258 rows") as caught:
+            ask()
+        assert caught.value.code == "config_invalid"
+    ids, _ = engine.tokenize("A to Y", None, 100, silent)
+    assert len(ids) == 6
+
+
+@pytest.mark.parametrize("meta", [False, True])
+def test_inspect_tells_what_was_read_past(meta: bool, tmp_path: Path) -> None:
+    directory = model_directory.save(tmp_path / "model")
+    weights = directory / "model.safetensors"
+    save_file({**load_file(weights), "v_head.weight": torch.ones(3)}, weights, metadata={"format": "pt"})
+    notices = LocalEngine().inspect(model_config(directory), meta, silent)["notices"]
+    assert [("v_head.weight" in notice) for notice in notices] == ([] if meta else [True])
+
+
+def test_a_model_that_looks_ahead_is_refused_at_load_and_at_another_length(tmp_path: Path) -> None:
+    directory = model_directory.save(tmp_path / "model")
+    path = directory / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "is_causal": False}))
+    with pytest.raises(SparkablateError, match="looks ahead") as caught:
+        LocalEngine().load(model_config(directory), SEQ_LEN, BATCH, silent)
+    assert caught.value.code == "architecture_unsupported"
+
+
+def test_a_baseline_that_is_not_finite_is_said_as_such(tmp_path: Path) -> None:
+    """Weights that float32 holds and float16 does not."""
+    directory = model_directory.save(tmp_path / "model")
+    weights = directory / "model.safetensors"
+    tensors = load_file(weights)
+    tensors["model.layers.1.mlp.down_proj.weight"] *= 1e6
+    save_file(tensors, weights, metadata={"format": "pt"})
+    LocalEngine().load(model_config(directory), SEQ_LEN, BATCH, silent)
+    with pytest.raises(SparkablateError, match=r"the unedited .* in float16: set model\.dtype to") as caught:
+        LocalEngine().load(model_config(directory, dtype="float16"), SEQ_LEN, BATCH, silent)
+    assert caught.value.code == "nonfinite_logits"

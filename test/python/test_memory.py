@@ -15,11 +15,13 @@ from typing import Any
 import model_directory
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from sparkablate import memory
 from sparkablate.configuration import build_empty, load_config
 from sparkablate.errors import SparkablateError
 from sparkablate.model import load_model
+from sparkablate.weights import Files
 from tiny_models import TINY
 
 CPU = torch.device("cpu")
@@ -186,3 +188,32 @@ while True:
     )
     assert ended.returncode == memory.OUT_OF_MEMORY_EXIT
     assert "sparkablate worker: 0 MiB of 1.0 GiB memory left" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "device", "dense"),
+    [
+        ({"quant_method": "compressed-tensors"}, "cpu", False),
+        ({"quant_method": "fp8", "dequantize": True}, "cuda", True),
+        ({"quant_method": "fp8"}, "cpu", True),
+        ({"quant_method": "fp8"}, "cuda", False),
+    ],
+)
+def test_the_size_of_a_quantised_model_is_known_before_it_is_loaded(
+    method: dict[str, object], device: str, dense: bool, tmp_path: Path
+) -> None:
+    directory = model_directory.save(tmp_path / "model")
+    weights = directory / "model.safetensors"
+    tensors = load_file(weights)
+    packed = {name: t.to(torch.int8) for name, t in tensors.items() if "proj" in name}
+    scales = {f"{name}_scale": torch.ones(len(t)) for name, t in packed.items()}
+    save_file({**tensors, **packed, **scales}, weights, metadata={"format": "pt"})
+    config = load_config(str(directory), revision=None, trust_remote_code=False)
+    config.quantization_config = method
+    size = Files(directory).quantised_bytes(config, torch.bfloat16, torch.device(device), False)
+    plain = sum(t.numel() for name, t in tensors.items() if name not in packed)
+    in_packed = sum(t.numel() for t in packed.values())
+    if dense:
+        assert size == pytest.approx(2 * (plain + in_packed), rel=0.01)
+    else:
+        assert size == 2 * plain + in_packed + 4 * sum(t.numel() for t in scales.values())

@@ -43,7 +43,7 @@ def header(path: Path) -> dict[str, Held]:
 def _why_refused(path: Path, error: pickle.UnpicklingError) -> str:
     """Without torch's advice, which is to run what is in the file."""
     remedy = "is not run; have its author save it as safetensors"
-    if (named := re.search(r"(?i)unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error))) is not None:
+    if (named := re.search(r"(?:GLOBAL|[Uu]nsupported class) ([\w.]+)", str(error))) is not None:
         return f"it holds more than tensors (a pickle that names code: {named[1]}), and {remedy}"
     with path.open("rb") as stream:
         protocol = stream.read(2)

@@ -144,6 +144,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _hub_cause(source: str, error: BaseException) -> str | None:
     """Why the hub did not give it: gated, missing and no network are told apart."""
     host = constants.ENDPOINT
+    answered = (cause for cause in _causes(error) if type(cause) is HfHubHTTPError)
+    if (refusal := next(answered, None)) is not None:
+        return f"{source}: {host} does not give it: {_first_line(refusal)}"
     for cause in _causes(error):
         match cause:
             case GatedRepoError():
@@ -169,8 +172,6 @@ def _hub_cause(source: str, error: BaseException) -> str | None:
                 return f"{source} is not on this machine (no directory, not in the cache), and {why}"
             case EntryNotFoundError():
                 return f"{source}: the repository holds no model: {_first_line(cause)}"
-            case HfHubHTTPError():
-                return f"{source}: {host} does not give it: {_first_line(cause)}"
     return None
 
 
