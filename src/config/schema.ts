@@ -101,7 +101,7 @@ function evaluation({ cwd, texts }: SchemaOptions) {
     skip_batches: whole(0, 1_000_000).default(0),
     /** Batches for the means, where a condition needs one. */
     calibration_batches: whole(1, 1_000_000).default(8),
-    /** Whether a BOS token stands before every block or item; auto: as the tokenizer itself does. */
+    /** Whether a BOS token stands before every block or item; auto: as the tokenizer itself does, and always for models that need it (Gemma). */
     add_bos: z.union([z.literal("auto"), z.boolean()], addBos).default("auto"),
     /** Which blocks or items, in which order. */
     seed: whole(0, Number.MAX_SAFE_INTEGER).default(0),

@@ -1,4 +1,4 @@
-"""Prompts as ids: BOS where the model needs it, no EOS behind them, and chat templates that cannot do harm."""
+"""Prompts as ids: BOS where the model needs it, no EOS behind them, chat templates that can do no harm."""
 
 from __future__ import annotations
 

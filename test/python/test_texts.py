@@ -23,7 +23,7 @@ def test_text_is_what_was_written_and_a_mark_is_none(text: str) -> None:
 )
 def test_other_encodings_are_refused(encoding: str) -> None:
     text = "Ein Maß" if encoding == "cp1252" else "日本" if encoding == "cp932" else "plain words"
-    with pytest.raises(SparkablateError, match="iconv -f [A-Z0-9-]+ -t UTF-8") as caught:
+    with pytest.raises(SparkablateError, match=r"iconv -f [A-Z0-9-]+ -t UTF-8") as caught:
         texts.decode(text.encode(encoding), "f.txt")
     assert caught.value.code == "config_invalid"
     if encoding.startswith("utf"):

@@ -61,6 +61,8 @@ describe("a task file", () => {
     ["a line feed", "\n", /^t\.jsonl: is empty/],
     ["a line that is empty", lines(GOOD, "", GOOD), /^t\.jsonl:2: is empty; allowed: \{"prompt"/],
     ["a line that is no JSON", lines(GOOD, "prompt: a"), /^t\.jsonl:2: is not JSON; allowed: \{"prompt"/],
+    ["a key twice", lines(GOOD, '{"prompt": "a", "prompt": "b", "answer": "c"}'), /^t\.jsonl:2: names a key twice/],
+    ["a key twice, spelt otherwise", '{"answer": "c", "prompt": "a", "\\u0070rompt" : "b"}', /names a key twice/],
     ["half an object", '{"prompt": "a", "answer"', /^t\.jsonl:1: is not JSON/],
     ["a list", "[]", /^t\.jsonl:1: .*allowed: a section with the keys prompt, answer, wrong/],
     ["a number", "3", /^t\.jsonl:1: 3 does not fit/],
@@ -124,7 +126,9 @@ describe("a task file", () => {
 
   it("is refused before it is parsed where it is too long", () => {
     const path = written("long.jsonl", Buffer.alloc(MAX_PAYLOAD_BYTES / 2 + 1, " "));
-    expect(() => readTask(path)).toThrow(/long\.jsonl: has 8388609 bytes; allowed: up to 8388608/);
+    expect(() => readTask(path)).toThrow(
+      /long\.jsonl: the task file has more than 8388608 bytes; allowed: up to 8388608/,
+    );
     const many = Array.from({ length: 40_001 }, (_, index) => `{"prompt": "${index}", "answer": "b"}`);
     expect(refusal(lines(...many))[0]).toMatch(/has 40001 lines; allowed: up to 40000/);
   });

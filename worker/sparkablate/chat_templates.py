@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,14 +90,16 @@ def _run(
         # Threads reserve memory, each on its own; torch and its like are not needed.
         env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     )
-    given: str | None = job
+    # By a thread: of a long input, communicate() does not write the rest after its first time-out.
+    stdin, process.stdin = process.stdin, None
+    writer = threading.Thread(target=_write, args=(stdin, job))
+    writer.start()
     try:
         while True:
             try:
-                out, errors = process.communicate(given, timeout=POLL_S)
+                out, errors = process.communicate(timeout=POLL_S)
                 break
             except subprocess.TimeoutExpired:
-                given = None  # it has it
                 if cancelled():
                     raise SparkablateError("interrupted", "the chat template was cancelled") from None
                 progress("template", 0.0, float(prompts), "prompts")
@@ -103,9 +107,16 @@ def _run(
         if process.poll() is None:
             process.kill()
             process.communicate()
+        writer.join()
     # Of a process that was ended the last line may be torn.
     lines = [line for line in out.splitlines(keepends=True) if line.endswith("\n")]
     return [json.loads(line) for line in lines], process.returncode, errors
+
+
+def _write(stdin: Any, job: str) -> None:
+    """A process that ended early has said why, or its code does."""
+    with contextlib.suppress(BrokenPipeError), stdin:
+        stdin.write(job)
 
 
 def _ended_by(number: int) -> str:

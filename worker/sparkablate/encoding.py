@@ -48,12 +48,15 @@ def encode_prompts(
     if template_date is not None:
         texts, dated = render(tokenizer, prompts, template_date, cancelled, progress)
     bos = getattr(tokenizer, "bos_token_id", None)
+    behind = _behind(tokenizer)
     encoded: list[list[int]] = []
     ended = bare = False
     for number, text in enumerate(texts, 1):
-        whole = _ids(tokenizer, text, special=template_date is None, number=number)
-        ids = _without_end(tokenizer, text, whole, special=template_date is None)
-        ended = ended or len(ids) < len(whole)
+        ids = _ids(tokenizer, text, special=template_date is None, number=number)
+        # EOS that was typed stays; what a template puts behind its last message is the template's.
+        end = behind if template_date is None else _ends(tokenizer, ids)
+        ended = ended or end > 0
+        ids = ids[: len(ids) - end]
         if not ids:
             raise SparkablateError("config_invalid", f"the prompt {prompts[number - 1]!r:.80} has no tokens")
         if bos is not None and ids[0] != bos:
@@ -84,18 +87,12 @@ def _ids(tokenizer: Any, text: str, *, special: bool, number: int) -> list[int]:
     return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
 
-def _without_end(tokenizer: Any, text: str, ids: list[int], *, special: bool) -> list[int]:
-    """Without what the tokenizer (or the chat template) puts behind the text; EOS that was typed stays."""
-    if not ids or ids[-1] not in tokenizer.all_special_ids:
-        return ids
-    own: list[int] = []
-    if special:
-        own = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-        for end in range(len(ids), len(own) - 1, -1) if own else ():
-            if ids[end - len(own) : end] == own:
-                return ids[:end]
-    added = _ends(tokenizer, ids) - _ends(tokenizer, own)
-    return ids[: len(ids) - max(0, added)]
+def _behind(tokenizer: Any) -> int:
+    """How many tokens (EOS) the tokenizer itself puts behind a text."""
+    own = list(tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"])
+    whole = list(tokenizer("a", verbose=False)["input_ids"])
+    ends = (end for end in range(len(own), len(whole)) if own and whole[end - len(own) : end] == own)
+    return len(whole) - next(ends, len(whole))
 
 
 def _ends(tokenizer: Any, ids: list[int]) -> int:

@@ -136,7 +136,7 @@ it("rejects a call whose event handler throws, and later calls work", async () =
 });
 
 it("does not send what breaks the schema or the limits; nothing waits for it afterwards", async () => {
-  const client = await connect(({ reply }) => reply({ tokens: 0, truncated: false }));
+  const client = await connect(({ reply }) => reply({ tokens: 0, truncated: false, notices: [] }));
   const timers = vi.spyOn(globalThis, "clearTimeout");
   const payload = new Uint8Array(MAX_PAYLOAD_BYTES + 1);
   await expect(client.call("tokenize", TOKENIZE, { payload })).rejects.toThrow(coded("internal", /payload/));
