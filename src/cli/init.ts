@@ -120,7 +120,6 @@ function exampleTargets(map: ModelMap): string {
     ...(offered.includes("layer") ? [`{kind: layer, layer: ${layer}}`] : []),
   ];
   if (examples.length === 0) return "";
-  const note =
-    "  # conditions of your own, besides the sweep (or alone, with sweep: custom):\n  # targets:\n";
+  const note = "  # conditions of your own instead, with sweep: custom:\n  # targets:\n";
   return note + examples.map((example) => `  #   - ${example}\n`).join("");
 }

@@ -48,7 +48,7 @@ describe("bake", () => {
     expect(Math.abs(nllOf(out, blocks) - nll)).toBeLessThan(1e-6);
   });
 
-  it("bakes a config's entries jointly, a direction among them, and asks first", {
+  it("bakes a config's entries jointly, a direction among them", {
     timeout: 300_000,
   }, async () => {
     const directory = scratch();
@@ -61,16 +61,11 @@ describe("bake", () => {
     - {kind: direction, path: ${direction}, op: project_out}`;
     const config = sweepFile(directory, { model, output, ablation });
     const out = join(directory, "out");
-    const asked = await cli(["bake", "-c", config, "--out", out]);
-    expect(asked.exitCode).toBe(2);
-    expect(asked.stderr).toMatch(
-      /2 entries, which together are L2\.mlp\.zero \+ dir\[[0-9a-f]{8}\]\.project_out/,
-    );
-    expect(asked.stderr).toContain("--joint");
-    expect(existsSync(out)).toBe(false);
-    const changed = ["--set", "ablation.targets[0].layer=1"];
-    const ran = await cli(["bake", "-c", config, ...changed, "--joint", "--out", out, "--json"]);
+    // No text is read, so it need not be there.
+    const changed = ["--set", "ablation.targets[0].layer=1", "--set", "eval.dataset=gone.txt"];
+    const ran = await cli(["bake", "-c", config, ...changed, "--out", out, "--json"]);
     expect(ran.exitCode, String(ran.stderr)).toBe(0);
+    expect(ran.stderr).toMatch(/condition: L1\.mlp\.zero \+ dir/);
     const { condition, certificate } = JSON.parse(String(ran.stdout)) as Baked;
     expect(condition).toMatch(/^L1\.mlp\.zero \+ dir/);
     expect(certificate.behaviour.logit_difference).toBeGreaterThan(0);
@@ -91,7 +86,9 @@ describe("bake", () => {
     const plain = join(directory, "plain");
     const flags = ["--kind", "mlp", "--layer", "0", "--mode", "mean"];
     const refused = await cli(["bake", "-m", model, ...flags, "--out", plain]);
+    expect(refused.exitCode).toBe(2);
     expect(refused.stderr).toContain("--calibration");
+    expect(refused.stderr).not.toContain("load");
     const made = await baked(model, [...flags, "--calibration", NORTHANGER], plain);
     expect(made.condition).toBe("L0.mlp.mean");
   });
@@ -107,7 +104,9 @@ describe("bake", () => {
     const project = ["--op", "project_out"];
     const refusals: [readonly string[], RegExp][] = [
       [["--kind", "mlp", "--layer", "0", "--positions", "not_first"], /cannot know a token's position/],
-      [["--kind", "mlp", "--layer", "0", "--mode", "mean", "--calibration", NORTHANGER], /no bias/],
+      [["--kind", "mlp", "--layer", "0", "--mode", "mean"], /no bias/],
+      [["--kind", "layer", "--layer", "0", "--mode", "mean"], /allowed: skip, zero/],
+      [["--kind", "mlp", "--layer", "0", "--mode", "skip"], /allowed: /],
       [["--direction", vector, "--op", "add"], /new bias in every layer/],
       [["--direction", vector, ...project, "--at", "stream"], /at: stream has no weight equivalent/],
       [["--direction", wide, ...project], /32 entries; allowed: 64/],

@@ -35,7 +35,7 @@ class TestFields:
             ({"kind": "head", "layer": 0, "heads": (-1,)}, "not negative"),
             ({"kind": "mlp", "layer": -1}, "count from 0"),
             ({"kind": "mlp", "layer": 0, "mode": "skip"}, "none of zero, mean"),
-            ({"kind": "layer", "layer": 0, "mode": "zero"}, "none of skip"),
+            ({"kind": "layer", "layer": 0, "mode": "mean"}, "none of skip, zero"),
             ({"kind": "layer", "layer": 0, "positions": "not_first"}, "no positions"),
             ({"kind": "mlp", "layer": 0, "positions": "last"}, "none of all, not_first"),
         ],
@@ -68,6 +68,8 @@ class TestFields:
         assert AblationSpec("head", 1, heads=(7, 3)).heads == (3, 7)
         assert AblationSpec("mlp", 1).mode == "zero"
         assert AblationSpec("layer", 1).mode == "skip"
+        assert AblationSpec("layer", 1, mode="zero") == AblationSpec("layer", 1)
+        assert spec_id(AblationSpec("layer", 1, mode="zero")) == "L1.layer.skip"
         assert direction().at == "writes"
         assert direction(op="add").at == "stream"
 

@@ -144,10 +144,43 @@ describe("sweeps", () => {
     );
   });
 
-  it("measure targets besides, and say so", () => {
-    const { conditions, notices } = plan("{sweep: mlp, targets: [{kind: layer, layer: 3}]}");
-    expect(conditions.at(-1)?.id).toBe("L3.layer.skip");
-    expect(notices).toEqual([expect.stringMatching(/^1 conditions of targets and directions/)]);
+  it("leave targets out, and say so", () => {
+    const config = parseConfig(
+      "model: {name: a/b}\nablation: {sweep: mlp, targets: [{kind: layer, layer: 3}]}",
+      "run.yaml",
+      { cwd },
+    );
+    const { conditions, notices } = planConditions(config, MAP);
+    const swept = Array.from({ length: MAP.n_layers }, (_, layer) => `L${layer}.mlp.zero`);
+    expect(conditions.map(({ id }) => id)).toEqual(["baseline", ...swept]);
+    expect(notices).toEqual([
+      "ablation.targets (1 entry): not measured, since ablation.sweep is mlp; set it to custom to measure them",
+    ]);
+    // A run of 0.1.0 measured both, and goes on as it began.
+    for (const [stored, measured] of [
+      [swept, swept],
+      [
+        [...swept, "L3.layer.skip"],
+        [...swept, "L3.layer.skip"],
+      ],
+    ] as const) {
+      const resumed = planConditions(config, MAP, new Map(), null, new Set(stored));
+      expect(resumed.conditions.map(({ id }) => id)).toEqual(["baseline", ...measured]);
+    }
+  });
+
+  it("a layer's zero is its skip, and nothing else is", () => {
+    const [zero, skip] = ["zero", "skip"].map((mode) =>
+      plan(`{sweep: custom, targets: [{kind: layer, layer: 3, mode: ${mode}}]}`),
+    );
+    expect(zero).toEqual(skip);
+    expect(zero?.conditions.at(-1)).toEqual({
+      id: "L3.layer.skip",
+      interventions: [{ kind: "layer", layer: 3, mode: "skip" }],
+    });
+    expect(() => plan("{sweep: custom, targets: [{kind: layer, layer: 3, mode: mean}]}")).toThrow(
+      /allowed: skip, zero/,
+    );
   });
 
   it("give conditions that the wire accepts, each id once", () => {
@@ -341,7 +374,7 @@ describe("refusals", () => {
 
   it("refuses a direction that was not read, and a top as large as the sweep", () => {
     const config = parseConfig(
-      "model: {name: a/b}\nablation: {directions: [{path: a.safetensors, op: add}]}",
+      "model: {name: a/b}\nablation: {sweep: custom, directions: [{path: a.safetensors, op: add}]}",
       "run.yaml",
       { cwd },
     );
@@ -416,11 +449,14 @@ describe("init", () => {
 
   it("offers targets that hold once they are uncommented", () => {
     const text = configFor({ model: "org/model", map: MAP, sweep: "mlp", run: "x" });
-    const uncommented = text.replace("  # targets:", "  targets:").replaceAll("  #   - ", "    - ");
+    const uncommented = text
+      .replace("sweep: mlp", "sweep: custom")
+      .replace("  # targets:", "  targets:")
+      .replaceAll("  #   - ", "    - ");
     const offered = text.split("\n").filter((line) => line.startsWith("  #   - ")).length;
     expect(offered).toBeGreaterThan(1);
     const { conditions } = planConditions(parseConfig(uncommented, "init.yaml", { cwd }), MAP);
-    expect(conditions).toHaveLength(1 + MAP.n_layers + offered);
+    expect(conditions).toHaveLength(1 + offered);
   });
 });
 

@@ -24,6 +24,7 @@ from sparkablate import AblationManager, AblationSpec, DirectionSpec, Sparkablat
 from sparkablate.bake import bake, baking, live, place, writer
 from sparkablate.bake.baking import Baking, Source
 from sparkablate.bake.certificate import judge, run_jobs
+from sparkablate.bake.foresight import Wanted, foresee
 from sparkablate.progress import silent
 
 HEADS = AblationSpec("head", 1, heads=(1, 3))
@@ -281,6 +282,59 @@ def test_a_quantised_source_is_refused_before_it_is_loaded(llama: Path, tmp_path
         bake(str(directory), HEADS, tmp_path / "out", threads=1)
     assert caught.value.code == "bake_refused"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("spec", "options", "said"),
+    [
+        (AblationSpec("mlp", 0, mode="mean"), {}, "no bias"),
+        (AblationSpec("head", 0, heads=(1,), mode="mean"), {}, "no bias"),
+        (AblationSpec("attn", 0, positions="not_first"), {}, "position"),
+        (AblationSpec("mlp", 0, mode="resample"), {}, "other tokens"),
+        (DirectionSpec("add", direction(), layers=(1,)), {}, "adding"),
+        (DirectionSpec("project_out", direction(), at="stream"), {}, "at: stream"),
+        (AblationSpec("mlp", 0), {"prune_layers": True}, "no layer is skipped"),
+    ],
+)
+def test_what_cannot_bake_is_refused_before_a_weight_is_read(
+    spec: Any, options: dict[str, Any], said: str, llama: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    shutil.copy(llama / "config.json", model)  # there are no weights to read
+    with pytest.raises(SparkablateError, match=said) as caught:
+        bake(str(model), spec, tmp_path / "out", threads=1, **options)
+    assert caught.value.code == "bake_refused"
+
+
+@pytest.mark.parametrize("name", [name for name in tiny_models.TINY if name not in ("llava", "mistral3")])
+def test_a_mean_is_foreseen_as_the_checkpoint_has_it(name: str, tmp_path: Path) -> None:
+    """What foresight refuses the planner refuses for the same reason, and nothing that it would bake."""
+    model = tiny_models.build(name)
+    model.save_pretrained(tmp_path)
+    manager = AblationManager(model)
+    manager.calibrate_means([tiny_models.tokens()])
+    held = Source(name, None, tmp_path, None, manager)
+    for kind in ("attn", "mlp"):
+        spec = AblationSpec(kind, 1, mode="mean")
+        if kind not in manager.sites.layers[1].sites:
+            continue
+        said = []
+        for attempt in (
+            lambda spec=spec: foresee(
+                str(tmp_path), None, False, Wanted([spec], tmp_path / "out", "float32", False, False)
+            ),
+            lambda spec=spec: Baking(held, [spec], tmp_path / "out", "float32", False, force=False),
+        ):
+            try:
+                attempt()
+                said.append("")
+            except SparkablateError as error:
+                assert error.code == "bake_refused"
+                said.append(error.message)
+        assert said[0] in ("", said[1])
+        if "no bias" in said[1] or "norm" in said[1]:
+            assert said[0] == said[1]
 
 
 def test_targets_that_exist(llama: Path, tmp_path: Path) -> None:

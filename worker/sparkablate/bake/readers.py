@@ -32,7 +32,10 @@ READERS: Mapping[str, Reader] = {
     "gemma": Reader(untied_head="llama.cpp drops lm_head.weight and takes the edited embedding for the head"),
     "gemma2": Reader(pruned=_PATTERN),
     "gemma3_text": Reader(pruned=_PATTERN),
-    "gpt2": Reader(untied_head="vLLM takes the embedding for the head (its pull request 51665)"),
+    "gpt2": Reader(
+        untied_head="vLLM before 0.32 may take the embedding for the head (its pull request 51665); "
+        "0.32.0 reads it rightly"
+    ),
     "cohere2": Reader(
         untied_head="vLLM and llama.cpp take the embedding for the head, whatever the checkpoint says",
         pruned=_PATTERN,
@@ -59,7 +62,8 @@ def warnings_for(model_type: str, untied: bool, pruned: bool) -> list[str]:
 
 def converts(model_type: str, warnings: list[str]) -> bool:
     """False where the conversion for llama.cpp is known not to give the same model."""
-    return not warnings and READERS.get(model_type, UNKNOWN).llama_cpp
+    concerned = any("llama.cpp" in warning for warning in warnings)
+    return not concerned and READERS.get(model_type, UNKNOWN).llama_cpp
 
 
 def gguf_command(directory: str) -> str:
