@@ -138,7 +138,7 @@ def open_model(
     try:
         model, info = read_model(source, files, config, options, where)
         directory, commit = _files_of(source, revision, config)
-        files = files or _fetched(directory)
+        files = files or _fetched(directory, model)
         if offloaded:
             offload.keep_while(model, options)
             notices[-1] += f": {offload.places(model)}"
@@ -164,15 +164,14 @@ def _weight_bytes(
     return Files(Path(source)).quantised_bytes(config, dtype, where, trust_remote_code)
 
 
-def _fetched(directory: Path) -> Files:
+def _fetched(directory: Path, model: Any) -> Files:
     """The files that came from the hub. Raises ``load_failed`` for those that transformers reads otherwise
     than their index says: from a directory they are read rightly."""
     files = Files(directory)
-    if files.contested:
-        tensor = min(files.contested)
-        raise SparkablateError(
-            "load_failed", f"two shards hold {tensor}: load the model from its directory, {directory}"
-        )
+    adapted = getattr(model, "_hf_peft_config_loaded", False)
+    if files.contested or adapted:
+        what = "PEFT applied the adapter beside it" if adapted else f"two shards hold {min(files.contested)}"
+        raise SparkablateError("load_failed", f"{what}: load the model from its directory, {directory}")
     return files
 
 
