@@ -117,7 +117,7 @@ describe("a file", () => {
     const directory = scratch();
     const at = (name: string) => join(directory, name);
     mkdirSync(at("folder"));
-    execFileSync("mkfifo", [at("pipe")]);
+    execFileSync("sh", ["-c", 'mkfifo "$0"', at("pipe")]);
     symlinkSync("loop", at("loop"));
     symlinkSync("pipe", at("link"));
     const server = createServer().listen(at("socket"));

@@ -144,7 +144,9 @@ describe("a source file of mode patch", () => {
       /^s\.jsonl:2: is no source item/,
     );
     for (const line of ['{"prompt": "x", "prompt": "y"}', '{"prompt": "\\ud800"}'])
-      expect(() => sourceItems(file(line, '{"prompt": "x"}'), task(2))).toThrow(/^s\.jsonl:1: is no source item/);
+      expect(() => sourceItems(file(line, '{"prompt": "x"}'), task(2))).toThrow(
+        /^s\.jsonl:1: is no source item/,
+      );
     expect(() => sourceItems(file('{"prompt": 3}', "[]"), task(2))).toThrow(/s\.jsonl:1: .*\ns\.jsonl:2: /);
     expect(() => requireAligned("s.jsonl", "t.jsonl", [encoded([5, 7]), encoded([5, 6])])).toThrow(
       "s.jsonl:2: prompt and answer have 6 and 1 tokens, t.jsonl:2 has 5 and 1; allowed: as many",

@@ -61,8 +61,16 @@ describe("a task file", () => {
     ["a line feed", "\n", /^t\.jsonl: is empty/],
     ["a line that is empty", lines(GOOD, "", GOOD), /^t\.jsonl:2: is empty; allowed: \{"prompt"/],
     ["a line that is no JSON", lines(GOOD, "prompt: a"), /^t\.jsonl:2: is not JSON; allowed: \{"prompt"/],
-    ["a key twice", lines(GOOD, '{"prompt": "a", "prompt": "b", "answer": "c"}'), /^t\.jsonl:2: names a key twice/],
-    ["a key twice, spelt otherwise", '{"answer": "c", "prompt": "a", "\\u0070rompt" : "b"}', /names a key twice/],
+    [
+      "a key twice",
+      lines(GOOD, '{"prompt": "a", "prompt": "b", "answer": "c"}'),
+      /^t\.jsonl:2: names a key twice/,
+    ],
+    [
+      "a key twice, spelt otherwise",
+      '{"answer": "c", "prompt": "a", "\\u0070rompt" : "b"}',
+      /names a key twice/,
+    ],
     ["half an object", '{"prompt": "a", "answer"', /^t\.jsonl:1: is not JSON/],
     ["a list", "[]", /^t\.jsonl:1: .*allowed: a section with the keys prompt, answer, wrong/],
     ["a number", "3", /^t\.jsonl:1: 3 does not fit/],

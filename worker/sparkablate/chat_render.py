@@ -44,13 +44,13 @@ def main() -> None:
         try:
             compiled = chat_template_utils._compile_jinja_template(job["template"])
             compiled.environment.globals["strftime_now"] = strftime_now
-            texts, _ = chat_template_utils.render_jinja_template(
+            rendered: Any = chat_template_utils.render_jinja_template(
                 [[{"role": "user", "content": prompt}]],
                 chat_template=job["template"],
                 add_generation_prompt=True,
                 **job["special_tokens"],
             )
-            text = texts[0]
+            text: str = rendered[0][0]
             characters += len(text)
             if characters > job["characters"]:
                 raise ValueError(f"it writes more than {job['characters']} characters")
