@@ -1,7 +1,7 @@
 /** Pure: what a sweep will take, from its conditions and from one unedited pass that the worker has timed. */
 import { comparesLogits } from "./metrics.ts";
 import { type Condition, type LoadedModel, SOURCE_MODES } from "./protocol.ts";
-import { BASELINE_LAYER, firstLayer } from "./slices.ts";
+import { BASELINE_LAYER, firstLayer, slicesOf } from "./slices.ts";
 
 /** What of a loaded model the estimates rest on. */
 interface TimedModel {
@@ -60,14 +60,18 @@ export function sweepCost(
     pairs += conditions.length;
     const passes = conditions.reduce(
       (sum, condition) => sum + (cost.walks ? shareAbove(condition, model_map.n_layers) : 1),
-      (cost.walks ? 1 : 0) + (compares ? 1 : 0),
+      cost.walks ? 1 : 0,
     );
     // A source's own pass ends at its highest site; here it counts as a whole one.
     const recorded = SOURCE_MODES.reduce(
       (sum, mode) => sum + Math.ceil(sourceSites(conditions, mode) / KEPT_SOURCES),
       0,
     );
-    equivalents += share * ((passes + recorded) * stack + conditions.length * head);
+    const alone = (passes + recorded) * stack + conditions.length * head;
+    // What logits are compared with is run once a slice.
+    const each = (share * alone * seconds) / conditions.length;
+    const baselines = compares ? slicesOf(conditions.length, each, equivalents === 0) : 0;
+    equivalents += share * (alone + baselines * stack);
   }
   return { forward_equivalents: equivalents, seconds: equivalents * seconds, pairs };
 }

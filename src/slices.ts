@@ -64,6 +64,13 @@ export class Rate {
   }
 }
 
+/** In how many slices a batch's conditions are measured, each taking `seconds`; the run's first batch begins unsure. */
+export function slicesOf(conditions: number, seconds: number, first: boolean): number {
+  const portion = Math.max(1, Math.min(new Rate(seconds).portion, MAX_SLICE_CONDITIONS));
+  const alone = first ? Math.min(FIRST_SLICE_CONDITIONS, conditions) : 0;
+  return (alone > 0 ? 1 : 0) + Math.ceil((conditions - alone) / portion);
+}
+
 /**
  * Portions of a batch's missing conditions, and what to do when the worker dies on one: its unmeasured
  * conditions are tried again in halves, until the one that kills it is alone.

@@ -133,35 +133,72 @@ def test_the_limit_of_a_group_further_up_binds(groups: Path, tmp_path: Path) -> 
     assert memory.system_memory() == (GIB // 4, 2 * GIB, "the container's memory limit")
 
 
-def test_the_watch_ends_what_runs_low_and_nothing_else() -> None:
-    plenty, low = (4 * GIB, 120 * GIB, "MemAvailable"), (2 * GIB - 1, 120 * GIB, "MemAvailable")
-    figures = [plenty] * 5 + [low]
+PLENTY, LOW = (4 * GIB, 120 * GIB, "MemAvailable"), (2 * GIB - 1, 120 * GIB, "MemAvailable")
+
+
+def watched(figures: list[tuple[memory.SystemMemory, bool]]) -> tuple[list[str], int]:
+    """What was said at the end, if anything, and how many of the figures (memory, busy) were looked at."""
     ended: list[str] = []
-    seen = threading.Event()
+    seen, busy, looks = threading.Event(), False, 0
+
+    def look() -> memory.SystemMemory:
+        nonlocal busy, looks
+        found, busy = figures[min(looks, len(figures) - 1)]
+        looks += 1
+        if looks > len(figures):
+            seen.set()
+        return found
 
     def end(why: str) -> None:
         ended.append(why)
         seen.set()
 
-    memory.watch(end, lambda: figures.pop(0) if len(figures) > 1 else figures[0])
-    assert seen.wait(30)
-    assert figures == [low]
+    stop = memory.watch(end, lambda: busy, look)
+    assert seen.wait(60)
+    stop.set()
+    return ended, looks
+
+
+def test_the_watch_ends_what_stays_low_while_it_computes_and_nothing_else() -> None:
+    often = memory.LOOKS_UNDER_FLOOR
+    ended, looks = watched([(PLENTY, True), *[(LOW, True)] * (often + 3)])
+    assert looks == 1 + often
     assert ended == [
         "2.0 GiB of 120.0 GiB memory left (MemAvailable): it ended before the machine runs out; a smaller "
         "model, dtype or eval.batch_size needs less"
     ]
-    calls: list[int] = []
-    looked = threading.Event()
+    dips = [*[(LOW, True)] * (often - 1), (PLENTY, True)] * 2  # comes back every time
+    assert watched(dips)[0] == []
+    assert watched([(LOW, False)] * (often + 3))[0] == []  # an idle worker
+    assert watched([*[(LOW, True)] * (often - 1), (LOW, False)] * 2)[0] == []
 
-    def count() -> memory.SystemMemory:
-        calls.append(1)
-        looked.set()
-        return plenty
 
-    stop = memory.watch(end, count)
-    assert looked.wait(30)
-    stop.set()
-    assert len(ended) == 1
+def limited_v1(group: Path, limit: int, usage: int = 0, stat: str = "") -> None:
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "memory.limit_in_bytes").write_text(f"{limit}\n")
+    (group / "memory.usage_in_bytes").write_text(f"{usage}\n")
+    (group / "memory.stat").write_text(stat)
+
+
+def test_a_limit_of_cgroups_version_1_binds_too(groups: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("9:cpu,cpuacct:/other\n4:memory:/batch/job/step\n0::/\n")
+    stat = f"inactive_file 1\ntotal_inactive_file {GIB // 8}\ntotal_active_file {GIB // 8}\ntotal_rss 7\n"
+    unlimited = 9223372036854771712
+    limited_v1(groups / "memory/batch/job/step", unlimited, GIB // 2)
+    limited_v1(groups / "memory/batch/job", GIB, GIB // 2, stat)
+    limited_v1(groups / "memory", unlimited, 2 * GIB)
+    assert memory.system_memory() == (GIB // 4 * 3, GIB, "the container's memory limit")
+    limited_v1(groups / "memory/batch", GIB, GIB)  # further up, and nothing left
+    assert memory.system_memory() == (0, GIB, "the container's memory limit")
+    limited(groups, str(GIB // 2), GIB // 2)  # both versions are mounted: the less binds
+    limited_v1(groups / "memory/batch", unlimited)
+    assert memory.system_memory() == (0, GIB // 2, "the container's memory limit")
+
+
+def test_in_a_container_of_version_1_the_own_group_is_the_root(groups: Path, tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("4:memory:/docker/0123\n")
+    limited_v1(groups / "memory", GIB, GIB // 4)
+    assert memory.system_memory() == (GIB // 4 * 3, GIB, "the container's memory limit")
 
 
 @pytest.mark.parametrize("total", [8 * GIB, 120 * GIB])
@@ -178,7 +215,7 @@ def test_a_worker_that_runs_low_says_why_and_ends_with_a_code_of_its_own() -> No
     code = """
 import time
 from sparkablate import memory
-memory.watch(memory.end_process, lambda: (1, 1 << 30, "MemAvailable"))
+memory.watch(memory.end_process, lambda: True, lambda: (1, 1 << 30, "MemAvailable"))
 while True:
     sum(range(10**6))
 """

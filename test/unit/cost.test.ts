@@ -51,8 +51,17 @@ describe("what a sweep will take", () => {
 
   it("runs the unedited model beside the condition for the metrics that compare with it", () => {
     const missing = [batch([baseline, skip(4)])];
-    // One stack more for the batch, and one head more for each condition.
-    expect(passes(missing, {}, ["nll", "kl"]) - passes(missing)).toBeCloseTo(0.75 + 2 * 0.25, 12);
+    // One head more for each condition, and one stack more for each slice: the run's first condition is alone.
+    expect(passes(missing, {}, ["nll", "kl"]) - passes(missing)).toBeCloseTo(2 * 0.75 + 2 * 0.25, 12);
+    const many = Array.from({ length: 40 }, () => skip(0));
+    const more = (batches: ReturnType<typeof batch>[], cost: object): number =>
+      passes(batches, cost, ["top1"]) - passes(batches, cost) - 0.25 * batches.length * many.length;
+    // Layer 0 takes 4 s and 1 s for the other head: four of them are a slice.
+    expect(more([batch(many)], {})).toBeCloseTo(0.75 * (1 + 13), 12);
+    expect(more([batch(many), batch(many)], {})).toBeCloseTo(0.75 * (1 + 13 + 14), 12);
+    // A fast model measures a batch in one slice, after the first condition of the run.
+    const fast = { stack_seconds: 0.003, head_seconds: 0.001 };
+    expect(more([batch(many), batch(many)], fast)).toBeCloseTo(0.75 * (1 + 1 + 1), 12);
   });
 
   it("takes the seconds of the timed pass", () => {

@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from .errors import SparkablateError
 RESERVE = (0.05, 8 << 30)
 #: With less of the system's memory available than this, a worker ends itself. Likewise.
 FLOOR = (0.02, 2 << 30)
+#: So often in a row, a tenth of a second apart, before it does: what others take for a moment comes back.
+LOOKS_UNDER_FLOOR = 5
 #: Bytes a second; no machine known fills its memory faster. The watch looks again before the floor can be
 #: reached, and within these seconds.
 FASTEST_FILL = 40 << 30
@@ -34,7 +36,23 @@ OUT_OF_MEMORY_EXIT = 71
 
 _CGROUP = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
-_RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")
+
+
+@dataclass(frozen=True)
+class _Hierarchy:
+    """The memory files of one version of cgroups, and what of memory.stat the kernel takes back."""
+
+    limit: str
+    usage: str
+    reclaimable: tuple[str, ...]
+
+
+_V2 = _Hierarchy("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable"))
+#: Its usage has the groups below in it, as the fields of memory.stat that begin with total_ have; it does not
+#: count slabs apart. Without a limit it says a number beyond any memory.
+_V1 = _Hierarchy(
+    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")
+)
 
 
 #: Available and total bytes, and whose figures they are.
@@ -83,15 +101,15 @@ def shares_system_memory(device: torch.device) -> bool:
 
 
 def system_memory() -> SystemMemory:
-    """The system's, or a container's or batch job's limit (cgroup v2) where that leaves less."""
+    """The system's, or a container's or batch job's limit (cgroup v1 or v2) where that leaves less."""
     system = psutil.virtual_memory()  # available: MemAvailable, what is free or given back by the page cache
     origin = "MemAvailable" if sys.platform == "linux" else "available to programs"
     least = (system.available, system.total, origin)
-    for group in _own_cgroups():
-        limit = _number(group / "memory.max")
+    for group, files in _own_cgroups(_OWN_CGROUP, _CGROUP):
+        limit = _number(group / files.limit)
         if limit is None or limit >= system.total:
             continue
-        used = (_number(group / "memory.current") or 0) - _reclaimable(group)
+        used = (_number(group / files.usage) or 0) - _reclaimable(group, files)
         if (left := max(limit - used, 0)) < least[0]:
             least = (left, limit, "the container's memory limit")
     return least
@@ -140,17 +158,23 @@ def limit_allocations(device: torch.device) -> None:
         torch.cuda.set_per_process_memory_fraction(min(max(share, 0.0), 1.0), index)  # takes no bare "cuda"
 
 
-def watch(end: Callable[[str], None], look: Callable[[], SystemMemory] = system_memory) -> threading.Event:
-    """Calls `end` once, with words for a person, when memory falls under the floor; from a thread of its own,
-    since a forward pass does not stop to look. Set the event to stop."""
+def watch(
+    end: Callable[[str], None],
+    busy: Callable[[], bool],
+    look: Callable[[], SystemMemory] = system_memory,
+) -> threading.Event:
+    """Calls `end` once, with words for a person, when memory stays under the floor while the worker is `busy`
+    (ending an idle one would free nothing that anybody waits for); from a thread of its own, since a forward
+    pass does not stop to look. Set the event to stop."""
     stop = threading.Event()
 
     def wait() -> None:
-        pause = 0.0
+        pause, low = 0.0, 0
         while not stop.wait(pause):
             available, total, origin = look()
             pause = look_again_after(available, total)
-            if available < _part(total, FLOOR):
+            low = low + 1 if busy() and available < _part(total, FLOOR) else 0
+            if low == LOOKS_UNDER_FLOOR:
                 end(
                     f"{gib(available)} of {gib(total)} memory left ({origin}): it ended before the machine "
                     "runs out; a smaller model, dtype or eval.batch_size needs less"
@@ -198,22 +222,28 @@ def _number(file: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _own_cgroups() -> list[Path]:
-    """The directories of this process's group and of those above it; in a container, which sees its own
-    group as the root, one."""
+def _own_cgroups(own: Path, root: Path) -> Iterator[tuple[Path, _Hierarchy]]:
+    """The directories of this process's groups and of those above them, of both versions; in a container,
+    which sees its own group as the root, one. Args: own, /proc/self/cgroup; root, where they are mounted."""
     try:
-        lines = _OWN_CGROUP.read_text(encoding="utf-8").splitlines()
+        lines = own.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return []
-    own = next((line.removeprefix("0::") for line in lines if line.startswith("0::/")), "/")
-    below = Path(own.lstrip("/"))
-    return [_CGROUP / part for part in (below, *below.parents)]
+        return
+    paths = {"": "/"}
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        paths |= dict.fromkeys(controllers.split(","), path)
+    below = Path(paths[""].lstrip("/"))
+    yield from ((root / part, _V2) for part in (below, *below.parents))
+    if "memory" in paths:
+        below = Path(paths["memory"].lstrip("/"))
+        yield from ((root / "memory" / part, _V1) for part in (below, *below.parents))
 
 
-def _reclaimable(group: Path) -> int:
+def _reclaimable(group: Path, files: _Hierarchy) -> int:
     """What the kernel takes back before it ends a process, as in MemAvailable: page cache and slabs."""
     try:
         lines = (group / "memory.stat").read_text(encoding="ascii").splitlines()
     except OSError:
         return 0
-    return sum(int(size) for name, size in map(str.split, lines) if name in _RECLAIMABLE)
+    return sum(int(size) for name, size in map(str.split, lines) if name in files.reclaimable)

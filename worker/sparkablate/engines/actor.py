@@ -40,8 +40,10 @@ class Actor:
     """One engine. Its methods run one after the other; only ``cancel`` is answered while one runs."""
 
     def __init__(self, make_engine: Callable[[], LocalEngine]) -> None:
-        memory.watch(memory.end_process)
+        self._working = True
+        memory.watch(memory.end_process, lambda: self._working)
         self._engine = make_engine()
+        self._working = False
         # One thread for good: torch keeps its number of threads by thread.
         self._compute = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compute")
         self._unwanted = -1
@@ -69,6 +71,7 @@ class Actor:
             return lambda *values: reports.put((name, values))
 
         def work() -> None:
+            self._working = True
             try:
                 called = {name: callback(name) for name in callbacks}
                 reports.put(("result", (getattr(self._engine, method)(**arguments, **called),)))
@@ -78,6 +81,7 @@ class Actor:
                 text = f"{type(error).__name__}: {error}"
                 reports.put(("failure", ("internal", text, traceback.format_exc())))
             finally:
+                self._working = False
                 reports.put(None)
 
         self._compute.submit(work)

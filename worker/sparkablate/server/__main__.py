@@ -71,7 +71,7 @@ def main() -> int:
         return 2
     with contextlib.suppress(OSError):  # a home that others own: what a killed worker left stays
         folders.sweep(offload.root())
-    memory.watch(memory.end_process)
+    memory.watch(memory.end_process, lambda: server.busy)
     signal.signal(signal.SIGTERM, lambda *_: server.stop())
     print(f"sparkablate worker: listening on {options.bind}", file=sys.stderr, flush=True)
     server.run()

@@ -130,6 +130,8 @@ class Server:
         self._mounts = [asdict(mount) for mount in mounts]
         self._sessions = Sessions(self._abandon)
         self._jobs: dict[JobKey, Job] = {}
+        #: Threads that work on a request.
+        self._working: set[int] = set()
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._context = zmq.Context()
@@ -144,6 +146,11 @@ class Server:
     def stop(self) -> None:
         """Ends ``run`` after its current poll; safe in a signal handler."""
         self._stopping.set()
+
+    @property
+    def busy(self) -> bool:
+        """Whether it computes, for somebody or for nobody any more."""
+        return bool(self._working)
 
     def run(self) -> None:
         inbox = self._context.socket(zmq.PULL)
@@ -331,12 +338,15 @@ class Server:
         if job.abandoned.is_set():
             return
         outcome: Reply | SparkablateError
+        self._working.add(threading.get_ident())
         try:
             outcome = HANDLERS[job.request.type](self._engine, job.request, job)
         except SparkablateError as error:
             outcome = error
         except BaseException as error:  # also the sys.exit() of a model's own code
             outcome = SparkablateError("internal", f"{type(error).__name__}: {error}", traceback.format_exc())
+        finally:
+            self._working.discard(threading.get_ident())
         # Freed before the reply, so that the controller's next request finds the slot free.
         self._jobs.pop(job.key, None)
         job.finish(outcome)
