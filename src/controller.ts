@@ -165,7 +165,15 @@ export class Controller {
    * ```
    */
   async bake(config: RunConfig, options: BakeOptions): Promise<Baked> {
-    const worker = await this.#attach(this.#runId || anonymousRunId());
+    const { signal } = options;
+    // A worker that is not ready has written nothing that it would have to clear away.
+    const leave = (): void => {
+      if (this.#held?.worker === undefined) this.#held?.stop.abort();
+    };
+    signal?.addEventListener("abort", leave, { once: true });
+    const worker = await this.#attach(this.#runId || anonymousRunId()).finally(() =>
+      signal?.removeEventListener("abort", leave),
+    );
     return await bakeCondition(worker.client, config, options);
   }
 
