@@ -23,13 +23,13 @@ export function makeDirectories(path: string, mode = 0o777): void {
   }
 }
 
-/** As `makeDirectories`. @throws SparkablateError input_missing with `help`. */
+/** As `makeDirectories`. @throws SparkablateError input_missing with `help`; what else the system says as it is. */
 export function requireDirectory(path: string, mode: number, help: string): void {
   try {
     makeDirectories(path, mode);
   } catch (cause) {
-    const { code = "", message } = cause as NodeJS.ErrnoException;
-    const why = WHY_NOT_MADE[code] ?? message;
+    const why = WHY_NOT_MADE[(cause as NodeJS.ErrnoException).code ?? ""];
+    if (why === undefined) throw cause;
     throw new SparkablateError("input_missing", `${path}: no directory can be made there: ${why}`, {
       cause,
       help,

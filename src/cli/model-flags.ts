@@ -1,10 +1,14 @@
 /** Flags that name a model and what to edit in it, for commands that work without a config file. */
 import { type Command, Option } from "commander";
-import { parse } from "yaml";
 import { asksFor } from "../config/modes.ts";
+import { readYaml } from "../config/yaml.ts";
 import { parseConfig, type RunConfig } from "../config.ts";
 import { SparkablateError } from "../errors.ts";
+import { cut } from "../report/table.ts";
 import { collect } from "./common.ts";
+
+/** Characters of a written target that a message repeats. */
+const LONGEST_SHOWN = 80;
 
 export interface ModelFlags {
   readonly model: string;
@@ -111,11 +115,9 @@ export function modelSection({
 export function editSection(flags: EditFlags): Record<string, unknown> {
   const own = [...siteTarget(flags), ...directionTarget(flags)];
   const others = flags.condition.map((written): unknown => {
-    try {
-      return parse(written);
-    } catch (cause) {
-      throw new SparkablateError("usage", `--condition ${written}: ${(cause as Error).message}`, { cause });
-    }
+    const { value, problems } = readYaml(written, () => `--condition ${cut(written, LONGEST_SHOWN)}`);
+    if (problems.length === 0) return value;
+    throw new SparkablateError("usage", [...new Set(problems.map(({ line }) => line))]);
   });
   const targets = [...(own.length > 0 ? [own] : []), ...others];
   if (targets.length === 0) {

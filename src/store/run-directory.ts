@@ -2,7 +2,7 @@
 import { realpathSync, renameSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { SparkablateError } from "../errors.ts";
-import { makeDirectories } from "../files.ts";
+import { requireDirectory } from "../files.ts";
 import { partsOf } from "../interactions.ts";
 import { type ConditionMeasurements, type Row, type RunFacts, type Table, tabulate } from "../rows.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
@@ -194,7 +194,7 @@ function moveAside(path: string): void {
 
 function makeDirectory(path: string): void {
   try {
-    makeDirectories(path);
+    requireDirectory(path, 0o777, "Choose an output.dir on a local disk that you may write to.");
   } catch (error) {
     throw storeError(error, path);
   }
