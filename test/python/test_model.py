@@ -215,6 +215,7 @@ def test_fingerprints_need_no_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_torn_cache_of_fingerprints_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"a")
+    time.sleep(Stamp.of(path).young_for() / 1e9)
     first = digest_files([path], silent)
     (tmp_path / "home" / "fingerprints.json").write_text('{"torn')
     assert digest_files([path], silent) == first
