@@ -31,7 +31,7 @@ from sparkablate.progress import silent
 
 Change = Callable[[Path], None]
 #: A hang is a failure by cause: nothing here reads what blocks. The alarm only ends the test.
-ALARM_S = 120
+ALARM_S = 600
 
 
 @pytest.fixture(scope="module")
@@ -552,9 +552,9 @@ def asked(tmp_path: Path, **environment: str) -> str:
         (401, "GatedRepo", "is gated: accept its terms"),
         (403, "GatedRepo", "is gated: accept its terms"),
         (404, "RepoNotFound", "there is no such repository"),
-        (401, None, "there is no such repository"),
+        (401, None, "does not give it: .*401"),
         (404, "RevisionNotFound", "has no such model.revision"),
-        (400, None, "does not give it: .*400"),
+        (400, None, "does not give it: Bad request"),
     ],
 )
 def test_what_the_hub_refuses_is_told_apart(

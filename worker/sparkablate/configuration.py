@@ -144,9 +144,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _hub_cause(source: str, error: BaseException) -> str | None:
     """Why the hub did not give it: gated, missing and no network are told apart."""
     host = constants.ENDPOINT
-    answered = (cause for cause in _causes(error) if type(cause) is HfHubHTTPError)
+    told_apart = (RepositoryNotFoundError, RevisionNotFoundError, EntryNotFoundError)
+    answered = (
+        cause
+        for cause in _causes(error)
+        if isinstance(cause, HfHubHTTPError) and not isinstance(cause, told_apart)
+    )
     if (refusal := next(answered, None)) is not None:
-        return f"{source}: {host} does not give it: {_first_line(refusal)}"
+        return f"{source}: {host} does not give it: {' '.join(str(refusal).split())[:300]}"
     for cause in _causes(error):
         match cause:
             case GatedRepoError():
