@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, ContextDecorator, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .caches import Filled
 from .eager import EAGER
+from .edits import Bound
 from .errors import SparkablateError
 from .hooks import Edit, Hook, on_tap
 from .interventions import KINDS
@@ -29,21 +30,21 @@ from .sites import SiteMap, Tap
 from .skip import Skip
 from .specs import AblationSpec, Spec, canonical, canonical_order, check_overlaps, spec_id, validate
 
-if TYPE_CHECKING:
-    from .manager import AblationManager
 
+class Editor(Protocol):
+    """What a block needs of its AblationManager."""
 
-@dataclass(frozen=True)
-class Bound:
-    """A spec and what it puts in, if anything: a mean [width], or another activation [batch, pos, width]."""
+    model: nn.Module
+    sites: SiteMap
 
-    spec: Spec
-    given: Tensor | None = None
+    def _bind(self, specs: Sequence[Spec]) -> list[Bound]: ...
+
+    def _compile(self, union: Sequence[Bound], first_tokens: FirstTokens) -> list[tuple[Tap, str, Edit]]: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    manager: AblationManager
+    manager: Editor
     bound: tuple[Bound, ...]
     #: File and line where it was opened: where its warnings point.
     where: tuple[str, int]
@@ -57,7 +58,7 @@ class Block:
 class Applied(ContextDecorator, AbstractContextManager[None]):
     """What `AblationManager.applied` gives: a block that may be entered again once it has ended."""
 
-    def __init__(self, manager: AblationManager, specs: Sequence[Spec]) -> None:
+    def __init__(self, manager: Editor, specs: Sequence[Spec]) -> None:
         self._manager, self._specs = manager, specs
         self._entered: list[Block] = []
 
@@ -188,7 +189,7 @@ class OpenBlocks:
 
     # ── Installing ───────────────────────────────────────────────────────────────────────────
     def _check_modules(
-        self, manager: AblationManager, compiled: Sequence[tuple[Tap, str, Edit]], union: Sequence[Bound]
+        self, manager: Editor, compiled: Sequence[tuple[Tap, str, Edit]], union: Sequence[Bound]
     ) -> None:
         taps = [tap for tap, _, _ in compiled if (id(tap.module), tap.side) not in self._hooks]
         taps += [manager.sites.layers[index].stream for index in _skips(union)]
@@ -224,7 +225,7 @@ def is_open(sites: SiteMap) -> bool:
     return sites.stack in _OPEN
 
 
-def _enter(manager: AblationManager, specs: Sequence[Spec], where: tuple[str, int]) -> Block:
+def _enter(manager: Editor, specs: Sequence[Spec], where: tuple[str, int]) -> Block:
     sites = manager.sites
     validate(specs, sites)
     with _LOCK:

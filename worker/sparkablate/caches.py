@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .edits import Bound
 from .positions import cache_of, tokens_before
 from .specs import DirectionSpec, spec_id
-
-if TYPE_CHECKING:
-    from .blocks import Bound
 
 #: Attribute of a cache (which a copy of it takes along) that says under which edits it was filled.
 _MARK = "_sparkablate_edits"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,15 @@ from .hooks import Edit
 from .interventions import KINDS, MODES
 from .positions import FirstTokens
 from .sites import LayerSites
-from .specs import AblationSpec, edited_heads, spec_id
+from .specs import AblationSpec, Spec, edited_heads, spec_id
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A spec and what it puts in, if anything: a mean [width], or another activation [batch, pos, width]."""
+
+    spec: Spec
+    given: Tensor | None = None
 
 
 def site_edit(spec: AblationSpec, layer: LayerSites, given: Tensor | None, first_tokens: FirstTokens) -> Edit:

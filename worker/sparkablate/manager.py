@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from .architectures import locate
-from .blocks import Applied, Bound, is_open
+from .blocks import Applied, is_open
 from .calibration import MeanKey as MeanKey
 from .calibration import mean_width, measure_means, offered_means
-from .edits import elsewhere, site_edit
+from .edits import Bound, elsewhere, site_edit
 from .errors import SparkablateError
 from .hooks import Edit
 from .interventions import KINDS, MODES, add, orthonormal_basis, project_out
