@@ -60,7 +60,7 @@ const CASES: readonly Case[] = [
   { args: ["run", "-c", "good.yaml/x"], code: "input_missing" },
   { args: ["run", "-c", "x".repeat(300)], code: "input_missing" },
   { args: ["run", "-c", "loop"], code: "input_missing" },
-  { args: ["run", "-c", "/dev/null"], code: "config_invalid", says: "model: is missing" },
+  { args: ["run", "-c", "/dev/null"], code: "input_missing", says: "it is a device" },
   { args: ["run", "-c", "binary.yaml"], code: "config_invalid", says: "is not" },
   { args: ["run", "-c", "deep.yaml"], code: "config_invalid", says: "is nested too deeply" },
   { args: ["run", "-c", "bomb.yaml"], code: "config_invalid", says: "aliases stand for too much" },

@@ -7,7 +7,7 @@ import { describe, expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import { readRun } from "../../src/store/run-directory.ts";
 import { databasePath } from "../../src/store/sqlite.ts";
-import { cli, NORTHANGER, scratch, startWorker, table, tinyModel } from "../fixtures/harness.ts";
+import { cli, NORTHANGER, rewrite, scratch, startWorker, table, tinyModel } from "../fixtures/harness.ts";
 
 const SHIPPED = join(packageRoot(), "configs", "tasks");
 const LAYERS = [0, 1, 2, 3].map((layer) => `L${layer}.layer.skip`);
@@ -141,11 +141,10 @@ describe("a task", () => {
     const before = table(output);
     expect(before.map(({ condition }) => condition)).toEqual(["baseline", ...LAYERS]);
     // As a controller leaves it that was killed: half of the measurements are there, and nothing is finished.
-    const database = new Database(databasePath(output));
-    database.exec(
+    rewrite(
+      output,
       "DELETE FROM measurement WHERE condition > 0 AND block % 8 >= 4; UPDATE run SET finished_at = NULL",
     );
-    database.close();
     await finished(config, "--worker", worker);
     expect(table(output)).toEqual(before);
 

@@ -5,7 +5,7 @@ import Database from "better-sqlite3";
 import { expect, it } from "vitest";
 import { readRun } from "../../src/store/run-directory.ts";
 import { databasePath } from "../../src/store/sqlite.ts";
-import { cli, scratch, startWorker, sweepFile, tinyModel } from "../fixtures/harness.ts";
+import { cli, rewrite, scratch, startWorker, sweepFile, tinyModel } from "../fixtures/harness.ts";
 
 interface Shown {
   readonly delta_nll: number;
@@ -93,18 +93,24 @@ it("adds up to the run's own sums, needs no worker the second time, and stands o
   }
 
   // Another model's numbers would not be the run's: nothing is kept, nothing is shown.
-  const forged = new Database(databasePath(output));
-  forged.exec("UPDATE measurement SET sum = sum + 1e-9 WHERE condition = 1 AND block = 7 AND metric = 'nll'");
+  rewrite(
+    output,
+    "UPDATE measurement SET sum = sum + 1e-9 WHERE condition = 1 AND block = 7 AND metric = 'nll'",
+  );
   const conflict = await tokens("L1.mlp.mean", "--json", "--worker", worker);
   expect([conflict.exitCode, conflict.stdout]).toEqual([3, ""]);
   expect(conflict.stderr).toContain("error (measurement_conflict): L1.mlp.mean, block 7: measured again");
-  const count = forged.prepare(
+  const stored = new Database(databasePath(output), { readonly: true });
+  const count = stored.prepare(
     "SELECT count(*) FROM token_nll WHERE condition = 1 AND block BETWEEN 4 AND 7",
   );
   expect(count.pluck().get()).toBe(0);
+  stored.close();
   // Kept values that no longer fit the sums are not shown either.
-  forged.exec("UPDATE measurement SET sum = sum + 1 WHERE condition = 2 AND block = 0 AND metric = 'nll'");
-  forged.close();
+  rewrite(
+    output,
+    "UPDATE measurement SET sum = sum + 1 WHERE condition = 2 AND block = 0 AND metric = 'nll'",
+  );
   const torn = await tokens("L2.mlp.mean", ...nobody);
   expect([torn.exitCode, torn.stderr]).toEqual([3, expect.stringContaining("values a token add up to")]);
 });
