@@ -276,7 +276,7 @@ WHOLE: dict[str, tuple[Change, str, str]] = {
     "weights elsewhere": (
         config(transformers_weights="../m.safetensors"),
         "load_failed",
-        "outside the model directory",
+        "m.safetensors: it cannot be read",
     ),
     "no weights": (without("model.safetensors"), "load_failed", "holds no weights"),
     "weights are empty": (
@@ -427,12 +427,12 @@ SHARDED: dict[str, tuple[Change, str, str]] = {
     "index names a file above": (
         names("../model-0.safetensors"),
         "load_failed",
-        "outside the model directory",
+        "names ../model-0.safetensors, which is not there",
     ),
     "index names an absolute path": (
         names("/etc/x.safetensors"),
         "load_failed",
-        "outside the model directory",
+        "names /etc/x.safetensors, which is not there",
     ),
     "index names no weights": (names("config.json"), "load_failed", "no .safetensors file"),
     "index names itself": (names("model.safetensors.index.json"), "load_failed", "no .safetensors file"),

@@ -415,13 +415,13 @@ def test_a_tokenizer_of_another_model_is_refused_before_anything_is_measured(tmp
     asked: list[Callable[[], Any]] = [
         lambda: engine.tokenize("A to Z", None, 100, silent),
         lambda: engine.tokenize_task([{"prompt": "A to", "answer": " Z"}], "task", 100, silent),
-        lambda: engine.generate(["A to Z"], everything, 4, False, None, print, lambda: False, silent),
+        lambda: engine.generate(["A to Z"], everything, 4, None, None, print, lambda: False, silent),
     ]
     for ask in asked:
         with pytest.raises(SparkablateError, match=r"id 999 \('Z'\).* embedding has 258 rows") as caught:
             ask()
         assert caught.value.code == "config_invalid"
-    ids, _ = engine.tokenize("A to Y", None, 100, silent)
+    ids, _, _ = engine.tokenize("A to Y", None, 100, silent)
     assert len(ids) == 6
 
 

@@ -305,7 +305,7 @@ def test_means_texts_and_directions_of_a_model_that_changed_are_not_given_out(
     calls: list[Callable[[LocalEngine], Any]] = [
         lambda engine: engine.calibrate(list(IDS), BATCH, [site], silent),
         lambda engine: engine.generate(
-            ["a b"], CONDITIONS, 2, False, None, lambda made: None, lambda: False, silent
+            ["a b"], CONDITIONS, 2, None, None, lambda made: None, lambda: False, silent
         ),
     ]
     kept = shutil.copytree(model, model.parent / "kept")

@@ -159,7 +159,7 @@ def headers(weights: Weights) -> dict[str, dict[str, Held]]:
     if not weights.safetensors:
         return found
     for path in weights.files:
-        name = path.relative_to(weights.directory).as_posix()
+        name = name_in(weights.directory, path)
         for tensor, held in header(path).items():
             found.setdefault(tensor, {})[name] = held
     for tensor, name in weights.weight_map.items():
@@ -246,7 +246,12 @@ def _weight_map(path: Path) -> dict[str, str]:
         _check_kind(shard) if shard.exists() or shard.is_symlink() else None
         if not shard.is_file():
             raise failed(path, f"it names {name}, which is not there")
-    return weight_map
+    return {tensor: Path(name).as_posix() for tensor, name in weight_map.items()}
+
+
+def name_in(directory: Path, path: Path) -> str:
+    """What an index in the directory calls the file: an absolute path where it lies elsewhere."""
+    return (path.relative_to(directory) if path.is_relative_to(directory) else path).as_posix()
 
 
 def _named(path: Path, what: str, name: str) -> Path:

@@ -7,6 +7,7 @@ installed it applies an adapter that lies beside the model. Neither is in the vi
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from sparkablate.errors import SparkablateError
 
 #: Holds what the index takes from another shard than transformers would; its name sorts behind all others.
 LAST_SHARD = "~as-the-index-says"
+#: What transformers calls the weights of each format.
+STEMS = {"safetensors": "model", "bin": "pytorch_model"}
 
 
 def contested(weights: Weights, found: Mapping[str, Mapping[str, Held]]) -> dict[str, str]:
@@ -59,8 +62,8 @@ def make(weights: Weights, wanted: Mapping[str, str]) -> str:
         for path in directory.iterdir():
             if path.name not in (ADAPTER, *ADAPTER_WEIGHTS):
                 (view / path.name).symlink_to(path.resolve())
-        if wanted:
-            _write_last_shard(view, weights, wanted)
+        if wanted or any(name.startswith((os.sep, "..")) for name in weights.weight_map.values()):
+            _write_index(view, weights, wanted)
     except OSError as error:
         raise SparkablateError(
             "load_failed",
@@ -70,17 +73,23 @@ def make(weights: Weights, wanted: Mapping[str, str]) -> str:
     return str(view)
 
 
-def _write_last_shard(view: Path, weights: Weights, wanted: Mapping[str, str]) -> None:
-    tensors = {tensor: _read(weights.directory / name, tensor) for tensor, name in wanted.items()}
-    if weights.safetensors:
-        last, index = f"{LAST_SHARD}.safetensors", "model.safetensors.index.json"
-        save_file(tensors, view / last, metadata={"format": "pt"})
-    else:
-        last, index = f"{LAST_SHARD}.bin", "pytorch_model.bin.index.json"
-        torch.save(tensors, view / last)
-    weight_map = {**weights.weight_map, **dict.fromkeys(wanted, last)}
-    (view / index).unlink()
-    (view / index).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
+def _write_index(view: Path, weights: Weights, wanted: Mapping[str, str]) -> None:
+    """With one more, last shard of what is wanted; files that lie elsewhere have absolute paths."""
+    end = "safetensors" if weights.safetensors else "bin"
+    last, index = f"{LAST_SHARD}.{end}", view / f"{STEMS[end]}.{end}.index.json"
+    if wanted:
+        tensors = {tensor: _read(weights.directory / name, tensor) for tensor, name in wanted.items()}
+        if weights.safetensors:
+            save_file(tensors, view / last, metadata={"format": "pt"})
+        else:
+            torch.save(tensors, view / last)
+    places = {
+        tensor: str((weights.directory / name).resolve()) if name.startswith("..") else name
+        for tensor, name in weights.weight_map.items()
+    }
+    weight_map = {**places, **dict.fromkeys(wanted, last)}
+    index.unlink()
+    index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}), encoding="utf-8")
 
 
 def _read(path: Path, tensor: str) -> Tensor:

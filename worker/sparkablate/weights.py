@@ -90,7 +90,7 @@ def _held(weights: Weights) -> dict[str, dict[str, Held]]:
     found: dict[str, dict[str, Held]] = {}
     for path in weights.files:
         for tensor, held in bin_files.header(path).items():
-            found.setdefault(tensor, {})[path.relative_to(weights.directory).as_posix()] = held
+            found.setdefault(tensor, {})[checkpoint_files.name_in(weights.directory, path)] = held
     return found
 
 

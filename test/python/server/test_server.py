@@ -523,7 +523,7 @@ class Broken(local.LocalEngine):
             progress("tokenize", float("nan"), None, "tokens")
         if text == "too much":
             import numpy
-            return numpy.zeros(5_000_000), False
+            return numpy.zeros(5_000_000), False, []
         raise RuntimeError(f"a file named {text}\udcff")
 local.LocalEngine = Broken
 from sparkablate.server.__main__ import main

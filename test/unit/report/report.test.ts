@@ -62,7 +62,7 @@ describe("sparkablate report", () => {
   test("a directory that is no run, and a wrong option, end with 2", async () => {
     const missing = await report(join(directory, "nowhere"));
     expect(missing.exitCode).toBe(2);
-    expect(missing.stderr).toContain("no run directory");
+    expect(missing.stderr).toContain(`${join(directory, "nowhere")} does not exist`);
     expect((await report(directory, "--top", "0")).exitCode).toBe(2);
     expect((await report(directory, "--format", "xml")).exitCode).toBe(2);
   });

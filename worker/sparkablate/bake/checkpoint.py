@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from sparkablate.architectures import WRAPPERS, Architecture
-from sparkablate.checkpoint_files import weights_of
+from sparkablate.checkpoint_files import name_in, weights_of
 from sparkablate.errors import SparkablateError
 
 #: safetensors' names of dtypes → torch's.
@@ -62,7 +62,7 @@ class Checkpoint:
     def names(self) -> frozenset[str]:
         """Files that a result has its own of: those that were read, their index, and the configuration."""
         index = "model.safetensors" if self.files[0].suffix == ".safetensors" else "pytorch_model.bin"
-        read = (path.relative_to(self.directory).as_posix() for path in self.files)
+        read = (name_in(self.directory, path) for path in self.files)
         return frozenset(("config.json", f"{index}.index.json", *read))
 
     def __enter__(self) -> Checkpoint:
@@ -84,7 +84,7 @@ class Checkpoint:
 
     def _read_safetensors(self, path: Path) -> None:
         reader = self._stack.enter_context(safe_open(path, framework="pt"))
-        file = path.relative_to(self.directory).as_posix()
+        file = name_in(self.directory, path)
         self._open[file] = reader
         for name in reader.keys():  # noqa: SIM118 (not a dict)
             part = reader.get_slice(name)
@@ -95,7 +95,7 @@ class Checkpoint:
 
     def _read_pickle(self, path: Path) -> None:
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        file = path.relative_to(self.directory).as_posix()
+        file = name_in(self.directory, path)
         self._open[file] = tensors
         for name, tensor in tensors.items():
             self._add(name, Entry(file, tuple(tensor.shape), tensor.dtype))

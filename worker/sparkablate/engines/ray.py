@@ -158,7 +158,15 @@ class RayEngine:
         callbacks: Callbacks = {"cancelled": cancelled, "progress": progress}
         return self._on_one("find_direction", arguments, callbacks)
 
-    def check_bake(self, *_: Any, **__: Any) -> None:
+    def check_bake(
+        self,
+        model: dict[str, Any],
+        condition: dict[str, Any],
+        out: str,
+        dtype: str,
+        prune_layers: bool,
+        force: bool,
+    ) -> None:
         """Nothing is loaded for a bake."""
         raise SparkablateError("usage", "the Ray engine does not bake: use a worker of --engine local")
 
