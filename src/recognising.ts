@@ -6,7 +6,7 @@ import { directionPaths } from "./directions.ts";
 import type { readEarlier } from "./earlier.ts";
 import { directoryNow, lookAtModel } from "./model-files.ts";
 import { configParts, sha256 } from "./store/fingerprint.ts";
-import type { Seen } from "./store/seen-tables.ts";
+import type { Seen } from "./store/seen.ts";
 import type { RunRecord } from "./store/sqlite.ts";
 import { VERSION } from "./version.ts";
 

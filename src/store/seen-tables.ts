@@ -5,6 +5,7 @@
 import Database from "better-sqlite3";
 import type { ModelFiles } from "../protocol.ts";
 import { type CheckedTable, verifyChecksums, writeChecksums } from "./checksums.ts";
+import type { Seen } from "./seen.ts";
 
 const TABLES = `
 CREATE TABLE IF NOT EXISTS model_file (
@@ -23,12 +24,6 @@ const NAMES: readonly CheckedTable[] = ["model_file", "seen"];
 /** Where the model lay, in `seen` beside the parts of the config. */
 const DIRECTORY = "model directory";
 const ENTRIES = "model entries";
-
-export interface Seen {
-  readonly model: ModelFiles;
-  /** Part → digest of what it names, or its name. */
-  readonly inputs: Readonly<Record<string, string>>;
-}
 
 /** null where there is none. */
 export function readSeen(database: Database.Database): Seen | null {

@@ -18,7 +18,8 @@ import { Recorder } from "./recording.ts";
 import { writeResultTable } from "./result-table.ts";
 import { scan } from "./scan.ts";
 import { SCHEMA_VERSION, UNCHECKED_VERSION } from "./schema.sql.ts";
-import { readSeen, type Seen, writeSeen } from "./seen-tables.ts";
+import type { Seen } from "./seen.ts";
+import { readSeen, writeSeen } from "./seen-tables.ts";
 import { SqliteTokenTables } from "./token-tables.ts";
 import type { TokenTables } from "./tokens.ts";
 

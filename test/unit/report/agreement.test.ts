@@ -15,7 +15,7 @@ import { renderPng } from "../../../src/report/png.ts";
 import type { ConditionMeasurements, RunFacts } from "../../../src/rows.ts";
 import { readBlockRun } from "../../../src/store/block-run.ts";
 import type { Identity } from "../../../src/store/fingerprint.ts";
-import type { Seen } from "../../../src/store/seen-tables.ts";
+import type { Seen } from "../../../src/store/seen.ts";
 import { RunStore } from "../../../src/store/sqlite.ts";
 import { hasBrowser, hoverText, inBrowser, launchBrowser, visit } from "../../fixtures/browser.ts";
 import { condition, facts, measured, skip, sweep } from "../planted.ts";
