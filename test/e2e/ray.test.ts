@@ -108,7 +108,7 @@ function expectEachOnce(output: string): void {
 }
 
 describe("two nodes, an actor of one thread each", () => {
-  it("both measure, and the table is the single worker's", { timeout: 240_000 }, async () => {
+  it("both measure, and the table is the single worker's", { timeout: 480_000 }, async () => {
     const output = join(scratch(), "out");
     const run = start({ ...SWEEP, output });
     await until(() => attempts(output).length > 0, 120, "measurements");
@@ -124,7 +124,7 @@ describe("two nodes, an actor of one thread each", () => {
   });
 
   it("a task's answers, means, sources of other tokens and values by token are an actor's as a worker's", {
-    timeout: 240_000,
+    timeout: 480_000,
   }, async () => {
     const task = join(packageRoot(), "configs", "tasks", "agreement.jsonl");
     const [here, there] = ["here", "there"].map((name) => {
@@ -157,7 +157,7 @@ output: {dir: ${join(directory, name)}}
   });
 
   it("an actor and a whole node killed, a node added meanwhile and used: the same table, nothing twice", {
-    timeout: 240_000,
+    timeout: 480_000,
   }, async () => {
     const output = join(scratch(), "out");
     const run = start({ ...SWEEP, output });
@@ -179,7 +179,7 @@ output: {dir: ${join(directory, name)}}
 });
 
 it("a condition that kills its actor twice, alone in its slice, is failed, and the others finish", {
-  timeout: 240_000,
+  timeout: 480_000,
 }, async () => {
   const directory = scratch();
   const model = join(directory, "fatal");
@@ -208,7 +208,7 @@ it("a condition that kills its actor twice, alone in its slice, is failed, and t
 });
 
 it("actors that would not compute the same numbers are excluded, and named with what differs", {
-  timeout: 240_000,
+  timeout: 480_000,
 }, async () => {
   await cluster.add({ OMP_NUM_THREADS: "2" });
   // Kernels for any x86 processor, whose sums have other bits.
@@ -230,7 +230,7 @@ it("actors that would not compute the same numbers are excluded, and named with 
 });
 
 it("without --address there is a cluster of this machine alone: on loopback, gone with its worker after SIGKILL", {
-  timeout: 120_000,
+  timeout: 360_000,
 }, async () => {
   const directory = scratch();
   await startRayWorker(directory, ["--actors", "1"], directory);
