@@ -447,7 +447,6 @@ export const requests = {
     template_date: templateDate,
     means_sha256: sha256.nullable(),
   }),
-  /** Writes one condition into the weights of the loaded model; afterwards no model is loaded. Never sent twice. */
   /** Refuses, from the model's configuration alone, what `bake` would refuse once its weights are loaded. */
   check_bake: z.strictObject({
     type: z.literal("check_bake"),
@@ -459,6 +458,7 @@ export const requests = {
     prune_layers: z.boolean(),
     force: z.boolean(),
   }),
+  /** Writes one condition into the weights of the loaded model; afterwards no model is loaded. Never sent twice. */
   bake: z.strictObject({
     type: z.literal("bake"),
     ...base,
