@@ -4,6 +4,7 @@ import {
   closeSync,
   constants,
   fsyncSync,
+  lstatSync,
   openSync,
   readdirSync,
   renameSync,
@@ -20,11 +21,14 @@ const PIECE_BYTES = 1 << 16;
 
 /** A name that nobody foresees, made anew: never a file that is there, nor what a link points to. */
 const MADE_ANEW = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
-const TEMPORARY = /^(config\.yaml|results\.jsonl|summary\.json)(\.[0-9a-f]{16})?\.tmp$/;
+/** Of a run's own files; 0.1.0 gave no process. What a report writes, it writes without the run's lock. */
+const TEMPORARY =
+  /^(?:config\.yaml|results\.jsonl|summary\.json|report\.html)(?:\.(\d+)\.[0-9a-f]{16})?\.tmp$/;
+const PLOT = /^[\w-]+\.png(?:\.(\d+)\.[0-9a-f]{16})?\.tmp$/;
 
 /** Writes beside the target, syncs, renames, syncs the directory. A link at the target is replaced, not followed. */
 export function writeAtomically(path: string, chunks: Iterable<string | Uint8Array>, mode = 0o666): void {
-  const temporary = `${path}.${randomBytes(8).toString("hex")}.tmp`;
+  const temporary = `${path}.${process.pid}.${randomBytes(8).toString("hex")}.tmp`;
   try {
     makeDirectories(dirname(path));
     const file = openSync(temporary, MADE_ANEW, mode);
@@ -47,10 +51,28 @@ export function writeAtomically(path: string, chunks: Iterable<string | Uint8Arr
   }
 }
 
-/** What a killed writer left, in a directory that no other writes to. */
+/** What killed writers left in a run directory. */
 export function sweepTemporaries(directory: string): void {
-  for (const name of readdirSync(directory))
-    if (TEMPORARY.test(name)) rmSync(join(directory, name), { force: true });
+  sweep(directory, TEMPORARY);
+  const plots = join(directory, "plots");
+  if (lstatSync(plots, { throwIfNoEntry: false })?.isDirectory()) sweep(plots, PLOT);
+}
+
+function sweep(directory: string, pattern: RegExp): void {
+  for (const name of readdirSync(directory)) {
+    const found = pattern.exec(name);
+    if (found && !isRunning(Number(found[1]))) rmSync(join(directory, name), { force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  if (!(pid > 0)) return false;
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === "EPERM";
+  }
 }
 
 function* pieces(chunks: Iterable<string | Uint8Array>): Generator<Uint8Array> {

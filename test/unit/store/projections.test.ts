@@ -1,5 +1,6 @@
 /** SQLite, JSONL, JSON and CSV say the same to the last digit; what is torn is rebuilt. */
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, it, onTestFinished } from "vitest";
@@ -212,12 +213,25 @@ describe("derived files", () => {
     const { path, directory } = plant();
     const before = readFileSync(join(path, "results.jsonl"), "utf8");
     directory.close();
-    // As 0.1.0 named it, and as it is named now.
-    const left = ["results.jsonl.tmp", "summary.json.0123456789abcdef.tmp"].map((name) => join(path, name));
+    const dead = spawnSync(process.execPath, ["--version"]).pid;
+    const random = "0123456789abcdef";
+    mkdirSync(join(path, "plots"));
+    const left = [
+      "results.jsonl.tmp", // as 0.1.0 named it
+      `summary.json.${dead}.${random}.tmp`,
+      `report.html.${dead}.${random}.tmp`,
+      `plots/ranking.png.${dead}.${random}.tmp`,
+    ].map((name) => join(path, name));
+    // A report is written without the run's lock; its file is whole in a moment.
+    const inUse = [`report.html.${process.pid}.${random}.tmp`, `plots/mine.${dead}.tmp`].map((name) =>
+      join(path, name),
+    );
+    for (const file of inUse) writeFileSync(file, "x");
     for (const file of left) writeFileSync(file, "x".repeat(1_000_000));
     const again = RunDirectory.open(path, false);
     onTestFinished(() => again.close());
     expect(left.filter((file) => existsSync(file))).toEqual([]);
+    expect(inUse.filter((file) => !existsSync(file))).toEqual([]);
     again.project();
     expect(readFileSync(join(path, "results.jsonl"), "utf8")).toBe(before);
   });
