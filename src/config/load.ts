@@ -5,15 +5,15 @@
 import { basename, extname } from "node:path";
 import { stringify } from "yaml";
 import type { z } from "zod";
-import { PLACEHOLDER } from "./config/chunks.ts";
-import { override } from "./config/overrides.ts";
-import { Origins, type Path, type Problem, problem, refuse } from "./config/problems.ts";
-import { type RunConfig, runConfigSchema } from "./config/schema.ts";
-import { readYaml } from "./config/yaml.ts";
-import { ERROR_CODES, type ErrorCode } from "./errors.ts";
-import { readTextFile } from "./reading.ts";
+import { ERROR_CODES, type ErrorCode } from "../errors.ts";
+import { PLACEHOLDER } from "./chunks.ts";
+import { override } from "./overrides.ts";
+import { Origins, type Path, type Problem, problem, refuse } from "./problems.ts";
+import { type RunConfig, runConfigSchema } from "./schema.ts";
+import { readTextFile } from "./text-file.ts";
+import { readYaml } from "./yaml.ts";
 
-export type { RunConfig } from "./config/schema.ts";
+export type { RunConfig } from "./schema.ts";
 
 /** What of a config does not stand in the file. */
 export interface ConfigOptions {

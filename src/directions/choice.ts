@@ -1,6 +1,6 @@
 /** Which candidate direction is taken, by a rule that is written down, and whether chance would do as well. Pure. */
 import quantile from "@stdlib/stats-base-dists-t-quantile";
-import type { DirectionCandidate } from "./protocol.ts";
+import type { DirectionCandidate } from "../protocol/messages.ts";
 
 /** Nats that projecting a direction out may cost at the negative prompts' next token. */
 export const DEFAULT_MAX_KL = 0.2;

@@ -2,12 +2,12 @@
  * Direction files → vectors. safetensors are read here, strictly; a `.pt` is a pickle, so the worker reads
  * it with torch's restricted loader and no code in it is ever run.
  */
-import type { RunConfig } from "./config.ts";
-import { SparkablateError } from "./errors.ts";
-import type { Client } from "./link/client.ts";
-import { MAX_PAYLOAD_BYTES, type ModelMap } from "./protocol.ts";
-import { readHead } from "./reading.ts";
-import { sha256 } from "./store/fingerprint.ts";
+import type { RunConfig } from "../config/load.ts";
+import { readHead } from "../config/text-file.ts";
+import { SparkablateError } from "../errors.ts";
+import type { Client } from "../link/client.ts";
+import { MAX_PAYLOAD_BYTES, type ModelMap } from "../protocol/messages.ts";
+import { sha256 } from "../store/fingerprint.ts";
 
 /** Most that a unit vector's length may be off; the worker checks the same. */
 const UNIT_TOLERANCE = 1e-3;

@@ -1,22 +1,22 @@
 /** A direction that tells two sets of prompts apart: found by the worker, chosen and written here. */
 import { basename } from "node:path";
-import { choose, DEFAULT_MAX_KL, RULE, type ScoreEstimate, withInterval } from "./direction-choice.ts";
-import { type Direction, directionBytes } from "./directions.ts";
-import { SparkablateError } from "./errors.ts";
-import type { OnEvent } from "./events.ts";
-import type { Client } from "./link/client.ts";
-import { loadModel, stages } from "./preparing.ts";
-import { dateNotices, requireUnicode, type TemplateOptions, templateDay } from "./prompting.ts";
+import { readTextFile } from "../config/text-file.ts";
+import { SparkablateError } from "../errors.ts";
+import type { Client } from "../link/client.ts";
 import {
   type DirectionCandidate,
   type LoadedModel,
   MAX_PAYLOAD_BYTES,
   type ModelConfig,
   type Result,
-} from "./protocol.ts";
-import { readTextFile } from "./reading.ts";
-import { sha256 } from "./store/fingerprint.ts";
-import { VERSION } from "./version.ts";
+} from "../protocol/messages.ts";
+import type { OnEvent } from "../run/events.ts";
+import { loadModel, stages } from "../run/prepare.ts";
+import { dateNotices, requireUnicode, type TemplateOptions, templateDay } from "../samples/prompts.ts";
+import { sha256 } from "../store/fingerprint.ts";
+import { VERSION } from "../version.ts";
+import { choose, DEFAULT_MAX_KL, RULE, type ScoreEstimate, withInterval } from "./choice.ts";
+import { type Direction, directionBytes } from "./file.ts";
 
 /** Fewer a side say nothing about a contrast. */
 const MIN_PROMPTS = 8;

@@ -4,16 +4,17 @@
  * An id follows from what is edited alone. A direction is named by its vector's sha256, never by
  * its file, so that moving the file does not rename what was measured.
  */
-import { checkLayer, checkSites, overlaps } from "./conditions/checks.ts";
-import { BASELINE_ID, canonical, conditionId } from "./conditions/ids.ts";
-import { candidates, type EarlierRun, pairSweep } from "./conditions/pairs.ts";
-import { type SiteSweep, sweepEdits } from "./conditions/sweeps.ts";
-import { onceAMode, type SingleSpec } from "./config/modes.ts";
-import { keyName, type Path, type Problem, refuse } from "./config/problems.ts";
-import type { AblationConfig } from "./config/schema.ts";
-import { configProblem, type RunConfig } from "./config.ts";
-import { SparkablateError } from "./errors.ts";
-import type { Condition, Intervention, ModelMap, SiteKind } from "./protocol.ts";
+
+import { configProblem, type RunConfig } from "../config/load.ts";
+import { onceAMode, type SingleSpec } from "../config/modes.ts";
+import { keyName, type Path, type Problem, refuse } from "../config/problems.ts";
+import type { AblationConfig } from "../config/schema.ts";
+import { SparkablateError } from "../errors.ts";
+import type { Condition, Intervention, ModelMap, SiteKind } from "../protocol/messages.ts";
+import { BASELINE_ID, canonical, conditionId } from "./ids.ts";
+import { checkLayer, checkSites, overlaps } from "./overlaps.ts";
+import { candidates, type EarlierRun, pairSweep } from "./pairs.ts";
+import { type SiteSweep, sweepEdits } from "./sweeps.ts";
 
 const BASELINE: Condition = { id: BASELINE_ID, interventions: [] };
 

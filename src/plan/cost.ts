@@ -1,7 +1,8 @@
 /** Pure: what a sweep will take, from its conditions and from one unedited pass that the worker has timed. */
-import { comparesLogits } from "./metrics.ts";
-import { type Condition, type LoadedModel, SOURCE_MODES } from "./protocol.ts";
-import { BASELINE_LAYER, firstLayer, slicesOf } from "./slices.ts";
+
+import { type Condition, type LoadedModel, SOURCE_MODES } from "../protocol/messages.ts";
+import { comparesLogits } from "../protocol/metrics.ts";
+import { BASELINE_LAYER, firstLayer, slicesOf } from "../run/slices.ts";
 
 /** What of a loaded model the estimates rest on. */
 interface TimedModel {

@@ -1,6 +1,6 @@
 /** The canonical form of a condition, and the id that follows from it alone. */
 import { createHash } from "node:crypto";
-import type { Intervention } from "../protocol.ts";
+import type { Intervention } from "../protocol/messages.ts";
 
 type Direction = Extract<Intervention, { kind: "direction" }>;
 

@@ -1,6 +1,6 @@
 /** What a condition may not ask for: sites the model lacks, and edits that get in each other's way. */
 import type { ErrorCode } from "../errors.ts";
-import type { Intervention, ModelMap } from "../protocol.ts";
+import type { Intervention, ModelMap } from "../protocol/messages.ts";
 import { interventionId } from "./ids.ts";
 
 type Direction = Extract<Intervention, { kind: "direction" }>;

@@ -2,13 +2,13 @@
  * Every message that crosses the wire between controller and worker: the single definition.
  *
  * `npm run generate` turns it into `worker/sparkablate/server/schema.json`, against which Python
- * validates, and into `src/schema-sha256.ts`, which both sides compare in `hello`.
+ * validates, and into `src/protocol/schema-sha256.ts`, which both sides compare in `hello`.
  *
  * A message is two frames: this envelope (msgpack, at most 1 MiB) and a payload (raw
  * little-endian tensors or UTF-8 text, at most 16 MiB, often empty).
  */
 import { z } from "zod";
-import { ERROR_CODES } from "./errors.ts";
+import { ERROR_CODES } from "../errors.ts";
 
 export const MAX_ENVELOPE_BYTES = 1 << 20;
 export const MAX_PAYLOAD_BYTES = 16 << 20;

@@ -1,6 +1,6 @@
 /** What the controller must know of the rows of METRICS in worker/sparkablate/metrics.py. Adding one is one row here. */
-import { SparkablateError } from "./errors.ts";
-import type { Task } from "./tasks.ts";
+import { SparkablateError } from "../errors.ts";
+import type { Task } from "../samples/task-file.ts";
 
 interface Metric {
   /** Whether it compares with the unedited model's logits, and so runs that model's stack and head once more. */

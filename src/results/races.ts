@@ -1,7 +1,8 @@
 /** What `stop:` makes of a sweep's rows: simultaneous intervals, no tests, and places by common blocks. */
+
+import { estimate, ratioInterval } from "../statistics/effects.ts";
+import { RACE_FLAGS, type RacePlan, race, simultaneousInterval } from "../statistics/racing.ts";
 import type { Decide, Entry } from "./rows.ts";
-import { estimate, ratioInterval } from "./statistics/effects.ts";
-import { RACE_FLAGS, type RacePlan, race, simultaneousInterval } from "./statistics/racing.ts";
 
 /** Decides the columns that a race decides. */
 export function standings(entries: Iterable<Entry>, plan: RacePlan): Decide {

@@ -1,6 +1,7 @@
 /** Pure: the order in which rows are shown, and what a sweep says as a whole. */
+
+import { median, smallestDetectable } from "../statistics/effects.ts";
 import { FALSE_DISCOVERY_RATE, type Interaction, type Row } from "./rows.ts";
-import { median, smallestDetectable } from "./statistics/effects.ts";
 
 /**
  * A sweep's rows without the baseline: by Δ NLL, the most harmful first, or where a race ran by

@@ -1,10 +1,9 @@
 /** Pure: measurements of a run → the rows of its table, one a condition, the baseline first. */
-import { conditionColumns } from "./conditions.ts";
-import type { ErrorCode } from "./errors.ts";
-import { type JointEffect, JointEffects, type Parts } from "./interactions.ts";
-import { CHANGE, isLevel } from "./metrics.ts";
-import type { Condition, Numerics } from "./protocol.ts";
-import { standings } from "./race-rows.ts";
+
+import type { ErrorCode } from "../errors.ts";
+import { conditionColumns } from "../plan/conditions.ts";
+import type { Condition, Numerics } from "../protocol/messages.ts";
+import { CHANGE, isLevel } from "../protocol/metrics.ts";
 import {
   blockDifferences,
   type Estimate,
@@ -13,10 +12,12 @@ import {
   type Interval,
   pairedEffect,
   ratioInterval,
-} from "./statistics/effects.ts";
-import type { NumericFloor } from "./statistics/floor.ts";
-import { adjust, type Correction } from "./statistics/multiplicity.ts";
-import type { RacePlan } from "./statistics/racing.ts";
+} from "../statistics/effects.ts";
+import type { NumericFloor } from "../statistics/floor.ts";
+import { adjust, type Correction } from "../statistics/multiplicity.ts";
+import type { RacePlan } from "../statistics/racing.ts";
+import { type JointEffect, JointEffects, type Parts } from "./interactions.ts";
+import { standings } from "./races.ts";
 
 /** All that the store has of one condition. */
 export interface ConditionMeasurements {

@@ -1,6 +1,7 @@
 /** Pure: where in the text a condition hurts. Δ NLL of single tokens: the largest, by position, by frequency. */
+
+import { type RatioEstimate, ratioEstimate } from "../statistics/effects.ts";
 import { FEW_BLOCKS, type RunFacts } from "./rows.ts";
-import { type RatioEstimate, ratioEstimate } from "./statistics/effects.ts";
 
 /** One block or item, token by token. */
 export interface TokenisedBlock {

@@ -1,11 +1,20 @@
 /** One condition written into the weights: load → plan → calibrate → bake. Nothing is ever sent twice. */
-import { planConditions } from "./conditions.ts";
-import { asksFor } from "./config/modes.ts";
-import type { RunConfig } from "./config.ts";
-import { directionPaths, readDirectionFiles, requireWidth, sendDirections, unpickled } from "./directions.ts";
-import { SparkablateError } from "./errors.ts";
+
+import type { RunConfig } from "../config/load.ts";
+import { asksFor } from "../config/modes.ts";
+import {
+  directionPaths,
+  readDirectionFiles,
+  requireWidth,
+  sendDirections,
+  unpickled,
+} from "../directions/file.ts";
+import { SparkablateError } from "../errors.ts";
+import type { Client } from "../link/client.ts";
+import { planConditions } from "../plan/conditions.ts";
+import type { Condition, LoadedModel, Result } from "../protocol/messages.ts";
+import type { Means } from "../store/sqlite.ts";
 import type { OnEvent } from "./events.ts";
-import type { Client } from "./link/client.ts";
 import {
   calibrate,
   chooseTexts,
@@ -16,9 +25,7 @@ import {
   shapeToLoad,
   stages,
   type TextInputs,
-} from "./preparing.ts";
-import type { Condition, LoadedModel, Result } from "./protocol.ts";
-import type { Means } from "./store/sqlite.ts";
+} from "./prepare.ts";
 
 /** Where a baked checkpoint goes, and in which form. */
 export interface BakeOptions {

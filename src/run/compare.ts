@@ -1,12 +1,28 @@
 /** Texts with and without an ablation: every prompt continued greedily under every condition, in one load. */
-import { planConditions } from "./conditions.ts";
-import { asksFor } from "./config/modes.ts";
-import type { RunConfig } from "./config.ts";
-import { blockAt, cutBlocks, sampleBlocks } from "./corpus.ts";
-import { directionPaths, readDirectionFiles, requireWidth, sendDirections, unpickled } from "./directions.ts";
-import { SparkablateError } from "./errors.ts";
+
+import type { RunConfig } from "../config/load.ts";
+import { asksFor } from "../config/modes.ts";
+import {
+  directionPaths,
+  readDirectionFiles,
+  requireWidth,
+  sendDirections,
+  unpickled,
+} from "../directions/file.ts";
+import { SparkablateError } from "../errors.ts";
+import type { Client } from "../link/client.ts";
+import { planConditions } from "../plan/conditions.ts";
+import {
+  type Condition,
+  type LoadedModel,
+  MAX_PAYLOAD_BYTES,
+  MAX_SLICE_CONDITIONS,
+  type WireError,
+} from "../protocol/messages.ts";
+import { blockAt, cutBlocks, sampleBlocks } from "../samples/blocks.ts";
+import { dateNotices, requireUnicode, type TemplateOptions, templateDay } from "../samples/prompts.ts";
+import type { Means } from "../store/sqlite.ts";
 import type { OnEvent } from "./events.ts";
-import type { Client } from "./link/client.ts";
 import {
   bosNotices,
   bosOf,
@@ -21,16 +37,7 @@ import {
   type TextBytes,
   textName,
   tokenize,
-} from "./preparing.ts";
-import { dateNotices, requireUnicode, type TemplateOptions, templateDay } from "./prompting.ts";
-import {
-  type Condition,
-  type LoadedModel,
-  MAX_PAYLOAD_BYTES,
-  MAX_SLICE_CONDITIONS,
-  type WireError,
-} from "./protocol.ts";
-import type { Means } from "./store/sqlite.ts";
+} from "./prepare.ts";
 
 /** What is continued, and for how long. */
 export interface CompareOptions extends TemplateOptions {

@@ -1,9 +1,10 @@
 /** Pure: the config that measures the largest effects of a run again, on blocks that the run did not use. */
-import { BASELINE_ID } from "./conditions/ids.ts";
-import type { RunConfig } from "./config.ts";
-import { SparkablateError } from "./errors.ts";
-import { rankRows } from "./ranking.ts";
-import type { StoredRun } from "./store/run-directory.ts";
+
+import type { RunConfig } from "../config/load.ts";
+import { SparkablateError } from "../errors.ts";
+import { BASELINE_ID } from "../plan/ids.ts";
+import { rankRows } from "../results/ranking.ts";
+import type { StoredRun } from "../store/run-directory.ts";
 
 type Target = RunConfig["ablation"]["targets"][number];
 

@@ -1,10 +1,11 @@
 /** The earlier run that a sweep of pairs starts from. */
-import type { EarlierRun } from "./conditions/pairs.ts";
-import type { RunConfig } from "./config.ts";
-import { SparkablateError } from "./errors.ts";
-import { atoms } from "./interactions.ts";
-import { rankRows } from "./ranking.ts";
-import { readRun } from "./store/run-directory.ts";
+
+import type { RunConfig } from "../config/load.ts";
+import { SparkablateError } from "../errors.ts";
+import type { EarlierRun } from "../plan/pairs.ts";
+import { atoms } from "../results/interactions.ts";
+import { rankRows } from "../results/ranking.ts";
+import { readRun } from "../store/run-directory.ts";
 
 /** @throws SparkablateError input_missing for a run that is not finished: its ranking would still change. */
 export function readEarlier({

@@ -1,14 +1,15 @@
 /** The loop over batches and slices: what is missing is asked for, what comes is stored, what dies is retried. */
-import type { Block } from "./corpus.ts";
-import { SparkablateError } from "./errors.ts";
-import type { Worker } from "./link/worker.ts";
-import type { Measured, Measurements } from "./measurements.ts";
-import { type Answer, type Condition, type Event, type Result, SOURCE_MODES } from "./protocol.ts";
+
+import { SparkablateError } from "../errors.ts";
+import type { Worker } from "../link/worker.ts";
+import { type Answer, type Condition, type Event, type Result, SOURCE_MODES } from "../protocol/messages.ts";
+import type { Measured, Measurements } from "../results/measurements.ts";
+import type { Block } from "../samples/blocks.ts";
+import type { SourceMode, SourceRows } from "../samples/donors.ts";
+import { type RacePlan, race } from "../statistics/racing.ts";
+import type { RunStore } from "../store/sqlite.ts";
 import { Schedule, type Slice } from "./schedule.ts";
 import { batches, Rate, workOrder } from "./slices.ts";
-import type { SourceMode, SourceRows } from "./sources.ts";
-import { type RacePlan, race } from "./statistics/racing.ts";
-import type { RunStore } from "./store/sqlite.ts";
 
 /** Condemned conditions in a row, with nothing measured between: then it is not the conditions. */
 const MOST_CONDEMNED_IN_A_ROW = 3;

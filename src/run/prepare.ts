@@ -1,6 +1,18 @@
 /** What a worker does before it measures: load, tokenise, calibrate. Shared by every command that needs a model. */
 import { basename } from "node:path";
-import type { RunConfig } from "./config.ts";
+import type { RunConfig } from "../config/load.ts";
+import { readBeginning } from "../config/text-file.ts";
+import { SparkablateError } from "../errors.ts";
+import type { Client } from "../link/client.ts";
+import {
+  type Condition,
+  type Event,
+  type LoadedModel,
+  MAX_PAYLOAD_BYTES,
+  type MeanSite,
+  type ModelConfig,
+  SOURCE_MODES,
+} from "../protocol/messages.ts";
 import {
   type Block,
   type ChosenBlocks,
@@ -10,22 +22,7 @@ import {
   MAX_TEXT_TOKENS,
   shuffled,
   type Text,
-} from "./corpus.ts";
-import { SparkablateError } from "./errors.ts";
-import type { OnEvent } from "./events.ts";
-import { type ChosenItems, checkLengths, chooseItems, decodeItems, type EncodedItem } from "./items.ts";
-import type { Client } from "./link/client.ts";
-import { packIds } from "./measuring.ts";
-import {
-  type Condition,
-  type Event,
-  type LoadedModel,
-  MAX_PAYLOAD_BYTES,
-  type MeanSite,
-  type ModelConfig,
-  SOURCE_MODES,
-} from "./protocol.ts";
-import { readBeginning } from "./reading.ts";
+} from "../samples/blocks.ts";
 import {
   readSource,
   requireAligned,
@@ -33,10 +30,19 @@ import {
   type SourceMode,
   sourceItems,
   sourceRow,
-} from "./sources.ts";
-import { sha256 } from "./store/fingerprint.ts";
-import type { Means } from "./store/sqlite.ts";
-import { readTask, type Task, type TaskItem } from "./tasks.ts";
+} from "../samples/donors.ts";
+import {
+  type ChosenItems,
+  checkLengths,
+  chooseItems,
+  decodeItems,
+  type EncodedItem,
+} from "../samples/items.ts";
+import { readTask, type Task, type TaskItem } from "../samples/task-file.ts";
+import { sha256 } from "../store/fingerprint.ts";
+import type { Means } from "../store/sqlite.ts";
+import { packIds } from "./evaluate.ts";
+import type { OnEvent } from "./events.ts";
 
 export type TextSource = NonNullable<RunConfig["eval"]["dataset"]>;
 

@@ -1,14 +1,14 @@
 /** A finished run is recognised by its config, its texts and its model's files: nothing is loaded, no Python starts. */
 import { readFileSync } from "node:fs";
-import type { HubDataset } from "./config/datasets.ts";
-import { identityConfig, type RunConfig } from "./config.ts";
-import { directionPaths } from "./directions.ts";
-import type { readEarlier } from "./earlier.ts";
-import { directoryNow, lookAtModel } from "./model-files.ts";
-import { configParts, sha256 } from "./store/fingerprint.ts";
-import type { Seen } from "./store/seen.ts";
-import type { RunRecord } from "./store/sqlite.ts";
-import { VERSION } from "./version.ts";
+import type { HubDataset } from "../config/datasets.ts";
+import { identityConfig, type RunConfig } from "../config/load.ts";
+import { directionPaths } from "../directions/file.ts";
+import { configParts, sha256 } from "../store/fingerprint.ts";
+import { directoryNow, lookAtModel } from "../store/model-files.ts";
+import type { Seen } from "../store/seen.ts";
+import type { RunRecord } from "../store/sqlite.ts";
+import { VERSION } from "../version.ts";
+import type { readEarlier } from "./earlier-run.ts";
 
 /** How a finished run was recognised. */
 export interface Recognised {

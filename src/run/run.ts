@@ -1,10 +1,7 @@
 /** One run, from a config to a finished directory: load → tokenize → calibrate → slices → summary. */
 import { basename } from "node:path";
 import { Readable } from "node:stream";
-import { nullConditions, type Plan, planConditions } from "./conditions.ts";
-import { identityConfig, type RunConfig, resolvedYaml } from "./config.ts";
-import type { Block, ChosenBlocks } from "./corpus.ts";
-import { peakBytes, sweepCost } from "./cost.ts";
+import { identityConfig, type RunConfig, resolvedYaml } from "../config/load.ts";
 import {
   type Direction,
   type DirectionFiles,
@@ -13,16 +10,33 @@ import {
   requireWidth,
   sendDirections,
   unpickled,
-} from "./directions.ts";
-import { readEarlier } from "./earlier.ts";
-import { SparkablateError } from "./errors.ts";
+} from "../directions/file.ts";
+import { SparkablateError } from "../errors.ts";
+import { retryingOnce, type Worker } from "../link/worker.ts";
+import { nullConditions, type Plan, planConditions } from "../plan/conditions.ts";
+import { peakBytes, sweepCost } from "../plan/cost.ts";
+import { type Answer, type LoadedModel, SOURCE_MODES } from "../protocol/messages.ts";
+import { measuredMetrics } from "../protocol/metrics.ts";
+import { Measurements } from "../results/measurements.ts";
+import { divisor, type Row } from "../results/rows.ts";
+import type { Block, ChosenBlocks } from "../samples/blocks.ts";
+import type { ChosenItems, ItemBlock } from "../samples/items.ts";
+import { roundsFor } from "../statistics/racing.ts";
+import { type Identity, identityOf, requireSameRun } from "../store/fingerprint.ts";
+import { directoryNow, filePartsOf, lookAtModel } from "../store/model-files.ts";
+import { RunDirectory, requireBegun } from "../store/run-directory.ts";
+import { seenInDamaged } from "../store/seen-tables.ts";
+import {
+  type BlockRecord,
+  databasePath,
+  type Means,
+  type RunRecord,
+  type StoredItem,
+} from "../store/sqlite.ts";
+import { VERSION } from "../version.ts";
+import { readEarlier } from "./earlier-run.ts";
+import { measureMissing } from "./evaluate.ts";
 import type { OnEvent } from "./events.ts";
-import type { ChosenItems, ItemBlock } from "./items.ts";
-import { retryingOnce, type Worker } from "./link/worker.ts";
-import { Measurements } from "./measurements.ts";
-import { measureMissing } from "./measuring.ts";
-import { measuredMetrics } from "./metrics.ts";
-import { directoryNow, filePartsOf, lookAtModel } from "./model-files.ts";
 import {
   type BatchShape,
   bosOf,
@@ -37,24 +51,10 @@ import {
   sourceModes,
   type TextInputs,
   textName,
-} from "./preparing.ts";
-import { type Answer, type LoadedModel, SOURCE_MODES } from "./protocol.ts";
-import { inputsOf, recognise } from "./recognising.ts";
-import { divisor, type Row } from "./rows.ts";
+} from "./prepare.ts";
+import { inputsOf, recognise } from "./recognise.ts";
 import { batches } from "./slices.ts";
-import { roundsFor } from "./statistics/racing.ts";
-import { type Identity, identityOf, requireSameRun } from "./store/fingerprint.ts";
-import { RunDirectory, requireBegun } from "./store/run-directory.ts";
-import { seenInDamaged } from "./store/seen-tables.ts";
-import {
-  type BlockRecord,
-  databasePath,
-  type Means,
-  type RunRecord,
-  type StoredItem,
-} from "./store/sqlite.ts";
-import { measureTokens } from "./token-measuring.ts";
-import { VERSION } from "./version.ts";
+import { measureTokens } from "./token-values.ts";
 
 /** How a sweep is run, beside what its config says. */
 export interface RunOptions {

@@ -1,5 +1,5 @@
 /** Pure: which conditions to measure next on a batch, and in what portions. */
-import { type Condition, MAX_ENVELOPE_BYTES, MAX_SLICE_CONDITIONS } from "./protocol.ts";
+import { type Condition, MAX_ENVELOPE_BYTES, MAX_SLICE_CONDITIONS } from "../protocol/messages.ts";
 
 /** Half an envelope: msgpack is shorter than JSON, and the rest of the request needs room too. */
 const MAX_SLICE_BYTES = MAX_ENVELOPE_BYTES / 2;

@@ -1,10 +1,10 @@
 /**
  * Token ids → evaluation and calibration blocks. Pure: the same ids, sizes and seed give the same
- * blocks on every machine and in every version (test/unit/corpus.test.ts holds fixed values).
+ * blocks on every machine and in every version (test/unit/samples/blocks.test.ts holds fixed values).
  */
 import { createHash } from "node:crypto";
-import { SparkablateError } from "./errors.ts";
-import type { SourceRows } from "./sources.ts";
+import { SparkablateError } from "../errors.ts";
+import type { SourceRows } from "./donors.ts";
 
 /** Longest text that is used, in tokens. */
 export const MAX_TEXT_TOKENS = 4_000_000;

@@ -3,13 +3,13 @@
  * batch of the same shape. Pure but for reading the file.
  */
 import { basename } from "node:path";
-import { type Block, littleEndian } from "./corpus.ts";
-import { SparkablateError } from "./errors.ts";
+import { readTextFile } from "../config/text-file.ts";
+import { SparkablateError } from "../errors.ts";
+import type { SOURCE_MODES } from "../protocol/messages.ts";
+import { sha256 } from "../store/fingerprint.ts";
+import { type Block, littleEndian } from "./blocks.ts";
 import type { EncodedItem } from "./items.ts";
-import type { SOURCE_MODES } from "./protocol.ts";
-import { readTextFile } from "./reading.ts";
-import { sha256 } from "./store/fingerprint.ts";
-import { MAX_TASK_BYTES, repeatsKey, type Task, type TaskItem } from "./tasks.ts";
+import { MAX_TASK_BYTES, repeatsKey, type Task, type TaskItem } from "./task-file.ts";
 
 export type SourceMode = (typeof SOURCE_MODES)[number];
 

@@ -1,4 +1,8 @@
 /** A task's items → evaluation rows of one length, and calibration rows. Pure, like corpus.ts. */
+
+import { SparkablateError } from "../errors.ts";
+import type { Answer } from "../protocol/messages.ts";
+import { sha256 } from "../store/fingerprint.ts";
 import {
   type Block,
   type ChosenBlocks,
@@ -6,12 +10,9 @@ import {
   sampleBlocks,
   shuffled,
   wholeBatches,
-} from "./corpus.ts";
-import { SparkablateError } from "./errors.ts";
-import type { Answer } from "./protocol.ts";
-import { drawSources, sourceRow } from "./sources.ts";
-import { sha256 } from "./store/fingerprint.ts";
-import type { Task, TaskItem } from "./tasks.ts";
+} from "./blocks.ts";
+import { drawSources, sourceRow } from "./donors.ts";
+import type { Task, TaskItem } from "./task-file.ts";
 
 /** An item as token ids. */
 export interface EncodedItem {

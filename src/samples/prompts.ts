@@ -1,5 +1,5 @@
 /** What commands that read prompts have in common: which day a chat template writes, and what is no text. */
-import { SparkablateError } from "./errors.ts";
+import { SparkablateError } from "../errors.ts";
 
 /** How prompts become text. */
 export interface TemplateOptions {

@@ -1,11 +1,11 @@
 /** A task file: one JSON object `{prompt, answer, wrong?}` a line. Read and checked before any Python starts. */
 import { basename } from "node:path";
 import { z } from "zod";
-import { leaf, section } from "./config/leaves.ts";
-import { SparkablateError } from "./errors.ts";
-import { MAX_PAYLOAD_BYTES } from "./protocol.ts";
-import { readTextFile } from "./reading.ts";
-import { sha256 } from "./store/fingerprint.ts";
+import { leaf, section } from "../config/leaves.ts";
+import { readTextFile } from "../config/text-file.ts";
+import { SparkablateError } from "../errors.ts";
+import { MAX_PAYLOAD_BYTES } from "../protocol/messages.ts";
+import { sha256 } from "../store/fingerprint.ts";
 
 /** What the wire has room for, with what JSON adds. */
 export const MAX_TASK_BYTES = MAX_PAYLOAD_BYTES / 2;

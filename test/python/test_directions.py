@@ -110,7 +110,7 @@ def test_labels_without_meaning_find_nothing_that_the_controls_do_not(
         assert one.bootstrap_cosine_low < 0.7
         if one.scores.lowered is None or one.scores.raised is None:
             continue
-        # the rule of src/direction-choice.ts: both scores, at their lower ends, above every random one
+        # the rule of src/directions/choice.ts: both scores, at their lower ends, above every random one
         assert not all(
             score.value - 3 * score.se > best(found, lambda one, name=name: getattr(one.random, name))
             for name, score in (("lowered", one.scores.lowered), ("raised", one.scores.raised))

@@ -199,7 +199,7 @@ class ModelFiles:
         return combined((path.name, self._digests[path]) for path in tokenizer_files(self.directory))
 
     def to_wire(self) -> dict[str, Any]:
-        """The ``modelFiles`` of src/protocol.ts."""
+        """The ``modelFiles`` of src/protocol/messages.ts."""
         return {
             "directory": str(self.directory.resolve()),
             "entries_sha256": entries_sha256(self.directory),
@@ -271,7 +271,7 @@ def _wired(stamp: Stamp) -> str:
 
 def entries_sha256(directory: Path) -> str:
     """Of the names in a model's directory, and of the templates one below: where it is the same nothing came
-    that could decide the model. The controller computes it likewise (src/model-files.ts)."""
+    that could decide the model. The controller computes it likewise (src/store/model-files.ts)."""
     names: list[bytes] = []
     for entry in os.scandir(os.fsencode(directory)):
         names.append(entry.name)

@@ -30,7 +30,7 @@ Recorded = dict[tuple[str, str], Tensor]
 
 
 def run(model: nn.Module, sites: SiteMap) -> list[dict[str, Any]]:
-    """Runs the three tests and returns a `selfTest` of src/protocol.ts for each.
+    """Runs the three tests and returns a `selfTest` of src/protocol/messages.ts for each.
 
     A failure is a result, not an exception: it names the layers and the sites to refuse
     (`SiteMap.refusing` takes them out).

@@ -126,7 +126,7 @@ class LayerSites:
         return range(group * size, (group + 1) * size)
 
     def to_wire(self) -> dict[str, Any]:
-        """`layerMap` of src/protocol.ts."""
+        """`layerMap` of src/protocol/messages.ts."""
         modules = {"layer": self.path}
         if self.heads is not None:
             modules["attention_output"] = self.heads.path
@@ -201,7 +201,7 @@ class SiteMap:
         return dataclasses.replace(self, layers=layers)
 
     def to_wire(self) -> dict[str, Any]:
-        """`modelMap` of src/protocol.ts."""
+        """`modelMap` of src/protocol/messages.ts."""
         return {
             "model_type": self.model_type,
             "n_layers": self.n_layers,

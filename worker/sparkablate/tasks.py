@@ -156,7 +156,7 @@ class Answers:
 
     @classmethod
     def from_wire(cls, answers: Sequence[dict[str, Any]], ids: Tensor, vocab_size: int) -> Answers:
-        """``answers`` as in src/protocol.ts, one a row of ``ids`` [batch, pos].
+        """``answers`` as in src/protocol/messages.ts, one a row of ``ids`` [batch, pos].
 
         Raises ``invalid_message`` for positions or tokens that are not there.
         """

@@ -1,4 +1,4 @@
-"""Text files as the worker reads them, by the rules of src/reading.ts: UTF-8, and a mark is no text."""
+"""Text files as the worker reads them, by the rules of src/config/text-file.ts: UTF-8, and a mark is no text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sparkablate.errors import SparkablateError
 #: What stands between two rows of a dataset, and between two text files of a directory.
 ROW_SEPARATOR = "\n\n"
 
-#: ``MAX_PAYLOAD_BYTES`` of src/protocol.ts: of a single text file the controller sends as much.
+#: ``MAX_PAYLOAD_BYTES`` of src/protocol/messages.ts: of a single text file the controller sends as much.
 MOST_BYTES = 16 << 20
 
 #: Encodings that a file's first bytes give away; of two that begin alike the longer mark first.

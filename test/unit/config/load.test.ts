@@ -3,8 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { stringify } from "yaml";
-import { identityConfig, loadConfig, parseConfig, resolvedYaml } from "../../src/config.ts";
-import { SparkablateError } from "../../src/errors.ts";
+import { identityConfig, loadConfig, parseConfig, resolvedYaml } from "../../../src/config/load.ts";
+import { SparkablateError } from "../../../src/errors.ts";
 
 let cwd: string;
 beforeAll(() => {
@@ -580,7 +580,7 @@ describe("what is recorded", () => {
 });
 
 it("every shipped config parses from anywhere and has at least 32 blocks", () => {
-  const shipped = new URL("../../configs/", import.meta.url).pathname;
+  const shipped = new URL("../../../configs/", import.meta.url).pathname;
   const files = readdirSync(shipped).filter((name) => name.endsWith(".yaml"));
   expect(files).toEqual(
     expect.arrayContaining(["smoke_test.yaml", "layer_sweep.yaml", "head_sweep.yaml", "custom_targets.yaml"]),

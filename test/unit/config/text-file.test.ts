@@ -3,9 +3,9 @@ import { closeSync, mkdirSync, openSync, symlinkSync, writeFileSync } from "node
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { SparkablateError } from "../../src/errors.ts";
-import { readBeginning, readTextFile } from "../../src/reading.ts";
-import { scratch } from "../fixtures/harness.ts";
+import { readBeginning, readTextFile } from "../../../src/config/text-file.ts";
+import { SparkablateError } from "../../../src/errors.ts";
+import { scratch } from "../../fixtures/harness.ts";
 
 function written(content: Uint8Array | string): string {
   const path = join(scratch(), "a.txt");
@@ -141,7 +141,7 @@ describe("a file", () => {
     const file = openSync(written("handed over"), "r");
     expect(read(`/dev/fd/${file}`).text).toBe("handed over");
     closeSync(file);
-    const script = `import("${new URL("../../src/reading.ts", import.meta.url)}").then(({ readTextFile }) => {
+    const script = `import("${new URL("../../../src/config/text-file.ts", import.meta.url)}").then(({ readTextFile }) => {
       process.stdout.write(readTextFile("/dev/stdin", "the text", 99).text);
     });`;
     // Node's own `input` is a socket; a shell's pipe is one.

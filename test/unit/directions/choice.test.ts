@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { choose, withInterval } from "../../src/direction-choice.ts";
-import type { DirectionCandidate } from "../../src/protocol.ts";
+import { choose, withInterval } from "../../../src/directions/choice.ts";
+import type { DirectionCandidate } from "../../../src/protocol/messages.ts";
 
 const at = (value: number, se = 0.1) => ({ value, se });
 

@@ -1,9 +1,9 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { readDirection, readDirectionFiles, requireWidth } from "../../src/directions.ts";
-import { sha256 } from "../../src/store/fingerprint.ts";
-import { scratch } from "../fixtures/harness.ts";
+import { readDirection, readDirectionFiles, requireWidth } from "../../../src/directions/file.ts";
+import { sha256 } from "../../../src/store/fingerprint.ts";
+import { scratch } from "../../fixtures/harness.ts";
 
 interface Made {
   readonly values?: readonly number[];

@@ -2,10 +2,10 @@ import { createHash } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
-import { directionBytes, readDirection } from "../../src/directions.ts";
-import { checkSides, readPrompts } from "../../src/finding.ts";
-import { unitVector } from "../fixtures/directions.ts";
-import { scratch } from "../fixtures/harness.ts";
+import { directionBytes, readDirection } from "../../../src/directions/file.ts";
+import { checkSides, readPrompts } from "../../../src/directions/find.ts";
+import { unitVector } from "../../fixtures/directions.ts";
+import { scratch } from "../../fixtures/harness.ts";
 
 function file(content: string | Uint8Array, name = "a.txt"): string {
   const path = join(scratch(), name);

@@ -2,12 +2,18 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { configFor } from "../../src/cli/init.ts";
-import { canonical, conditionId } from "../../src/conditions/ids.ts";
-import { conditionColumns, type DirectionFacts, planConditions } from "../../src/conditions.ts";
-import { parseConfig } from "../../src/config.ts";
-import { SparkablateError } from "../../src/errors.ts";
-import { condition, type Intervention, type ModelMap, modelMap, type SiteKind } from "../../src/protocol.ts";
+import { configFor } from "../../../src/cli/init.ts";
+import { parseConfig } from "../../../src/config/load.ts";
+import { SparkablateError } from "../../../src/errors.ts";
+import { conditionColumns, type DirectionFacts, planConditions } from "../../../src/plan/conditions.ts";
+import { canonical, conditionId } from "../../../src/plan/ids.ts";
+import {
+  condition,
+  type Intervention,
+  type ModelMap,
+  modelMap,
+  type SiteKind,
+} from "../../../src/protocol/messages.ts";
 
 const ALL: SiteKind[] = ["head", "kv_group", "attn", "mlp", "layer", "direction"];
 const DENSE = { sites: ALL, n_heads: 6, n_kv_heads: 2, d_head: 16, modules: {} };

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { peakBytes, sweepCost } from "../../src/cost.ts";
-import type { Condition, Intervention, LoadedModel } from "../../src/protocol.ts";
+import { peakBytes, sweepCost } from "../../../src/plan/cost.ts";
+import type { Condition, Intervention, LoadedModel } from "../../../src/protocol/messages.ts";
 
 const LAYERS = 8;
 

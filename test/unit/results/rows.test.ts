@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
-import { rankRows, sweepStatistics } from "../../src/ranking.ts";
-import { buildRows, DOUBTS, type Row, rowRecord } from "../../src/rows.ts";
-import { condition, head, measured, skip, sweep, TOKENS } from "./planted.ts";
+import { rankRows, sweepStatistics } from "../../../src/results/ranking.ts";
+import { buildRows, DOUBTS, type Row, rowRecord } from "../../../src/results/rows.ts";
+import { condition, head, measured, skip, sweep, TOKENS } from "../planted.ts";
 
 const SETTINGS = { correction: "bh", floor: null } as const;
 

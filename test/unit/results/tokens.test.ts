@@ -1,12 +1,12 @@
 /** Single tokens: the largest, bins whose parts add up, and bytes that are told apart by whoever reads them. */
 import { describe, expect, it } from "vitest";
-import { renderPage } from "../../src/report/page.ts";
-import { shownAfter, shownBefore, shownToken } from "../../src/report/tokens/bytes.ts";
-import { tokensRecord, tokensTable } from "../../src/report/tokens/formats.ts";
-import type { RunFacts } from "../../src/rows.ts";
-import { estimate, ratioEstimate } from "../../src/statistics/effects.ts";
-import { type TokenRun, tokenReport } from "../../src/tokens.ts";
-import { facts } from "./planted.ts";
+import { renderPage } from "../../../src/report/page.ts";
+import { shownAfter, shownBefore, shownToken } from "../../../src/report/tokens/bytes.ts";
+import { tokensRecord, tokensTable } from "../../../src/report/tokens/formats.ts";
+import type { RunFacts } from "../../../src/results/rows.ts";
+import { type TokenRun, tokenReport } from "../../../src/results/tokens.ts";
+import { estimate, ratioEstimate } from "../../../src/statistics/effects.ts";
+import { facts } from "../planted.ts";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 

@@ -1,7 +1,7 @@
 import { stripVTControlCharacters, styleText } from "node:util";
 import { expect, it } from "vitest";
-import { render } from "../../src/cli/compare.ts";
-import type { ComparedText, Comparison } from "../../src/comparing.ts";
+import { render } from "../../../src/cli/compare.ts";
+import type { ComparedText, Comparison } from "../../../src/run/compare.ts";
 
 const text = (condition: string, more: Partial<ComparedText>): ComparedText => ({
   condition,

@@ -1,11 +1,11 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { Client } from "../../src/link/client.ts";
-import { bosNotices, bosOf, readText, tokenize } from "../../src/preparing.ts";
-import type { LoadedModel } from "../../src/protocol.ts";
-import { scratch } from "../fixtures/harness.ts";
-import { listen } from "../fixtures/router.ts";
+import { Client } from "../../../src/link/client.ts";
+import type { LoadedModel } from "../../../src/protocol/messages.ts";
+import { bosNotices, bosOf, readText, tokenize } from "../../../src/run/prepare.ts";
+import { scratch } from "../../fixtures/harness.ts";
+import { listen } from "../../fixtures/router.ts";
 
 const model = (bos_token_id: number | null, adds_bos: boolean): LoadedModel =>
   ({ bos_token_id, adds_bos }) as LoadedModel;

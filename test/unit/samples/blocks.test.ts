@@ -1,6 +1,12 @@
 import { createHash } from "node:crypto";
 import { describe, expect, it } from "vitest";
-import { type BlockChoice, blockAt, chooseBlocks, cutBlocks, sampleBlocks } from "../../src/corpus.ts";
+import {
+  type BlockChoice,
+  blockAt,
+  chooseBlocks,
+  cutBlocks,
+  sampleBlocks,
+} from "../../../src/samples/blocks.ts";
 
 /** Distinct ids, so that each says where it stood in its text. */
 const counting = (length: number, from = 0) => Int32Array.from({ length }, (_, index) => from + index);

@@ -2,10 +2,10 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { parseConfig } from "../../src/config.ts";
-import { type BlockChoice, chooseBlocks } from "../../src/corpus.ts";
-import { chooseItems, type EncodedItem, type ItemChoice } from "../../src/items.ts";
-import { drawSources, readSource, requireAligned, sourceItems } from "../../src/sources.ts";
+import { parseConfig } from "../../../src/config/load.ts";
+import { type BlockChoice, chooseBlocks } from "../../../src/samples/blocks.ts";
+import { drawSources, readSource, requireAligned, sourceItems } from "../../../src/samples/donors.ts";
+import { chooseItems, type EncodedItem, type ItemChoice } from "../../../src/samples/items.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "sources-"));
 afterAll(() => rmSync(scratch, { recursive: true }));

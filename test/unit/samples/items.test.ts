@@ -5,8 +5,8 @@ import {
   decodeItems,
   type EncodedItem,
   type ItemChoice,
-} from "../../src/items.ts";
-import type { Task } from "../../src/tasks.ts";
+} from "../../../src/samples/items.ts";
+import type { Task } from "../../../src/samples/task-file.ts";
 
 /** Item n: n % 5 + 2 prompt tokens, n % 3 + 1 answer tokens, the wrong answer's last token another. */
 function encoded(count: number): EncodedItem[] {

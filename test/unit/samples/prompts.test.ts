@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { dateNotices, requireUnicode, templateDay } from "../../src/prompting.ts";
+import { dateNotices, requireUnicode, templateDay } from "../../../src/samples/prompts.ts";
 
 it("a chat template's day is the one that was given, or today", () => {
   expect(templateDay({})).toBeNull();

@@ -2,9 +2,9 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
-import { SparkablateError } from "../../src/errors.ts";
-import { MAX_PAYLOAD_BYTES } from "../../src/protocol.ts";
-import { parseTask, readTask } from "../../src/tasks.ts";
+import { SparkablateError } from "../../../src/errors.ts";
+import { MAX_PAYLOAD_BYTES } from "../../../src/protocol/messages.ts";
+import { parseTask, readTask } from "../../../src/samples/task-file.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "sparkablate-tasks-"));
 afterAll(() => rmSync(directory, { recursive: true, force: true }));

@@ -31,7 +31,7 @@ def find_on_texts(
     cancelled: Callable[[], bool],
     progress: Progress,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The result of ``find_direction`` in src/protocol.ts, and the vectors, float32 [candidates, d_model]."""
+    """The result of ``find_direction`` in src/protocol/messages.ts, and the vectors, float32 [candidates, d_model]."""
     began = time.perf_counter()
     sites = manager.sites
     count = sites.n_layers * len(options["end_positions"])
@@ -72,7 +72,7 @@ def find_on_texts(
 
 
 def _row(candidate: Candidate) -> dict[str, Any]:
-    """`directionCandidate` of src/protocol.ts."""
+    """`directionCandidate` of src/protocol/messages.ts."""
     return {
         "layer": candidate.layer,
         "position": candidate.position,

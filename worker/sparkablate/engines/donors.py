@@ -16,7 +16,7 @@ from sparkablate.specs import Spec
 from sparkablate.sweep import Entries, bypassing_above
 
 #: Sites whose activations [batch, pos, width] are kept at a time, unless one condition needs more:
-#: KEPT_SOURCES of src/cost.ts.
+#: KEPT_SOURCES of src/plan/cost.ts.
 KEPT_SITES = 8
 
 

@@ -49,7 +49,7 @@ class GenerationRun:
         conditions: Sequence[dict[str, Any]],
         on_generation: Callable[[Generation], None],
     ) -> dict[str, Any]:
-        """The result of ``generate`` in src/protocol.ts. A text that was cancelled is not reported.
+        """The result of ``generate`` in src/protocol/messages.ts. A text that was cancelled is not reported.
 
         ``template_date``: as ``encode_prompts``, and raises what it does."""
         began = time.perf_counter()

@@ -239,7 +239,7 @@ class LocalEngine:
     ) -> EvaluateSummary:
         """Measures every condition on ``ids`` [blocks, pos], one batch, and reports each as it is done.
 
-        ``answers``: of a task's items, which ``ids`` then are, padded: as in src/protocol.ts. ``per_token``:
+        ``answers``: of a task's items, which ``ids`` then are, padded: as in src/protocol/messages.ts. ``per_token``:
         with the NLL at every predicted token. ``sources``: mode → the tokens whose activations it puts in,
         row i into row i; same shape as ``ids``.
 
@@ -283,7 +283,7 @@ class LocalEngine:
     ) -> dict[str, Any]:
         """Continues every prompt greedily under every condition, and reports each text as it is done.
 
-        ``template_date``: as in src/protocol.ts.
+        ``template_date``: as in src/protocol/messages.ts.
 
         Raises ``means_missing`` and ``baseline_changed`` as ``evaluate``; ``config_invalid`` for a prompt
         that does not fit the model's positions. What concerns one text alone is in ``Generation.error``.
@@ -374,7 +374,7 @@ class LocalEngine:
         cancelled: Callable[[], bool],
         progress: Progress,
     ) -> tuple[dict[str, Any], np.ndarray]:
-        """The result of ``find_direction`` in src/protocol.ts, and float32 [candidates, d_model].
+        """The result of ``find_direction`` in src/protocol/messages.ts, and float32 [candidates, d_model].
 
         ``options``: its request's fields. Raises what ``find_directions`` and ``encode_prompts`` do.
         """
