@@ -15,7 +15,7 @@ interface Rule {
 }
 
 const ALL = /^/;
-/** Files are named as in the repository: src/errors.ts, worker/sparkablate/sweep.py; packages by their name. */
+/** Files are named as in the repository: src/errors.ts, worker/sparkablate/measure/walk.py; packages by their name. */
 const RULES: readonly Rule[] = [
   { of: /^src\/errors\.ts$/, may: /^$/, why: "errors import nothing of ours" },
   {

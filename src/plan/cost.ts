@@ -19,7 +19,7 @@ export interface SweepCost {
   readonly pairs: number;
 }
 
-/** Sites whose source activations the worker keeps at a time: KEPT_SITES of worker/sparkablate/engines/donors.py. */
+/** Sites whose source activations the worker keeps at a time: KEPT_SITES of worker/sparkablate/measure/donors.py. */
 const KEPT_SOURCES = 8;
 
 /** How many tensors conditions take from a mode's source; a key/value group's is its heads'. */

@@ -37,7 +37,7 @@ const label = z.string().min(1).max(4096);
 const seconds = z.number().min(0);
 
 // ── Interventions ────────────────────────────────────────────────────────────────────────────
-/** Names of the rows of `MODES` in worker/sparkablate/interventions.py. */
+/** Names of the rows of `MODES` in worker/sparkablate/edits/functions.py. */
 export const MODES = ["zero", "mean", "resample", "patch"] as const;
 export const mode = z.enum(MODES);
 /** Modes that put in what the site has in a forward pass of other tokens, row by row and position by position. */

@@ -1,4 +1,4 @@
-/** What the controller must know of the rows of METRICS in worker/sparkablate/metrics.py. Adding one is one row here. */
+/** What the controller must know of the rows of METRICS in worker/sparkablate/measure/metrics.py. Adding one is one row here. */
 import { SparkablateError } from "../errors.ts";
 import type { Task } from "../samples/task-file.ts";
 

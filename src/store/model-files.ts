@@ -79,7 +79,7 @@ function commitOf(reference: string): string | null {
   }
 }
 
-/** null where it is out of reach. As `_wired` in worker/sparkablate/model_files.py writes it. */
+/** null where it is out of reach. As `_wired` in worker/sparkablate/loading/model_files.py writes it. */
 function stampOf(path: string): { stamp: string; settled: boolean } | null {
   try {
     const { size, mtimeNs, ctimeNs, ctimeMs, ino } = statSync(path, { bigint: true });
@@ -96,7 +96,7 @@ async function digestOf(path: string, signal: AbortSignal | undefined): Promise<
   return hash.digest("hex");
 }
 
-/** As `entries_sha256` in worker/sparkablate/model_files.py. */
+/** As `entries_sha256` in worker/sparkablate/loading/model_files.py. */
 function entriesSha256(directory: string): string {
   const names: Buffer[] = [];
   for (const entry of readdirSync(directory, { encoding: "buffer", withFileTypes: true })) {

@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from .errors import SparkablateError
-from .interventions import DEFAULT_MODE, KINDS, MODES, SKIP, UNIT_TOLERANCE
-from .sites import SITE_ORDER, LayerSites, SiteMap
+from sparkablate.anatomy.sites import SITE_ORDER, LayerSites, SiteMap
+from sparkablate.edits.functions import DEFAULT_MODE, KINDS, MODES, SKIP, UNIT_TOLERANCE
+from sparkablate.errors import SparkablateError
 
 POSITIONS = ("all", "not_first")
 OPERATIONS: Mapping[str, tuple[str, ...]] = {"project_out": ("writes", "stream"), "add": ("stream",)}

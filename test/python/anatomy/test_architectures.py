@@ -14,13 +14,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny_models
-from sparkablate import architectures
-from sparkablate.architectures import ARCHITECTURES, WRAPPERS, locate
+from sparkablate.anatomy import architectures
+from sparkablate.anatomy.architectures import ARCHITECTURES, WRAPPERS, locate
+from sparkablate.anatomy.sites import SITE_ORDER, Tap
+from sparkablate.edits.hooks import recording
 from sparkablate.errors import CODES, SparkablateError
-from sparkablate.hooks import recording
-from sparkablate.sites import SITE_ORDER, Tap
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ROWS = list(tiny_models.TINY)
 
 

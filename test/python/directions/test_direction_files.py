@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from sparkablate.direction_files import unpickle_direction
+from sparkablate.directions.files import unpickle_direction
 from sparkablate.errors import SparkablateError
 
 

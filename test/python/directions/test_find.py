@@ -14,12 +14,12 @@ from torch import Tensor
 
 import tiny_models
 from sparkablate import AblationManager, DirectionSpec
-from sparkablate.direction_scores import Answers, Estimate
-from sparkablate.directions import Found, find_directions
+from sparkablate.anatomy.sites import Tap
+from sparkablate.directions.find import Found, find_directions
+from sparkablate.directions.prompts import batches
+from sparkablate.directions.scores import Answers, Estimate
+from sparkablate.edits.hooks import recording
 from sparkablate.errors import SparkablateError
-from sparkablate.hooks import recording
-from sparkablate.prompts import batches
-from sparkablate.sites import Tap
 
 ROWS = list(tiny_models.TINY)
 MARKER, OTHER = 2, 3

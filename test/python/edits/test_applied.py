@@ -26,8 +26,8 @@ from transformers import DynamicCache, GenerationConfig, TextGenerationPipeline
 import tiny_models
 from sparkablate import AblationManager, AblationSpec, DirectionSpec
 from sparkablate.errors import SparkablateError
+from sparkablate.loading.open import load_model
 from sparkablate.manager import MeanKey
-from sparkablate.model import load_model
 
 A, B = AblationSpec("mlp", 1), AblationSpec("head", 0, heads=(2,))
 
@@ -621,7 +621,7 @@ class TestCallers:
 
 def test_specs_of_equal_columns_are_one_call_of_the_mode(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nested heads of a layer reach a mode as one tensor, as in a list: a mode of one's own may mix them."""
-    from sparkablate import interventions
+    from sparkablate.edits import functions as interventions
 
     monkeypatch.setitem(
         interventions.MODES,  # type: ignore[arg-type]

@@ -14,21 +14,21 @@ from model_directory import model_config
 from torch import Tensor
 from torch.nn import functional
 
-from sparkablate.architectures import ARCHITECTURES
+from sparkablate.anatomy.architectures import ARCHITECTURES
+from sparkablate.anatomy.sites import SiteMap
 from sparkablate.bake import rules
-from sparkablate.engines import donors as donors_module
-from sparkablate.engines.donors import Donors
+from sparkablate.edits.donors import SourceKey, record_activations
 from sparkablate.engines.local import LocalEngine
-from sparkablate.engines.slices import Measurement
 from sparkablate.errors import SparkablateError
-from sparkablate.likelihood import Likelihood
 from sparkablate.manager import AblationManager
-from sparkablate.metrics import metrics_of
+from sparkablate.measure import donors as donors_module
+from sparkablate.measure.donors import Donors
+from sparkablate.measure.likelihood import Likelihood
+from sparkablate.measure.metrics import metrics_of
+from sparkablate.measure.slice import Measurement
+from sparkablate.measure.walk import Walk, first_edit, prove_entries
 from sparkablate.progress import silent
-from sparkablate.sites import SiteMap
-from sparkablate.sources import SourceKey, record_activations
 from sparkablate.specs import AblationSpec, Spec, condition_id
-from sparkablate.sweep import Walk, first_edit, prove_entries
 from tiny_models import TINY, tokens
 
 DTYPES = (torch.float32, torch.bfloat16)

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sparkablate.engines.actor import Actor
-from sparkablate.engines.fleet import Needs, Standing
 from sparkablate.engines.local import LocalEngine
-from sparkablate.engines.ray import RayEngine
-from sparkablate.engines.slices import Measurement
+from sparkablate.engines.ray.actor import Actor
+from sparkablate.engines.ray.engine import RayEngine
+from sparkablate.engines.ray.fleet import Needs, Standing
 from sparkablate.errors import SparkablateError
+from sparkablate.measure.slice import Measurement
 
 
 def test_both_engines_take_the_same_requests() -> None:

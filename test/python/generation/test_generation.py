@@ -12,7 +12,7 @@ import torch
 import tiny_models
 from sparkablate import AblationManager, AblationSpec
 from sparkablate.errors import SparkablateError
-from sparkablate.generation import choosing_settings, continue_greedily
+from sparkablate.generation.greedy import choosing_settings, continue_greedily
 
 PROMPT = [5, 17, 30, 8]
 

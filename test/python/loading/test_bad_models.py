@@ -529,7 +529,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 ASK = """
 import sys
-from sparkablate.configuration import load_config
+from sparkablate.loading.configuration import load_config
 from sparkablate.errors import SparkablateError
 try:
     load_config("owner/name", revision=None, trust_remote_code=False)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from sparkablate import builtin
-from sparkablate.configuration import BUILTIN_MODELS
 from sparkablate.errors import SparkablateError
-from sparkablate.home import home
+from sparkablate.loading import builtin
+from sparkablate.loading.configuration import BUILTIN_MODELS
+from sparkablate.loading.home import home
 
 HEADS, KV_HEADS, D_MODEL, LAYERS, VOCABULARY = 4, 2, 32, 2, 258
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from model_directory import model_config
 
-from sparkablate import AblationManager, AblationSpec, SparkablateError, memory, offload
+from sparkablate import AblationManager, AblationSpec, SparkablateError
 from sparkablate.engines.local import LocalEngine, Measurement
-from sparkablate.model import load_model
+from sparkablate.loading import memory, offload
+from sparkablate.loading.open import load_model
 from sparkablate.progress import silent
 from tiny_models import tokens
 

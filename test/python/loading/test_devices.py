@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparkablate import numerics
 from sparkablate.errors import SparkablateError
-from sparkablate.numerics import Device
+from sparkablate.loading import numerics
+from sparkablate.loading.numerics import Device
 
 #: Architecture lists as wheels and images have them.
 CUDA_13 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120")

@@ -17,11 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sparkablate import memory
-from sparkablate.configuration import build_empty, load_config
 from sparkablate.errors import SparkablateError
-from sparkablate.model import load_model
-from sparkablate.weights import Files
+from sparkablate.loading import memory
+from sparkablate.loading.configuration import build_empty, load_config
+from sparkablate.loading.open import load_model
+from sparkablate.loading.weights import Files
 from tiny_models import TINY
 
 CPU = torch.device("cpu")
@@ -219,7 +219,7 @@ memory.watch(memory.end_process, lambda: True, lambda: (1, 1 << 30, "MemAvailabl
 while True:
     sum(range(10**6))
 """
-    env = {**os.environ, "PYTHONPATH": str(Path(memory.__file__).parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(Path(memory.__file__).parents[2])}
     ended = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120, check=False
     )

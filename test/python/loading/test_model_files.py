@@ -18,11 +18,11 @@ import pytest
 from model_directory import model_config
 from safetensors import safe_open
 
-from sparkablate import model_files
 from sparkablate.engines.local import LocalEngine, Measurement
 from sparkablate.errors import SparkablateError
-from sparkablate.fingerprints import digest_files
-from sparkablate.model_files import ModelFiles, list_files, settled
+from sparkablate.loading import model_files
+from sparkablate.loading.fingerprints import digest_files
+from sparkablate.loading.model_files import ModelFiles, list_files, settled
 from sparkablate.progress import silent
 
 SEQ_LEN, BATCH = 16, 2

@@ -12,12 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sparkablate import numerics
-from sparkablate.configuration import resolve_source
 from sparkablate.engines.local import LocalEngine
 from sparkablate.errors import SparkablateError
-from sparkablate.fingerprints import Stamp, digest_files, tokenizer_files, weight_files
-from sparkablate.model import load_model
+from sparkablate.loading import numerics
+from sparkablate.loading.configuration import resolve_source
+from sparkablate.loading.fingerprints import Stamp, digest_files, tokenizer_files, weight_files
+from sparkablate.loading.open import load_model
 from sparkablate.progress import silent
 
 

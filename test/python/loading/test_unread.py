@@ -13,10 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from sparkablate import checkpoint_files
 from sparkablate.bake.checkpoint import Checkpoint
 from sparkablate.errors import SparkablateError
-from sparkablate.model import load_model
+from sparkablate.loading import checkpoint_files
+from sparkablate.loading.open import load_model
 
 IDS = torch.arange(2, 22).view(1, -1)
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from sparkablate.cost import _peak_memory, measured_nll
-from sparkablate.likelihood import Likelihood
 from sparkablate.manager import AblationManager
+from sparkablate.measure.cost import _peak_memory, measured_nll
+from sparkablate.measure.likelihood import Likelihood
 from tiny_models import tokens
 
 MIB = 1 << 20

@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from sparkablate.errors import SparkablateError
-from sparkablate.likelihood import Likelihood
 from sparkablate.manager import AblationManager
-from sparkablate.metrics import METRICS, metrics_of
+from sparkablate.measure.items import Answers, EncodedItem, encode_items
+from sparkablate.measure.likelihood import Likelihood
+from sparkablate.measure.metrics import METRICS, metrics_of
+from sparkablate.measure.walk import Walk, first_edit, prove_entries
 from sparkablate.progress import silent
 from sparkablate.specs import AblationSpec
-from sparkablate.sweep import Walk, first_edit, prove_entries
-from sparkablate.tasks import Answers, EncodedItem, encode_items
 from tiny_models import TINY, VOCAB, tokens
 
 #: Prompt and answer tokens of each item of a batch: different lengths, answers of one token and of several.

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from sparkablate import likelihood as likelihood_module
 from sparkablate.errors import SparkablateError
-from sparkablate.likelihood import Likelihood, block_sums
 from sparkablate.manager import AblationManager
-from sparkablate.metrics import Rows, metrics_of
+from sparkablate.measure import likelihood as likelihood_module
+from sparkablate.measure.likelihood import Likelihood, block_sums
+from sparkablate.measure.metrics import Rows, metrics_of
 from sparkablate.specs import AblationSpec
 from tiny_models import TINY, VOCAB, tokens
 
@@ -75,7 +75,7 @@ def test_a_row_that_misses_a_logit_scale_is_refused(tiny: Callable[..., Any]) ->
     """Sabotage: a map whose logits are not the model's is caught by the check, not averaged over."""
     from dataclasses import replace
 
-    from sparkablate.sites import Logits
+    from sparkablate.anatomy.sites import Logits
 
     model = tiny("granite")
     sites = replace(AblationManager(model).sites, logits=Logits())

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sparkablate.likelihood import Likelihood
+from sparkablate.anatomy.sites import SiteMap
 from sparkablate.manager import AblationManager
-from sparkablate.metrics import metrics_of
-from sparkablate.sites import SiteMap
+from sparkablate.measure.likelihood import Likelihood
+from sparkablate.measure.metrics import metrics_of
+from sparkablate.measure.walk import EMBEDDING, Stage, Start, Walk, first_edit, prove_entries
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, condition_id
-from sparkablate.sweep import EMBEDDING, Stage, Start, Walk, first_edit, prove_entries
 from tiny_models import TINY, tokens
 
 UNIT = torch.eye(32)[0]

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 import tiny_models
-from sparkablate.architectures import locate
-from sparkablate.causality import prove_causal
+from sparkablate.anatomy.architectures import locate
 from sparkablate.errors import SparkablateError
-from sparkablate.likelihood import Likelihood
+from sparkablate.measure.likelihood import Likelihood
+from sparkablate.proofs.causality import prove_causal
 
 LENGTH = 20
 #: Hidden states [batch, pos, d_model] → what each position takes of others, itself included.

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 import tiny_models
-from sparkablate import AblationManager, AblationSpec, additions, architectures, self_test
-from sparkablate.architectures import ARCHITECTURES, locate
+from sparkablate import AblationManager, AblationSpec
+from sparkablate.anatomy import additions, architectures
+from sparkablate.anatomy.architectures import ARCHITECTURES, locate
 from sparkablate.errors import SparkablateError
+from sparkablate.proofs import self_test
 
 NAMES = ["value_rows", "replayed_additions", "all_heads_zero"]
 
@@ -149,7 +151,7 @@ def test_one_wrong_layer_refuses_that_layer_alone(tiny: Any) -> None:
 
 def test_heads_that_are_not_silenced_are_caught(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """An edit that does nothing: the third test is about the intervention, not about the row."""
-    from sparkablate import interventions
+    from sparkablate.edits import functions as interventions
 
     nothing = interventions.Mode(lambda values, mean: values.clone())
     monkeypatch.setitem(interventions.MODES, "zero", nothing)  # type: ignore[arg-type]

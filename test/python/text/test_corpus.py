@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from sparkablate import corpus, texts
 from sparkablate.errors import SparkablateError
 from sparkablate.progress import silent
+from sparkablate.text import corpus
+from sparkablate.text import files as texts
 
 ROWS = ["Catherine grows quite a good-looking girl;", "", "she is almost pretty today."]
 DATASET = {"config": None, "split": "train", "column": "text"}

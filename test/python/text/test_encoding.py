@@ -12,10 +12,10 @@ import pytest
 from transformers import AutoTokenizer
 
 import tiny_models
-from sparkablate import chat_templates, corpus
-from sparkablate.architectures import ARCHITECTURES, locate, needs_bos
-from sparkablate.encoding import encode_prompts
+from sparkablate.anatomy.architectures import ARCHITECTURES, locate, needs_bos
 from sparkablate.errors import SparkablateError
+from sparkablate.text import chat_templates, corpus
+from sparkablate.text.encoding import encode_prompts
 
 DAY = "2026-11-29"
 CHATML = (

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sparkablate import texts
 from sparkablate.errors import SparkablateError
+from sparkablate.text import files as texts
 
 
 @pytest.mark.parametrize("text", ["", "a", "\ufeff", "naïve 🙂\r\n", "\x01\x7f\x85"])

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from sparkablate.errors import SparkablateError
-from sparkablate.token_bytes import token_bytes
+from sparkablate.text.token_bytes import token_bytes
 
 TEXT = "It cost 5 €, naïve 漢字 \U0001f600\n\tend\x00\u2581"
 BYTE_PIECES = [f"<0x{byte:02X}>" for byte in range(256)]

@@ -13,8 +13,16 @@ from typing import Any, Literal
 
 from torch import nn
 
-from .additions import bloom_post_norm, gemma4, granite, mamba2, opt_post_norm, sequential, writes_first
-from .modules import (
+from sparkablate.anatomy.additions import (
+    bloom_post_norm,
+    gemma4,
+    granite,
+    mamba2,
+    opt_post_norm,
+    sequential,
+    writes_first,
+)
+from sparkablate.anatomy.modules import (
     find,
     find_named,
     input_width,
@@ -25,8 +33,8 @@ from .modules import (
     resolve,
     unsupported,
 )
-from .projections import DENSE, EXPERTS_AND_SHARED, Projection, linear, stacked
-from .sites import SITE_ORDER, Additions, LayerSites, Logits, SiteMap, Tap, Values
+from sparkablate.anatomy.projections import DENSE, EXPERTS_AND_SHARED, Projection, linear, stacked
+from sparkablate.anatomy.sites import SITE_ORDER, Additions, LayerSites, Logits, SiteMap, Tap, Values
 
 
 def one_per_head(config: Any, attention: nn.Module) -> int:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from .errors import SparkablateError
+from sparkablate.errors import SparkablateError
 
 
 def input_width(projection: Any) -> int:
@@ -76,7 +76,7 @@ def unsupported(model: nn.Module, reason: str) -> SparkablateError:
         f"{type(model).__name__} cannot be ablated: {reason}.\n"
         f"Its modules:\n{module_tree(model)}\n"
         "Hint: load it with AutoModelForCausalLM; if it is a new architecture, add a row to "
-        "worker/sparkablate/architectures.py that says where its sites are.",
+        "worker/sparkablate/anatomy/architectures.py that says where its sites are.",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from .errors import SparkablateError
+from sparkablate.errors import SparkablateError
 
 #: Classes whose instances hold pieces of the weights and activations, with what they do.
 SHARDED = {

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import SparkablateError
-from .interventions import UNIT_TOLERANCE
+from sparkablate.edits.functions import UNIT_TOLERANCE
+from sparkablate.errors import SparkablateError
 
 #: Most bytes of all parts of a `.pt` together, unpacked: a direction has kilobytes.
 MAX_UNPACKED_BYTES = 64 << 20

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .direction_scores import Answers, Scorer, Scores
-from .errors import SparkablateError
-from .hooks import recording
-from .manager import AblationManager
-from .progress import Progress, silent
-from .prompts import Batch, batches, device_of
-from .sites import Tap
-from .vocabulary import check_ids
+from sparkablate.anatomy.sites import Tap
+from sparkablate.directions.prompts import Batch, batches, device_of
+from sparkablate.directions.scores import Answers, Scorer, Scores
+from sparkablate.edits.hooks import recording
+from sparkablate.errors import SparkablateError
+from sparkablate.manager import AblationManager
+from sparkablate.progress import Progress, silent
+from sparkablate.text.vocabulary import check_ids
 
 #: Fewer prompts a side say nothing about a contrast.
 MIN_PROMPTS = 8

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from sparkablate.architectures import needs_bos
-from sparkablate.direction_scores import Answers
-from sparkablate.directions import Candidate, find_directions
-from sparkablate.encoding import encode_prompts
+from sparkablate.anatomy.architectures import needs_bos
+from sparkablate.directions.find import Candidate, find_directions
+from sparkablate.directions.scores import Answers
 from sparkablate.errors import SparkablateError
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
+from sparkablate.text.encoding import encode_prompts
 
 #: Bytes of vectors, and candidates, that one reply holds.
 MAX_VECTOR_BYTES = 16 << 20
@@ -31,7 +31,7 @@ def find_on_texts(
     cancelled: Callable[[], bool],
     progress: Progress,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The result of ``find_direction`` in src/protocol/messages.ts, and the vectors, float32 [candidates, d_model]."""
+    """The result of ``find_direction`` (src/protocol/messages.ts); the vectors [candidates, d_model]."""
     began = time.perf_counter()
     sites = manager.sites
     count = sites.n_layers * len(options["end_positions"])

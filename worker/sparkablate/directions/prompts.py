@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .manager import AblationManager
+from sparkablate.manager import AblationManager
 
 #: Prompts that go through the model together.
 BATCH_PROMPTS = 16

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import SparkablateError
-from .hooks import recording
-from .manager import AblationManager
-from .prompts import Batch, device_of
-from .sites import Tap
-from .specs import DirectionSpec
+from sparkablate.anatomy.sites import Tap
+from sparkablate.directions.prompts import Batch, device_of
+from sparkablate.edits.hooks import recording
+from sparkablate.errors import SparkablateError
+from sparkablate.manager import AblationManager
+from sparkablate.specs import DirectionSpec
 
 #: Share of the readout that must be left once the candidate is taken out of it; less is rounding.
 _LEAST_READOUT = 1e-3

@@ -18,17 +18,25 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from .caches import Filled
-from .eager import EAGER
-from .edits import Bound
-from .errors import SparkablateError
-from .hooks import Edit, Hook, on_tap
-from .interventions import KINDS
-from .modules import resolve
-from .positions import FirstTokens, named_arguments
-from .sites import SiteMap, Tap
-from .skip import Skip
-from .specs import AblationSpec, Spec, canonical, canonical_order, check_overlaps, spec_id, validate
+from sparkablate.anatomy.modules import resolve
+from sparkablate.anatomy.sites import SiteMap, Tap
+from sparkablate.edits.bound import Bound
+from sparkablate.edits.bypass import Skip
+from sparkablate.edits.caches import Filled
+from sparkablate.edits.eager import EAGER
+from sparkablate.edits.functions import KINDS
+from sparkablate.edits.hooks import Edit, Hook, on_tap
+from sparkablate.edits.positions import FirstTokens, named_arguments
+from sparkablate.errors import SparkablateError
+from sparkablate.specs import (
+    AblationSpec,
+    Spec,
+    canonical,
+    canonical_order,
+    check_overlaps,
+    spec_id,
+    validate,
+)
 
 
 class Editor(Protocol):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import SparkablateError
-from .hooks import Edit
-from .interventions import KINDS, MODES
-from .positions import FirstTokens
-from .sites import LayerSites
-from .specs import AblationSpec, Spec, edited_heads, spec_id
+from sparkablate.anatomy.sites import LayerSites
+from sparkablate.edits.functions import KINDS, MODES
+from sparkablate.edits.hooks import Edit
+from sparkablate.edits.positions import FirstTokens
+from sparkablate.errors import SparkablateError
+from sparkablate.specs import AblationSpec, Spec, edited_heads, spec_id
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from .hooks import stream_of
-from .positions import cache_of
-from .sites import LayerSites
+from sparkablate.anatomy.sites import LayerSites
+from sparkablate.edits.hooks import stream_of
+from sparkablate.edits.positions import cache_of
 
 
 class Skip:

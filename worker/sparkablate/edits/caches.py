@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from .edits import Bound
-from .positions import cache_of, tokens_before
-from .specs import DirectionSpec, spec_id
+from sparkablate.edits.bound import Bound
+from sparkablate.edits.positions import cache_of, tokens_before
+from sparkablate.specs import DirectionSpec, spec_id
 
 #: Attribute of a cache (which a copy of it takes along) that says under which edits it was filled.
 _MARK = "_sparkablate_edits"

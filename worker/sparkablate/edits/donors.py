@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import SparkablateError
-from .hooks import recording
-from .interventions import KINDS, MODES
-from .sites import SiteMap, Tap
-from .specs import AblationSpec, Spec
+from sparkablate.anatomy.sites import SiteMap, Tap
+from sparkablate.edits.functions import KINDS, MODES
+from sparkablate.edits.hooks import recording
+from sparkablate.errors import SparkablateError
+from sparkablate.specs import AblationSpec, Spec
 
 #: Modes that take a site's activation from another forward pass.
 SOURCE_MODES = tuple(name for name, mode in MODES.items() if mode.needs_source)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .errors import SparkablateError
+from sparkablate.errors import SparkablateError
 
 
 class Eager:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .sites import LayerSites, Tap
+from sparkablate.anatomy.sites import LayerSites, Tap
 
 
 def zero(values: Tensor, given: Tensor | None) -> Tensor:

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .eager import eagerly
-from .errors import SparkablateError
-from .sites import Tap
+from sparkablate.anatomy.sites import Tap
+from sparkablate.edits.eager import eagerly
+from sparkablate.errors import SparkablateError
 
 #: A tensor of the forward pass → its replacement: same shape and dtype, and never edited in place.
 Edit = Callable[[Tensor], Tensor]

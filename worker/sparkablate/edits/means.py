@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .errors import SparkablateError
-from .hooks import recording
-from .interventions import KINDS
-from .positions import FirstTokens
-from .sites import SiteMap, Tap
+from sparkablate.anatomy.sites import SiteMap, Tap
+from sparkablate.edits.functions import KINDS
+from sparkablate.edits.hooks import recording
+from sparkablate.edits.positions import FirstTokens
+from sparkablate.errors import SparkablateError
 
 
 class MeanKey(NamedTuple):

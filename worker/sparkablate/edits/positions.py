@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import SparkablateError
-from .hooks import Hook
+from sparkablate.edits.hooks import Hook
+from sparkablate.errors import SparkablateError
 
 #: What a key/value cache is called in the layers and stacks of the architectures we know.
 CACHE_ARGUMENTS = ("cache", "past_key_values", "layer_past", "cache_params")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparkablate.hooks import Edit
+from sparkablate.edits.hooks import Edit
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
-from .errors import SparkablateError
-from .progress import Progress, silent
+from sparkablate.errors import SparkablateError
+from sparkablate.progress import Progress, silent
 
 #: Settings of a generation config that change which token is chosen, also without sampling.
 _CHOOSING = (

@@ -8,15 +8,15 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from sparkablate.architectures import needs_bos
-from sparkablate.encoding import encode_prompts
+from sparkablate.anatomy.architectures import needs_bos
 from sparkablate.errors import SparkablateError
-from sparkablate.failures import condition_failure
-from sparkablate.generation import Continuation, choosing_settings, continue_greedily
+from sparkablate.generation.greedy import Continuation, choosing_settings, continue_greedily
 from sparkablate.manager import AblationManager
+from sparkablate.measure.failures import condition_failure
 from sparkablate.progress import Progress
 from sparkablate.specs import from_wire
-from sparkablate.vocabulary import check_ids
+from sparkablate.text.encoding import encode_prompts
+from sparkablate.text.vocabulary import check_ids
 
 
 @dataclass(frozen=True)

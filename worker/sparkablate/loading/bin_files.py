@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparkablate.checkpoint_files import Held, failed
+from sparkablate.loading.checkpoint_files import Held, failed
 
 
 def read(path: Path) -> dict[str, Tensor]:

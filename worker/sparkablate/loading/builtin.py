@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparkablate.configuration import BUILTIN_MODELS
 from sparkablate.errors import SparkablateError
-from sparkablate.home import home
+from sparkablate.loading.configuration import BUILTIN_MODELS
+from sparkablate.loading.home import home
 from sparkablate.printable import guard_stderr
 
 
@@ -135,7 +135,7 @@ def convert(gguf: Path, directory: Path) -> None:
             )
 
 
-if __name__ == "__main__":
+def main() -> None:
     guard_stderr()
     try:
         for model in SOURCES:

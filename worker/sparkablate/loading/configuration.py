@@ -20,9 +20,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from sparkablate import checkpoint_files
 from sparkablate.errors import SparkablateError
-from sparkablate.home import home
+from sparkablate.loading import checkpoint_files
+from sparkablate.loading.home import home
 
 #: ``builtin:`` names → directory under ``$SPARKABLATE_HOME/models``, made by ``sparkablate setup``.
 BUILTIN_MODELS = {"smollm2-135m": "smollm2-135m-instruct"}

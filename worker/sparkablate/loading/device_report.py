@@ -1,4 +1,4 @@
-"""``python -m sparkablate.device_report``: what torch can do here, as JSON, for ``sparkablate doctor``."""
+"""``python -m sparkablate.loading.device_report``: what torch can do here, as JSON, for ``doctor``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import torch
 import transformers
 
-from sparkablate import memory, numerics
 from sparkablate.errors import SparkablateError
+from sparkablate.loading import memory, numerics
 
 
 def report() -> dict[str, object]:

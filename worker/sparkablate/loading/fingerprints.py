@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparkablate.errors import SparkablateError
-from sparkablate.home import home
+from sparkablate.loading.home import home
 from sparkablate.progress import Progress
 
 CHUNK_BYTES = 8 << 20

@@ -16,9 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparkablate import bin_files, folders, offload
-from sparkablate.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, Held, Weights, has_adapter
 from sparkablate.errors import SparkablateError
+from sparkablate.loading import bin_files, folders, offload
+from sparkablate.loading.checkpoint_files import ADAPTER, ADAPTER_WEIGHTS, Held, Weights, has_adapter
 
 #: Holds what the index takes from another shard than transformers would; its name sorts behind all others.
 LAST_SHARD = "~as-the-index-says"

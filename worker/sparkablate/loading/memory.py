@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from .errors import SparkablateError
+from sparkablate.errors import SparkablateError
 
 #: Left free by a budget: activations, the page cache, and everybody else. Share of the total, and the most.
 RESERVE = (0.05, 8 << 30)

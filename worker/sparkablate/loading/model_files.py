@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkablate.errors import SparkablateError
-from sparkablate.fingerprints import Stamp, combined, digest_each, tokenizer_files, weight_files
+from sparkablate.loading.fingerprints import Stamp, combined, digest_each, tokenizer_files, weight_files
 from sparkablate.progress import Progress, silent
 
 #: Names in a model's directory that decide what it computes, what a text becomes and how it is continued;

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from sparkablate import folders, memory
 from sparkablate.errors import SparkablateError
-from sparkablate.home import home
+from sparkablate.loading import folders, memory
+from sparkablate.loading.home import home
 
 #: Of the memory that weights may take, what layers that stay there get; the others are read into the rest.
 RESIDENT = 0.5

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from sparkablate import folders, memory, numerics, offload
-from sparkablate.configuration import build_empty, check_trust, load_config, not_read, resolve_source
 from sparkablate.errors import SparkablateError
+from sparkablate.loading import folders, memory, numerics, offload
+from sparkablate.loading.configuration import build_empty, check_trust, load_config, not_read, resolve_source
+from sparkablate.loading.weights import Files, check_filled, read_model
 from sparkablate.printable import printable
-from sparkablate.weights import Files, check_filled, read_model
 
 
 @dataclass(frozen=True)

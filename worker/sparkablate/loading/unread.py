@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sparkablate.architectures import WRAPPERS, row_of
+from sparkablate.anatomy.architectures import WRAPPERS, row_of
 from sparkablate.errors import SparkablateError
 
 #: Tensors that a message names.

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from sparkablate import bin_files, checkpoint_files, folders, index_view, memory, unread
-from sparkablate.checkpoint_files import Held, Weights
-from sparkablate.configuration import build_empty, model_class, not_read
 from sparkablate.errors import SparkablateError
+from sparkablate.loading import bin_files, checkpoint_files, folders, index_view, memory, unread
+from sparkablate.loading.checkpoint_files import Held, Weights
+from sparkablate.loading.configuration import build_empty, model_class, not_read
 
 #: Names of dtypes that hold a number as it is; anything else is packed or scaled, and needs a quantizer.
 PLAIN = frozenset(

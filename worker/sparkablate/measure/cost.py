@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparkablate.likelihood import Likelihood
-from sparkablate.metrics import metrics_of
+from sparkablate.measure.likelihood import Likelihood
+from sparkablate.measure.metrics import metrics_of
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")

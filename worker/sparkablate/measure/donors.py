@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sparkablate.likelihood import Likelihood
+from sparkablate.edits.donors import SourceKey, needed_sources, record_activations
 from sparkablate.manager import AblationManager
-from sparkablate.sources import SourceKey, needed_sources, record_activations
+from sparkablate.measure.likelihood import Likelihood
+from sparkablate.measure.walk import Entries, bypassing_above
 from sparkablate.specs import Spec
-from sparkablate.sweep import Entries, bypassing_above
 
 #: Sites whose activations [batch, pos, width] are kept at a time, unless one condition needs more:
 #: KEPT_SOURCES of src/plan/cost.ts.

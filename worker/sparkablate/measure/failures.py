@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from .errors import SparkablateError
+from sparkablate.errors import SparkablateError
 
 #: What torch's allocators say besides ``torch.OutOfMemoryError``.
 _OUT_OF_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparkablate.errors import SparkablateError
-from sparkablate.metrics import Metric
+from sparkablate.measure.metrics import Metric
 from sparkablate.progress import Progress
 
 #: In place of a wrong answer's position and token where an item has none.

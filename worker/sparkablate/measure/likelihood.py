@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparkablate.anatomy.modules import input_width
+from sparkablate.anatomy.sites import SiteMap
 from sparkablate.errors import SparkablateError
-from sparkablate.metrics import Metric, Rows
-from sparkablate.modules import input_width
-from sparkablate.numerics import device_of
-from sparkablate.sites import SiteMap
+from sparkablate.loading.numerics import device_of
+from sparkablate.measure.metrics import Metric, Rows
 
 #: Positions a chunk aims at. A GEMM of 1 to 3 rows takes another kernel and gives other bits, so chunks are
 #: cut near-equal and never leave a short tail.

@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparkablate.cost import Cost, measured_nll
-from sparkablate.engines.donors import Donors
+from sparkablate.edits.hooks import editing
+from sparkablate.edits.rounding import one_ulp
 from sparkablate.errors import SparkablateError
-from sparkablate.failures import condition_failure
-from sparkablate.hooks import editing
-from sparkablate.likelihood import Likelihood, block_sums
 from sparkablate.manager import AblationManager
-from sparkablate.metrics import Metric, metrics_of
-from sparkablate.nudge import one_ulp
+from sparkablate.measure.cost import Cost, measured_nll
+from sparkablate.measure.donors import Donors
+from sparkablate.measure.failures import condition_failure
+from sparkablate.measure.items import Answers
+from sparkablate.measure.likelihood import Likelihood, block_sums
+from sparkablate.measure.metrics import Metric, metrics_of
+from sparkablate.measure.walk import Stage, Start, Walk, first_edit
 from sparkablate.progress import Progress
 from sparkablate.specs import Spec, from_wire, validate
-from sparkablate.sweep import Stage, Start, Walk, first_edit
-from sparkablate.tasks import Answers
 
 #: Flag of a condition that ran out of memory and was measured block by block.
 DEGRADED = "degraded"

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparkablate.hooks import recording, stream_of
-from sparkablate.likelihood import Likelihood
-from sparkablate.sites import LayerSites, SiteMap, Tap
+from sparkablate.anatomy.sites import LayerSites, SiteMap, Tap
+from sparkablate.edits.hooks import recording, stream_of
+from sparkablate.measure.likelihood import Likelihood
 from sparkablate.specs import EMBEDDING, DirectionSpec, Spec, first_layer
 
 #: Positions of the one block that proves the entries: what it shows is structure, not arithmetic.

@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sparkablate.edits.hooks import editing
+from sparkablate.edits.rounding import one_ulp
 from sparkablate.errors import SparkablateError
-from sparkablate.hooks import editing
-from sparkablate.likelihood import Likelihood
-from sparkablate.nudge import one_ulp
-from sparkablate.numerics import device_of
+from sparkablate.loading.numerics import device_of
+from sparkablate.measure.likelihood import Likelihood
 
 #: Of the largest logit: what rounding may differ by in float32, and the least that other tokens must do.
 SAME = 1e-4

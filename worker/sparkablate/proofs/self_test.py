@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .hooks import Edit, editing, recording
-from .manager import AblationManager
-from .modules import input_width
-from .numerics import device_of
-from .sites import LayerSites, SiteMap, Tap
-from .specs import AblationSpec
+from sparkablate.anatomy.modules import input_width
+from sparkablate.anatomy.sites import LayerSites, SiteMap, Tap
+from sparkablate.edits.hooks import Edit, editing, recording
+from sparkablate.loading.numerics import device_of
+from sparkablate.manager import AblationManager
+from sparkablate.specs import AblationSpec
 
 TOKENS = 16
 #: Factor on the attention's input that makes near-uniform attention patterns differ.

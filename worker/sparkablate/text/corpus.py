@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sparkablate.anatomy.sites import SiteMap
 from sparkablate.errors import SparkablateError
 from sparkablate.progress import Progress
-from sparkablate.sites import SiteMap
-from sparkablate.texts import ROW_SEPARATOR, decode, join_files
+from sparkablate.text.files import ROW_SEPARATOR, decode, join_files
 
 #: First guess of how much text holds a number of tokens; doubled until it does.
 CHARACTERS_PER_TOKEN = 6

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sparkablate.chat_templates import render
 from sparkablate.errors import SparkablateError
 from sparkablate.progress import Progress, silent
+from sparkablate.text.chat_templates import render
 
 
 @dataclass(frozen=True)

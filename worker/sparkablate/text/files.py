@@ -1,4 +1,4 @@
-"""Text files as the worker reads them, by the rules of src/config/text-file.ts: UTF-8, and a mark is no text."""
+"""Text files as the worker reads them, by src/config/text-file.ts' rules: UTF-8, and a mark is no text."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import ray
 
-from sparkablate import memory
 from sparkablate.engines.local import LocalEngine
 from sparkablate.errors import SparkablateError
+from sparkablate.loading import memory
 
 #: A group goes out this often, also an empty one: whoever reads it looks whether the task is still wanted.
 REPORT_EVERY_S = 1.0

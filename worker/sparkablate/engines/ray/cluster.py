@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import sparkablate
-from sparkablate import folders, memory, numerics
 from sparkablate.errors import SparkablateError
+from sparkablate.loading import folders, memory, numerics
 
 #: Ray's shared memory of a cluster of our own, bytes: slices are small, and weights never go through it.
 OBJECT_STORE_BYTES = 128 << 20

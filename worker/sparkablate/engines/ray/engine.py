@@ -11,12 +11,12 @@ import numpy as np
 import ray
 from ray.exceptions import RayActorError
 
-from sparkablate.engines.fleet import Callbacks, Fleet, Member, Needs, actor_died
 from sparkablate.engines.local import INSPECT_SHAPE, Generation, LocalEngine, Measurement
-from sparkablate.engines.slices import EvaluateSummary
+from sparkablate.engines.ray.fleet import Callbacks, Fleet, Member, Needs, actor_died
 from sparkablate.errors import SparkablateError
+from sparkablate.measure.items import EncodedItem
+from sparkablate.measure.slice import EvaluateSummary
 from sparkablate.progress import Progress
-from sparkablate.tasks import EncodedItem
 
 
 class RayEngine:

@@ -20,8 +20,8 @@ from typing import Any, cast
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
-from sparkablate.engines.actor import Actor, Place
 from sparkablate.engines.local import LocalEngine
+from sparkablate.engines.ray.actor import Actor, Place
 from sparkablate.errors import SparkablateError
 from sparkablate.progress import Progress
 
