@@ -6,12 +6,12 @@
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { z } from "zod";
-import * as protocol from "../src/protocol.ts";
+import * as protocol from "../src/protocol/messages.ts";
 import { taskFiles } from "./tasks.ts";
 import { typescriptReference } from "./typescript-reference.ts";
 
 const SCHEMA = new URL("../worker/sparkablate/server/schema.json", import.meta.url);
-const DIGEST = new URL("../src/schema-sha256.ts", import.meta.url);
+const DIGEST = new URL("../src/protocol/schema-sha256.ts", import.meta.url);
 const REFERENCE = new URL("../docs/api-typescript.md", import.meta.url);
 const VERSION = new URL("../worker/sparkablate/version.py", import.meta.url);
 const TASKS = new URL("../configs/tasks/", import.meta.url);

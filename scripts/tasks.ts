@@ -2,8 +2,8 @@
  * The shipped task files, configs/tasks/*.jsonl: written by scripts/generate.ts. The same on every machine. Each is
  * an even sample of all combinations of its parts, in random order. docs/tasks.md names the papers.
  */
-import { shuffled } from "../src/corpus.ts";
-import type { TaskItem } from "../src/tasks.ts";
+import { shuffled } from "../src/samples/blocks.ts";
+import type { TaskItem } from "../src/samples/task-file.ts";
 
 const ITEMS = 240;
 const SEED = 0;

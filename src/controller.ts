@@ -1,17 +1,17 @@
 /** The public API: a worker, started here or reached elsewhere, and what one can ask of it. */
 
-import { type Baked, type BakeOptions, bakeCondition } from "./baking.ts";
-import { type CompareOptions, type Comparison, comparePrompts } from "./comparing.ts";
-import type { RunConfig } from "./config.ts";
+import type { RunConfig } from "./config/load.ts";
+import { type DirectionOptions, type FoundDirection, findDirection } from "./directions/find.ts";
 import { SparkablateError } from "./errors.ts";
-import type { OnEvent } from "./events.ts";
-import { type DirectionOptions, type FoundDirection, findDirection } from "./finding.ts";
 import { anonymousRunId, type Client } from "./link/client.ts";
 import { type Place, retryingOnce, Worker } from "./link/worker.ts";
-import { loadModel, shapeToLoad } from "./preparing.ts";
-import type { LoadedModel, ModelConfig, Result } from "./protocol.ts";
-import type { Row } from "./rows.ts";
-import { keepTokens, type RunOptions, runSweep } from "./run.ts";
+import type { LoadedModel, ModelConfig, Result } from "./protocol/messages.ts";
+import type { Row } from "./results/rows.ts";
+import { type Baked, type BakeOptions, bakeCondition } from "./run/bake.ts";
+import { type CompareOptions, type Comparison, comparePrompts } from "./run/compare.ts";
+import type { OnEvent } from "./run/events.ts";
+import { loadModel, shapeToLoad } from "./run/prepare.ts";
+import { keepTokens, type RunOptions, runSweep } from "./run/run.ts";
 
 /** How a `Controller` gets its worker. */
 export interface ControllerOptions {

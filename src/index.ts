@@ -1,13 +1,9 @@
 /** The public API of the npm package. Nothing else is meant to be imported. */
 
-export type { Baked, BakeOptions } from "./baking.ts";
-export type { Agreement, ComparedPrompt, ComparedText, CompareOptions, Comparison } from "./comparing.ts";
-export { type ConfigOptions, loadConfig, parseConfig, type RunConfig } from "./config.ts";
+export { type ConfigOptions, loadConfig, parseConfig, type RunConfig } from "./config/load.ts";
 export { Controller, type ControllerOptions } from "./controller.ts";
-export type { ScoreEstimate } from "./direction-choice.ts";
-export type { Direction } from "./directions.ts";
-export { type ErrorCode, SparkablateError } from "./errors.ts";
-export type { OnEvent, RunEvent, SweepPlan } from "./events.ts";
+export type { ScoreEstimate } from "./directions/choice.ts";
+export type { Direction } from "./directions/file.ts";
 export {
   type AnswerTokens,
   type ChosenDirection,
@@ -19,7 +15,8 @@ export {
   type ScoredCandidate,
   type Scores,
   type SideFacts,
-} from "./finding.ts";
+} from "./directions/find.ts";
+export { type ErrorCode, SparkablateError } from "./errors.ts";
 export type {
   Condition,
   Intervention,
@@ -28,7 +25,7 @@ export type {
   ModelMap,
   Numerics,
   WireError,
-} from "./protocol.ts";
+} from "./protocol/messages.ts";
 export type {
   Interaction,
   MetricEstimate,
@@ -37,8 +34,11 @@ export type {
   StatisticsSettings,
   Status,
   TaskFacts,
-} from "./rows.ts";
-export type { RunOptions } from "./run.ts";
+} from "./results/rows.ts";
+export type { Baked, BakeOptions } from "./run/bake.ts";
+export type { Agreement, ComparedPrompt, ComparedText, CompareOptions, Comparison } from "./run/compare.ts";
+export type { OnEvent, RunEvent, SweepPlan } from "./run/events.ts";
+export type { RunOptions } from "./run/run.ts";
 export type { Interval } from "./statistics/effects.ts";
 export type { NumericFloor } from "./statistics/floor.ts";
 export type { Correction } from "./statistics/multiplicity.ts";

@@ -2,10 +2,10 @@
 import { lstatSync } from "node:fs";
 import { resolve } from "node:path";
 import { Command, Option } from "commander";
-import type { Baked } from "../baking.ts";
+import { loadConfig, type RunConfig } from "../config/load.ts";
 import { asksFor } from "../config/modes.ts";
-import { loadConfig, type RunConfig } from "../config.ts";
 import { SparkablateError } from "../errors.ts";
+import type { Baked } from "../run/bake.ts";
 import {
   type CommonFlags,
   collect,

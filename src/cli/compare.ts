@@ -2,11 +2,11 @@
 import { styleText } from "node:util";
 import { Command } from "commander";
 import { getBorderCharacters, table } from "table";
-import type { ComparedPrompt, ComparedText, Comparison } from "../comparing.ts";
 import { asksFor } from "../config/modes.ts";
+import { readPrompts } from "../directions/find.ts";
 import { SparkablateError } from "../errors.ts";
-import { readPrompts } from "../finding.ts";
 import { printable, printableLines } from "../printable.ts";
+import type { ComparedPrompt, ComparedText, Comparison } from "../run/compare.ts";
 import {
   type CommonFlags,
   collect,

@@ -3,9 +3,9 @@ import { extname, resolve } from "node:path";
 import { styleText } from "node:util";
 import { Command } from "commander";
 import { getBorderCharacters, table } from "table";
-import { DEFAULT_MAX_KL, type ScoreEstimate, weaker } from "../direction-choice.ts";
+import { DEFAULT_MAX_KL, type ScoreEstimate, weaker } from "../directions/choice.ts";
+import { checkSides, type DirectionTable, readPrompts, type ScoredCandidate } from "../directions/find.ts";
 import { SparkablateError } from "../errors.ts";
-import { checkSides, type DirectionTable, readPrompts, type ScoredCandidate } from "../finding.ts";
 import { printable } from "../printable.ts";
 import { requirePlaces, writeTogether } from "../store/together.ts";
 import {

@@ -3,11 +3,11 @@ import { existsSync, writeFileSync } from "node:fs";
 import { basename, extname, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { stringify } from "yaml";
-import { sweepEdits } from "../conditions/sweeps.ts";
 import { modelName } from "../config/paths.ts";
 import { SITE_SWEEPS } from "../config/schema.ts";
 import { SparkablateError } from "../errors.ts";
-import type { ModelMap } from "../protocol.ts";
+import { sweepEdits } from "../plan/sweeps.ts";
+import type { ModelMap } from "../protocol/messages.ts";
 import { type CommonFlags, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { printJson, say } from "./terminal.ts";
 

@@ -1,7 +1,7 @@
 /** `sparkablate inspect`: the model's map, from its weights or from its configuration alone. */
 import { Command } from "commander";
-import { parseConfig } from "../config.ts";
-import type { ModelMap, Result } from "../protocol.ts";
+import { parseConfig } from "../config/load.ts";
+import type { ModelMap, Result } from "../protocol/messages.ts";
 import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { interruptible } from "./interrupt.ts";
 import { lines, print, printJson, say } from "./terminal.ts";

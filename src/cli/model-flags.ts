@@ -1,8 +1,8 @@
 /** Flags that name a model and what to edit in it, for commands that work without a config file. */
 import { type Command, Option } from "commander";
+import { parseConfig, type RunConfig } from "../config/load.ts";
 import { asksFor } from "../config/modes.ts";
 import { readYaml } from "../config/yaml.ts";
-import { parseConfig, type RunConfig } from "../config.ts";
 import { SparkablateError } from "../errors.ts";
 import { cut } from "../report/table.ts";
 import { collect } from "./common.ts";

@@ -1,7 +1,7 @@
 /** `sparkablate quickstart`: set-up, smoke run, report. */
 import { join } from "node:path";
 import { Command } from "commander";
-import { loadConfig } from "../config.ts";
+import { loadConfig } from "../config/load.ts";
 import { packageRoot } from "../environment/environment.ts";
 import { setUp } from "../environment/setup.ts";
 import { withOutput } from "./common.ts";

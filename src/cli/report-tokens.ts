@@ -1,12 +1,12 @@
 /** `sparkablate report DIR --tokens CONDITION`. */
 import { join, resolve } from "node:path";
 import { styleText } from "node:util";
-import { parseConfig } from "../config.ts";
+import { parseConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import { tokensRecord, tokensTable } from "../report/tokens/formats.ts";
+import { type TokenRun, tokenReport } from "../results/tokens.ts";
 import { readRun, type StoredRun } from "../store/run-directory.ts";
 import { readTokenRun } from "../store/token-run.ts";
-import { type TokenRun, tokenReport } from "../tokens.ts";
 import type { CommonFlags, WorkerFlags } from "./common.ts";
 import { attended } from "./sweep.ts";
 import { print, printJson, say, Words } from "./terminal.ts";

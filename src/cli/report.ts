@@ -3,9 +3,8 @@ import { statSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { styleText } from "node:util";
 import { Command, InvalidArgumentError, Option } from "commander";
+import { parseConfig, type RunConfig } from "../config/load.ts";
 import { neighbour } from "../config/paths.ts";
-import { parseConfig, type RunConfig } from "../config.ts";
-import { confirmation } from "../confirm.ts";
 import { SparkablateError } from "../errors.ts";
 import { toCsv, toJson, toMarkdown } from "../report/formats.ts";
 import { auditModes, type ModeAudit } from "../report/modes/audit.ts";
@@ -13,6 +12,7 @@ import { auditMarkdown, auditRecord, auditTable } from "../report/modes/formats.
 import { modesOfRows } from "../report/modes/modes.ts";
 import { writePage, writePlots } from "../report/report.ts";
 import { renderTable, type TableOptions } from "../report/table.ts";
+import { confirmation } from "../run/confirm.ts";
 import { readBlockRun } from "../store/block-run.ts";
 import { hasFailures, isFailed, readRun, type StoredRun } from "../store/run-directory.ts";
 import { readTokenRuns } from "../store/token-run.ts";

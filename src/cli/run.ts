@@ -1,6 +1,6 @@
 /** `sparkablate run`. */
 import { Command } from "commander";
-import { loadConfig } from "../config.ts";
+import { loadConfig } from "../config/load.ts";
 import { requireConfigKept } from "../store/claim.ts";
 import { collect, withOutput, withWorker } from "./common.ts";
 import { type ReportFlags, sweepAndShow } from "./report.ts";

@@ -1,9 +1,9 @@
 /** Runs one sweep on a terminal: progress, Ctrl-C, exit code. Shared by `run` and `quickstart`. */
-import type { RunConfig } from "../config.ts";
+import type { RunConfig } from "../config/load.ts";
 import type { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
-import type { RunEvent } from "../events.ts";
-import type { RunOptions } from "../run.ts";
+import type { RunEvent } from "../run/events.ts";
+import type { RunOptions } from "../run/run.ts";
 import { type CommonFlags, controllerFor, type WorkerFlags } from "./common.ts";
 import { showProgress, silent } from "./progress.ts";
 import { onInterrupt } from "./signals.ts";

@@ -1,6 +1,6 @@
 /** Where the text comes from: a text file, which the controller reads, or rows that the worker loads. */
 import { z } from "zod";
-import type { Request } from "../protocol.ts";
+import type { Request } from "../protocol/messages.ts";
 import { didYouMean } from "../suggest.ts";
 import { leaf, section } from "./leaves.ts";
 import { absolute, type Complain, existingFile, localDirectory, resolved } from "./paths.ts";

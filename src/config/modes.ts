@@ -1,5 +1,5 @@
 /** Modes of a config: a key that names several asks for one condition a mode. */
-import type { MODES } from "../protocol.ts";
+import type { MODES } from "../protocol/messages.ts";
 import type { AblationConfig, TargetSpec } from "./schema.ts";
 
 export type Mode = (typeof MODES)[number];

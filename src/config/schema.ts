@@ -3,9 +3,9 @@
  * complete: every default filled in, every path absolute, every target a list of full specs.
  */
 import { z } from "zod";
-import { overlaps } from "../conditions/checks.ts";
-import { METRIC_NAMES } from "../metrics.ts";
-import { MAX_PAYLOAD_BYTES, MODES, SOURCE_MODES } from "../protocol.ts";
+import { overlaps } from "../plan/overlaps.ts";
+import { MAX_PAYLOAD_BYTES, MODES, SOURCE_MODES } from "../protocol/messages.ts";
+import { METRIC_NAMES } from "../protocol/metrics.ts";
 import { dataset, sourceFile, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
 import {
   choice,

@@ -1,4 +1,4 @@
-/** What torch can do on this machine, from worker/sparkablate/device_report.py. */
+/** What torch can do on this machine, from worker/sparkablate/loading/device_report.py. */
 import { z } from "zod";
 import { workerDirectory } from "./environment.ts";
 import { runModule } from "./tether.ts";
@@ -28,7 +28,7 @@ export type DeviceReport = z.infer<typeof deviceReport>;
 /** Imports torch and transformers and tries the device; throws `environment_missing` where that fails. */
 export async function reportDevice(python: string): Promise<DeviceReport> {
   let json = "";
-  await runModule(python, "sparkablate.device_report", [], {
+  await runModule(python, "sparkablate.loading.device_report", [], {
     env: { PYTHONPATH: workerDirectory() },
     onLine: (line) => {
       if (line.startsWith("{")) json = line;

@@ -45,7 +45,7 @@ async function lockHome(home: string, say: Say): Promise<Lock> {
   }
 }
 
-/** Where `sparkablate.builtin` puts it: BUILTIN_MODELS in worker/sparkablate/model.py. */
+/** Where `sparkablate.builtin` puts it: BUILTIN_MODELS in worker/sparkablate/loading/configuration.py. */
 export function builtinModelDirectory(home: string): string {
   return join(home, "models", "smollm2-135m-instruct");
 }

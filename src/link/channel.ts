@@ -9,7 +9,7 @@ import {
   MAX_PAYLOAD_BYTES,
   type Request,
   requests,
-} from "../protocol.ts";
+} from "../protocol/messages.ts";
 import type { ControllerKeys, KeyPair } from "./keys.ts";
 import { pack, unpack } from "./msgpack.ts";
 

@@ -10,8 +10,8 @@ import {
   type RequestType,
   type Result,
   results,
-} from "../protocol.ts";
-import { SCHEMA_SHA256 } from "../schema-sha256.ts";
+} from "../protocol/messages.ts";
+import { SCHEMA_SHA256 } from "../protocol/schema-sha256.ts";
 import { Channel, invalidMessage } from "./channel.ts";
 import type { ControllerKeys } from "./keys.ts";
 import { Mounts } from "./mounts.ts";

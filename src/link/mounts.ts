@@ -2,7 +2,7 @@
 import { realpathSync } from "node:fs";
 import { basename, dirname, join, resolve, sep } from "node:path";
 import { SparkablateError } from "../errors.ts";
-import type { RequestType, Result } from "../protocol.ts";
+import type { RequestType, Result } from "../protocol/messages.ts";
 import { isLoopback } from "./keys.ts";
 
 type Mount = Result<"hello">["mounts"][number];

@@ -1,7 +1,7 @@
 /** A worker one can talk to: spawned here and replaced when it dies, or running elsewhere and reached again. */
 import { setTimeout as sleep } from "node:timers/promises";
 import { SparkablateError } from "../errors.ts";
-import type { Result } from "../protocol.ts";
+import type { Result } from "../protocol/messages.ts";
 import { parseAddress, unreachable } from "./address.ts";
 import { Client, HELLO_DEADLINE_MS } from "./client.ts";
 import { containerWorker } from "./container.ts";

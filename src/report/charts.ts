@@ -2,8 +2,8 @@
  * Rows → charts, as plain data. `drawing.ts` turns a definition into Chart.js options, for the PNG
  * files and for the page alike.
  */
-import { rankRows } from "../ranking.ts";
-import type { Row, RunFacts } from "../rows.ts";
+import { rankRows } from "../results/ranking.ts";
+import type { Row, RunFacts } from "../results/rows.ts";
 import { componentName, sampleText, shortFlags } from "./headline.ts";
 import { interactionMatrix } from "./interaction-matrix.ts";
 import { leftOut, MOST_BARS, MOST_CELLS, MOST_SIDE, strongest } from "./limits.ts";

@@ -1,7 +1,7 @@
 /** The ranking's columns, for the terminal and the page. Adding one is adding a row here. */
-import { CHANGE, isLevel, METRIC_NAMES, METRICS } from "../metrics.ts";
-import type { JointRow } from "../ranking.ts";
-import type { Row } from "../rows.ts";
+import { CHANGE, isLevel, METRIC_NAMES, METRICS } from "../protocol/metrics.ts";
+import type { JointRow } from "../results/ranking.ts";
+import type { Row } from "../results/rows.ts";
 import { shortened, shortFlags } from "./headline.ts";
 import { fixed, integer, interval, orDash, probability, ratio, signed } from "./numbers.ts";
 import { type Evaluated, inWords } from "./wording.ts";

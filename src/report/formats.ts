@@ -1,7 +1,7 @@
 /** A run's rows in ranking order, for machines and manuscripts: every digit, nothing rounded. */
 import { printable, printableJson } from "../printable.ts";
-import { rankInteractions, rankRows, sweepStatistics } from "../ranking.ts";
-import { flatColumns, flatRecord, type Row, type RunFacts, rowRecord } from "../rows.ts";
+import { rankInteractions, rankRows, sweepStatistics } from "../results/ranking.ts";
+import { flatColumns, flatRecord, type Row, type RunFacts, rowRecord } from "../results/rows.ts";
 import { interactionColumns } from "./columns.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
 import { decimalsFor, interval, probability, ratio, signed } from "./numbers.ts";

@@ -1,6 +1,12 @@
 /** The sentences that stand above every form of a report: what was measured, on what, and how far to trust it. */
-import { isLevel } from "../metrics.ts";
-import { isDoubted, rankInteractions, rankRows, type SweepStatistics, sweepStatistics } from "../ranking.ts";
+import { isLevel } from "../protocol/metrics.ts";
+import {
+  isDoubted,
+  rankInteractions,
+  rankRows,
+  type SweepStatistics,
+  sweepStatistics,
+} from "../results/ranking.ts";
 import {
   DOUBTS,
   FALSE_DISCOVERY_RATE,
@@ -9,7 +15,7 @@ import {
   MAX_SKEWNESS,
   type Row,
   type RunFacts,
-} from "../rows.ts";
+} from "../results/rows.ts";
 import { RACE_FLAGS, type RacePlan } from "../statistics/racing.ts";
 import { modesOfRows } from "./modes/modes.ts";
 import { counted, decimalsFor, fixed, integer, percent, ratio } from "./numbers.ts";

@@ -1,6 +1,6 @@
 /** Who backs up whom: the interaction of every two components that were measured alone and together. */
-import { type JointRow, rankInteractions } from "../ranking.ts";
-import type { Row, RunFacts } from "../rows.ts";
+import { type JointRow, rankInteractions } from "../results/ranking.ts";
+import type { Row, RunFacts } from "../results/rows.ts";
 import type { Heatmap } from "./charts.ts";
 import { sampleText, shortened } from "./headline.ts";
 import { leftOut, MOST_CELLS } from "./limits.ts";

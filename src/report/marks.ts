@@ -1,6 +1,6 @@
 /** How far a value may be trusted, and the sign for it. */
-import { isDoubted } from "../ranking.ts";
-import type { Row } from "../rows.ts";
+import { isDoubted } from "../results/ranking.ts";
+import type { Row } from "../results/rows.ts";
 
 /** Each has its own look. */
 export type Mark = "distinguishable" | "doubted" | "unmarked" | "untested" | "failed";

@@ -1,5 +1,5 @@
 /** How the numbers were made, in words that a paper's methods section can take over; and how to cite. */
-import { sweepStatistics } from "../ranking.ts";
+import { sweepStatistics } from "../results/ranking.ts";
 import {
   FALSE_DISCOVERY_RATE,
   FEW_BLOCKS,
@@ -7,7 +7,7 @@ import {
   MAX_SKEWNESS,
   type Row,
   type RunFacts,
-} from "../rows.ts";
+} from "../results/rows.ts";
 import type { RacePlan } from "../statistics/racing.ts";
 import { CORRECTIONS, componentName } from "./headline.ts";
 import { modesOfRows } from "./modes/modes.ts";

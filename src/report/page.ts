@@ -1,7 +1,7 @@
 /** report.html: a run's charts, its ranking, and all that a methods section needs. */
-import { rankRows } from "../ranking.ts";
-import type { Row, RunFacts } from "../rows.ts";
-import { type TokenRun, tokenReport } from "../tokens.ts";
+import { rankRows } from "../results/ranking.ts";
+import type { Row, RunFacts } from "../results/rows.ts";
+import { type TokenRun, tokenReport } from "../results/tokens.ts";
 import { chartsFor } from "./charts.ts";
 import { columnsOf } from "./columns.ts";
 import { escapeHtml, paragraphs, renderDocument, tableData } from "./document.ts";

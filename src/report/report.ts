@@ -1,9 +1,9 @@
 /** The files that a report adds to a run directory. */
 import { join } from "node:path";
+import type { TokenRun } from "../results/tokens.ts";
 import { requireOwnFolder } from "../store/own-files.ts";
 import { writeAtomically } from "../store/projections.ts";
 import type { StoredRun } from "../store/run-directory.ts";
-import type { TokenRun } from "../tokens.ts";
 import { chartsFor } from "./charts.ts";
 import type { ModeAudit } from "./modes/audit.ts";
 import { auditCharts } from "./modes/formats.ts";

@@ -1,8 +1,8 @@
 /** The ranked table for a terminal: as wide as it may be, in colour where it may be. */
 import { getBorderCharacters, table } from "table";
 import { printable } from "../printable.ts";
-import { type JointRow, rankInteractions, rankRows } from "../ranking.ts";
-import type { Row, RunFacts } from "../rows.ts";
+import { type JointRow, rankInteractions, rankRows } from "../results/ranking.ts";
+import type { Row, RunFacts } from "../results/rows.ts";
 import { type Column, columnsOf, interactionColumns } from "./columns.ts";
 import { flagLegend, headline } from "./headline.ts";
 import { decimalsFor } from "./numbers.ts";

@@ -1,8 +1,9 @@
 /** A run with its block sums: what a comparison of runs needs beside the rows. */
-import { filePartsOf } from "../model-files.ts";
-import type { LoadedModel } from "../protocol.ts";
-import { divisor } from "../rows.ts";
+
+import type { LoadedModel } from "../protocol/messages.ts";
+import { divisor } from "../results/rows.ts";
 import type { Identity } from "./fingerprint.ts";
+import { filePartsOf } from "./model-files.ts";
 import { requireBegun, type StoredRun, tableOf } from "./run-directory.ts";
 import { RunStore } from "./sqlite.ts";
 

@@ -1,7 +1,7 @@
 /** Whose a directory is: a run begins in one that is empty, goes on in its own, and takes nobody else's. */
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { type RunConfig, resolvedYaml } from "../config.ts";
+import { type RunConfig, resolvedYaml } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import { storeError } from "./failure.ts";
 import { fileId } from "./file-id.ts";

@@ -1,7 +1,7 @@
 /** What makes two runs the same run: config without names and paths, digests of what they name, numerics. */
 import { createHash } from "node:crypto";
 import { SparkablateError } from "../errors.ts";
-import type { LoadedModel } from "../protocol.ts";
+import type { LoadedModel } from "../protocol/messages.ts";
 
 /** Part → its value as text, or its sha256; compared part by part, so that a difference can be named. */
 export type Identity = Readonly<Record<string, string>>;

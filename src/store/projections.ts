@@ -13,7 +13,7 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { makeDirectories } from "../files.ts";
-import { type Row, rowRecord } from "../rows.ts";
+import { type Row, rowRecord } from "../results/rows.ts";
 import { storeError } from "./failure.ts";
 
 /** Many small texts are written together. */

@@ -1,7 +1,7 @@
 /** Measurements on their way into the database: in a transaction that stays open until it is committed. */
 import type Database from "better-sqlite3";
 import { SparkablateError } from "../errors.ts";
-import type { Measured } from "../measurements.ts";
+import type { Measured } from "../results/measurements.ts";
 import { storedTally, type Tally, writeChecksum } from "./checksums.ts";
 
 /** Tables that a measurement adds rows to. */

@@ -1,6 +1,6 @@
 /** The table `result` of results.sqlite: the rows as JSONL and CSV have them, to the last digit. */
 import type Database from "better-sqlite3";
-import { flatRecord, type Row, type TableShape, tableColumns } from "../rows.ts";
+import { flatRecord, type Row, type TableShape, tableColumns } from "../results/rows.ts";
 import { Tally, writeChecksum } from "./checksums.ts";
 
 /** Columns that hold no real number. */

@@ -3,10 +3,16 @@ import { realpathSync, renameSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { SparkablateError } from "../errors.ts";
 import { requireDirectory } from "../files.ts";
-import { partsOf } from "../interactions.ts";
-import { type ConditionMeasurements, type Row, type RunFacts, type Table, tabulate } from "../rows.ts";
+import { partsOf } from "../results/interactions.ts";
+import {
+  type ConditionMeasurements,
+  type Row,
+  type RunFacts,
+  type Table,
+  tabulate,
+} from "../results/rows.ts";
+import { Totals } from "../results/summary.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
-import { Totals } from "../summary.ts";
 import { isRun, requireOurs } from "./claim.ts";
 import { storeError } from "./failure.ts";
 import { sha256 } from "./fingerprint.ts";

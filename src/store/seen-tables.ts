@@ -3,7 +3,7 @@
  * results.sqlite, absent in runs of 0.1.0 until they are resumed.
  */
 import Database from "better-sqlite3";
-import type { ModelFiles } from "../protocol.ts";
+import type { ModelFiles } from "../protocol/messages.ts";
 import { type CheckedTable, verifyChecksums, writeChecksums } from "./checksums.ts";
 import type { Seen } from "./seen.ts";
 

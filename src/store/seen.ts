@@ -1,5 +1,5 @@
 /** What a run was made from, as it lay on disk. No type of SQLite's: users compile this. */
-import type { ModelFiles } from "../protocol.ts";
+import type { ModelFiles } from "../protocol/messages.ts";
 
 export interface Seen {
   readonly model: ModelFiles;

@@ -3,11 +3,17 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type Database from "better-sqlite3";
 import { type ErrorCode, SparkablateError } from "../errors.ts";
-import type { Measured } from "../measurements.ts";
-import type { Condition, LoadedModel, MeanSite } from "../protocol.ts";
-import { type ConditionMeasurements, divisor, type Row, type RunFacts, type TableShape } from "../rows.ts";
-import type { SourceMode } from "../sources.ts";
-import type { TaskItem } from "../tasks.ts";
+import type { Condition, LoadedModel, MeanSite } from "../protocol/messages.ts";
+import type { Measured } from "../results/measurements.ts";
+import {
+  type ConditionMeasurements,
+  divisor,
+  type Row,
+  type RunFacts,
+  type TableShape,
+} from "../results/rows.ts";
+import type { SourceMode } from "../samples/donors.ts";
+import type { TaskItem } from "../samples/task-file.ts";
 import { writeAllChecksums, writeChecksums } from "./checksums.ts";
 import { storeError } from "./failure.ts";
 import { fileId } from "./file-id.ts";

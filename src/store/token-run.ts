@@ -1,7 +1,7 @@
 /** What a run directory keeps of single tokens, as a reader sees it. */
 import { SparkablateError } from "../errors.ts";
+import type { TokenRun } from "../results/tokens.ts";
 import { didYouMean } from "../suggest.ts";
-import type { TokenRun } from "../tokens.ts";
 import { requireBegun } from "./run-directory.ts";
 import { RunStore } from "./sqlite.ts";
 

@@ -27,9 +27,9 @@ from operations import Operations, count_operations
 from process import Conditions, Process, running
 
 from sparkablate import __version__
-from sparkablate.configuration import resolve_source
-from sparkablate.home import home
-from sparkablate.model import load_model
+from sparkablate.loading.configuration import resolve_source
+from sparkablate.loading.home import home
+from sparkablate.loading.open import load_model
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = "builtin:smollm2-135m"

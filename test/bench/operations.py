@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from sparkablate.architectures import locate
+from sparkablate.anatomy.architectures import locate
 
 
 @dataclass(frozen=True)

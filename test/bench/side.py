@@ -36,8 +36,8 @@ def plain(directory: str, ids: np.ndarray, threads: int) -> Side:
     """Whole forward passes of stock transformers with our hooks."""
     from contextlib import nullcontext
 
+    from sparkablate.loading.open import load_model
     from sparkablate.manager import AblationManager
-    from sparkablate.model import load_model
     from sparkablate.specs import from_wire
 
     model, _ = load_model(directory, dtype="float32", device="cpu", threads=threads)
@@ -89,11 +89,11 @@ def actors(directory: str, ids: np.ndarray, threads: int) -> Side:
     """Two actors of a Ray cluster of this machine; two slices of a batch each, as a controller cuts them."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from sparkablate.engines import cluster
+    from sparkablate.engines.ray import cluster
 
     cluster.connect(None)
     from sparkablate.engines.local import Measurement
-    from sparkablate.engines.ray import start
+    from sparkablate.engines.ray.engine import start
     from sparkablate.progress import silent
 
     engine = start(num_cpus=1, actors=2)

@@ -6,7 +6,7 @@ import { packageRoot } from "../../src/environment/environment.ts";
 import { SparkablateError } from "../../src/errors.ts";
 import { decode, encode } from "../../src/link/channel.ts";
 import { pack, unpack } from "../../src/link/msgpack.ts";
-import { events, type Request, type RequestType, requests, results } from "../../src/protocol.ts";
+import { events, type Request, type RequestType, requests, results } from "../../src/protocol/messages.ts";
 import { abuse, exampleNames, examples } from "./examples.ts";
 
 const frames = (message: unknown): [Buffer, Buffer] => [pack(message), Buffer.alloc(0)];

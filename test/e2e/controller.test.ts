@@ -3,9 +3,9 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { execa } from "execa";
 import { expect, it } from "vitest";
-import { loadConfig } from "../../src/config.ts";
+import { loadConfig } from "../../src/config/load.ts";
 import { Controller } from "../../src/controller.ts";
-import type { RunEvent } from "../../src/events.ts";
+import type { RunEvent } from "../../src/run/events.ts";
 import { processesOf, scratch, sweepFile, tinyModel } from "../fixtures/harness.ts";
 import { linkPackage, typeErrors } from "../fixtures/user-project.ts";
 

@@ -3,10 +3,10 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { dirname, join } from "node:path";
 import { execa } from "execa";
 import { describe, expect, it } from "vitest";
-import { parseConfig } from "../../src/config.ts";
+import { parseConfig } from "../../src/config/load.ts";
 import { packageRoot } from "../../src/environment/environment.ts";
 import { ERROR_KINDS } from "../../src/errors.ts";
-import { requests } from "../../src/protocol.ts";
+import { requests } from "../../src/protocol/messages.ts";
 import { FLAG_NOTES } from "../../src/report/headline.ts";
 import { LAUNCHER, scratch } from "../fixtures/harness.ts";
 import { commands, fences, localLinks } from "../fixtures/markdown.ts";
@@ -27,7 +27,7 @@ const read = (page: string): string => readFileSync(join(ROOT, page), "utf8");
 const EXCLUDED: Readonly<Record<string, string>> = {
   "npm test": "this is it",
   "npm run check": ".ci/run calls it",
-  "npm test -- test/unit/config.test.ts": "npm test calls it",
+  "npm test -- test/unit/config/load.test.ts": "npm test calls it",
   "npm run test:faults -- --rounds 20 --seed 7": "npm test does a quarter of it",
 };
 

@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
-import { rankInteractions } from "../../src/ranking.ts";
+import { rankInteractions } from "../../src/results/ranking.ts";
 import { readRun } from "../../src/store/run-directory.ts";
 import { cli, NORTHANGER, scratch, sweepFile, tinyModel } from "../fixtures/harness.ts";
 

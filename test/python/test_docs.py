@@ -19,8 +19,8 @@ import torch
 
 import sparkablate
 from sparkablate import __file__ as package_file
-from sparkablate.configuration import BUILTIN_MODELS
-from sparkablate.home import home
+from sparkablate.loading.configuration import BUILTIN_MODELS
+from sparkablate.loading.home import home
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 import tiny_models
 from sparkablate import AblationManager, AblationSpec, DirectionSpec
+from sparkablate.anatomy.modules import input_width
+from sparkablate.anatomy.sites import Tap
+from sparkablate.edits.hooks import recording
 from sparkablate.errors import SparkablateError
-from sparkablate.hooks import recording
 from sparkablate.manager import MeanKey
-from sparkablate.modules import input_width
-from sparkablate.sites import Tap
 
 ROWS = list(tiny_models.TINY)
 IDS = tiny_models.tokens()
@@ -526,7 +526,7 @@ class TestSafety:
     def test_a_mode_that_changes_the_shape_is_an_error(
         self, manager: Callable[[str], AblationManager], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from sparkablate import interventions
+        from sparkablate.edits import functions as interventions
 
         halved = interventions.Mode(lambda values, mean: values[..., ::2])
         monkeypatch.setitem(interventions.MODES, "zero", halved)  # type: ignore[arg-type]

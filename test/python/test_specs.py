@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from sparkablate import AblationSpec, DirectionSpec
-from sparkablate.architectures import locate
+from sparkablate.anatomy.architectures import locate
+from sparkablate.edits.functions import MODES, orthonormal_basis
 from sparkablate.errors import SparkablateError
-from sparkablate.interventions import MODES, orthonormal_basis
 from sparkablate.specs import EMBEDDING, canonical, condition_id, first_layer, from_wire, spec_id, validate
 
 A, B = "a" * 64, "b" * 64

@@ -1,7 +1,7 @@
 /** A real run directory with planted measurements: what a report reads. */
 
 import { mkdirSync } from "node:fs";
-import type { ConditionMeasurements, RunFacts } from "../../src/rows.ts";
+import type { ConditionMeasurements, RunFacts } from "../../src/results/rows.ts";
 import { type Identity, sha256 } from "../../src/store/fingerprint.ts";
 import { RunStore } from "../../src/store/sqlite.ts";
 

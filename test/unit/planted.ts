@@ -1,7 +1,7 @@
 /** Measurements with known effects, for the tests of rows and reports. */
 
-import type { Condition, Intervention } from "../../src/protocol.ts";
-import type { ConditionMeasurements, RunFacts } from "../../src/rows.ts";
+import type { Condition, Intervention } from "../../src/protocol/messages.ts";
+import type { ConditionMeasurements, RunFacts } from "../../src/results/rows.ts";
 import { normals } from "./statistics/random.ts";
 
 export const TOKENS = 255;

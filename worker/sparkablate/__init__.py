@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .version import __version__
+from sparkablate.version import __version__
 
 if TYPE_CHECKING:
-    from .errors import SparkablateError
-    from .manager import AblationManager
-    from .specs import AblationSpec, DirectionSpec
+    from sparkablate.errors import SparkablateError
+    from sparkablate.manager import AblationManager
+    from sparkablate.specs import AblationSpec, DirectionSpec
 
 __all__ = ["AblationManager", "AblationSpec", "DirectionSpec", "SparkablateError", "__version__"]
 

@@ -33,5 +33,5 @@ class SparkablateError(Exception):
         return type(self), (self.code, self.message, self.detail)
 
     def to_wire(self) -> dict[str, str]:
-        """The `wireError` of src/protocol.ts."""
+        """The `wireError` of src/protocol/messages.ts."""
         return {"code": self.code, "message": self.message[:65_536], "detail": self.detail[-262_144:]}

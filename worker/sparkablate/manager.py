@@ -9,19 +9,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .architectures import locate
-from .blocks import Applied, is_open
-from .calibration import MeanKey as MeanKey
-from .calibration import mean_width, measure_means, offered_means
-from .edits import Bound, elsewhere, site_edit
-from .errors import SparkablateError
-from .hooks import Edit
-from .interventions import KINDS, MODES, add, orthonormal_basis, project_out
-from .positions import FirstTokens
-from .sites import SiteMap, Tap
-from .sources import SOURCE_MODES, SourceKey, offered_sources, record_activations
-from .specs import POSITIONS, AblationSpec, DirectionSpec, Spec, as_specs, check_direction, spec_id
-from .wrappers import unwrapped
+from sparkablate.anatomy.architectures import locate
+from sparkablate.anatomy.sites import SiteMap, Tap
+from sparkablate.anatomy.wrappers import unwrapped
+from sparkablate.edits.blocks import Applied, is_open
+from sparkablate.edits.bound import Bound, elsewhere, site_edit
+from sparkablate.edits.donors import SOURCE_MODES, SourceKey, offered_sources, record_activations
+from sparkablate.edits.functions import KINDS, MODES, add, orthonormal_basis, project_out
+from sparkablate.edits.hooks import Edit
+from sparkablate.edits.means import MeanKey as MeanKey
+from sparkablate.edits.means import mean_width, measure_means, offered_means
+from sparkablate.edits.positions import FirstTokens
+from sparkablate.errors import SparkablateError
+from sparkablate.specs import POSITIONS, AblationSpec, DirectionSpec, Spec, as_specs, check_direction, spec_id
 
 
 class AblationManager:

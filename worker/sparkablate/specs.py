@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from .errors import SparkablateError
-from .interventions import DEFAULT_MODE, KINDS, MODES, SKIP, UNIT_TOLERANCE
-from .sites import SITE_ORDER, LayerSites, SiteMap
+from sparkablate.anatomy.sites import SITE_ORDER, LayerSites, SiteMap
+from sparkablate.edits.functions import DEFAULT_MODE, KINDS, MODES, SKIP, UNIT_TOLERANCE
+from sparkablate.errors import SparkablateError
 
 POSITIONS = ("all", "not_first")
 OPERATIONS: Mapping[str, tuple[str, ...]] = {"project_out": ("writes", "stream"), "add": ("stream",)}
@@ -81,7 +81,7 @@ class AblationSpec:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> AblationSpec:
-        """From an `intervention` of src/protocol.ts (any kind but direction)."""
+        """From an `intervention` of src/protocol/messages.ts (any kind but direction)."""
         fields: dict[str, Any] = dict(wire)
         return cls(**fields)
 
@@ -149,7 +149,7 @@ class DirectionSpec:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> DirectionSpec:
-        """From an `intervention` of kind "direction" of src/protocol.ts."""
+        """From an `intervention` of kind "direction" of src/protocol/messages.ts."""
         fields = {key: value for key, value in wire.items() if key != "kind"}
         if isinstance(fields["layers"], list):
             fields["layers"] = tuple(fields["layers"])
@@ -173,7 +173,7 @@ def as_specs(specs: Spec | Iterable[Spec]) -> list[Spec]:
 
 
 def from_wire(wire: Mapping[str, Any]) -> Spec:
-    """From an `intervention` of src/protocol.ts."""
+    """From an `intervention` of src/protocol/messages.ts."""
     return DirectionSpec.from_wire(wire) if wire["kind"] == "direction" else AblationSpec.from_wire(wire)
 
 
@@ -204,7 +204,7 @@ def first_layer(specs: Iterable[Spec]) -> int:
 
 def spec_id(spec: Spec) -> str:
     """`L14.head[3,7].zero`, `L5.mlp.mean@not_first`, `dir[1a2b3c4d].project_out(at=stream)`: the ids of
-    src/conditions/ids.ts."""
+    src/plan/ids.ts."""
     if isinstance(spec, AblationSpec):
         parts = f"[{','.join(map(str, spec.parts))}]" if spec.parts else ""
         text = f"L{spec.layer}.{spec.kind}{parts}.{spec.mode}"

@@ -1,6 +1,6 @@
 /** Pure: two runs → how far their rankings agree, and where they do not. */
 import { SparkablateError } from "../../errors.ts";
-import { doubtsAbout, FALSE_DISCOVERY_RATE, type Row } from "../../rows.ts";
+import { doubtsAbout, FALSE_DISCOVERY_RATE, type Row } from "../../results/rows.ts";
 import {
   averageRanks,
   type RankAgreement,

@@ -1,6 +1,6 @@
 /** Pure: which condition of one run stands beside which of another. */
-import { conditionId } from "../../conditions/ids.ts";
-import type { Row } from "../../rows.ts";
+import { conditionId } from "../../plan/ids.ts";
+import type { Row } from "../../results/rows.ts";
 
 export interface Pairing {
   readonly pairs: readonly { readonly site: string; readonly rows: readonly [Row, Row] }[];

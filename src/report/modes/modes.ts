@@ -1,6 +1,6 @@
 /** In which mode a row's sites were edited. */
-import type { MODES } from "../../protocol.ts";
-import type { Row } from "../../rows.ts";
+import type { MODES } from "../../protocol/messages.ts";
+import type { Row } from "../../results/rows.ts";
 
 export type Mode = (typeof MODES)[number];
 

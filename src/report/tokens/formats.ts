@@ -1,7 +1,7 @@
 /** Where a condition hurts, for terminals, machines and the page. */
 
 import { printable } from "../../printable.ts";
-import type { TokenBin, TokenReport } from "../../tokens.ts";
+import type { TokenBin, TokenReport } from "../../results/tokens.ts";
 import type { Column } from "../columns.ts";
 import { escapeHtml, paragraphs } from "../document.ts";
 import { decimalsFor } from "../numbers.ts";

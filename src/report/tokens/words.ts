@@ -1,5 +1,5 @@
 /** What is said of a condition's tokens, in every format. */
-import type { TokenBin, TokenEffect, TokenReport } from "../../tokens.ts";
+import type { TokenBin, TokenEffect, TokenReport } from "../../results/tokens.ts";
 import type { Column } from "../columns.ts";
 import { counted, integer, interval, orDash, percent, signed } from "../numbers.ts";
 import { shownAfter, shownBefore, shownToken } from "./bytes.ts";

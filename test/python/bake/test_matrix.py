@@ -14,13 +14,13 @@ import torch
 
 import tiny_models
 from sparkablate import AblationManager, AblationSpec, DirectionSpec, SparkablateError
-from sparkablate.architectures import ARCHITECTURES, Architecture, row_of
+from sparkablate.anatomy.architectures import ARCHITECTURES, Architecture, row_of
+from sparkablate.anatomy.sites import LayerSites, SiteMap
 from sparkablate.bake import live, rules
 from sparkablate.bake.baking import Baking, Source, Written
 from sparkablate.bake.certificate import judge, run_jobs
 from sparkablate.bake.place import placed
 from sparkablate.progress import silent
-from sparkablate.sites import LayerSites, SiteMap
 from sparkablate.specs import Spec
 
 LAYER = 1

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 import tiny_models
-from sparkablate import AblationSpec, DirectionSpec, SparkablateError, memory
+from sparkablate import AblationSpec, DirectionSpec, SparkablateError
 from sparkablate.bake import bake, certificate, live
 from sparkablate.engines.local import LocalEngine
-from sparkablate.model import open_model
+from sparkablate.loading import memory
+from sparkablate.loading.open import open_model
 from sparkablate.progress import silent
 
 #: Tied; tied, with transposed weights and biases; merged experts; a wrapper.

@@ -2,7 +2,7 @@
 import { expect, it, onTestFinished, vi } from "vitest";
 import { SparkablateError } from "../../../src/errors.ts";
 import { Client } from "../../../src/link/client.ts";
-import { type Event, MAX_PAYLOAD_BYTES } from "../../../src/protocol.ts";
+import { type Event, MAX_PAYLOAD_BYTES } from "../../../src/protocol/messages.ts";
 import { type Conversation, GREETING, listen } from "../../fixtures/router.ts";
 
 const never = new Promise<SparkablateError>(() => undefined);

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { type BarChart, chartsFor, type Heatmap } from "../../../src/report/charts.ts";
 import { renderPng } from "../../../src/report/png.ts";
 import { place, scaleFor } from "../../../src/report/scale.ts";
-import { buildRows } from "../../../src/rows.ts";
+import { buildRows } from "../../../src/results/rows.ts";
 import { condition, facts, head, measured, skip, sweep } from "../planted.ts";
 
 const SETTINGS = { correction: "bh", floor: null } as const;

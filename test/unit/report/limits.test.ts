@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import { chartsFor, type Heatmap } from "../../../src/report/charts.ts";
 import { MOST_CELLS, MOST_ROWS, strongest } from "../../../src/report/limits.ts";
 import { renderPage } from "../../../src/report/page.ts";
-import { buildRows } from "../../../src/rows.ts";
+import { buildRows } from "../../../src/results/rows.ts";
 import { facts, head, sweep } from "../planted.ts";
 
 it("what has the largest effects is kept, in its own order", () => {

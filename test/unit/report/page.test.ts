@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { renderPage } from "../../../src/report/page.ts";
-import { buildRows, type Row } from "../../../src/rows.ts";
+import { buildRows, type Row } from "../../../src/results/rows.ts";
 import { hasBrowser, hoverText, inBrowser, launchBrowser, visit } from "../../fixtures/browser.ts";
 import { condition, facts, head, sweep } from "../planted.ts";
 

@@ -17,7 +17,7 @@ import {
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, it, onTestFinished } from "vitest";
-import { loadConfig, resolvedYaml } from "../../../src/config.ts";
+import { loadConfig, resolvedYaml } from "../../../src/config/load.ts";
 import { writePage, writePlots } from "../../../src/report/report.ts";
 import { requireConfigKept } from "../../../src/store/claim.ts";
 import { lockDirectory } from "../../../src/store/lock.ts";

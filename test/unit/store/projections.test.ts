@@ -5,7 +5,7 @@ import { join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { toCsv, toJson } from "../../../src/report/formats.ts";
-import { flatRecord, type Row } from "../../../src/rows.ts";
+import { flatRecord, type Row } from "../../../src/results/rows.ts";
 import { hasFailures, RunDirectory, readRun } from "../../../src/store/run-directory.ts";
 import { databasePath } from "../../../src/store/sqlite.ts";
 import { scratch } from "../../fixtures/harness.ts";

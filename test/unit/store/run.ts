@@ -1,8 +1,8 @@
 /** A run's parts, for tests of the store. */
 
-import type { Measured } from "../../../src/measurements.ts";
-import type { Condition } from "../../../src/protocol.ts";
-import type { RunFacts } from "../../../src/rows.ts";
+import type { Condition } from "../../../src/protocol/messages.ts";
+import type { Measured } from "../../../src/results/measurements.ts";
+import type { RunFacts } from "../../../src/results/rows.ts";
 import type { RunRecord, RunStore, StoredItem } from "../../../src/store/sqlite.ts";
 
 const SHA = "0".repeat(64);

@@ -3,7 +3,7 @@ import { copyFileSync, existsSync, readFileSync, statSync, truncateSync, writeFi
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { describe, expect, it, onTestFinished } from "vitest";
-import type { Condition } from "../../../src/protocol.ts";
+import type { Condition } from "../../../src/protocol/messages.ts";
 import { RunDirectory, readRun } from "../../../src/store/run-directory.ts";
 import { databasePath, RunStore } from "../../../src/store/sqlite.ts";
 import { scratch } from "../../fixtures/harness.ts";

@@ -15,17 +15,17 @@ from typing import Any
 
 from torch import Tensor
 
-from sparkablate import self_test
-from sparkablate.architectures import locate
+from sparkablate.anatomy.architectures import locate
 from sparkablate.bake.baking import Baking, Source
 from sparkablate.bake.foresight import Wanted, foresee, source_dtype
-from sparkablate.calibration import MeanKey
-from sparkablate.configuration import load_config, resolve_source
+from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError
+from sparkablate.loading.configuration import load_config, resolve_source
+from sparkablate.loading.model_files import ModelFiles, here, settled
+from sparkablate.loading.open import open_model
 from sparkablate.manager import AblationManager
-from sparkablate.model import open_model
-from sparkablate.model_files import ModelFiles, here, settled
 from sparkablate.progress import Progress, silent
+from sparkablate.proofs import self_test
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec
 
 __all__ = ["bake"]

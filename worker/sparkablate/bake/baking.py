@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparkablate import numerics
-from sparkablate.architectures import row_of
+from sparkablate.anatomy.architectures import row_of
 from sparkablate.bake import card, live, travel
 from sparkablate.bake.certificate import Loading, judge, run_jobs, write_job
 from sparkablate.bake.checkpoint import Checkpoint, check_plain, find_names
@@ -32,12 +31,13 @@ from sparkablate.bake.prune import Renumbering, mend_config
 from sparkablate.bake.readers import converts, gguf_command, warnings_for
 from sparkablate.bake.rules import check
 from sparkablate.bake.writer import plan_outputs, write_json, write_weights
-from sparkablate.calibration import MeanKey
-from sparkablate.configuration import load_config, model_class
+from sparkablate.edits.functions import KINDS, MODES
+from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError
-from sparkablate.interventions import KINDS, MODES
+from sparkablate.loading import numerics
+from sparkablate.loading.configuration import load_config, model_class
+from sparkablate.loading.open import OpenedModel
 from sparkablate.manager import AblationManager
-from sparkablate.model import OpenedModel
 from sparkablate.progress import Progress
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, condition_id, validate
 

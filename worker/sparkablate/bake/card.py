@@ -13,7 +13,7 @@ CHUNK_BYTES = 8 << 20
 
 
 def described(spec: Spec) -> dict[str, Any]:
-    """An intervention as `intervention` of src/protocol.ts."""
+    """An intervention as `intervention` of src/protocol/messages.ts."""
     if isinstance(spec, AblationSpec):
         parts = (
             {"heads": list(spec.heads)}

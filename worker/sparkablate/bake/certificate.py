@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparkablate import memory, offload
 from sparkablate.bake.edits import Edit, Fill, ProjectOut, Shift
 from sparkablate.bake.writer import Output
 from sparkablate.errors import SparkablateError
+from sparkablate.loading import memory, offload
 from sparkablate.progress import Progress
 
 SCRIPT = Path(__file__).with_name("verify.py")

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from sparkablate.architectures import WRAPPERS, Architecture
-from sparkablate.checkpoint_files import name_in, weights_of
+from sparkablate.anatomy.architectures import WRAPPERS, Architecture
 from sparkablate.errors import SparkablateError
+from sparkablate.loading.checkpoint_files import name_in, weights_of
 
 #: safetensors' names of dtypes → torch's.
 SAFETENSORS_DTYPES = {

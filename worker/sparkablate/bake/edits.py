@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparkablate.architectures import Architecture
+from sparkablate.anatomy.architectures import Architecture
+from sparkablate.anatomy.modules import resolve
+from sparkablate.anatomy.projections import Projection, linear
+from sparkablate.anatomy.sites import LayerSites, SiteMap
 from sparkablate.bake.checkpoint import Checkpoint, Names
 from sparkablate.bake.rules import mean_refusal
-from sparkablate.calibration import MeanKey
+from sparkablate.edits.functions import KINDS, MODES, orthonormal_basis
+from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError
-from sparkablate.interventions import KINDS, MODES, orthonormal_basis
-from sparkablate.modules import resolve
-from sparkablate.projections import Projection, linear
-from sparkablate.sites import LayerSites, SiteMap
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, edited_heads, spec_id
 
 

@@ -10,16 +10,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from sparkablate.architectures import Architecture, locate, row_of
+from sparkablate.anatomy.architectures import Architecture, locate, row_of
+from sparkablate.anatomy.modules import resolve
+from sparkablate.anatomy.sites import LayerSites, SiteMap
 from sparkablate.bake.checkpoint import check_plain
 from sparkablate.bake.place import check_target, resolve_target
 from sparkablate.bake.prune import Renumbering, mend_config
 from sparkablate.bake.rules import check, mean_refusal
-from sparkablate.configuration import build_empty, load_config, resolve_source
+from sparkablate.edits.functions import KINDS, MODES
 from sparkablate.errors import SparkablateError
-from sparkablate.interventions import KINDS, MODES
-from sparkablate.modules import resolve
-from sparkablate.sites import LayerSites, SiteMap
+from sparkablate.loading.configuration import build_empty, load_config, resolve_source
 from sparkablate.specs import AblationSpec, Spec, canonical, spec_id, validate
 
 

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparkablate.bake.verify import watching_experts
-from sparkablate.hooks import Edit, editing
+from sparkablate.edits.hooks import Edit, editing
+from sparkablate.loading.numerics import device_of
 from sparkablate.manager import AblationManager
-from sparkablate.numerics import device_of
 from sparkablate.progress import Progress
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec
 

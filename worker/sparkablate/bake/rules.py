@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sparkablate.additions import writes_first
-from sparkablate.architectures import ARCHITECTURES, Architecture
+from sparkablate.anatomy.additions import writes_first
+from sparkablate.anatomy.architectures import ARCHITECTURES, Architecture
+from sparkablate.edits.functions import MODES
 from sparkablate.errors import SparkablateError
-from sparkablate.interventions import MODES
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, spec_id
 
 AFTER_WRITE = "a norm follows the projection, so no weights give this write"

@@ -13,32 +13,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparkablate import corpus, model_files, numerics, self_test
-from sparkablate.architectures import locate, needs_bos
+from sparkablate.anatomy.architectures import locate, needs_bos
+from sparkablate.anatomy.sites import SiteMap
 from sparkablate.bake.baking import Baking, Source, resolved, result_dtype, to_wire
 from sparkablate.bake.checkpoint import check_plain
 from sparkablate.bake.foresight import Wanted, foresee
-from sparkablate.causality import prove_causal
-from sparkablate.configuration import build_empty, load_config, resolve_source
-from sparkablate.cost import warm_up
-from sparkablate.engines.contrasts import find_on_texts
-from sparkablate.engines.donors import Donors
-from sparkablate.engines.generations import Generation, GenerationRun
-from sparkablate.engines.slices import Canary, EvaluateSummary, Measurement, SliceRun
+from sparkablate.directions.on_texts import find_on_texts
+from sparkablate.edits.donors import SOURCE_MODES
 from sparkablate.errors import SparkablateError
-from sparkablate.failures import first_passes
-from sparkablate.likelihood import Likelihood
+from sparkablate.generation.run import Generation, GenerationRun
+from sparkablate.loading import model_files, numerics
+from sparkablate.loading.configuration import build_empty, load_config, resolve_source
+from sparkablate.loading.model_files import ModelFiles
+from sparkablate.loading.open import OpenedModel, open_model
 from sparkablate.manager import AblationManager, MeanKey
-from sparkablate.model import OpenedModel, open_model
-from sparkablate.model_files import ModelFiles
+from sparkablate.measure.cost import warm_up
+from sparkablate.measure.donors import Donors
+from sparkablate.measure.failures import first_passes
+from sparkablate.measure.items import Answers, EncodedItem, encode_items
+from sparkablate.measure.likelihood import Likelihood
+from sparkablate.measure.slice import Canary, EvaluateSummary, Measurement, SliceRun
+from sparkablate.measure.walk import PROOF_POSITIONS, Entries, Walk, prove_entries
 from sparkablate.progress import Progress
-from sparkablate.sites import SiteMap
-from sparkablate.sources import SOURCE_MODES
+from sparkablate.proofs import self_test
+from sparkablate.proofs.causality import prove_causal
 from sparkablate.specs import from_wire
-from sparkablate.sweep import PROOF_POSITIONS, Entries, Walk, prove_entries
-from sparkablate.tasks import Answers, EncodedItem, encode_items
-from sparkablate.token_bytes import token_bytes
-from sparkablate.vocabulary import check_ids
+from sparkablate.text import corpus
+from sparkablate.text.token_bytes import token_bytes
+from sparkablate.text.vocabulary import check_ids
 
 __all__ = ["EvaluateSummary", "Generation", "LocalEngine", "Measurement"]
 
@@ -180,7 +182,7 @@ class LocalEngine:
         return encoded, notices
 
     def token_bytes(self, ids: np.ndarray) -> list[bytes]:
-        """What tokens (int32 [tokens]) stand for. Raises what ``sparkablate.token_bytes`` does."""
+        """What tokens (int32 [tokens]) stand for. Raises what ``sparkablate.text.token_bytes`` does."""
         self._tensor(ids)  # refuses ids outside the vocabulary
         return token_bytes(self._need().opened.tokenizer, ids.tolist())
 
@@ -239,9 +241,9 @@ class LocalEngine:
     ) -> EvaluateSummary:
         """Measures every condition on ``ids`` [blocks, pos], one batch, and reports each as it is done.
 
-        ``answers``: of a task's items, which ``ids`` then are, padded: as in src/protocol.ts. ``per_token``:
-        with the NLL at every predicted token. ``sources``: mode → the tokens whose activations it puts in,
-        row i into row i; same shape as ``ids``.
+        ``answers``: of a task's items, which ``ids`` then are, padded: as in src/protocol/messages.ts.
+        ``per_token``: with the NLL at every predicted token. ``sources``: mode → the tokens whose activations
+        it puts in, row i into row i; same shape as ``ids``.
 
         Raises ``means_missing`` where means or a direction were not put, ``baseline_changed`` where the
         unedited model is no longer what it was. What concerns one condition alone is in its
@@ -283,7 +285,7 @@ class LocalEngine:
     ) -> dict[str, Any]:
         """Continues every prompt greedily under every condition, and reports each text as it is done.
 
-        ``template_date``: as in src/protocol.ts.
+        ``template_date``: as in src/protocol/messages.ts.
 
         Raises ``means_missing`` and ``baseline_changed`` as ``evaluate``; ``config_invalid`` for a prompt
         that does not fit the model's positions. What concerns one text alone is in ``Generation.error``.
@@ -374,7 +376,7 @@ class LocalEngine:
         cancelled: Callable[[], bool],
         progress: Progress,
     ) -> tuple[dict[str, Any], np.ndarray]:
-        """The result of ``find_direction`` in src/protocol.ts, and float32 [candidates, d_model].
+        """The result of ``find_direction`` in src/protocol/messages.ts, and float32 [candidates, d_model].
 
         ``options``: its request's fields. Raises what ``find_directions`` and ``encode_prompts`` do.
         """

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparkablate import home
 from sparkablate.errors import SparkablateError
+from sparkablate.loading import home
 from sparkablate.printable import guard_stderr
 from sparkablate.server import place
 
@@ -58,7 +58,7 @@ def main() -> int:
     if os.access(home.home(), os.W_OK):
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(home.home() / "torchinductor"))
 
-    from sparkablate import folders, memory, offload
+    from sparkablate.loading import folders, memory, offload
     from sparkablate.server.keys import read_keys
     from sparkablate.server.loop import Mount, Server
 
@@ -76,7 +76,7 @@ def main() -> int:
     print(f"sparkablate worker: listening on {options.bind}", file=sys.stderr, flush=True)
     server.run()
     if options.engine == "ray":
-        from sparkablate.engines import cluster
+        from sparkablate.engines.ray import cluster
 
         cluster.disconnect()
     folders.remove_all()  # the process ends without freeing its model
@@ -89,10 +89,10 @@ def _engine(options: argparse.Namespace) -> Engine:
         from sparkablate.engines.local import LocalEngine
 
         return LocalEngine()
-    from sparkablate.engines import cluster
+    from sparkablate.engines.ray import cluster
 
     cluster.connect(options.address)
-    from sparkablate.engines.ray import start
+    from sparkablate.engines.ray.engine import start
 
     return start(options.num_cpus, options.actors)
 

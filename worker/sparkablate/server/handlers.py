@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from sparkablate.direction_files import unpickle_direction
+from sparkablate.directions.files import unpickle_direction
 from sparkablate.engines.local import Generation, Measurement
 from sparkablate.errors import SparkablateError
 from sparkablate.server.protocol import Message, Request

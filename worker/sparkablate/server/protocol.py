@@ -1,4 +1,4 @@
-"""Frames to validated messages and back. The schema is generated from ``src/protocol.ts``."""
+"""Frames to validated messages and back. The schema is generated from ``src/protocol/messages.ts``."""
 
 from __future__ import annotations
 

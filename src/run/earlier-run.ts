@@ -1,0 +1,28 @@
+/** The earlier run that a sweep of pairs starts from. */
+
+import type { RunConfig } from "../config/load.ts";
+import { SparkablateError } from "../errors.ts";
+import type { EarlierRun } from "../plan/pairs.ts";
+import { atoms } from "../results/interactions.ts";
+import { rankRows } from "../results/ranking.ts";
+import { readRun } from "../store/run-directory.ts";
+
+/** @throws SparkablateError input_missing for a run that is not finished: its ranking would still change. */
+export function readEarlier({
+  ablation: { from },
+}: RunConfig): (EarlierRun & { weights_sha256: string }) | null {
+  if (from === null) return null;
+  const { rows, facts } = readRun(from);
+  if (facts.finished === null) {
+    throw new SparkablateError("input_missing", `ablation.from: ${from} is not finished`, {
+      help: "Finish it first, with the same 'sparkablate run' command; its ranking would still change.",
+    });
+  }
+  return {
+    components: rankRows(rows)
+      .filter(({ delta_nll }) => delta_nll !== null)
+      .map(({ interventions }) => interventions.flatMap(atoms))
+      .flatMap((edits) => (edits.length === 1 ? edits : [])),
+    weights_sha256: facts.weights_sha256,
+  };
+}

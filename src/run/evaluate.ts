@@ -1,0 +1,356 @@
+/** The loop over batches and slices: what is missing is asked for, what comes is stored, what dies is retried. */
+
+import { SparkablateError } from "../errors.ts";
+import type { Worker } from "../link/worker.ts";
+import { type Answer, type Condition, type Event, type Result, SOURCE_MODES } from "../protocol/messages.ts";
+import type { Measured, Measurements } from "../results/measurements.ts";
+import type { Block } from "../samples/blocks.ts";
+import type { SourceMode, SourceRows } from "../samples/donors.ts";
+import { type RacePlan, race } from "../statistics/racing.ts";
+import type { RunStore } from "../store/sqlite.ts";
+import { Schedule, type Slice } from "./schedule.ts";
+import { batches, Rate, workOrder } from "./slices.ts";
+
+/** Condemned conditions in a row, with nothing measured between: then it is not the conditions. */
+const MOST_CONDEMNED_IN_A_ROW = 3;
+/** Lost sessions and connections in a row, with nothing measured between. */
+const MOST_LOSSES_IN_A_ROW = 3;
+
+export interface MeasuringInput {
+  readonly conditions: readonly Condition[];
+  /** Token ids of the evaluation blocks, in order  # each [seq_len] */
+  readonly blocks: readonly Int32Array[];
+  /** Where each block, an item of a task, has its answer; null: every token but the first is predicted. */
+  readonly answers: readonly Answer[] | null;
+  /** Source rows of the modes that have them, one for each block. */
+  readonly sources: SourceRows;
+  readonly batchSize: number;
+  readonly seqLen: number;
+  readonly metrics: readonly string[];
+  readonly meansSha256: string | null;
+  /** `stop:`; null: every condition sees every block. */
+  readonly race: RacePlan | null;
+}
+
+export interface MeasuringHooks {
+  /** After each measurement is stored: its condition's ordinal. */
+  readonly onMeasured: (condition: number) => void;
+  readonly onBatch: () => void;
+  /** Something a person should know, e.g. an actor that was excluded. */
+  readonly onNotice: (message: string) => void;
+  /** `stop:` spares this many (condition, batch) pairs. */
+  readonly onSpared: (pairs: number) => void;
+  /** Brings the worker back with the model, the means and the directions loaded; tells people why. */
+  readonly recover: (error: SparkablateError) => Promise<void>;
+}
+
+/**
+ * Measures every missing (condition, batch), as many slices beside each other as the worker has slots. Throws
+ * `interrupted` once the signal is given, work in hand saved.
+ */
+export async function measureMissing(
+  input: MeasuringInput,
+  worker: Worker,
+  store: RunStore,
+  measurements: Measurements,
+  hooks: MeasuringHooks,
+  signal: AbortSignal,
+): Promise<void> {
+  const run = new Measuring(input, worker, store, measurements, hooks, signal);
+  try {
+    await run.finish();
+  } finally {
+    run.over = true;
+  }
+}
+
+/** A slice that was lost with the worker or its session. */
+interface Loss {
+  readonly slice: Slice;
+  readonly error: SparkablateError;
+}
+
+class Measuring {
+  /** Nothing may be stored any more: what still comes is of no use. */
+  over = false;
+  readonly #input: MeasuringInput;
+  readonly #worker: Worker;
+  readonly #store: RunStore;
+  readonly #measurements: Measurements;
+  readonly #hooks: MeasuringHooks;
+  readonly #signal: AbortSignal;
+  readonly #rate = new Rate();
+  readonly #schedule: Schedule;
+  readonly #underWay = new Set<Promise<void>>();
+  #slots: number;
+  #lost: Loss[] = [];
+  #losses = 0;
+  #condemned = 0;
+
+  constructor(
+    input: MeasuringInput,
+    worker: Worker,
+    store: RunStore,
+    measurements: Measurements,
+    hooks: MeasuringHooks,
+    signal: AbortSignal,
+  ) {
+    this.#input = input;
+    this.#worker = worker;
+    this.#store = store;
+    this.#measurements = measurements;
+    this.#hooks = hooks;
+    this.#signal = signal;
+    this.#slots = worker.greeting.slots;
+    const order = workOrder(input.conditions);
+    this.#schedule = new Schedule({
+      batches: batches(input.blocks.length, input.batchSize),
+      sizes: input.conditions.map((condition) => JSON.stringify(condition).length),
+      rate: this.#rate,
+      decidesBefore: (block) => input.race?.rounds.includes(block) ?? false,
+      missingOn: (blocks) => {
+        const wanted = wantedOn(blocks, input, measurements);
+        if (wanted !== null) hooks.onSpared(order.length - wanted.size);
+        return order.filter(
+          (condition) =>
+            (wanted?.has(condition) ?? true) &&
+            !measurements.hasFailed(condition) &&
+            !blocks.every((block) => measurements.has(condition, block)),
+        );
+      },
+    });
+  }
+
+  async finish(): Promise<void> {
+    for (;;) {
+      while (this.#underWay.size < this.#slots && this.#lost.length === 0 && !this.#signal.aborted) {
+        const slice = this.#schedule.next(this.#slots);
+        if (slice === null) break;
+        const work = this.#measure(slice).finally(() => this.#underWay.delete(work));
+        // A failure shows in the race below; one that comes after it has been lost already.
+        work.catch(() => undefined);
+        this.#underWay.add(work);
+      }
+      if (this.#underWay.size > 0) {
+        await Promise.race(this.#underWay);
+        this.#noteBatches();
+      } else if (this.#signal.aborted) {
+        if (this.#lost.length === 0 && this.#schedule.next(this.#slots) === null) return;
+        throw new SparkablateError("interrupted", "interrupted");
+      } else if (this.#lost.length > 0) {
+        await this.#recover();
+      } else {
+        this.#noteBatches();
+        return;
+      }
+    }
+  }
+
+  #noteBatches(): void {
+    if (!this.#schedule.forgetFinished()) return;
+    this.#store.flush();
+    this.#hooks.onBatch();
+  }
+
+  async #measure(slice: Slice): Promise<void> {
+    const { planner } = slice.batch;
+    try {
+      const { seconds, slots, notices } = await this.#send(slice);
+      this.#rate.observe(seconds, slice.conditions.length);
+      this.#slots = slots;
+      for (const notice of notices) this.#hooks.onNotice(notice);
+      planner.ended(slice.conditions);
+    } catch (error) {
+      if (!(error instanceof SparkablateError) || !error.retryable) throw error;
+      if (this.#signal.aborted && error.code !== "actor_died") throw error;
+      if (this.over) return;
+      this.#store.flush();
+      if (error.code === "actor_died") this.#blame(slice, error);
+      else this.#lost.push({ slice, error });
+    }
+  }
+
+  /** The worker is brought back once all slices that it was given have come to an end. */
+  async #recover(): Promise<void> {
+    const lost = this.#lost;
+    this.#lost = [];
+    const [first] = lost as [Loss];
+    const died = first.error.code === "worker_died" || first.error.code === "worker_stalled";
+    if (died && lost.length === 1) {
+      this.#blame(first.slice, first.error);
+    } else {
+      // Several slices, or none of their doing: nothing speaks against one of them.
+      for (const { slice } of lost) slice.batch.planner.ended(slice.conditions);
+      if (++this.#losses > MOST_LOSSES_IN_A_ROW) throw first.error;
+    }
+    await this.#hooks.recover(first.error);
+    this.#slots = this.#worker.greeting.slots;
+  }
+
+  /** Whoever measured the slice died of it. A condition that is alone in its slice and kills twice is given up. */
+  #blame({ batch, conditions }: Slice, error: SparkablateError): void {
+    const guilty = batch.planner.died(conditions);
+    if (guilty === null) return;
+    this.#condemned++;
+    if (guilty === 0 || this.#condemned > MOST_CONDEMNED_IN_A_ROW) throw error;
+    condemn(guilty, batch.ordinal, error, this.#store, this.#measurements);
+    this.#schedule.giveUp(guilty);
+    this.#hooks.onMeasured(guilty);
+  }
+
+  /** Sends one slice and stores its measurements as they come. */
+  async #send({ batch, conditions: slice }: Slice): Promise<Result<"evaluate">> {
+    const { conditions, blocks: ids, answers, sources, seqLen, metrics, meansSha256 } = this.#input;
+    const { blocks, planner } = batch;
+    const ordinals = new Map(slice.map((ordinal) => [conditions[ordinal]?.id, ordinal]));
+    const { client } = this.#worker;
+    const { id, reply } = client.start(
+      "evaluate",
+      {
+        seq_len: seqLen,
+        blocks: [...blocks],
+        answers: answers && blocks.map((block) => answers[block] as Answer),
+        sources: modesOf(sources),
+        conditions: slice.map((ordinal) => conditions[ordinal] as Condition),
+        metrics: [...metrics],
+        means_sha256: meansSha256,
+      },
+      {
+        payload: packRows(blocks, ids, sources),
+        onEvent: (event, payload) => {
+          if (event.type !== "measurement" || this.over) return;
+          const condition = ordinals.get(event.condition);
+          if (condition === undefined) {
+            throw new SparkablateError(
+              "invalid_message",
+              `a measurement of ${event.condition}, which was not asked for`,
+            );
+          }
+          // It failed on another batch meanwhile: its row says so, and nothing more is wanted of it.
+          if (this.#measurements.hasFailed(condition)) return;
+          const measured = asMeasured(event, payload, condition, batch.ordinal, blocks);
+          this.#store.record(measured);
+          note(measured, this.#measurements);
+          planner.settle(condition);
+          if (measured.error !== null) this.#schedule.giveUp(condition);
+          this.#losses = 0;
+          this.#condemned = 0;
+          this.#hooks.onMeasured(condition);
+        },
+      },
+    );
+    const cancel = (): void => {
+      // The reply comes all the same, after the condition in hand; a lost worker shows there too.
+      client.call("cancel", { target: id }).catch(() => undefined);
+    };
+    this.#signal.addEventListener("abort", cancel, { once: true });
+    try {
+      return (await reply).result;
+    } finally {
+      this.#signal.removeEventListener("abort", cancel);
+    }
+  }
+}
+
+/**
+ * Conditions that are to be measured on these blocks: those that still race for the top; null: all of them. The
+ * race is replayed from what is stored, so that a resumed run decides as an uninterrupted one.
+ */
+function wantedOn(
+  [first = 0]: readonly number[],
+  { conditions, race: plan }: MeasuringInput,
+  measurements: Measurements,
+): ReadonlySet<number> | null {
+  if (plan === null) return null;
+  const racers = conditions.flatMap(({ interventions }, ordinal) =>
+    interventions.length > 0 ? [ordinal] : [],
+  );
+  const state = race(
+    plan,
+    racers.map((ordinal) => measurements.effects(ordinal)?.subarray(0, first) ?? null),
+  );
+  if (state.finished) return new Set();
+  // The baseline and the null conditions do not race; failed ones are not asked for in any case.
+  const racing = new Set(racers.filter((ordinal) => !measurements.hasFailed(ordinal)));
+  const active = state.active.map((racer) => racers[racer] as number);
+  return new Set([...active, ...conditions.keys().filter((ordinal) => !racing.has(ordinal))]);
+}
+
+/** Modes whose rows `packRows` adds. */
+export const modesOf = (sources: SourceRows): SourceMode[] =>
+  SOURCE_MODES.filter((mode) => sources[mode] !== undefined);
+
+/** The payload of `evaluate`: the blocks' ids, then of each mode with a source its rows for them. */
+export function packRows(
+  blocks: readonly number[],
+  ids: readonly Int32Array[],
+  sources: SourceRows,
+): Uint8Array {
+  return packIds([
+    ...blocks.map((block) => ids[block] as Int32Array),
+    ...modesOf(sources).flatMap((mode) => {
+      const rows = sources[mode] as readonly Block[];
+      return blocks.map((block) => (rows[block] as Block).ids);
+    }),
+  ]);
+}
+
+/** int32 little-endian  # [blocks, seq_len] */
+export function packIds(blocks: readonly Int32Array[]): Uint8Array {
+  return Buffer.concat(blocks.map((block) => Buffer.from(block.buffer, block.byteOffset, block.byteLength)));
+}
+
+function asMeasured(
+  { columns, seconds, flags, error }: Event<"measurement">,
+  payload: Uint8Array,
+  condition: number,
+  batch: number,
+  blocks: readonly number[],
+): Measured {
+  const bytes = Float64Array.BYTES_PER_ELEMENT;
+  if (error === null && !columns.includes("nll")) {
+    throw new SparkablateError("invalid_message", "a measurement without its nll");
+  }
+  if (payload.length !== columns.length * blocks.length * bytes) {
+    throw new SparkablateError("invalid_message", `a measurement with ${payload.length} bytes of sums`);
+  }
+  // Copied, so that it is aligned for float64.
+  const values = new Float64Array(new Uint8Array(payload).buffer);
+  return {
+    condition,
+    batch,
+    blocks,
+    sums: Object.fromEntries(
+      columns.map((name, row) => [name, values.subarray(row * blocks.length, (row + 1) * blocks.length)]),
+    ),
+    seconds,
+    flags,
+    error,
+  };
+}
+
+function note({ condition, blocks, sums, seconds, error }: Measured, measurements: Measurements): void {
+  if (error !== null) measurements.fail(condition, error);
+  for (const [metric, values] of Object.entries(sums)) {
+    for (const [at, block] of blocks.entries())
+      measurements.add(condition, block, metric, values[at] as number);
+  }
+  measurements.addSeconds(condition, seconds);
+}
+
+function condemn(
+  condition: number,
+  batch: number,
+  cause: SparkablateError,
+  store: RunStore,
+  measurements: Measurements,
+): void {
+  const error = {
+    code: "worker_crashed" as const,
+    message: `${cause.message}, twice, on this condition alone`,
+    detail: cause.detail ?? "",
+  };
+  const measured: Measured = { condition, batch, blocks: [], sums: {}, seconds: 0, flags: [], error };
+  store.record(measured);
+  note(measured, measurements);
+}

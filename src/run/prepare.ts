@@ -1,0 +1,354 @@
+/** What a worker does before it measures: load, tokenise, calibrate. Shared by every command that needs a model. */
+import { basename } from "node:path";
+import type { RunConfig } from "../config/load.ts";
+import { readBeginning } from "../config/text-file.ts";
+import { SparkablateError } from "../errors.ts";
+import type { Client } from "../link/client.ts";
+import {
+  type Condition,
+  type Event,
+  type LoadedModel,
+  MAX_PAYLOAD_BYTES,
+  type MeanSite,
+  type ModelConfig,
+  SOURCE_MODES,
+} from "../protocol/messages.ts";
+import {
+  type Block,
+  type ChosenBlocks,
+  chooseBlocks,
+  cutBlocks,
+  disjoint,
+  MAX_TEXT_TOKENS,
+  shuffled,
+  type Text,
+} from "../samples/blocks.ts";
+import {
+  readSource,
+  requireAligned,
+  type SourceFile,
+  type SourceMode,
+  sourceItems,
+  sourceRow,
+} from "../samples/donors.ts";
+import {
+  type ChosenItems,
+  checkLengths,
+  chooseItems,
+  decodeItems,
+  type EncodedItem,
+} from "../samples/items.ts";
+import { readTask, type Task, type TaskItem } from "../samples/task-file.ts";
+import { sha256 } from "../store/fingerprint.ts";
+import type { Means } from "../store/sqlite.ts";
+import { packIds } from "./evaluate.ts";
+import type { OnEvent } from "./events.ts";
+
+export type TextSource = NonNullable<RunConfig["eval"]["dataset"]>;
+
+export interface BatchShape {
+  readonly seq_len: number;
+  readonly batch_size: number;
+}
+
+/** A task's items are as long as they are once the tokenizer is there; until then nothing is asked of the shape. */
+const SHORTEST_ROW = 2;
+
+/** For what a model is loaded at first. */
+export const shapeToLoad = ({ eval: { task, seq_len, batch_size } }: RunConfig): BatchShape => ({
+  batch_size,
+  seq_len: task === null ? seq_len : SHORTEST_ROW,
+});
+
+export const textName = (source: TextSource): string =>
+  typeof source === "string"
+    ? basename(source)
+    : [source.path, source.config, source.split].filter((part) => part !== null).join(" ");
+
+/** A `.txt` file's text, as much of it as one payload holds. */
+export interface TextBytes {
+  readonly bytes: Buffer;
+  /** Whether the file goes on. */
+  readonly more: boolean;
+}
+
+/** null for a dataset, which the worker loads. Throws what `readBeginning` does. */
+export const readText = (source: TextSource | null): TextBytes | null =>
+  typeof source === "string" ? readBeginning(source, "the text", MAX_PAYLOAD_BYTES) : null;
+
+/** Hands a request's progress and log events on. */
+export function stages(on: OnEvent): (event: Event) => void {
+  return (event) => {
+    if (event.type === "progress") {
+      const { stage, done, total, unit } = event;
+      on({ type: "stage", stage, done, total, unit });
+    } else if (event.type === "log") on({ type: "notice", message: event.message });
+  };
+}
+
+export async function loadModel(
+  client: Client,
+  model: ModelConfig,
+  { seq_len, batch_size }: BatchShape,
+  on: OnEvent,
+  may_offload = false,
+): Promise<LoadedModel> {
+  const fields = { model, seq_len, batch_size, may_offload };
+  const { result } = await client.call("load", fields, { onEvent: stages(on) });
+  return result;
+}
+
+/** @param text what `readText` gave. */
+export async function tokenize(
+  client: Client,
+  source: TextSource,
+  text: TextBytes | null,
+  on: OnEvent,
+): Promise<Text> {
+  const name = textName(source);
+  const { result, payload } = await client.call(
+    "tokenize",
+    { dataset: typeof source === "string" ? null : source, max_tokens: MAX_TEXT_TOKENS },
+    { ...(text && { payload: text.bytes }), onEvent: stages(on) },
+  );
+  if (result.truncated || text?.more === true) {
+    on({ type: "notice", message: `${name} is too long; its first ${result.tokens} tokens are used` });
+  }
+  const notices = [...(text === null ? [] : crlfNotices(name, text.bytes)), ...result.notices];
+  return { name, notices, ids: new Int32Array(new Uint8Array(payload).buffer) };
+}
+
+/** What a person may not see in an editor: the line ends of another system are tokens of their own. */
+function crlfNotices(name: string, bytes: Buffer): string[] {
+  let lines = 0;
+  for (let at = bytes.indexOf("\r\n"); at >= 0; at = bytes.indexOf("\r\n", at + 2)) lines++;
+  if (lines === 0) return [];
+  return [
+    `${name}: ${lines} lines end with CR LF; the text is taken as it is, so every CR counts (tr -d '\\r' takes them out)`,
+  ];
+}
+
+/** What a config's texts hold: what `readText` gave of them, or its task. */
+export interface TextInputs {
+  readonly evaluation: TextBytes | null;
+  readonly calibration: TextBytes | null;
+  readonly task: Task | null;
+  /** What `ablation.source` names. */
+  readonly source: SourceFile | null;
+}
+
+/** What a run's conditions need beside the evaluation rows. */
+export interface Needs {
+  readonly means: boolean;
+  readonly sources: readonly SourceMode[];
+}
+
+/** Reads the texts that a config names. Throws what `readTask` and `readSource` do. */
+export function readTexts({ eval: { dataset, calibration, task }, ablation }: RunConfig): TextInputs {
+  return {
+    evaluation: readText(dataset),
+    calibration: readText(calibration),
+    task: task === null ? null : readTask(task),
+    source: ablation.source === null ? null : readSource(ablation.source),
+  };
+}
+
+/** What a config evaluates, as a person knows it. */
+export const evaluatedName = ({ dataset, task }: RunConfig["eval"]): string =>
+  dataset === null ? basename(task ?? "") : textName(dataset);
+
+/**
+ * The blocks of a run, or the items: the same config, model and texts give the same ones.
+ */
+export async function chooseTexts(
+  client: Client,
+  { eval: settings }: RunConfig,
+  inputs: TextInputs,
+  loaded: LoadedModel,
+  needs: Needs,
+  on: OnEvent,
+): Promise<ChosenBlocks | ChosenItems> {
+  const { seq_len, batch_size, max_batches, skip_batches, calibration_batches, add_bos, seed } = settings;
+  const bos = bosOf(add_bos, loaded);
+  if (add_bos === true && bos === null) {
+    throw new SparkablateError(
+      "config_invalid",
+      "eval.add_bos: true, but the tokenizer has no BOS token; allowed: auto, false",
+    );
+  }
+  const notices = bosNotices(add_bos, loaded);
+  if (settings.dataset === null) {
+    const items = await chooseOfTask(client, settings, inputs, loaded, bos, needs, on);
+    return { ...items, notices: [...notices, ...items.notices] };
+  }
+  requireSource(inputs, needs);
+  const resample = needs.sources.includes("resample");
+  const evaluation = await tokenize(client, settings.dataset, inputs.evaluation, on);
+  const calibration =
+    (needs.means || resample) && settings.calibration !== null
+      ? await tokenize(client, settings.calibration, inputs.calibration, on)
+      : null;
+  const blocks = chooseBlocks({
+    evaluation,
+    calibration,
+    seq_len,
+    bos,
+    seed,
+    batch_size,
+    max_batches,
+    skip_batches,
+    calibration_batches: needs.means ? calibration_batches : 0,
+    resample,
+  });
+  return { ...blocks, notices: [...notices, ...blocks.notices] };
+}
+
+/** The token that stands before every block or item; null: none does. */
+export const bosOf = (
+  add_bos: RunConfig["eval"]["add_bos"],
+  { adds_bos, bos_token_id }: LoadedModel,
+): number | null => ((add_bos === "auto" ? adds_bos : add_bos) ? bos_token_id : null);
+
+/** A model that was trained with BOS before every text gives other numbers without it, and nothing shows it. */
+export const bosNotices = (
+  add_bos: RunConfig["eval"]["add_bos"],
+  { adds_bos, bos_token_id }: LoadedModel,
+): string[] =>
+  add_bos === "auto" && bos_token_id !== null && !adds_bos
+    ? [
+        `the tokenizer has a BOS token (id ${bos_token_id}) and does not put it before a text: no block begins with it; set eval.add_bos: true if the model was trained with it`,
+      ]
+    : [];
+
+/** A sweep of pairs learns from an earlier run which modes it has: the config cannot tell. */
+function requireSource({ source, task }: TextInputs, { sources }: Needs): void {
+  if (!sources.includes("patch") || (source !== null && task !== null)) return;
+  throw new SparkablateError(
+    "config_invalid",
+    "conditions of mode patch, and no source; allowed: with ablation.source and eval.task",
+  );
+}
+
+/** Evaluation items, and calibration rows out of the other items or of a text. */
+async function chooseOfTask(
+  client: Client,
+  settings: RunConfig["eval"],
+  inputs: TextInputs,
+  { model_map }: LoadedModel,
+  bos: number | null,
+  needs: Needs,
+  on: OnEvent,
+): Promise<ChosenItems> {
+  requireSource(inputs, needs);
+  const { task, calibration: calibrationText } = inputs;
+  if (task === null) throw new SparkablateError("internal", "neither a text nor a task was read");
+  const { seq_len, batch_size, calibration_batches, seed } = settings;
+  const { encoded, notices: tokenized } = await encodeItems(client, task.name, task.items, bos, on);
+  checkLengths(task, encoded, [
+    { tokens: model_map.max_positions, what: "the model's positions" },
+    { tokens: seq_len, what: "eval.seq_len" },
+  ]);
+  const ofItems = needs.means && settings.calibration === null;
+  const items = chooseItems({
+    ...settings,
+    task,
+    encoded,
+    calibration_batches: ofItems ? calibration_batches : 0,
+    resample: needs.sources.includes("resample"),
+  });
+  const patch = needs.sources.includes("patch")
+    ? await alignedRows(client, inputs, encoded, items, bos, on)
+    : null;
+  const chosen = patch === null ? items : { ...items, sources: { ...items.sources, patch } };
+  const notices = [...tokenized, ...chosen.notices];
+  if (ofItems || !needs.means || settings.calibration === null) return { ...chosen, notices };
+  const text = await tokenize(client, settings.calibration, calibrationText, on);
+  notices.push(...(text.notices ?? []));
+  const shape = { seq_len, bos };
+  const { blocks } = cutBlocks(text.ids, shape);
+  const calibration = disjoint(
+    text,
+    shuffled(blocks, seed),
+    calibration_batches * batch_size,
+    chosen.evaluation.map(({ ids, answer }) => ({ ids: ids.subarray(0, answer.end) })),
+    shape,
+    notices,
+  );
+  return { ...chosen, calibration, notices };
+}
+
+async function encodeItems(
+  client: Client,
+  name: string,
+  items: readonly TaskItem[],
+  bos: number | null,
+  on: OnEvent,
+): Promise<{ encoded: EncodedItem[]; notices: readonly string[] }> {
+  const { result, payload } = await client.call(
+    "tokenize_task",
+    { name, max_tokens: MAX_TEXT_TOKENS },
+    { payload: Buffer.from(JSON.stringify(items)), onEvent: stages(on) },
+  );
+  return { encoded: decodeItems(payload, result.items, bos), notices: result.notices };
+}
+
+/** The source file's row for each chosen item: the one of the same line. */
+async function alignedRows(
+  client: Client,
+  { task, source }: TextInputs,
+  encoded: readonly EncodedItem[],
+  { evaluation, seq_len }: ChosenItems,
+  bos: number | null,
+  on: OnEvent,
+): Promise<Block[]> {
+  if (task === null || source === null) throw new SparkablateError("internal", "no source was read");
+  const { encoded: theirs } = await encodeItems(client, source.name, sourceItems(source, task), bos, on);
+  requireAligned(source.name, task.name, [theirs, encoded]);
+  return evaluation.map(({ index }) => sourceRow(index, (theirs[index] as EncodedItem).ids, seq_len));
+}
+
+/** The sites whose mean some condition needs, each once, in canonical order. */
+export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "width">[] {
+  const sites = new Map<string, Omit<MeanSite, "width">>();
+  for (const { interventions } of conditions) {
+    for (const one of interventions) {
+      if (!("mode" in one) || one.mode !== "mean") continue;
+      const kind = one.kind === "kv_group" ? "head" : one.kind;
+      const site = { kind, layer: one.layer, positions: one.positions };
+      sites.set(JSON.stringify(site), site);
+    }
+  }
+  return [...sites.values()];
+}
+
+/** Modes with a source that some condition has. */
+export function sourceModes(conditions: readonly Condition[]): SourceMode[] {
+  return SOURCE_MODES.filter((mode) =>
+    conditions.some(({ interventions }) => interventions.some((one) => "mode" in one && one.mode === mode)),
+  );
+}
+
+/** The sites' means over the blocks, or over items of any length; null where there is no site. */
+export async function calibrate(
+  client: Client,
+  sites: Omit<MeanSite, "width">[],
+  blocks: readonly Block[],
+  { seq_len, batch_size }: BatchShape,
+  on: OnEvent,
+): Promise<Means | null> {
+  if (sites.length === 0) return null;
+  const lengths = blocks.map(({ ids }) => ids.length);
+  const { result, payload } = await client.call(
+    "calibrate",
+    { seq_len, lengths: lengths.every((length) => length === seq_len) ? null : lengths, batch_size, sites },
+    { payload: packIds(blocks.map(({ ids }) => ids)), onEvent: stages(on) },
+  );
+  if (sha256(payload) !== result.sha256) {
+    throw new SparkablateError("invalid_message", "calibrate: the means' sha256 does not fit them");
+  }
+  return { sha256: result.sha256, sites: result.sites, vectors: payload };
+}
+
+export async function sendMeans(client: Client, { sha256, sites, vectors }: Means): Promise<void> {
+  await client.call("put", { kind: "means", sha256, sites: [...sites] }, { payload: vectors });
+}

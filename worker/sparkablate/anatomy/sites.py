@@ -1,0 +1,213 @@
+"""Where a loaded model can be edited: the result of `architectures.locate`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+#: Site names in the order in which they are listed.
+SITE_ORDER = ("head", "kv_group", "attn", "mlp", "layer", "direction")
+
+
+@dataclass(frozen=True)
+class Tap:
+    """One tensor of the forward pass: the first input of a module, or its output (item 0 of a tuple)."""
+
+    path: str
+    module: nn.Module = field(repr=False, compare=False)
+    side: Literal["input", "output"]
+
+
+@dataclass(frozen=True)
+class Values:
+    """Which outputs of which projection are each key/value head's values; the self-test zeroes them.
+
+    `last`: the projection's last n_kv_heads · d_head features (v_proj alone; [q | k | v]).
+    `grouped`: the last d_head features of each of n_kv_heads equal groups ([q k v] a head, MLA's kv_b).
+    """
+
+    tap: Tap
+    layout: Literal["last", "grouped"]
+    width: int
+
+    def features(self, n_kv_heads: int, d_head: int) -> Tensor:
+        """Feature indices  # [n_kv_heads, d_head]; raises ValueError where they do not fit."""
+        offsets = torch.arange(d_head)
+        if self.layout == "last":
+            start = self.width - n_kv_heads * d_head
+            starts = start + torch.arange(n_kv_heads) * d_head
+        else:
+            group, rest = divmod(self.width, n_kv_heads)
+            start = group - d_head
+            if rest:
+                raise ValueError(f"{self.width} features do not divide into {n_kv_heads} groups")
+            starts = torch.arange(n_kv_heads) * group + start
+        if start < 0:
+            raise ValueError(f"{self.width} features are too few for {n_kv_heads} heads of {d_head}")
+        return starts[:, None] + offsets[None, :]
+
+
+@dataclass(frozen=True)
+class Logits:
+    """What the model does to the head's output."""
+
+    op: Literal["none", "multiply", "divide", "soft_cap"] = "none"
+    value: float = 1.0
+
+    def apply(self, logits: Tensor) -> Tensor:
+        """The same operations in the same order as the model's own forward pass, so the same bits."""
+        if self.op == "multiply":
+            return logits * self.value
+        if self.op == "divide":
+            return logits / self.value
+        if self.op == "soft_cap":
+            return torch.tanh(logits / self.value) * self.value
+        return logits
+
+
+#: (layer module, layer input, writes by name) → layer output, replayed addition by addition.
+Additions = Callable[[nn.Module, Tensor, Mapping[str, Tensor]], Tensor]
+
+
+@dataclass(frozen=True)
+class LayerSites:
+    """One decoder layer.
+
+    `heads` is the tensor that a head's slice `[h·d_head, (h+1)·d_head)` is cut from: the *input* of the
+    attention's output projection. `writes` names every tensor the layer adds to the residual stream
+    ("attn", "mlp", and what else there is), in the order in which they are made.
+    """
+
+    index: int
+    path: str
+    module: nn.Module = field(repr=False)
+    sites: tuple[str, ...]
+    attention: nn.Module | None = field(repr=False)
+    attention_output: nn.Module | None = field(repr=False)
+    mlp: nn.Module | None = field(repr=False)
+    heads: Tap | None
+    writes: Mapping[str, Tap]
+    n_heads: int
+    n_kv_heads: int
+    d_head: int
+    values: Values | None
+    additions: Additions = field(repr=False)
+    returns_tuple: bool
+    #: True where a later layer reads this one's keys and values, so that a skipped layer still runs.
+    always_runs: bool
+    #: True where a gate multiplies the projection's input feature by feature.
+    gated: bool
+    #: Why a site that most models have is not offered; empty where nothing is missing.
+    note: str
+
+    @property
+    def stream(self) -> Tap:
+        """The residual stream where it leaves the layer."""
+        return Tap(self.path, self.module, "output")
+
+    @property
+    def attention_write(self) -> Tap | None:
+        """a_ℓ, after the post-norm where there is one."""
+        return self.writes.get("attn")
+
+    @property
+    def mlp_write(self) -> Tap | None:
+        """m_ℓ, after the post-norm where there is one."""
+        return self.writes.get("mlp")
+
+    def group_heads(self, group: int) -> range:
+        """Query heads that share key/value head `group`."""
+        size = self.n_heads // self.n_kv_heads
+        return range(group * size, (group + 1) * size)
+
+    def to_wire(self) -> dict[str, Any]:
+        """`layerMap` of src/protocol/messages.ts."""
+        modules = {"layer": self.path}
+        if self.heads is not None:
+            modules["attention_output"] = self.heads.path
+        modules |= {f"{name}_write": tap.path for name, tap in self.writes.items()}
+        return {
+            "sites": list(self.sites),
+            "n_heads": self.n_heads,
+            "n_kv_heads": self.n_kv_heads,
+            "d_head": self.d_head,
+            "modules": modules,
+        }
+
+
+@dataclass(frozen=True)
+class SiteMap:
+    """A model's sites. Compared by identity of the modules it points at."""
+
+    model_type: str
+    d_model: int
+    vocab_size: int
+    max_positions: int | None
+    parameters: int
+    stack_path: str
+    #: The module whose forward runs the embedding, the layers and the final norm.
+    stack: nn.Module = field(repr=False)
+    #: The writes that make up the stream before layer 0: token embedding, learned positions.
+    embedding: tuple[Tap, ...]
+    layers: tuple[LayerSites, ...]
+    #: What the last layer's output goes through before the head: final norm, OPT's project_out.
+    tail: tuple[nn.Module, ...] = field(repr=False)
+    head: nn.Module = field(repr=False)
+    logits: Logits
+    #: True where the final hidden state is cast to the head's dtype (float32 streams).
+    cast_final: bool
+    #: A norm stands between a projection and the stream: directions and means do not bake.
+    norm_after_write: bool
+    #: A norm acts on the stream itself: directions and skips do not bake (pruning a layer does).
+    norm_on_stream: bool
+    #: A norm stands between the embedding and the stream.
+    norm_after_embedding: bool
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def final_norm(self) -> nn.Module | None:
+        """First module of the tail; None where the model has no norm there (OPT's post-norm order)."""
+        return self.tail[0] if self.tail else None
+
+    def finish(self, stream: Tensor) -> Tensor:
+        """Stream after the last layer → final hidden state, as the model's forward does it."""
+        for module in self.tail:
+            stream = module(stream)
+        return stream  # [batch, pos, d_head_input]
+
+    def to_logits(self, hidden: Tensor) -> Tensor:
+        """Final hidden state (or a chunk of its positions) → logits  # [batch, pos, vocab]."""
+        if self.cast_final:
+            hidden = hidden.to(next(self.head.parameters()).dtype)
+        return self.logits.apply(self.head(hidden))
+
+    def refusing(self, labels: Iterable[str]) -> SiteMap:
+        """The same map without the sites that a self-test refused, e.g. "L0.head"."""
+        refused = set(labels)
+        layers = tuple(
+            dataclasses.replace(
+                layer, sites=tuple(site for site in layer.sites if f"L{layer.index}.{site}" not in refused)
+            )
+            for layer in self.layers
+        )
+        return dataclasses.replace(self, layers=layers)
+
+    def to_wire(self) -> dict[str, Any]:
+        """`modelMap` of src/protocol/messages.ts."""
+        return {
+            "model_type": self.model_type,
+            "n_layers": self.n_layers,
+            "d_model": self.d_model,
+            "vocab_size": self.vocab_size,
+            "max_positions": self.max_positions,
+            "parameters": self.parameters,
+            "layers": [layer.to_wire() for layer in self.layers],
+        }

@@ -1,0 +1,16 @@
+"""Directions in the residual stream: found from two sets of prompts, scored, kept in files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["Candidate", "Found", "find_directions"]
+
+
+def __getattr__(name: str) -> Any:
+    """A façade for users; torch is only imported when one of the names is used."""
+    if name not in __all__:
+        raise AttributeError(f"module 'sparkablate.directions' has no attribute {name!r}")
+    from . import find
+
+    return getattr(find, name)

@@ -1,0 +1,61 @@
+"""Edits of a site: what a spec does to the tensor that passes its tap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparkablate.anatomy.sites import LayerSites
+from sparkablate.edits.functions import KINDS, MODES
+from sparkablate.edits.hooks import Edit
+from sparkablate.edits.positions import FirstTokens
+from sparkablate.errors import SparkablateError
+from sparkablate.specs import AblationSpec, Spec, edited_heads, spec_id
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A spec and what it puts in, if anything: a mean [width], or another activation [batch, pos, width]."""
+
+    spec: Spec
+    given: Tensor | None = None
+
+
+def site_edit(spec: AblationSpec, layer: LayerSites, given: Tensor | None, first_tokens: FirstTokens) -> Edit:
+    """The spec's mode on its columns and at its positions.
+
+    Args: given, the site's mean [width] or its activation elsewhere [batch, pos, width], if the mode has one.
+    """
+    kind, mode = KINDS[spec.kind], MODES[spec.mode]
+    columns: Tensor | None = None
+    if kind.parts is not None:
+        heads = torch.tensor(edited_heads(spec, layer))
+        columns = (heads[:, None] * layer.d_head + torch.arange(layer.d_head)).reshape(-1)
+    shape = given.shape if given is not None and mode.needs_source else None
+    if given is not None and columns is not None:
+        given = given[..., columns.to(given.device)]
+
+    def edit(x: Tensor) -> Tensor:
+        if shape is not None and shape != x.shape:
+            raise SparkablateError(
+                "hook_failed", f"{spec_id(spec)}: its source is {list(shape)}, this pass {list(x.shape)}"
+            )
+        values = x if columns is None else x[..., columns.to(x.device)]
+        local = None if given is None else given.to(device=x.device, dtype=x.dtype)
+        edited = mode.function(values, local)
+        if spec.positions == "not_first":
+            edited = torch.where(first_tokens.at(x), values, edited)
+        if columns is None:
+            return edited
+        out = x.clone()
+        out[..., columns.to(x.device)] = edited
+        return out
+
+    return edit
+
+
+def elsewhere(edit: Edit, first_tokens: FirstTokens) -> Edit:
+    """The edit everywhere but at first tokens."""
+    return lambda x: torch.where(first_tokens.at(x), x, edit(x))

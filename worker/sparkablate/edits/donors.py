@@ -1,0 +1,80 @@
+"""Activations of another forward pass: what `mode="resample"` and `mode="patch"` put in a site's place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from sparkablate.anatomy.sites import SiteMap, Tap
+from sparkablate.edits.functions import KINDS, MODES
+from sparkablate.edits.hooks import recording
+from sparkablate.errors import SparkablateError
+from sparkablate.specs import AblationSpec, Spec
+
+#: Modes that take a site's activation from another forward pass.
+SOURCE_MODES = tuple(name for name, mode in MODES.items() if mode.needs_source)
+
+
+class SourceKey(NamedTuple):
+    """Whose activation it is.
+
+    Args:
+        kind: "head" (the whole input of the attention's output projection), "attn" or "mlp".
+        layer: index from 0.
+    """
+
+    kind: str
+    layer: int
+
+
+def offered_sources(sites: SiteMap) -> list[SourceKey]:
+    """Every activation that a spec on this model could need."""
+    return [
+        SourceKey(kind, layer.index)
+        for layer in sites.layers
+        for kind in ("head", "attn", "mlp")
+        if kind in layer.sites
+    ]
+
+
+def needed_sources(specs: Iterable[Spec], mode: str) -> list[SourceKey]:
+    """What specs of that mode take from the source, each once."""
+    keys = [
+        SourceKey(KINDS[spec.kind].mean, spec.layer)
+        for spec in specs
+        if isinstance(spec, AblationSpec) and spec.mode == mode
+    ]
+    return list(dict.fromkeys(keys))
+
+
+@torch.inference_mode()
+def record_activations(
+    sites: SiteMap, keys: Sequence[SourceKey], forward: Callable[[], Any]
+) -> dict[SourceKey, Tensor]:
+    """What passes the keys' sites while `forward()` runs the unedited model: copies  # [batch, pos, width].
+
+    Raises SparkablateError: "site_unsupported", or "hook_failed" where a site was not passed.
+    """
+    taps = {_tap(sites, key): key for key in keys}
+    found: dict[SourceKey, Tensor] = {}
+
+    def keep(tap: Tap, tensor: Tensor) -> None:
+        found[taps[tap]] = tensor.clone()
+
+    with recording(list(taps), keep):
+        forward()
+    if missing := [key for key in keys if key not in found]:
+        raise SparkablateError("hook_failed", f"the model ran, but never passed {tuple(missing[0])}")
+    return found
+
+
+def _tap(sites: SiteMap, key: SourceKey) -> Tap:
+    if not 0 <= key.layer < sites.n_layers:
+        raise SparkablateError("config_invalid", f"{tuple(key)}: the model has {sites.n_layers} layers")
+    tap = KINDS[key.kind].tap(sites.layers[key.layer])
+    if tap is None:
+        raise SparkablateError("site_unsupported", f"layer {key.layer} has no {key.kind!r} to record")
+    return tap

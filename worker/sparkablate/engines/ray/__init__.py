@@ -1,0 +1,1 @@
+"""The engine whose slices are measured by many actors."""

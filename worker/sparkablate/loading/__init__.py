@@ -1,0 +1,1 @@
+"""A name becomes a model, its files known by content, on a device that was proved to work."""

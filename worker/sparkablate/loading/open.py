@@ -1,0 +1,198 @@
+"""``load_model``: a name becomes a model in evaluation mode, on a device that was proved to work."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparkablate.errors import SparkablateError
+from sparkablate.loading import folders, memory, numerics, offload
+from sparkablate.loading.configuration import build_empty, check_trust, load_config, not_read, resolve_source
+from sparkablate.loading.weights import Files, check_filled, read_model
+from sparkablate.printable import printable
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """``directory``: the files that were read; ``revision``: the resolved commit, None for a local one."""
+
+    model: Any
+    tokenizer: Any
+    source: str
+    directory: Path
+    revision: str | None
+    notices: tuple[str, ...]
+    #: Whether layers lie elsewhere and are fetched at every pass.
+    offloaded: bool = False
+
+
+def load_model(
+    name: str,
+    *,
+    revision: str | None = None,
+    dtype: str = "bfloat16",
+    device: str = "auto",
+    device_map: str | None = None,
+    attn_implementation: str | None = None,
+    threads: int | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[Any, Any]:
+    """Loads a causal language model and its tokenizer (None where it has none).
+
+    Args:
+        name: Hugging Face id, local directory, or `builtin:smollm2-135m`.
+        revision: commit, branch or tag of a Hugging Face model.
+        dtype: "bfloat16", "float16" or "float32" (IEEE: TF32 is off).
+        device: "auto" (cuda before mps before cpu), "cuda", "mps" or "cpu"; a small matmul proves it.
+        device_map: "auto": layers that the device has no room for go to other GPUs of its kind, to main
+            memory, then to disk, with the same bits; None: such a model is refused.
+        attn_implementation: as in transformers; None: the model's default.
+        threads: CPU threads of torch; None: its default.
+        trust_remote_code: runs code from the hub; needs a `revision` that is a commit.
+
+    What a person should know is given as a `UserWarning`. Raises SparkablateError: "model_not_found",
+    "environment_missing" (a builtin model that was not set up), "device_unavailable", "load_failed",
+    "architecture_unsupported", "config_invalid".
+    """
+    opened = open_model(
+        name,
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        device_map=device_map,
+        attn_implementation=attn_implementation,
+        threads=threads,
+        trust_remote_code=trust_remote_code,
+    )
+    for notice in opened.notices:
+        warnings.warn(printable(notice), stacklevel=2)
+    return opened.model, opened.tokenizer
+
+
+def open_model(
+    name: str,
+    *,
+    revision: str | None,
+    dtype: str,
+    device: str,
+    device_map: str | None,
+    attn_implementation: str | None,
+    threads: int | None,
+    trust_remote_code: bool,
+    may_offload: bool = False,
+) -> OpenedModel:
+    """``load_model`` with what the worker reports besides.
+
+    ``may_offload``: of weights that do not fit the device the rest stays on disk instead of being refused,
+    which gives the same bits and is slow.
+    """
+    if dtype not in numerics.DTYPES:
+        raise SparkablateError(
+            "config_invalid", f"model.dtype {dtype!r}: use one of {', '.join(numerics.DTYPES)}"
+        )
+    source = resolve_source(name)
+    check_trust(source, revision, trust_remote_code)  # before the seconds that proving a device takes
+    if device_map not in (None, "auto"):
+        raise SparkablateError("config_invalid", f"model.device_map {device_map!r}: use auto or null")
+    where = numerics.resolve_device(device)
+    numerics.configure(threads)
+    dtype, notice = numerics.dtype_on(where.type, dtype)
+    notices = [] if notice is None else [notice]
+    if (slow := numerics.slow_first_pass(numerics.describe_device(where))) is not None:
+        notices.append(slow)
+    numerics.prove(where, numerics.DTYPES[dtype])
+
+    common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+    config = load_config(source, **common)
+    options: dict[str, Any] = {"dtype": numerics.DTYPES[dtype], "config": config, **common}
+    if attn_implementation is not None:
+        options["attn_implementation"] = attn_implementation
+    local = Path(source).is_dir()
+    offloaded = False
+    needed = _weight_bytes(config, source, numerics.DTYPES[dtype], where, trust_remote_code)
+    if needed is None:
+        notices.append(f"{source} is quantised: whether it fits the memory was not checked before loading")
+    elif not (
+        offloaded := (may_offload or device_map == "auto")
+        and where.type != "mps"
+        and not memory.has_room(needed, where)
+    ):
+        memory.require_room(f"{source} in {dtype}", needed, where)
+    files = Files(Path(source)) if local else None
+    memory.limit_allocations(where)
+    if offloaded:
+        rooms = offload.room(where) if device_map is None else offload.rooms(where)
+        options |= offload.placement(rooms)
+        notices.append(
+            f"{source} in {dtype} takes {memory.gib(needed or 0)}, and {where} has room for "
+            f"{memory.budget(where)}"
+        )
+    elif where.type != "cpu":
+        # Weights go to the device one by one: no second copy in memory, which a unified-memory machine
+        # shares.
+        options["device_map"] = {"": where}
+    try:
+        model, info = read_model(source, files, config, options, where)
+        directory, commit = _files_of(source, revision, config)
+        files = files or _fetched(directory, model)
+        if offloaded:
+            offload.keep_while(model, options)
+            notices[-1] += f": {offload.places(model)}"
+        notices += [*files.notices(), *check_filled(source, model, info, files)]
+    except BaseException:
+        if offloaded:
+            folders.remove(options["offload_folder"])
+        raise
+    model.eval()
+    model.requires_grad_(False)
+    tokenizer = _load_tokenizer(source, common)
+    return OpenedModel(model, tokenizer, source, directory, commit, tuple(notices), offloaded)
+
+
+def _weight_bytes(
+    config: Any, source: str, dtype: torch.dtype, where: torch.device, trust_remote_code: bool
+) -> int | None:
+    """What the weights will take; None for a quantised model whose files are not here yet."""
+    if getattr(config, "quantization_config", None) is None:
+        return memory.weight_bytes(build_empty(config, trust_remote_code=trust_remote_code), dtype)
+    if not Path(source).is_dir():
+        return None
+    return Files(Path(source)).quantised_bytes(config, dtype, where, trust_remote_code)
+
+
+def _fetched(directory: Path, model: Any) -> Files:
+    """The files that came from the hub. Raises ``load_failed`` for those that transformers reads otherwise
+    than their index says: from a directory they are read rightly."""
+    files = Files(directory)
+    adapted = getattr(model, "_hf_peft_config_loaded", False)
+    if files.contested or adapted:
+        what = "PEFT applied the adapter beside it" if adapted else f"two shards hold {min(files.contested)}"
+        raise SparkablateError("load_failed", f"{what}: load the model from its directory, {directory}")
+    return files
+
+
+def _load_tokenizer(source: str, common: dict[str, Any]) -> Any:
+    """The tokenizer, or None where the model's files hold none."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, **common)
+    except Exception as error:  # whatever a tokenizer makes of files that it does not expect
+        local = Path(source).is_dir()
+        if local and not any(Path(source).glob("*token*")):
+            return None
+        raise not_read(source, "the tokenizer", error, local=local) from error
+
+
+def _files_of(source: str, revision: str | None, config: Any) -> tuple[Path, str | None]:
+    """The directory the files were read from, and the commit (None for a local directory)."""
+    if Path(source).is_dir():
+        return Path(source), None
+    from transformers.utils.hub import cached_file
+
+    found = cached_file(source, "config.json", revision=revision)
+    return Path(str(found)).parent, getattr(config, "_commit_hash", None) or revision

@@ -1,0 +1,1 @@
+"""Conditions on blocks and items: the walk through the layers, likelihoods, metrics, what they cost."""

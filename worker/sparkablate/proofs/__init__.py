@@ -1,0 +1,1 @@
+"""What a loaded model is made to prove before anything is measured on it."""

@@ -1,0 +1,123 @@
+"""Proof at load that no token is predicted from itself: a model that looks ahead has no next-token NLL.
+
+Rows that agree before a position and differ at every one from there on must agree in their logits before it
+(``science.md`` 2). Not bit for bit: other tokens later in a row change the shapes that experts compute in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from sparkablate.edits.hooks import editing
+from sparkablate.edits.rounding import one_ulp
+from sparkablate.errors import SparkablateError
+from sparkablate.loading.numerics import device_of
+from sparkablate.measure.likelihood import Likelihood
+
+#: Of the largest logit: what rounding may differ by in float32, and the least that other tokens must do.
+SAME = 1e-4
+SEEN = 1e-2
+#: Below float32: times what one unit in the last place of the first layer's output does.
+ULPS = 10
+#: Positions whose logits are in memory at once.
+POSITIONS = 256
+
+
+@torch.inference_mode()
+def prove_causal(likelihood: Likelihood, seq_len: int) -> None:
+    """Raises ``architecture_unsupported`` for a model whose logits depend on later tokens, on the other rows
+    of their batch, or on no token at all; ``nonfinite_logits`` where the unedited model's are not finite."""
+    first, cuts = _rows(likelihood, seq_len)
+    name = type(likelihood.model).__name__
+    alone = likelihood.final_hidden(first)
+    largest = _largest(likelihood, alone)
+    allowed = max(SAME, ULPS * _floor(likelihood, first, alone, largest)) * largest
+    for cut, other in cuts.items():
+        pair = likelihood.final_hidden(torch.cat([first, other]))
+        ahead, seen = _differences(likelihood, pair[:1], pair[1:], cut)
+        if not ahead <= allowed:
+            raise _refused(
+                f"{name} looks ahead: the logits before position {cut} of {seq_len} change by "
+                f"{ahead / largest:.1e} of the largest when only tokens from there on do, so a token would "
+                "be predicted from itself and its NLL mean nothing (is_causal, use_bidirectional_attention?)"
+            )
+        if not seen > SEEN * largest:
+            raise _refused(
+                f"{name} hardly reads its text: other tokens from position {cut} of {seq_len} on change its "
+                f"logits by {seen / largest:.1e} of the largest, too little to tell whether it looks ahead"
+            )
+        coupled, _ = _differences(likelihood, pair[:1], alone, seq_len)
+        if cut == min(cuts):
+            other_alone, _ = _differences(likelihood, pair[1:], likelihood.final_hidden(other), seq_len)
+            coupled = max(coupled, other_alone)
+        if not coupled <= allowed:
+            raise _refused(
+                f"{name} couples the rows of a batch: one row's logits change by {coupled / largest:.1e} of "
+                "the largest when another stands beside it, so a block's NLL would depend on its neighbours"
+            )
+
+
+def _refused(why: str) -> SparkablateError:
+    return SparkablateError("architecture_unsupported", why)
+
+
+def _rows(likelihood: Likelihood, length: int) -> tuple[Tensor, dict[int, Tensor]]:
+    """Random ids [1, pos], and by position others that agree with them before it and nowhere from it on."""
+    vocabulary = likelihood.sites.vocab_size
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randint(vocabulary, (1, length), generator=generator)
+    moved = 1 + torch.randint(max(vocabulary - 1, 1), (1, length), generator=generator)
+    different = (first + moved) % vocabulary
+    cuts = [cut for cut in (1, length // 2, length // 2 + 1, length - 1) if 0 < cut < length]
+    device = device_of(likelihood.model)
+    return first.to(device), {
+        cut: torch.cat([first[:, :cut], different[:, cut:]], dim=1).to(device) for cut in cuts
+    }
+
+
+def _largest(likelihood: Likelihood, hidden: Tensor) -> float:
+    largest = torch.finfo(torch.float32).tiny
+    for begin in range(0, hidden.shape[1], POSITIONS):
+        logits = likelihood.sites.to_logits(hidden[:, begin : begin + POSITIONS])
+        if not bool(torch.isfinite(logits).all()):
+            raise nonfinite(likelihood)
+        largest = max(largest, float(logits.float().abs().max()))
+    return largest
+
+
+def nonfinite(likelihood: Likelihood) -> SparkablateError:
+    dtype = str(next(likelihood.model.parameters()).dtype).removeprefix("torch.")
+    others = {"float16": "bfloat16 or float32", "bfloat16": "float32"}.get(dtype)
+    remedy = (
+        f"set model.dtype to {others}" if others else "its weights are damaged, or its configuration is wrong"
+    )
+    return SparkablateError(
+        "nonfinite_logits",
+        f"the unedited {type(likelihood.model).__name__} gives NaN or infinite logits in {dtype}: {remedy}",
+    )
+
+
+def _floor(likelihood: Likelihood, ids: Tensor, plain: Tensor, largest: float) -> float:
+    """What rounding does to the logits below float32, relative to the largest; 0 in float32."""
+    layer = likelihood.sites.layers[0]
+    if next(likelihood.model.parameters()).dtype in (torch.float32, torch.float64):
+        return 0.0
+    with editing([(layer.stream, one_ulp(0))]):
+        moved = likelihood.final_hidden(ids)
+    return _differences(likelihood, plain, moved, ids.shape[1])[0] / largest
+
+
+def _differences(likelihood: Likelihood, left: Tensor, right: Tensor, cut: int) -> tuple[float, float]:
+    """Largest difference of two rows' logits (from hidden states [1, pos, d_model]) before ``cut``, and from
+    it on. NaN counts as infinite."""
+    to_logits: Callable[[Tensor], Tensor] = likelihood.sites.to_logits
+    found = [0.0, 0.0]
+    for part, (begin, end) in enumerate(((0, cut), (cut, left.shape[1]))):
+        for at in range(begin, end, POSITIONS):
+            chunk = slice(at, min(at + POSITIONS, end))
+            off = (to_logits(left[:, chunk]).float() - to_logits(right[:, chunk]).float()).abs().max()
+            found[part] = max(found[part], float(off.nan_to_num(nan=torch.inf)))
+    return found[0], found[1]

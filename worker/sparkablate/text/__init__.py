@@ -1,0 +1,1 @@
+"""Texts, prompts and templates become token ids."""
