@@ -3,14 +3,15 @@
 import type { RunConfig } from "./config/load.ts";
 import { type DirectionOptions, type FoundDirection, findDirection } from "./directions/find.ts";
 import { SparkablateError } from "./errors.ts";
+import type { OnEvent } from "./events.ts";
+import { loadModel } from "./link/calls.ts";
 import { anonymousRunId, type Client } from "./link/client.ts";
 import { type Place, retryingOnce, Worker } from "./link/worker.ts";
 import type { LoadedModel, ModelConfig, Result } from "./protocol/messages.ts";
 import type { Row } from "./results/rows.ts";
 import { type Baked, type BakeOptions, bakeCondition } from "./run/bake.ts";
 import { type CompareOptions, type Comparison, comparePrompts } from "./run/compare.ts";
-import type { OnEvent } from "./run/events.ts";
-import { loadModel, shapeToLoad } from "./run/prepare.ts";
+import { shapeToLoad } from "./run/prepare.ts";
 import { keepTokens, type RunOptions, runSweep } from "./run/run.ts";
 
 /** How a `Controller` gets its worker. */

@@ -17,6 +17,7 @@ export {
   type SideFacts,
 } from "./directions/find.ts";
 export { type ErrorCode, SparkablateError } from "./errors.ts";
+export type { OnEvent, RunEvent, SweepPlan } from "./events.ts";
 export type {
   Condition,
   Intervention,
@@ -37,7 +38,6 @@ export type {
 } from "./results/rows.ts";
 export type { Baked, BakeOptions } from "./run/bake.ts";
 export type { Agreement, ComparedPrompt, ComparedText, CompareOptions, Comparison } from "./run/compare.ts";
-export type { OnEvent, RunEvent, SweepPlan } from "./run/events.ts";
 export type { RunOptions } from "./run/run.ts";
 export type { Interval } from "./statistics/effects.ts";
 export type { NumericFloor } from "./statistics/floor.ts";

@@ -1,10 +1,10 @@
 /** A running sweep on stderr: a live block on a terminal, a plain line now and then elsewhere. */
 import { createLogUpdate } from "log-update";
+import type { RunEvent, SweepPlan } from "../events.ts";
 import { printable } from "../printable.ts";
 import { counted } from "../report/numbers.ts";
 import { cut } from "../report/table.ts";
 import type { Row } from "../results/rows.ts";
-import type { RunEvent, SweepPlan } from "../run/events.ts";
 import { lines, paint, quoted, say, type Words, words } from "./terminal.ts";
 
 const TOP = 5;

@@ -12,7 +12,7 @@ import {
   agreementTable,
 } from "../report/agreement/formats.ts";
 import { readBlockRun } from "../store/block-run.ts";
-import type { ReportFlags } from "./report.ts";
+import type { ReportFlags } from "./report-flags.ts";
 import { print, say, Words } from "./terminal.ts";
 
 const LETTERS = "ABCDEFGH";

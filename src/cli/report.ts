@@ -16,21 +16,13 @@ import { confirmation } from "../run/confirm.ts";
 import { readBlockRun } from "../store/block-run.ts";
 import { hasFailures, isFailed, readRun, type StoredRun } from "../store/run-directory.ts";
 import { readTokenRuns } from "../store/token-run.ts";
-import { type CommonFlags, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { showAgreement } from "./report-agreement.ts";
+import { FORMATS, type Format, type ReportFlags } from "./report-flags.ts";
 import { showTokens } from "./report-tokens.ts";
 import { watchRun } from "./report-watch.ts";
 import { type SweepFlags, sweep } from "./sweep.ts";
 import { print, say, Words } from "./terminal.ts";
-
-const FORMATS = ["table", "csv", "md", "json"] as const;
-type Format = (typeof FORMATS)[number];
-
-export interface ReportFlags extends CommonFlags {
-  readonly format?: Format;
-  readonly top?: number;
-  readonly plots?: boolean;
-}
 
 interface ReportCommandFlags extends ReportFlags, WorkerFlags {
   readonly confirm?: number;

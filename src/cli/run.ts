@@ -3,7 +3,8 @@ import { Command } from "commander";
 import { loadConfig } from "../config/load.ts";
 import { requireConfigKept } from "../store/claim.ts";
 import { collect, withOutput, withWorker } from "./common.ts";
-import { type ReportFlags, sweepAndShow } from "./report.ts";
+import { sweepAndShow } from "./report.ts";
+import type { ReportFlags } from "./report-flags.ts";
 import type { SweepFlags } from "./sweep.ts";
 
 interface RunFlags extends SweepFlags, ReportFlags {

@@ -2,7 +2,7 @@
 import type { RunConfig } from "../config/load.ts";
 import type { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
-import type { RunEvent } from "../run/events.ts";
+import type { RunEvent } from "../events.ts";
 import type { RunOptions } from "../run/run.ts";
 import { type CommonFlags, controllerFor, type WorkerFlags } from "./common.ts";
 import { showProgress, silent } from "./progress.ts";

@@ -1,11 +1,18 @@
 /** Modes of a config: a key that names several asks for one condition a mode. */
-import type { MODES } from "../protocol/messages.ts";
-import type { AblationConfig, TargetSpec } from "./schema.ts";
+import type { MODES, SiteKind } from "../protocol/messages.ts";
 
 export type Mode = (typeof MODES)[number];
 
+/** What of a target's spec says its modes: kinds that have none, and the others. */
+type Spec =
+  | { readonly kind: "layer" | "direction" }
+  | {
+      readonly kind: Exclude<SiteKind, "layer" | "direction">;
+      readonly mode: Mode | readonly Mode[];
+    };
+
 /** A target's spec with one mode, as it is measured. */
-export type SingleSpec<S = TargetSpec> = S extends { readonly kind: "layer" | "direction" }
+export type SingleSpec<S> = S extends { readonly kind: "layer" | "direction" }
   ? S
   : Omit<S, "mode"> & { readonly mode: Mode };
 
@@ -13,7 +20,18 @@ export const modesOf = (named: Mode | readonly Mode[]): readonly Mode[] =>
   typeof named === "string" ? [named] : named;
 
 /** Whether some condition of the config may have this mode. */
-export function asksFor({ mode, sweep, targets }: AblationConfig, wanted: Mode): boolean {
+export function asksFor(
+  {
+    mode,
+    sweep,
+    targets,
+  }: {
+    readonly mode: Mode | readonly Mode[];
+    readonly sweep: string;
+    readonly targets: readonly (readonly Spec[])[];
+  },
+  wanted: Mode,
+): boolean {
   const sweeps = sweep !== "custom" && sweep !== "layers" && sweep !== "pairs";
   return (
     (sweeps && modesOf(mode).includes(wanted)) ||
@@ -22,25 +40,29 @@ export function asksFor({ mode, sweep, targets }: AblationConfig, wanted: Mode):
 }
 
 /** An entry of `targets` → its conditions: one a mode where its specs name several, else itself. */
-export function onceAMode(specs: readonly TargetSpec[]): SingleSpec[][] {
+export function onceAMode<S extends Spec>(specs: readonly S[]): SingleSpec<S>[][] {
   const lists = specs.map(severalModes).filter((modes) => modes.length > 1);
   const [modes = [null]] = lists as (readonly (Mode | null)[])[];
   return modes.map((mode) => specs.map((spec) => withMode(spec, mode)));
 }
 
 /** Whether the specs of an entry name different lists of modes, so that nothing says which go together. */
-export function mixesLists(specs: readonly TargetSpec[]): boolean {
+export function mixesLists(specs: readonly Spec[]): boolean {
   const lists = specs.map(severalModes).filter((modes) => modes.length > 1);
   return new Set(lists.map((modes) => modes.join())).size > 1;
 }
 
 /** None of a spec whose kind has no such modes. */
-function severalModes(spec: TargetSpec): readonly Mode[] {
-  return spec.kind === "layer" || spec.kind === "direction" ? [] : modesOf(spec.mode);
+function severalModes(spec: Spec): readonly Mode[] {
+  return hasModes(spec) ? modesOf(spec.mode) : [];
 }
 
-function withMode(spec: TargetSpec, mode: Mode | null): SingleSpec {
-  if (spec.kind === "layer" || spec.kind === "direction") return spec;
+const hasModes = (spec: Spec): spec is Extract<Spec, { readonly mode: unknown }> =>
+  spec.kind !== "layer" && spec.kind !== "direction";
+
+function withMode<S extends Spec>(spec: S, mode: Mode | null): SingleSpec<S> {
+  if (!hasModes(spec)) return spec as SingleSpec<S>;
   const [first] = modesOf(spec.mode);
-  return { ...spec, mode: typeof spec.mode === "string" || mode === null ? (first as Mode) : mode };
+  const one = typeof spec.mode === "string" || mode === null ? (first as Mode) : mode;
+  return { ...spec, mode: one } as SingleSpec<S>;
 }

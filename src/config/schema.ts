@@ -3,7 +3,7 @@
  * complete: every default filled in, every path absolute, every target a list of full specs.
  */
 import { z } from "zod";
-import { overlaps } from "../plan/overlaps.ts";
+import { overlaps } from "../conditions/overlaps.ts";
 import { MAX_PAYLOAD_BYTES, MODES, SOURCE_MODES } from "../protocol/messages.ts";
 import { METRIC_NAMES } from "../protocol/metrics.ts";
 import { dataset, sourceFile, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";

@@ -4,10 +4,10 @@
  */
 import type { RunConfig } from "../config/load.ts";
 import { readHead } from "../config/text-file.ts";
+import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
 import type { Client } from "../link/client.ts";
 import { MAX_PAYLOAD_BYTES, type ModelMap } from "../protocol/messages.ts";
-import { sha256 } from "../store/fingerprint.ts";
 
 /** Most that a unit vector's length may be off; the worker checks the same. */
 const UNIT_TOLERANCE = 1e-3;

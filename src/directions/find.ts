@@ -1,7 +1,11 @@
 /** A direction that tells two sets of prompts apart: found by the worker, chosen and written here. */
+
 import { basename } from "node:path";
 import { readTextFile } from "../config/text-file.ts";
+import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
+import type { OnEvent } from "../events.ts";
+import { loadModel, stages } from "../link/calls.ts";
 import type { Client } from "../link/client.ts";
 import {
   type DirectionCandidate,
@@ -10,10 +14,7 @@ import {
   type ModelConfig,
   type Result,
 } from "../protocol/messages.ts";
-import type { OnEvent } from "../run/events.ts";
-import { loadModel, stages } from "../run/prepare.ts";
 import { dateNotices, requireUnicode, type TemplateOptions, templateDay } from "../samples/prompts.ts";
-import { sha256 } from "../store/fingerprint.ts";
 import { VERSION } from "../version.ts";
 import { choose, DEFAULT_MAX_KL, RULE, type ScoreEstimate, withInterval } from "./choice.ts";
 import { type Direction, directionBytes } from "./file.ts";

@@ -1,10 +1,11 @@
 /** Where the Python side is. Set-up writes the record last; everything else only reads it. */
-import { createHash } from "node:crypto";
+
 import { existsSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
+import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
 
 export interface Environment {
@@ -114,7 +115,7 @@ export function constraintsFile(): string {
 
 /** Names the environment in use. One a set of pins, so that two versions of sparkablate can share a home. */
 function pointerFile(home: string): string {
-  const pins = createHash("sha256").update(readFileSync(constraintsFile())).digest("hex");
+  const pins = sha256(readFileSync(constraintsFile()));
   return join(home, `environment-${pins.slice(0, 12)}`);
 }
 

@@ -5,14 +5,14 @@
  * its file, so that moving the file does not rename what was measured.
  */
 
+import { BASELINE_ID, canonical, conditionId } from "../conditions/ids.ts";
+import { checkLayer, checkSites, overlaps } from "../conditions/overlaps.ts";
 import { configProblem, type RunConfig } from "../config/load.ts";
 import { onceAMode, type SingleSpec } from "../config/modes.ts";
 import { keyName, type Path, type Problem, refuse } from "../config/problems.ts";
-import type { AblationConfig } from "../config/schema.ts";
+import type { AblationConfig, TargetSpec } from "../config/schema.ts";
 import { SparkablateError } from "../errors.ts";
 import type { Condition, Intervention, ModelMap, SiteKind } from "../protocol/messages.ts";
-import { BASELINE_ID, canonical, conditionId } from "./ids.ts";
-import { checkLayer, checkSites, overlaps } from "./overlaps.ts";
 import { candidates, type EarlierRun, pairSweep } from "./pairs.ts";
 import { type SiteSweep, sweepEdits } from "./sweeps.ts";
 
@@ -228,7 +228,7 @@ function targetWishes(
 
 /** A direction of the config → its intervention on this model. */
 function direct(
-  spec: Extract<SingleSpec, { kind: "direction" }>,
+  spec: SingleSpec<Extract<TargetSpec, { kind: "direction" }>>,
   path: Path,
   map: ModelMap,
   directions: ReadonlyMap<string, DirectionFacts>,

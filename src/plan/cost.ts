@@ -2,7 +2,7 @@
 
 import { type Condition, type LoadedModel, SOURCE_MODES } from "../protocol/messages.ts";
 import { comparesLogits } from "../protocol/metrics.ts";
-import { BASELINE_LAYER, firstLayer, slicesOf } from "../run/slices.ts";
+import { BASELINE_LAYER, firstLayer, slicesOf } from "./slices.ts";
 
 /** What of a loaded model the estimates rest on. */
 interface TimedModel {

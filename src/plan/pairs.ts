@@ -1,7 +1,8 @@
 /** `sweep: pairs`: the largest effects of an earlier run, each alone, then every two together. */
+
+import { overlaps } from "../conditions/overlaps.ts";
 import type { AblationConfig } from "../config/schema.ts";
 import type { Intervention, ModelMap } from "../protocol/messages.ts";
-import { overlaps } from "./overlaps.ts";
 
 /** What the planner must know of the run that `from` names. */
 export interface EarlierRun {

@@ -1,6 +1,5 @@
 /** What the controller must know of the rows of METRICS in worker/sparkablate/measure/metrics.py. Adding one is one row here. */
 import { SparkablateError } from "../errors.ts";
-import type { Task } from "../samples/task-file.ts";
 
 interface Metric {
   /** Whether it compares with the unedited model's logits, and so runs that model's stack and head once more. */
@@ -38,7 +37,7 @@ export const comparesLogits = (metrics: readonly string[]): boolean =>
 /** What a run measures: what its config asks for, and what belongs to its task. Throws `config_invalid`. */
 export function measuredMetrics(
   asked: readonly MetricName[],
-  task: Pick<Task, "name" | "wrong"> | null,
+  task: { readonly name: string; readonly wrong: boolean } | null,
 ): MetricName[] {
   if (task === null) return [...asked];
   if (!task.wrong && asked.includes("logit_diff")) {

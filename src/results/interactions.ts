@@ -1,5 +1,5 @@
 /** Pure: what several edits do together beyond the sum of what each of them does alone. */
-import { conditionId } from "../plan/ids.ts";
+import { conditionId } from "../conditions/ids.ts";
 import type { Condition, Intervention } from "../protocol/messages.ts";
 import { type Estimate, interactionEffect } from "../statistics/effects.ts";
 import type { ConditionMeasurements } from "./rows.ts";

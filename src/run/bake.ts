@@ -10,22 +10,13 @@ import {
   unpickled,
 } from "../directions/file.ts";
 import { SparkablateError } from "../errors.ts";
+import type { OnEvent } from "../events.ts";
+import { calibrate, loadModel, sendMeans, stages } from "../link/calls.ts";
 import type { Client } from "../link/client.ts";
 import { planConditions } from "../plan/conditions.ts";
+import { type Means, meanSites } from "../plan/needs.ts";
 import type { Condition, LoadedModel, Result } from "../protocol/messages.ts";
-import type { Means } from "../store/sqlite.ts";
-import type { OnEvent } from "./events.ts";
-import {
-  calibrate,
-  chooseTexts,
-  loadModel,
-  meanSites,
-  readTexts,
-  sendMeans,
-  shapeToLoad,
-  stages,
-  type TextInputs,
-} from "./prepare.ts";
+import { chooseTexts, readTexts, shapeToLoad, type TextInputs } from "./prepare.ts";
 
 /** Where a baked checkpoint goes, and in which form. */
 export interface BakeOptions {

@@ -10,8 +10,11 @@ import {
   unpickled,
 } from "../directions/file.ts";
 import { SparkablateError } from "../errors.ts";
+import type { OnEvent } from "../events.ts";
+import { calibrate, loadModel, sendMeans, stages } from "../link/calls.ts";
 import type { Client } from "../link/client.ts";
 import { planConditions } from "../plan/conditions.ts";
+import { type Means, meanSites, sourceModes } from "../plan/needs.ts";
 import {
   type Condition,
   type LoadedModel,
@@ -21,23 +24,7 @@ import {
 } from "../protocol/messages.ts";
 import { blockAt, cutBlocks, sampleBlocks } from "../samples/blocks.ts";
 import { dateNotices, requireUnicode, type TemplateOptions, templateDay } from "../samples/prompts.ts";
-import type { Means } from "../store/sqlite.ts";
-import type { OnEvent } from "./events.ts";
-import {
-  bosNotices,
-  bosOf,
-  calibrate,
-  loadModel,
-  meanSites,
-  readText,
-  sendMeans,
-  shapeToLoad,
-  sourceModes,
-  stages,
-  type TextBytes,
-  textName,
-  tokenize,
-} from "./prepare.ts";
+import { bosNotices, bosOf, readText, shapeToLoad, type TextBytes, textName, tokenize } from "./prepare.ts";
 
 /** What is continued, and for how long. */
 export interface CompareOptions extends TemplateOptions {

@@ -1,8 +1,8 @@
 /** Pure: the config that measures the largest effects of a run again, on blocks that the run did not use. */
 
+import { BASELINE_ID } from "../conditions/ids.ts";
 import type { RunConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
-import { BASELINE_ID } from "../plan/ids.ts";
 import { rankRows } from "../results/ranking.ts";
 import type { StoredRun } from "../store/run-directory.ts";
 

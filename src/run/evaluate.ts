@@ -2,14 +2,14 @@
 
 import { SparkablateError } from "../errors.ts";
 import type { Worker } from "../link/worker.ts";
+import { batches, Rate, workOrder } from "../plan/slices.ts";
 import { type Answer, type Condition, type Event, type Result, SOURCE_MODES } from "../protocol/messages.ts";
 import type { Measured, Measurements } from "../results/measurements.ts";
-import type { Block } from "../samples/blocks.ts";
-import type { SourceMode, SourceRows } from "../samples/donors.ts";
+import { packIds } from "../samples/bytes.ts";
+import type { Block, SourceMode, SourceRows } from "../samples/sample.ts";
 import { type RacePlan, race } from "../statistics/racing.ts";
 import type { RunStore } from "../store/sqlite.ts";
 import { Schedule, type Slice } from "./schedule.ts";
-import { batches, Rate, workOrder } from "./slices.ts";
 
 /** Condemned conditions in a row, with nothing measured between: then it is not the conditions. */
 const MOST_CONDEMNED_IN_A_ROW = 3;
@@ -293,11 +293,6 @@ export function packRows(
       return blocks.map((block) => (rows[block] as Block).ids);
     }),
   ]);
-}
-
-/** int32 little-endian  # [blocks, seq_len] */
-export function packIds(blocks: readonly Int32Array[]): Uint8Array {
-  return Buffer.concat(blocks.map((block) => Buffer.from(block.buffer, block.byteOffset, block.byteLength)));
 }
 
 function asMeasured(

@@ -1,20 +1,15 @@
 /** What a worker does before it measures: load, tokenise, calibrate. Shared by every command that needs a model. */
+
 import { basename } from "node:path";
 import type { RunConfig } from "../config/load.ts";
 import { readBeginning } from "../config/text-file.ts";
 import { SparkablateError } from "../errors.ts";
+import type { OnEvent } from "../events.ts";
+import { type BatchShape, stages } from "../link/calls.ts";
 import type { Client } from "../link/client.ts";
+import type { Needs } from "../plan/needs.ts";
+import { type LoadedModel, MAX_PAYLOAD_BYTES } from "../protocol/messages.ts";
 import {
-  type Condition,
-  type Event,
-  type LoadedModel,
-  MAX_PAYLOAD_BYTES,
-  type MeanSite,
-  type ModelConfig,
-  SOURCE_MODES,
-} from "../protocol/messages.ts";
-import {
-  type Block,
   type ChosenBlocks,
   chooseBlocks,
   cutBlocks,
@@ -23,33 +18,12 @@ import {
   shuffled,
   type Text,
 } from "../samples/blocks.ts";
-import {
-  readSource,
-  requireAligned,
-  type SourceFile,
-  type SourceMode,
-  sourceItems,
-  sourceRow,
-} from "../samples/donors.ts";
-import {
-  type ChosenItems,
-  checkLengths,
-  chooseItems,
-  decodeItems,
-  type EncodedItem,
-} from "../samples/items.ts";
+import { readSource, requireAligned, type SourceFile, sourceItems, sourceRow } from "../samples/donors.ts";
+import { type ChosenItems, checkLengths, chooseItems, decodeItems } from "../samples/items.ts";
+import type { Block, EncodedItem } from "../samples/sample.ts";
 import { readTask, type Task, type TaskItem } from "../samples/task-file.ts";
-import { sha256 } from "../store/fingerprint.ts";
-import type { Means } from "../store/sqlite.ts";
-import { packIds } from "./evaluate.ts";
-import type { OnEvent } from "./events.ts";
 
 export type TextSource = NonNullable<RunConfig["eval"]["dataset"]>;
-
-export interface BatchShape {
-  readonly seq_len: number;
-  readonly batch_size: number;
-}
 
 /** A task's items are as long as they are once the tokenizer is there; until then nothing is asked of the shape. */
 const SHORTEST_ROW = 2;
@@ -75,28 +49,6 @@ export interface TextBytes {
 /** null for a dataset, which the worker loads. Throws what `readBeginning` does. */
 export const readText = (source: TextSource | null): TextBytes | null =>
   typeof source === "string" ? readBeginning(source, "the text", MAX_PAYLOAD_BYTES) : null;
-
-/** Hands a request's progress and log events on. */
-export function stages(on: OnEvent): (event: Event) => void {
-  return (event) => {
-    if (event.type === "progress") {
-      const { stage, done, total, unit } = event;
-      on({ type: "stage", stage, done, total, unit });
-    } else if (event.type === "log") on({ type: "notice", message: event.message });
-  };
-}
-
-export async function loadModel(
-  client: Client,
-  model: ModelConfig,
-  { seq_len, batch_size }: BatchShape,
-  on: OnEvent,
-  may_offload = false,
-): Promise<LoadedModel> {
-  const fields = { model, seq_len, batch_size, may_offload };
-  const { result } = await client.call("load", fields, { onEvent: stages(on) });
-  return result;
-}
 
 /** @param text what `readText` gave. */
 export async function tokenize(
@@ -135,12 +87,6 @@ export interface TextInputs {
   readonly task: Task | null;
   /** What `ablation.source` names. */
   readonly source: SourceFile | null;
-}
-
-/** What a run's conditions need beside the evaluation rows. */
-export interface Needs {
-  readonly means: boolean;
-  readonly sources: readonly SourceMode[];
 }
 
 /** Reads the texts that a config names. Throws what `readTask` and `readSource` do. */
@@ -305,50 +251,4 @@ async function alignedRows(
   const { encoded: theirs } = await encodeItems(client, source.name, sourceItems(source, task), bos, on);
   requireAligned(source.name, task.name, [theirs, encoded]);
   return evaluation.map(({ index }) => sourceRow(index, (theirs[index] as EncodedItem).ids, seq_len));
-}
-
-/** The sites whose mean some condition needs, each once, in canonical order. */
-export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "width">[] {
-  const sites = new Map<string, Omit<MeanSite, "width">>();
-  for (const { interventions } of conditions) {
-    for (const one of interventions) {
-      if (!("mode" in one) || one.mode !== "mean") continue;
-      const kind = one.kind === "kv_group" ? "head" : one.kind;
-      const site = { kind, layer: one.layer, positions: one.positions };
-      sites.set(JSON.stringify(site), site);
-    }
-  }
-  return [...sites.values()];
-}
-
-/** Modes with a source that some condition has. */
-export function sourceModes(conditions: readonly Condition[]): SourceMode[] {
-  return SOURCE_MODES.filter((mode) =>
-    conditions.some(({ interventions }) => interventions.some((one) => "mode" in one && one.mode === mode)),
-  );
-}
-
-/** The sites' means over the blocks, or over items of any length; null where there is no site. */
-export async function calibrate(
-  client: Client,
-  sites: Omit<MeanSite, "width">[],
-  blocks: readonly Block[],
-  { seq_len, batch_size }: BatchShape,
-  on: OnEvent,
-): Promise<Means | null> {
-  if (sites.length === 0) return null;
-  const lengths = blocks.map(({ ids }) => ids.length);
-  const { result, payload } = await client.call(
-    "calibrate",
-    { seq_len, lengths: lengths.every((length) => length === seq_len) ? null : lengths, batch_size, sites },
-    { payload: packIds(blocks.map(({ ids }) => ids)), onEvent: stages(on) },
-  );
-  if (sha256(payload) !== result.sha256) {
-    throw new SparkablateError("invalid_message", "calibrate: the means' sha256 does not fit them");
-  }
-  return { sha256: result.sha256, sites: result.sites, vectors: payload };
-}
-
-export async function sendMeans(client: Client, { sha256, sites, vectors }: Means): Promise<void> {
-  await client.call("put", { kind: "means", sha256, sites: [...sites] }, { payload: vectors });
 }

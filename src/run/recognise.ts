@@ -2,8 +2,9 @@
 import { readFileSync } from "node:fs";
 import type { HubDataset } from "../config/datasets.ts";
 import { identityConfig, type RunConfig } from "../config/load.ts";
+import { sha256 } from "../digest.ts";
 import { directionPaths } from "../directions/file.ts";
-import { configParts, sha256 } from "../store/fingerprint.ts";
+import { configParts } from "../store/fingerprint.ts";
 import { directoryNow, lookAtModel } from "../store/model-files.ts";
 import type { Seen } from "../store/seen.ts";
 import type { RunRecord } from "../store/sqlite.ts";

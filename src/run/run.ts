@@ -1,4 +1,5 @@
 /** One run, from a config to a finished directory: load → tokenize → calibrate → slices → summary. */
+
 import { basename } from "node:path";
 import { Readable } from "node:stream";
 import { identityConfig, type RunConfig, resolvedYaml } from "../config/load.ts";
@@ -12,48 +13,39 @@ import {
   unpickled,
 } from "../directions/file.ts";
 import { SparkablateError } from "../errors.ts";
+import type { OnEvent } from "../events.ts";
+import { type BatchShape, calibrate, loadModel, sendMeans } from "../link/calls.ts";
 import { retryingOnce, type Worker } from "../link/worker.ts";
 import { nullConditions, type Plan, planConditions } from "../plan/conditions.ts";
 import { peakBytes, sweepCost } from "../plan/cost.ts";
+import { type Means, meanSites, sourceModes } from "../plan/needs.ts";
+import { batches } from "../plan/slices.ts";
 import { type Answer, type LoadedModel, SOURCE_MODES } from "../protocol/messages.ts";
 import { measuredMetrics } from "../protocol/metrics.ts";
 import { Measurements } from "../results/measurements.ts";
 import { divisor, type Row } from "../results/rows.ts";
-import type { Block, ChosenBlocks } from "../samples/blocks.ts";
-import type { ChosenItems, ItemBlock } from "../samples/items.ts";
+import type { ChosenBlocks } from "../samples/blocks.ts";
+import type { ChosenItems } from "../samples/items.ts";
+import type { Block, ItemBlock } from "../samples/sample.ts";
 import { roundsFor } from "../statistics/racing.ts";
 import { type Identity, identityOf, requireSameRun } from "../store/fingerprint.ts";
 import { directoryNow, filePartsOf, lookAtModel } from "../store/model-files.ts";
 import { RunDirectory, requireBegun } from "../store/run-directory.ts";
 import { seenInDamaged } from "../store/seen-tables.ts";
-import {
-  type BlockRecord,
-  databasePath,
-  type Means,
-  type RunRecord,
-  type StoredItem,
-} from "../store/sqlite.ts";
+import { type BlockRecord, databasePath, type RunRecord, type StoredItem } from "../store/sqlite.ts";
 import { VERSION } from "../version.ts";
 import { readEarlier } from "./earlier-run.ts";
 import { measureMissing } from "./evaluate.ts";
-import type { OnEvent } from "./events.ts";
 import {
-  type BatchShape,
   bosOf,
-  calibrate,
   chooseTexts,
   evaluatedName,
-  loadModel,
-  meanSites,
   readTexts,
-  sendMeans,
   shapeToLoad,
-  sourceModes,
   type TextInputs,
   textName,
 } from "./prepare.ts";
 import { inputsOf, recognise } from "./recognise.ts";
-import { batches } from "./slices.ts";
 import { measureTokens } from "./token-values.ts";
 
 /** How a sweep is run, beside what its config says. */

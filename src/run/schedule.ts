@@ -1,6 +1,7 @@
 /** Which slice goes out next, over all batches: several may be under way, and `stop:` still decides in batch order. */
+
+import { type Rate, SlicePlanner } from "../plan/slices.ts";
 import { MAX_SLICE_CONDITIONS } from "../protocol/messages.ts";
-import { type Rate, SlicePlanner } from "./slices.ts";
 
 /** A share of what is left is not cut smaller than this: each slice walks up through the layers once. */
 const SMALLEST_SHARE = 4;

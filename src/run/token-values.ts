@@ -1,15 +1,17 @@
 /** A stored condition and its baseline measured again, token by token: what does not repeat the stored bits is refused. */
+
 import { SparkablateError } from "../errors.ts";
+import type { OnEvent } from "../events.ts";
+import type { BatchShape } from "../link/calls.ts";
 import type { Client } from "../link/client.ts";
 import type { Worker } from "../link/worker.ts";
+import { batches } from "../plan/slices.ts";
 import type { Answer, Condition } from "../protocol/messages.ts";
-import type { SourceRows } from "../samples/donors.ts";
+import { packIds } from "../samples/bytes.ts";
+import type { SourceRows } from "../samples/sample.ts";
 import type { RunStore } from "../store/sqlite.ts";
 import type { TokenBlock, TokenNll } from "../store/tokens.ts";
-import { modesOf, packIds, packRows } from "./evaluate.ts";
-import type { OnEvent } from "./events.ts";
-import type { BatchShape } from "./prepare.ts";
-import { batches } from "./slices.ts";
+import { modesOf, packRows } from "./evaluate.ts";
 
 /** Lost sessions and connections in a row. */
 const MOST_LOSSES_IN_A_ROW = 3;

@@ -3,8 +3,10 @@
  * blocks on every machine and in every version (test/unit/samples/blocks.test.ts holds fixed values).
  */
 import { createHash } from "node:crypto";
+import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
-import type { SourceRows } from "./donors.ts";
+import { littleEndian } from "./bytes.ts";
+import type { Block, SourceRows } from "./sample.ts";
 
 /** Longest text that is used, in tokens. */
 export const MAX_TEXT_TOKENS = 4_000_000;
@@ -16,15 +18,6 @@ export interface BlockShape {
   readonly seq_len: number;
   /** The token that stands in front of every block; null: none does. */
   readonly bos: number | null;
-}
-
-export interface Block {
-  /** The block's place in its text, from 0. */
-  readonly index: number;
-  /** [seq_len], BOS first where there is one. */
-  readonly ids: Int32Array;
-  /** Of the ids, as little-endian int32. */
-  readonly sha256: string;
 }
 
 /** How many whole blocks the text holds, and how many tokens its end leaves over. */
@@ -41,14 +34,7 @@ export function blockAt(ids: Int32Array, index: number, shape: BlockShape): Bloc
   const block = new Int32Array(shape.seq_len);
   if (shape.bos !== null) block[0] = shape.bos;
   block.set(ids.subarray(index * width, (index + 1) * width), shape.seq_len - width);
-  return { index, ids: block, sha256: createHash("sha256").update(littleEndian(block)).digest("hex") };
-}
-
-/** The ids as they cross the wire: little-endian int32. */
-export function littleEndian(ids: Int32Array): Uint8Array {
-  const bytes = new DataView(new ArrayBuffer(ids.length * 4));
-  for (const [position, id] of ids.entries()) bytes.setInt32(position * 4, id, true);
-  return new Uint8Array(bytes.buffer);
+  return { index, ids: block, sha256: sha256(littleEndian(block)) };
 }
 
 export interface Sampling {

@@ -4,17 +4,11 @@
  */
 import { basename } from "node:path";
 import { readTextFile } from "../config/text-file.ts";
+import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
-import type { SOURCE_MODES } from "../protocol/messages.ts";
-import { sha256 } from "../store/fingerprint.ts";
-import { type Block, littleEndian } from "./blocks.ts";
-import type { EncodedItem } from "./items.ts";
+import { littleEndian } from "./bytes.ts";
+import type { Block, EncodedItem } from "./sample.ts";
 import { MAX_TASK_BYTES, repeatsKey, type Task, type TaskItem } from "./task-file.ts";
-
-export type SourceMode = (typeof SOURCE_MODES)[number];
-
-/** Mode → a source row for every evaluation row, in their order. */
-export type SourceRows = Readonly<Partial<Record<SourceMode, readonly Block[]>>>;
 
 /** The file that `ablation.source` names, as text. */
 export interface SourceFile {

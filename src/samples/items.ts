@@ -1,31 +1,12 @@
 /** A task's items → evaluation rows of one length, and calibration rows. Pure, like corpus.ts. */
 
+import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
-import type { Answer } from "../protocol/messages.ts";
-import { sha256 } from "../store/fingerprint.ts";
-import {
-  type Block,
-  type ChosenBlocks,
-  littleEndian,
-  sampleBlocks,
-  shuffled,
-  wholeBatches,
-} from "./blocks.ts";
+import { type ChosenBlocks, sampleBlocks, shuffled, wholeBatches } from "./blocks.ts";
+import { littleEndian } from "./bytes.ts";
 import { drawSources, sourceRow } from "./donors.ts";
+import type { EncodedItem, ItemBlock } from "./sample.ts";
 import type { Task, TaskItem } from "./task-file.ts";
-
-/** An item as token ids. */
-export interface EncodedItem {
-  /** BOS first where there is one; not padded. */
-  readonly ids: Int32Array;
-  readonly answer: Answer;
-}
-
-/** An evaluation item. */
-export interface ItemBlock extends Block {
-  readonly answer: Answer;
-  readonly item: TaskItem;
-}
 
 export interface ItemChoice {
   readonly task: Task;

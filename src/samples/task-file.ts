@@ -3,9 +3,9 @@ import { basename } from "node:path";
 import { z } from "zod";
 import { leaf, section } from "../config/leaves.ts";
 import { readTextFile } from "../config/text-file.ts";
+import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
 import { MAX_PAYLOAD_BYTES } from "../protocol/messages.ts";
-import { sha256 } from "../store/fingerprint.ts";
 
 /** What the wire has room for, with what JSON adds. */
 export const MAX_TASK_BYTES = MAX_PAYLOAD_BYTES / 2;

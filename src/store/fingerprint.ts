@@ -1,12 +1,10 @@
 /** What makes two runs the same run: config without names and paths, digests of what they name, numerics. */
-import { createHash } from "node:crypto";
+import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
 import type { LoadedModel } from "../protocol/messages.ts";
 
 /** Part → its value as text, or its sha256; compared part by part, so that a difference can be named. */
 export type Identity = Readonly<Record<string, string>>;
-
-export const sha256 = (data: string | Uint8Array): string => createHash("sha256").update(data).digest("hex");
 
 export interface IdentityInput {
   /** The config without output, names and paths. */

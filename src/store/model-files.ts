@@ -2,9 +2,9 @@
 import { createHash } from "node:crypto";
 import { createReadStream, type Dirent, readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
 import type { ModelConfig, ModelFiles } from "../protocol/messages.ts";
-import { sha256 } from "./fingerprint.ts";
 
 /** A stamp that is younger may outlive one more change: file systems keep time in steps of up to 2 s. */
 const SETTLED_MS = 2_000;

@@ -1,6 +1,7 @@
 /** One run's directory: lock, database, and the files derived from it. Opened by the one controller that writes. */
 import { realpathSync, renameSync, statSync } from "node:fs";
 import { hostname } from "node:os";
+import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
 import { requireDirectory } from "../files.ts";
 import { partsOf } from "../results/interactions.ts";
@@ -15,7 +16,6 @@ import { Totals } from "../results/summary.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
 import { isRun, requireOurs } from "./claim.ts";
 import { storeError } from "./failure.ts";
-import { sha256 } from "./fingerprint.ts";
 import { type Lock, lockDirectory } from "./lock.ts";
 import { sweepTemporaries, writeConfig, writeRows, writeSummary } from "./projections.ts";
 import { databasePath, type RunRecord, RunStore } from "./sqlite.ts";

@@ -1,9 +1,11 @@
 /** results.sqlite: the truth of a run. One writer (store/lock.ts), any number of readers. */
+
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type Database from "better-sqlite3";
 import { type ErrorCode, SparkablateError } from "../errors.ts";
-import type { Condition, LoadedModel, MeanSite } from "../protocol/messages.ts";
+import type { Means } from "../plan/needs.ts";
+import type { Condition, LoadedModel } from "../protocol/messages.ts";
 import type { Measured } from "../results/measurements.ts";
 import {
   type ConditionMeasurements,
@@ -12,7 +14,7 @@ import {
   type RunFacts,
   type TableShape,
 } from "../results/rows.ts";
-import type { SourceMode } from "../samples/donors.ts";
+import type { SourceMode } from "../samples/sample.ts";
 import type { TaskItem } from "../samples/task-file.ts";
 import { writeAllChecksums, writeChecksums } from "./checksums.ts";
 import { storeError } from "./failure.ts";
@@ -55,12 +57,6 @@ export interface BlockRecord {
 export interface StoredItem extends TaskItem {
   /** Of the answer. */
   readonly tokens: number;
-}
-
-export interface Means {
-  readonly sha256: string;
-  readonly sites: readonly MeanSite[];
-  readonly vectors: Uint8Array;
 }
 
 export const databasePath = (directory: string): string => join(directory, "results.sqlite");

@@ -1,8 +1,8 @@
 /** Ids, order and overlap of 400 conditions, as 0.1.0 gave them: test/contract/README.md. */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { canonical, conditionId, interventionId } from "../../src/plan/ids.ts";
-import { overlaps } from "../../src/plan/overlaps.ts";
+import { canonical, conditionId, interventionId } from "../../src/conditions/ids.ts";
+import { overlaps } from "../../src/conditions/overlaps.ts";
 import { condition, type Intervention, type ModelMap, modelMap } from "../../src/protocol/messages.ts";
 
 interface Case {

@@ -5,7 +5,7 @@ import { execa } from "execa";
 import { expect, it } from "vitest";
 import { loadConfig } from "../../src/config/load.ts";
 import { Controller } from "../../src/controller.ts";
-import type { RunEvent } from "../../src/run/events.ts";
+import type { RunEvent } from "../../src/events.ts";
 import { processesOf, scratch, sweepFile, tinyModel } from "../fixtures/harness.ts";
 import { linkPackage, typeErrors } from "../fixtures/user-project.ts";
 

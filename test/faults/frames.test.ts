@@ -1,4 +1,5 @@
 /** Malformed frames by the thousand, to a real worker and from a hostile one: nothing breaks, nothing changes. */
+
 import { readFileSync } from "node:fs";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
@@ -8,7 +9,7 @@ import { Client } from "../../src/link/client.ts";
 import { pack } from "../../src/link/msgpack.ts";
 import { spawnWorker } from "../../src/link/spawn.ts";
 import { MAX_ENVELOPE_BYTES, MAX_PAYLOAD_BYTES } from "../../src/protocol/messages.ts";
-import { packIds } from "../../src/run/evaluate.ts";
+import { packIds } from "../../src/samples/bytes.ts";
 import { abuse, exampleNames, examples } from "../contract/examples.ts";
 import { tinyModel, until } from "../fixtures/harness.ts";
 import { isLong, repeatable, SEED } from "../fixtures/rounds.ts";

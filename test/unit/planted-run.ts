@@ -1,8 +1,9 @@
 /** A real run directory with planted measurements: what a report reads. */
 
 import { mkdirSync } from "node:fs";
+import { sha256 } from "../../src/digest.ts";
 import type { ConditionMeasurements, RunFacts } from "../../src/results/rows.ts";
-import { type Identity, sha256 } from "../../src/store/fingerprint.ts";
+import type { Identity } from "../../src/store/fingerprint.ts";
 import { RunStore } from "../../src/store/sqlite.ts";
 
 export function plantRun(

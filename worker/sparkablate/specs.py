@@ -204,7 +204,7 @@ def first_layer(specs: Iterable[Spec]) -> int:
 
 def spec_id(spec: Spec) -> str:
     """`L14.head[3,7].zero`, `L5.mlp.mean@not_first`, `dir[1a2b3c4d].project_out(at=stream)`: the ids of
-    src/plan/ids.ts."""
+    src/conditions/ids.ts."""
     if isinstance(spec, AblationSpec):
         parts = f"[{','.join(map(str, spec.parts))}]" if spec.parts else ""
         text = f"L{spec.layer}.{spec.kind}{parts}.{spec.mode}"

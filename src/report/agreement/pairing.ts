@@ -1,5 +1,5 @@
 /** Pure: which condition of one run stands beside which of another. */
-import { conditionId } from "../../plan/ids.ts";
+import { conditionId } from "../../conditions/ids.ts";
 import type { Row } from "../../results/rows.ts";
 
 export interface Pairing {

@@ -1,8 +1,8 @@
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { sha256 } from "../../../src/digest.ts";
 import { readDirection, readDirectionFiles, requireWidth } from "../../../src/directions/file.ts";
-import { sha256 } from "../../../src/store/fingerprint.ts";
 import { scratch } from "../../fixtures/harness.ts";
 
 interface Made {

@@ -3,10 +3,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { configFor } from "../../../src/cli/init.ts";
+import { canonical, conditionId } from "../../../src/conditions/ids.ts";
 import { parseConfig } from "../../../src/config/load.ts";
 import { SparkablateError } from "../../../src/errors.ts";
 import { conditionColumns, type DirectionFacts, planConditions } from "../../../src/plan/conditions.ts";
-import { canonical, conditionId } from "../../../src/plan/ids.ts";
 import {
   condition,
   type Intervention,

@@ -5,7 +5,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import Database from "better-sqlite3";
 import { describe, expect, it } from "vitest";
-import { canonical, conditionId } from "../../../src/plan/ids.ts";
+import { canonical, conditionId } from "../../../src/conditions/ids.ts";
 import type { Condition, Intervention } from "../../../src/protocol/messages.ts";
 import { toCsv, toMarkdown } from "../../../src/report/formats.ts";
 import { interactionMatrix } from "../../../src/report/interaction-matrix.ts";

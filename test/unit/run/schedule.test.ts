@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { batches, Rate } from "../../../src/plan/slices.ts";
 import { Schedule, type Slice } from "../../../src/run/schedule.ts";
-import { batches, Rate } from "../../../src/run/slices.ts";
 
 /** Mulberry32: uniform in [0, 1), the same for the same seed. */
 function seeded(seed: number): () => number {

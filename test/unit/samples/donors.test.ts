@@ -5,7 +5,8 @@ import { afterAll, describe, expect, it } from "vitest";
 import { parseConfig } from "../../../src/config/load.ts";
 import { type BlockChoice, chooseBlocks } from "../../../src/samples/blocks.ts";
 import { drawSources, readSource, requireAligned, sourceItems } from "../../../src/samples/donors.ts";
-import { chooseItems, type EncodedItem, type ItemChoice } from "../../../src/samples/items.ts";
+import { chooseItems, type ItemChoice } from "../../../src/samples/items.ts";
+import type { EncodedItem } from "../../../src/samples/sample.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "sources-"));
 afterAll(() => rmSync(scratch, { recursive: true }));

@@ -1,11 +1,6 @@
 import { describe, expect, it } from "vitest";
-import {
-  checkLengths,
-  chooseItems,
-  decodeItems,
-  type EncodedItem,
-  type ItemChoice,
-} from "../../../src/samples/items.ts";
+import { checkLengths, chooseItems, decodeItems, type ItemChoice } from "../../../src/samples/items.ts";
+import type { EncodedItem } from "../../../src/samples/sample.ts";
 import type { Task } from "../../../src/samples/task-file.ts";
 
 /** Item n: n % 5 + 2 prompt tokens, n % 3 + 1 answer tokens, the wrong answer's last token another. */

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { batches, firstLayer, Rate, SlicePlanner, workOrder } from "../../../src/plan/slices.ts";
 import type { Condition } from "../../../src/protocol/messages.ts";
-import { batches, firstLayer, Rate, SlicePlanner, workOrder } from "../../../src/run/slices.ts";
 
 const skip = (layer: number): Condition => ({
   id: `L${layer}.layer.skip`,

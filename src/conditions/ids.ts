@@ -1,5 +1,5 @@
 /** The canonical form of a condition, and the id that follows from it alone. */
-import { createHash } from "node:crypto";
+import { sha256 } from "../digest.ts";
 import type { Intervention } from "../protocol/messages.ts";
 
 type Direction = Extract<Intervention, { kind: "direction" }>;
@@ -77,5 +77,5 @@ export function conditionId(interventions: readonly Intervention[]): string {
   if (interventions.length === 0) return BASELINE_ID;
   const id = interventions.map(interventionId).join(" + ");
   if (id.length <= MAX_ID_LENGTH) return id;
-  return `joint[${interventions.length} interventions, ${createHash("sha256").update(id).digest("hex").slice(0, 16)}]`;
+  return `joint[${interventions.length} interventions, ${sha256(id).slice(0, 16)}]`;
 }

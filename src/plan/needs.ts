@@ -1,0 +1,37 @@
+/** What conditions need beside the rows that they are measured on: means, and donors. */
+import { type Condition, type MeanSite, SOURCE_MODES } from "../protocol/messages.ts";
+import type { SourceMode } from "../samples/sample.ts";
+
+/** What a run's conditions need beside the evaluation rows. */
+export interface Needs {
+  readonly means: boolean;
+  readonly sources: readonly SourceMode[];
+}
+
+/** Calibrated means, as they are stored with the run and sent to every worker. */
+export interface Means {
+  readonly sha256: string;
+  readonly sites: readonly MeanSite[];
+  readonly vectors: Uint8Array;
+}
+
+/** The sites whose mean some condition needs, each once, in canonical order. */
+export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "width">[] {
+  const sites = new Map<string, Omit<MeanSite, "width">>();
+  for (const { interventions } of conditions) {
+    for (const one of interventions) {
+      if (!("mode" in one) || one.mode !== "mean") continue;
+      const kind = one.kind === "kv_group" ? "head" : one.kind;
+      const site = { kind, layer: one.layer, positions: one.positions };
+      sites.set(JSON.stringify(site), site);
+    }
+  }
+  return [...sites.values()];
+}
+
+/** Modes with a source that some condition has. */
+export function sourceModes(conditions: readonly Condition[]): SourceMode[] {
+  return SOURCE_MODES.filter((mode) =>
+    conditions.some(({ interventions }) => interventions.some((one) => "mode" in one && one.mode === mode)),
+  );
+}
