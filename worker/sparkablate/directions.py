@@ -86,8 +86,8 @@ def find_directions(
         cancelled: asked between candidates; true ends the search.
         progress: told `(stage, done, total, unit)`.
 
-    Raises SparkablateError: "config_invalid" (too few prompts, one that does not fit), "site_unsupported",
-    "nonfinite_logits", "interrupted".
+    Raises SparkablateError: "config_invalid" (too few prompts, one that does not fit), "usage" (prompts
+    that are no token ids), "site_unsupported", "nonfinite_logits", "interrupted".
     """
     if not isinstance(manager, AblationManager):
         raise SparkablateError("usage", f"an AblationManager is wanted, not {described(manager)}")

@@ -95,7 +95,8 @@ class AblationManager:
             keys: which sites; default: every site the model offers, over all positions and without the first.
 
         Returns: float32 means [width], from sums in float64. Raises SparkablateError: "usage" inside
-        `applied()`, "site_unsupported", "means_missing" where the batches hold no token.
+        `applied()` and for batches that are no token ids, "config_invalid" for ids that the embedding
+        does not have, "site_unsupported", "means_missing" where the batches hold no token.
         """
         if is_open(self.sites):
             raise SparkablateError(
@@ -129,7 +130,8 @@ class AblationManager:
                 [batch, pos, width] a layer.
             attention_mask: as the model takes it, for padded batches.
 
-        Returns: the activations. Raises SparkablateError: "usage" inside `applied()` or for another mode,
+        Returns: the activations. Raises SparkablateError: "usage" inside `applied()`, for another mode and
+        for what is no batch of token ids, "config_invalid" for ids that the embedding does not have,
         "site_unsupported".
         """
         if is_open(self.sites):
