@@ -24,7 +24,7 @@ export const ERROR_KINDS = {
   text_too_short: exit2("Use a longer text, or lower eval.seq_len or eval.max_batches."),
   model_not_found: exit2("Give a Hugging Face id, a local model directory, or builtin:smollm2-135m."),
   architecture_unsupported: exit2(
-    "Add a row to worker/sparkablate/anatomy/architectures.py; docs/extending.md shows how.",
+    "Choose another model; where only a row of the architecture table is missing, add it: docs/extending.md.",
   ),
   site_unsupported: exit2("'sparkablate inspect -m MODEL' lists the sites this model offers."),
   bake_refused: exit2(

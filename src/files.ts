@@ -48,12 +48,21 @@ const WHY_NOT_MADE: Readonly<Record<string, string>> = {
   ELOOP: "a symbolic link leads to itself",
 };
 
-/** Codes that speak of the machine or of a path that was given, never of a slip in this program. */
-const OF_THE_MACHINE = new Set(
-  "EACCES EPERM EROFS ENAMETOOLONG ELOOP EIO ENXIO ENODEV EMFILE ENFILE ENOMEM ESTALE ETXTBSY EBUSY".split(
-    " ",
-  ),
+/** Codes that speak of a path that was given, never of a slip in this program. */
+const OF_THE_PATH = new Set(
+  "EACCES EPERM ENAMETOOLONG ELOOP ENXIO ENODEV ETXTBSY EBUSY ENOTDIR EISDIR".split(" "),
 );
+
+const OF_THE_DISK = "Check the disk that it lies on, and run the same command again.";
+/** Codes that speak of the machine, and what a person can do about each. */
+const OF_THE_MACHINE: Readonly<Record<string, string>> = {
+  EIO: OF_THE_DISK,
+  ESTALE: OF_THE_DISK,
+  EROFS: "Choose a place that may be written to, or mount that disk for writing.",
+  EMFILE: "Raise the limit with 'ulimit -n 4096', and run the same command again.",
+  ENFILE: "End other programs that hold many files open, and run the same command again.",
+  ENOMEM: "Free some memory, and run the same command again.",
+};
 
 /** What a system error that nobody foresaw at its place means; undefined for what may be a bug. */
 export function machineError(error: unknown): SparkablateError | undefined {
@@ -68,9 +77,12 @@ export function machineError(error: unknown): SparkablateError | undefined {
   const what = path ?? syscall ?? "";
   if (code === "ENOSPC" || code === "EDQUOT")
     return new SparkablateError("disk_full", `no space left for ${what}`, options);
-  if (!OF_THE_MACHINE.has(code)) return undefined;
-  return new SparkablateError("input_missing", `${what} cannot be used: ${error.message}`, {
+  const message = `${what} cannot be used: ${error.message}`;
+  const help = OF_THE_MACHINE[code];
+  if (help !== undefined) return new SparkablateError("storage_failed", message, { ...options, help });
+  if (!OF_THE_PATH.has(code)) return undefined;
+  return new SparkablateError("input_missing", message, {
     ...options,
-    help: "Check the path, that you may read and write there, and that the disk works.",
+    help: "Check the path, and that you may read and write there.",
   });
 }

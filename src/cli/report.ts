@@ -61,8 +61,7 @@ Examples:
   sparkablate report results/heads --watch`,
     )
     .action(async (directories: string[], flags: ReportCommandFlags) => {
-      // The live page waits for a run that is yet to begin.
-      if (!flags.watch) for (const path of directories) requireDirectory(path);
+      for (const path of directories) requireDirectory(path, flags.watch ?? false);
       const [directory = "", ...others] = directories;
       if (others.length > 0) {
         const { confirm, tokens, watch } = flags;
@@ -101,10 +100,14 @@ Examples:
     });
 }
 
-/** @throws SparkablateError input_missing that says what is there instead; a run may still be on its way. */
-function requireDirectory(path: string): void {
+/**
+ * @param isAwaited the live page waits for a run that is yet to begin; what is no directory never becomes one.
+ * @throws SparkablateError input_missing that says what is there instead.
+ */
+function requireDirectory(path: string, isAwaited: boolean): void {
   if (path === "") throw new SparkablateError("usage", "a run directory has no name");
   const stats = statSync(path, { throwIfNoEntry: false });
+  if (stats === undefined && isAwaited) return;
   if (stats === undefined)
     throw new SparkablateError("input_missing", `${path} does not exist${neighbour(path)}`);
   if (!stats.isDirectory())

@@ -72,6 +72,12 @@ interface Parsed {
   readonly placeOf: (node: Node) => string;
 }
 
+/** Instead of what the library tells its programmers. */
+const WORDS: Readonly<Partial<Record<string, string>>> = {
+  RESOURCE_EXHAUSTION: "is nested too deeply",
+  MULTIPLE_DOCS: "begins a second document",
+};
+
 /** null: it is no plain YAML, and `problems` say where. */
 function parse(text: string, place: (line: number) => string, problems: Problem[]): Parsed | null {
   const lines = new LineCounter();
@@ -83,7 +89,7 @@ function parse(text: string, place: (line: number) => string, problems: Problem[
   });
   const errors = [...document.errors, ...document.warnings].slice(0, MAX_SYNTAX_ERRORS);
   for (const { code, message, pos } of errors) {
-    const what = code === "RESOURCE_EXHAUSTION" ? "is nested too deeply" : message;
+    const what = WORDS[code] ?? message;
     const line = `${place(lines.linePos(pos[0]).line)}: ${what}; allowed: plain YAML`;
     problems.push({ code: "config_invalid", line });
   }

@@ -1,5 +1,5 @@
 /** Where a worker listens: what an address may be, and whether anybody is there. */
-import { connect } from "node:net";
+import { connect, isIPv6 } from "node:net";
 import { resolve } from "node:path";
 import { SparkablateError } from "../errors.ts";
 
@@ -28,6 +28,7 @@ export function parseAddress(text: string): Address {
   }
   const [, host = "", digits = ""] = /^tcp:\/\/([^/:*;]+|\[[^\]]+\]):(\d+)$/.exec(text) ?? [];
   if (host === "") refuse(text.startsWith("tcp://") ? "host:port is wanted after tcp://" : "no such address");
+  if (host.startsWith("[") && !isIPv6(host.slice(1, -1))) refuse("in brackets stands an IPv6 address");
   const port = Number(digits);
   if (port < 1 || port > MAX_PORT) refuse(`a port is a number from 1 to ${MAX_PORT}`);
   return { host: host.replace(/^\[|\]$/g, ""), port };
@@ -36,7 +37,10 @@ export function parseAddress(text: string): Address {
 /** Why nobody can be reached there, in words; null: somebody takes connections, or may do so in a moment. */
 export async function unreachable(address: string): Promise<string | null> {
   const { promise, resolve: answer } = Promise.withResolvers<string | null>();
-  const socket = connect({ ...parseAddress(address), timeout: REACH_DEADLINE_MS });
+  const place = parseAddress(address);
+  // What ZeroMQ looks for: of a name, its IPv4 address.
+  const family = "host" in place && !isIPv6(place.host) ? 4 : undefined;
+  const socket = connect({ ...place, timeout: REACH_DEADLINE_MS, ...(family && { family }) });
   socket.once("connect", () => answer(null));
   socket.once("timeout", () => answer(`no answer within ${REACH_DEADLINE_MS / 1000} s`));
   socket.once("error", (error: NodeJS.ErrnoException) => answer(reason(error)));
@@ -51,7 +55,7 @@ const REASONS: Readonly<Record<string, string>> = {
   EPROTOTYPE: "this is no worker's socket",
   EACCES: "the socket belongs to somebody else",
   EPERM: "the socket belongs to somebody else",
-  ENOTFOUND: "no such host is known",
+  ENOTFOUND: "no such host is known, or none with an IPv4 address (an IPv6 one stands in brackets)",
   EAI_AGAIN: "the host's name could not be looked up",
 };
 

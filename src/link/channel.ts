@@ -91,6 +91,8 @@ export class Channel {
         curveServerKey: keys.workerKey,
       }),
       linger: 0,
+      // A name would then lead to its IPv6 address alone, where a worker on 127.0.0.1 does not listen.
+      ipv6: address.startsWith("tcp://["),
       maxMessageSize: MAX_PAYLOAD_BYTES,
       heartbeatInterval: HEARTBEAT_MS,
       heartbeatTimeout: HEARTBEAT_TIMEOUT_MS,

@@ -44,7 +44,15 @@ export function connectedToRead(
     if (!(cause instanceof Database.SqliteError) || !/^SQLITE_(CANTOPEN|READONLY)/.test(cause.code))
       throw error;
     if ((statSync(`${path}-wal`, { throwIfNoEntry: false })?.size ?? 0) > 0) throw unmerged(path, cause);
-    return connected(path, options, prepare, readFileSync(path).fill(1, ...LOG_MARKS));
+    return connected(path, options, prepare, bytesOf(path).fill(1, ...LOG_MARKS));
+  }
+}
+
+function bytesOf(path: string): Buffer {
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw storeError(error, path);
   }
 }
 

@@ -2,6 +2,7 @@
 import { lstatSync, type Stats } from "node:fs";
 import { join } from "node:path";
 import { SparkablateError } from "../errors.ts";
+import { storeError } from "./failure.ts";
 
 /** What SQLite opens by name, following links. */
 const OPENED = ["results.sqlite", "results.sqlite-wal", "results.sqlite-shm", "run.lock", "run.lock.owner"];
@@ -15,19 +16,29 @@ const JOURNAL = "results.sqlite-journal";
 export function requireOwnFiles(directory: string, toWrite: boolean): void {
   for (const name of OPENED) {
     const path = join(directory, name);
-    const fault = faultOf(lstatSync(path, { throwIfNoEntry: false }), toWrite);
+    const fault = faultOf(stateOf(path), toWrite);
     if (fault !== undefined) throw foreign(path, fault);
   }
   const journal = join(directory, JOURNAL);
-  if (lstatSync(journal, { throwIfNoEntry: false }) !== undefined)
+  if (stateOf(journal) !== undefined)
     throw foreign(journal, "is the journal of another program that was writing to the database");
 }
 
 /** @throws SparkablateError not_ours where `path` is there and is no directory itself. */
 export function requireOwnFolder(path: string): void {
-  const stats = lstatSync(path, { throwIfNoEntry: false });
+  const stats = stateOf(path);
   if (stats === undefined || stats.isDirectory()) return;
   throw foreign(path, stats.isSymbolicLink() ? "is a symbolic link" : "is no directory");
+}
+
+/** undefined where nothing is there, and below a file nothing is. */
+function stateOf(path: string): Stats | undefined {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOTDIR") return undefined;
+    throw storeError(error, path);
+  }
 }
 
 function faultOf(stats: Stats | undefined, toWrite: boolean): string | undefined {

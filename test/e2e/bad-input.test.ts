@@ -64,6 +64,7 @@ const CASES: readonly Case[] = [
   { args: ["run", "-c", "binary.yaml"], code: "config_invalid", says: "is not" },
   { args: ["run", "-c", "deep.yaml"], code: "config_invalid", says: "is nested too deeply" },
   { args: ["run", "-c", "bomb.yaml"], code: "config_invalid", says: "aliases stand for too much" },
+  { args: ["run", "-c", "two.yaml"], code: "config_invalid", says: "begins a second document" },
   { args: ["run", "-c", "tag.yaml"], code: "config_invalid", says: "Unresolved tag" },
   { args: ["run", "-c", "merge.yaml"], code: "config_invalid", says: "<<: is not a key" },
   // Values that fit no key.
@@ -80,6 +81,8 @@ const CASES: readonly Case[] = [
   { args: set("output.dir=loop/x"), code: "config_invalid", says: "loop" },
   { args: set(`output.dir=${"x".repeat(300)}`), code: "config_invalid" },
   { args: report("good.yaml"), code: "input_missing", says: "is no directory at all" },
+  { args: report("good.yaml", "--watch"), code: "input_missing", says: "is no directory at all" },
+  { args: report("", "--watch"), code: "usage" },
   { args: report("directry"), code: "input_missing", says: 'did you mean "directory"?' },
   { args: report("directory"), code: "input_missing", says: "has no results.sqlite" },
   { args: report("loop"), code: "input_missing", says: "loop" },
@@ -129,6 +132,7 @@ output: {dir: out}
   put("escapes.yaml", `${good}"key${ESCAPES.replace("\u001b", "\\e").replace("\u009b", "\\x9b")}": 1\n`);
   put("binary.yaml", Buffer.from(Array.from({ length: 256 }, (_, byte) => byte)));
   put("deep.yaml", `a: ${"[".repeat(20_000)}${"]".repeat(20_000)}\n`);
+  put("two.yaml", "model: {name: x}\n---\nmodel: {name: y}\n");
   put("tag.yaml", "model: !!python/object/apply:os.system ['id']\n");
   put("merge.yaml", `base: &b {name: x}\nmodel:\n  <<: *b\n`);
   const letters = [..."abcdefghi"];

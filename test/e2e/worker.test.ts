@@ -1,7 +1,9 @@
 /** A running worker, reached by its address: kept between runs, held by one, refused to others. */
 import { chmodSync, readFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join } from "node:path";
-import { expect, it } from "vitest";
+import { expect, it, onTestFinished, vi } from "vitest";
+import { Worker } from "../../src/link/worker.ts";
 import { cli, scratch, startWorker, sweepFile, table, tinyModel, until } from "../fixtures/harness.ts";
 
 it("serves one run after another without loading again", { timeout: 120_000 }, async () => {
@@ -63,7 +65,7 @@ it("refuses a worker that speaks another schema", { timeout: 120_000 }, async ()
 from sparkablate.server import protocol
 protocol.SCHEMA_SHA256 = "0" * 64
 runpy.run_module("sparkablate.server", run_name="__main__", alter_sys=True)`;
-  const worker = await startWorker(directory, ["-c", script]);
+  const worker = await startWorker(directory, { script: ["-c", script] });
   const run = await cli([
     "run",
     "-c",
@@ -75,6 +77,24 @@ runpy.run_module("sparkablate.server", run_name="__main__", alter_sys=True)`;
   expect(run.stderr).toContain("error (protocol_mismatch)");
   expect(run.stderr).toContain("install the same one");
 });
+
+it("is reached over IPv6, written in brackets", { timeout: 120_000 }, async () => {
+  // Without the keys of whoever runs this test.
+  vi.stubEnv("XDG_CONFIG_HOME", scratch());
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const address = await startWorker(scratch(), { address: `tcp://[::1]:${await freePort()}` });
+  const worker = await Worker.attach({ address }, "a run", new AbortController().signal);
+  expect(worker.greeting.session).not.toBe("");
+  await worker.close();
+});
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0);
+  await new Promise((resolve) => server.once("listening", resolve));
+  const { port } = server.address() as { port: number };
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
 
 it("refuses an address that others could reach", { timeout: 60_000 }, async () => {
   const directory = scratch();

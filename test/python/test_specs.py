@@ -50,7 +50,7 @@ class TestFields:
         [
             ({"op": "remove"}, "none of project_out, add"),
             ({"op": "add", "at": "writes"}, "at stream, not at 'writes'"),
-            ({"layers": ()}, "different and not negative"),
+            ({"layers": ()}, "one or more different indices"),
             ({"layers": (1, 1)}, "different"),
             ({"coefficient": math.nan}, "finite"),
             ({"sha256": ""}, "needs a vector"),

@@ -35,6 +35,15 @@ _NULL, _FLOAT, _TEXT, _BLOB = b"\x00", b"\x01", b"\x02", b"\x03"
 _float64 = struct.Struct("<d").pack
 
 
+def require_tables(database: sqlite3.Connection, path: Path) -> None:
+    """Raises ``store_corrupt`` where the database is another program's."""
+    found = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if missing := sorted(ALWAYS - found):
+        raise SparkablateError(
+            "store_corrupt", f"{path} has other tables than this version: no such table: {missing[0]}"
+        )
+
+
 def verify(database: sqlite3.Connection, path: Path) -> None:
     """Raises ``store_corrupt`` for the first table that is not as it was written."""
     definitions = dict(database.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from sparkablate.anatomy.architectures import locate
 from sparkablate.anatomy.sites import SiteMap, Tap
 from sparkablate.anatomy.wrappers import unwrapped
+from sparkablate.arguments import as_number, described, listed, tensor, token_ids
 from sparkablate.edits.blocks import Applied, is_open
 from sparkablate.edits.bound import Bound, elsewhere, site_edit
-from sparkablate.edits.donors import SOURCE_MODES, SourceKey, offered_sources, record_activations
+from sparkablate.edits.donors import SourceKey, offered_sources, record_activations, source_key, source_mode
 from sparkablate.edits.functions import KINDS, MODES, add, orthonormal_basis, project_out
 from sparkablate.edits.hooks import Edit
 from sparkablate.edits.means import MeanKey as MeanKey
-from sparkablate.edits.means import mean_width, measure_means, offered_means
+from sparkablate.edits.means import mean_key, mean_width, measure_means, offered_means
 from sparkablate.edits.positions import FirstTokens
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import POSITIONS, AblationSpec, DirectionSpec, Spec, as_specs, check_direction, spec_id
@@ -37,6 +38,8 @@ class AblationManager:
     """
 
     def __init__(self, model: nn.Module, sites: SiteMap | None = None) -> None:
+        if not isinstance(sites, SiteMap | None):
+            raise SparkablateError("usage", f"sites is a SiteMap, not {described(sites)}")
         self.model = unwrapped(model)
         self.sites = locate(self.model) if sites is None else sites
         self._means: dict[MeanKey, Tensor] = {}
@@ -49,17 +52,24 @@ class AblationManager:
 
         Raises SparkablateError("invalid_message") where a mean does not fit its site.
         """
-        self._means = {}
-        for key, mean in means.items():
-            width = mean_width(self.sites, MeanKey(*key))
-            if mean.shape != (width,):
+        if not isinstance(means, Mapping):
+            raise SparkablateError(
+                "usage", f"the means are a mapping, as calibrate_means() gives it, not {described(means)}"
+            )
+        found: dict[MeanKey, Tensor] = {}
+        for given, mean in means.items():
+            key = mean_key(given)
+            width = mean_width(self.sites, key)
+            if tensor(f"the mean of {tuple(key)}", mean).shape != (width,):
                 raise SparkablateError(
                     "invalid_message", f"the mean of {tuple(key)} is not {width} wide but {list(mean.shape)}"
                 )
-            self._means[MeanKey(*key)] = mean.detach()
+            found[key] = mean.detach()
+        self._means = found
 
     def mean(self, key: MeanKey) -> Tensor:
         """The mean in use, float32 [width]. Raises SparkablateError("means_missing") before calibration."""
+        key = mean_key(key)
         if key not in self._means:
             raise SparkablateError(
                 "means_missing", f"{tuple(key)} is not calibrated: call calibrate_means() first"
@@ -71,7 +81,9 @@ class AblationManager:
 
         Raises SparkablateError("config_invalid") for a vector that is not of unit length.
         """
-        self._directions[sha256] = (check_direction(vector), norm)
+        if not isinstance(sha256, str) or not sha256:
+            raise SparkablateError("usage", f"a direction's name is a text, not {described(sha256)}")
+        self._directions[sha256] = (check_direction(vector), as_number("norm of a direction", norm))
 
     def calibrate_means(
         self, batches: Iterable[Tensor], keys: Iterable[MeanKey] | None = None
@@ -83,14 +95,17 @@ class AblationManager:
             keys: which sites; default: every site the model offers, over all positions and without the first.
 
         Returns: float32 means [width], from sums in float64. Raises SparkablateError: "usage" inside
-        `applied()`, "site_unsupported", "means_missing" where the batches hold no token.
+        `applied()` and for batches that are no token ids, "config_invalid" for ids that the embedding
+        does not have, "site_unsupported", "means_missing" where the batches hold no token.
         """
         if is_open(self.sites):
             raise SparkablateError(
                 "usage", "calibrate_means() measures the unedited model: call it outside applied()"
             )
-        wanted = offered_means(self.sites) if keys is None else [MeanKey(*key) for key in keys]
-        means = measure_means(self.model, self.sites, batches, wanted)
+        wanted = (
+            offered_means(self.sites) if keys is None else [mean_key(key) for key in listed("keys", keys)]
+        )
+        means = measure_means(self.model, self.sites, listed("batches", batches), wanted)
         self._means |= means
         return means
 
@@ -115,15 +130,28 @@ class AblationManager:
                 [batch, pos, width] a layer.
             attention_mask: as the model takes it, for padded batches.
 
-        Returns: the activations. Raises SparkablateError: "usage" inside `applied()` or for another mode,
+        Returns: the activations. Raises SparkablateError: "usage" inside `applied()`, for another mode and
+        for what is no batch of token ids, "config_invalid" for ids that the embedding does not have,
         "site_unsupported".
         """
         if is_open(self.sites):
             raise SparkablateError(
                 "usage", "record_sources() runs the unedited model: call it outside applied()"
             )
-        wanted = offered_sources(self.sites) if keys is None else [SourceKey(*key) for key in keys]
-        more = {} if attention_mask is None else {"attention_mask": attention_mask}
+        source_mode(mode)
+        if token_ids("input_ids", input_ids, self.sites.vocab_size).numel() == 0:
+            raise SparkablateError("usage", "input_ids holds no token")
+        wanted = (
+            offered_sources(self.sites) if keys is None else [source_key(key) for key in listed("keys", keys)]
+        )
+        more = {}
+        if attention_mask is not None:
+            mask = tensor("attention_mask", attention_mask)
+            if mask.dim() != 4 and mask.shape != input_ids.shape:
+                raise SparkablateError(
+                    "usage", f"attention_mask must have input_ids' shape, not be {described(mask)}"
+                )
+            more["attention_mask"] = mask
         found = record_activations(
             self.sites, wanted, lambda: self.sites.stack(input_ids=input_ids, use_cache=False, **more)
         )
@@ -135,11 +163,15 @@ class AblationManager:
 
         Raises SparkablateError("usage") for another mode.
         """
-        if mode not in SOURCE_MODES:
+        if not isinstance(activations, Mapping):
             raise SparkablateError(
-                "usage", f"mode {mode!r} has no source; {', '.join(SOURCE_MODES)} have one"
+                "usage",
+                f"activations are a mapping, as record_sources() gives it, not {described(activations)}",
             )
-        self._sources[mode] = dict(activations)
+        self._sources[source_mode(mode)] = {
+            source_key(key): tensor(f"the activation of {tuple(key)}", value)
+            for key, value in activations.items()
+        }
 
     # ── Applying ─────────────────────────────────────────────────────────────────────────────
     def applied(self, specs: Spec | Iterable[Spec]) -> Applied:
@@ -254,6 +286,8 @@ class AblationManager:
 
         Raises SparkablateError: "input_missing" where it was not given, "config_invalid" for a wrong width.
         """
+        if not isinstance(spec, DirectionSpec):
+            raise SparkablateError("usage", f"a DirectionSpec is wanted, not {described(spec)}")
         if spec.vector is not None:
             vector, norm = spec.vector, spec.norm
         elif spec.sha256 in self._directions:

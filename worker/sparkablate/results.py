@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -63,11 +64,18 @@ def load(directory: str | os.PathLike[str]) -> Results:
 
     Raises ``environment_missing`` without pandas, ``input_missing`` where there is no run, or one that was
     stopped before its first measurement, ``store_corrupt`` for a damaged database or one that is not ours,
-    ``run_locked`` while another program keeps it from being read.
+    ``not_ours`` where a link, a pipe or a directory has the name of the database, ``run_locked`` while
+    another program keeps it from being read, ``storage_failed`` where the disk fails, ``usage`` for what is
+    no path.
     """
     _pandas()
-    path = Path(directory) / "results.sqlite"
-    if not path.is_file():
+    try:
+        path = Path(directory) / "results.sqlite"
+    except TypeError as error:
+        raise SparkablateError(
+            "usage", f"the path of a run directory is wanted, not {directory!r:.200}"
+        ) from error
+    if not _is_own(path):
         raise SparkablateError("input_missing", f"{directory} is no run directory: it has no results.sqlite")
     with _reading(path) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
@@ -96,6 +104,53 @@ def _pandas() -> Any:
     return pandas
 
 
+#: What SQLite opens by name, beside the database, following links: src/store/own-files.ts.
+_OPENED = ("", "-wal", "-shm")
+
+
+def _is_own(path: Path) -> bool:
+    """Whether there is a database. Raises ``not_ours`` for links and devices in the place of a run's files,
+    and for another program's journal."""
+    try:
+        is_there = [_is_file(path.with_name(path.name + suffix)) for suffix in _OPENED]
+        journal = path.with_name(f"{path.name}-journal")
+        if os.path.lexists(journal):
+            raise _foreign(journal, "is the journal of another program that was writing to the database")
+    except (OSError, ValueError) as error:  # a name that is too long, or has a zero byte
+        raise SparkablateError("input_missing", f"{path} cannot be used: {error}") from error
+    return is_there[0]
+
+
+def _is_file(path: Path) -> bool:
+    """False where nothing is there."""
+    try:
+        mode = path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    if stat.S_ISLNK(mode):
+        raise _foreign(path, "is a symbolic link")
+    if not stat.S_ISREG(mode):
+        raise _foreign(path, "is no file")
+    return True
+
+
+def _foreign(path: Path, fault: str) -> SparkablateError:
+    return SparkablateError(
+        "not_ours",
+        f"{path} {fault}: a run directory keeps its files itself; copy it with 'cp -rL', which makes files "
+        "of links, or remove this one",
+    )
+
+
+#: Parts of SQLite's messages, whose codes are there from Python 3.11 on → what src/store/failure.ts says.
+_FAILURES = {
+    "is locked": ("run_locked", "is in use by another program"),
+    "disk I/O error": ("storage_failed", "cannot be used"),
+    "readonly database": ("storage_failed", "cannot be used"),
+    "unable to open": ("input_missing", "cannot be used"),
+}
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that cannot write and sees one state of the run."""
@@ -119,14 +174,15 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
             if version == SCHEMA_VERSION:
                 checksums.verify(database, path)
                 is_checked = True
+            elif not is_empty:
+                checksums.require_tables(database, path)
             yield database
     except sqlite3.Error as error:
-        # The code itself is there from Python 3.11 on.
-        if "is locked" in str(error):
-            raise SparkablateError("run_locked", f"{path} is in use by another program: {error}") from error
-        raise SparkablateError(
-            "store_corrupt", f"{path} is not a readable database of ours: {error}"
-        ) from error
+        code, fault = next(
+            (found for part, found in _FAILURES.items() if part in str(error)),
+            ("store_corrupt", "is not a readable database of ours"),
+        )
+        raise SparkablateError(code, f"{path} {fault}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         if is_checked:
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparkablate.anatomy.sites import SITE_ORDER, LayerSites, SiteMap
+from sparkablate.arguments import as_choice, as_index, as_indices, as_number, described, or_default
 from sparkablate.edits.functions import DEFAULT_MODE, KINDS, MODES, SKIP, UNIT_TOLERANCE
 from sparkablate.errors import SparkablateError
 
@@ -48,31 +48,24 @@ class AblationSpec:
     positions: str = "all"
 
     def __post_init__(self) -> None:
-        if self.kind != "layer" and self.kind not in KINDS:
-            raise _invalid(f"kind {self.kind!r} is none of {', '.join([*KINDS, 'layer'])}")
+        as_choice("kind", self.kind, [*KINDS, "layer"])
         modes = (SKIP, DEFAULT_MODE) if self.kind == "layer" else tuple(MODES)
-        if not self.mode:
-            object.__setattr__(self, "mode", DEFAULT_MODE)
-        if self.kind == "layer" and self.mode == DEFAULT_MODE:
-            object.__setattr__(self, "mode", SKIP)
-        if self.mode not in modes:
-            raise _invalid(f"mode {self.mode!r} of a {self.kind!r} is none of {', '.join(modes)}")
-        if self.positions not in POSITIONS:
-            raise _invalid(f"positions {self.positions!r} is none of {', '.join(POSITIONS)}")
+        mode = or_default(self.mode, DEFAULT_MODE)
+        as_choice(f"mode of a {self.kind!r}:", mode, modes)
+        object.__setattr__(self, "mode", SKIP if self.kind == "layer" else mode)
+        as_choice("positions", self.positions, POSITIONS)
         if self.kind == "layer" and self.positions != "all":
             raise _invalid("a skipped layer has no positions: a layer is skipped at all of them")
-        if self.layer < 0:
-            raise _invalid(f"layer {self.layer} is negative; layers count from 0")
+        object.__setattr__(self, "layer", as_index("layer", self.layer))
         wanted = None if self.kind == "layer" else KINDS[self.kind].parts
         for name in ("heads", "groups"):
-            parts = tuple(int(part) for part in getattr(self, name))
+            given = getattr(self, name)
+            parts = () if given is None else as_indices(name, given)
             if name != wanted and parts:
                 raise _invalid(f"a {self.kind!r} takes no {name}")
             if name == wanted and not parts:
                 raise _invalid(f"a {self.kind!r} needs {name}, e.g. {name}=(0,)")
-            if len(set(parts)) != len(parts) or any(part < 0 for part in parts):
-                raise _invalid(f"{name} {list(parts)} must be different and not negative")
-            object.__setattr__(self, name, tuple(sorted(parts)))
+            object.__setattr__(self, name, parts)
 
     @property
     def parts(self) -> tuple[int, ...]:
@@ -115,21 +108,22 @@ class DirectionSpec:
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        if self.op not in OPERATIONS:
-            raise _invalid(f"op {self.op!r} is none of {', '.join(OPERATIONS)}")
-        if not self.at:
-            object.__setattr__(self, "at", OPERATIONS[self.op][0])
-        if self.at not in OPERATIONS[self.op]:
-            raise _invalid(f"{self.op} exists at {' and '.join(OPERATIONS[self.op])}, not at {self.at!r}")
-        if self.positions not in POSITIONS:
-            raise _invalid(f"positions {self.positions!r} is none of {', '.join(POSITIONS)}")
-        if not (math.isfinite(self.coefficient) and math.isfinite(self.norm)):
-            raise _invalid("coefficient and norm of a direction must be finite")
-        if self.layers != "all":
-            layers = tuple(sorted(int(layer) for layer in self.layers))
-            if not layers or len(set(layers)) != len(layers) or layers[0] < 0:
-                raise _invalid(f"layers {list(layers)} of a direction must be different and not negative")
+        as_choice("op", self.op, OPERATIONS)
+        at = or_default(self.at, OPERATIONS[self.op][0])
+        if not isinstance(at, str) or at not in OPERATIONS[self.op]:
+            places = " and ".join(OPERATIONS[self.op])
+            raise _invalid(f"{self.op} exists at {places}, not at {described(at)}")
+        object.__setattr__(self, "at", at)
+        as_choice("positions", self.positions, POSITIONS)
+        for name in ("coefficient", "norm"):
+            object.__setattr__(self, name, as_number(f"{name} of a direction", getattr(self, name)))
+        if not (isinstance(self.layers, str) and self.layers == "all"):
+            layers = as_indices("layers", self.layers)
+            if not layers:
+                raise _invalid("layers of a direction must be 'all', or one or more different indices")
             object.__setattr__(self, "layers", layers)
+        if not isinstance(self.sha256, str):
+            raise _invalid(f"sha256 is a text of hexadecimal digits, not {described(self.sha256)}")
         if self.vector is not None:
             vector = check_direction(self.vector)
             object.__setattr__(self, "vector", vector)
@@ -179,6 +173,12 @@ def from_wire(wire: Mapping[str, Any]) -> Spec:
 
 def check_direction(vector: Tensor) -> Tensor:
     """The vector as contiguous float32 on the CPU; refused where it is no unit vector."""
+    plain = isinstance(vector, Tensor) and vector.layout == torch.strided
+    if not plain or vector.is_complex() or vector.is_meta:
+        raise _invalid(
+            f"a direction's vector is a torch tensor of real numbers, not {described(vector)}; "
+            "torch.as_tensor() makes one of an array"
+        )
     vector = vector.detach().to(device="cpu", dtype=torch.float32).contiguous()
     norm = vector.double().norm().item()
     if vector.dim() != 1 or not abs(norm - 1) <= UNIT_TOLERANCE:

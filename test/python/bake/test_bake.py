@@ -450,10 +450,39 @@ def test_a_failed_certificate_leaves_nothing(
 
     monkeypatch.setattr(writer, "edited", wrong)
     with pytest.raises(SparkablateError) as caught:
-        bake(str(llama), HEADS, tmp_path / "out", threads=1)
+        bake(str(llama), HEADS, tmp_path / "made" / "for it" / "out", threads=1)
     assert caught.value.code == "certificate_failed"
     assert EDITED in caught.value.message
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_directories_that_were_made_for_the_target_go_with_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    made = tmp_path / "there" / "made"
+
+    def broken_off(keep: Path | None) -> None:
+        with place.placed(made / "out"):
+            if keep is not None:
+                keep.touch()
+            raise KeyError
+
+    for keep in (None, made / "notes.txt", made / "out"):
+        with pytest.raises(KeyError):
+            broken_off(keep)
+        assert list((tmp_path / "there").iterdir()) == ([] if keep is None else [made])
+        assert keep is None or list(made.iterdir()) == [keep]
+        if keep is not None:
+            keep.unlink()
+            made.rmdir()
+    with place.placed(made / "out") as held:
+        held.finish()
+    assert (made / "out").is_dir()
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(SparkablateError, match="cannot be written"),
+        place.placed(tmp_path / "file" / "x" / "out"),
+    ):
+        pass
 
 
 def test_an_edit_that_amplifies_rounding_fails_below_float32(tmp_path: Path) -> None:

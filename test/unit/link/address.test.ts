@@ -30,6 +30,9 @@ it.each([
   ["tcp://localhost:0", "a port is a number from 1 to 65535"],
   ["tcp://localhost:65536", "a port is a number from 1 to 65535"],
   ["tcp://localhost:5757/path", "host:port is wanted"],
+  ["tcp://::1:5757", "host:port is wanted"],
+  ["tcp://[localhost]:5757", "in brackets stands an IPv6 address"],
+  ["tcp://[127.0.0.1]:5757", "in brackets stands an IPv6 address"],
 ])("%j is none", (text, why) => {
   expect(() => parseAddress(text)).toThrow(
     expect.objectContaining({ code: "usage", message: expect.stringContaining(why) }),
@@ -50,6 +53,15 @@ describe("nobody is there", () => {
     await new Promise((resolve) => server.close(resolve));
     expect(await unreachable(`tcp://127.0.0.1:${port}`)).toBe("no worker listens there");
     expect(await unreachable("tcp://nobody.invalid:5757")).toMatch(/host/);
+  });
+
+  it("a name is looked for where ZeroMQ looks for it: at its IPv4 address", async () => {
+    const server = createServer().listen(0, "::1");
+    onTestFinished(() => void server.close());
+    await new Promise((resolve) => server.once("listening", resolve));
+    const { port } = server.address() as { port: number };
+    expect(await unreachable(`tcp://[::1]:${port}`)).toBeNull();
+    expect(await unreachable(`tcp://localhost:${port}`)).toBe("no worker listens there");
   });
 
   it("a socket with a listener is reached, whatever listens", async () => {

@@ -30,7 +30,10 @@ def unwrapped(model: Any) -> nn.Module:
     classes = {type(model), *map(type, model.parameters())}
     for name in (base.__name__ for one in classes for base in one.__mro__):
         if name in SHARDED:
-            raise _refused(model, f"{SHARDED[name]}, and a device sees only a part of what a spec names")
+            raise _refused(
+                model,
+                f"{SHARDED[name]}, and a device sees only a part of what a spec names; give the model whole",
+            )
     inner = _inner(model)
     return model if inner is None else unwrapped(inner)
 

@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 
 from sparkablate.anatomy.architectures import locate
+from sparkablate.arguments import require_path
 from sparkablate.bake.baking import Baking, Source
 from sparkablate.bake.foresight import Wanted, foresee, source_dtype
 from sparkablate.edits.means import MeanKey
@@ -26,7 +27,7 @@ from sparkablate.loading.open import open_model
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress, silent
 from sparkablate.proofs import self_test
-from sparkablate.specs import AblationSpec, DirectionSpec, Spec
+from sparkablate.specs import Spec, as_specs
 
 __all__ = ["bake"]
 
@@ -62,7 +63,8 @@ def bake(
     exact weight equivalent, "certificate_failed", "disk_full", "usage" for a target that exists, and what
     `load_model` and `applied` raise.
     """
-    wanted = [specs] if isinstance(specs, AblationSpec | DirectionSpec) else list(specs)
+    wanted = as_specs(specs)
+    require_path("out", out)
     foresee(model, revision, False, Wanted(wanted, Path(out), dtype, prune_layers, force))
     name = dtype_of(model, dtype, revision)
     before = settled(here(resolve_source(model), revision))

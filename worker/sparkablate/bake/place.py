@@ -127,27 +127,49 @@ def printable(name: str) -> str:
 
 @contextmanager
 def placed(target: Path) -> Iterator[Place]:
-    """Holds the work directory of a target, emptied of what a killed bake left there; removes it at the end.
+    """Holds the work directory of a target, emptied of what a killed bake left there; removes it at the end,
+    and with it the directories above it that were made for a target that did not come to be.
 
     Raises "usage" while another bake writes the same target, and where the work directory is not ours,
     "disk_full" where there is no room.
     """
     place = Place.of(target)
     work = place.work
+    made: list[Path] = []
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = _lock(work, target)
-    except OSError as error:
-        raise _disk_error(error, target) from error
-    try:
-        _clear(place)
         try:
-            yield place
-        except (OSError, SafetensorError) as error:
+            _make(target.parent, made)
+            lock = _lock(work, target)
+        except OSError as error:
             raise _disk_error(error, target) from error
+        try:
+            _clear(place)
+            try:
+                yield place
+            except (OSError, SafetensorError) as error:
+                raise _disk_error(error, target) from error
+        finally:
+            _remove(work)
+            os.close(lock)
     finally:
-        _remove(work)
-        os.close(lock)
+        for directory in reversed(made):
+            with suppress(OSError):  # it holds the target by now, or what somebody put there meanwhile
+                directory.rmdir()
+
+
+def _make(directory: Path, made: list[Path]) -> None:
+    """As `mkdir -p`; adds to `made` what was not there, the outermost first."""
+    if directory.is_dir():
+        return
+    if directory.parent != directory:
+        _make(directory.parent, made)
+    try:
+        directory.mkdir()
+    except FileExistsError:
+        if not directory.is_dir():
+            raise
+    else:
+        made.append(directory)
 
 
 def _lock(work: Path, target: Path) -> int:

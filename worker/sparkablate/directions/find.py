@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparkablate.anatomy.sites import Tap
+from sparkablate.arguments import as_number, as_whole, described, listed, token_row
 from sparkablate.directions.prompts import Batch, batches, device_of
 from sparkablate.directions.scores import Answers, Scorer, Scores
 from sparkablate.edits.hooks import recording
@@ -84,11 +86,34 @@ def find_directions(
         cancelled: asked between candidates; true ends the search.
         progress: told `(stage, done, total, unit)`.
 
-    Raises SparkablateError: "config_invalid" (too few prompts, one that does not fit), "site_unsupported",
-    "nonfinite_logits", "interrupted".
+    Raises SparkablateError: "config_invalid" (too few prompts, one that does not fit), "usage" (prompts
+    that are no token ids), "site_unsupported", "nonfinite_logits", "interrupted".
     """
+    if not isinstance(manager, AblationManager):
+        raise SparkablateError("usage", f"an AblationManager is wanted, not {described(manager)}")
+    positive, negative = _rows("positive prompt", positive), _rows("negative prompt", negative)
+    end_positions = [
+        as_whole("an end position", one, 1, 2**31) for one in listed("end_positions", end_positions)
+    ]
+    if not end_positions or len(set(end_positions)) != len(end_positions):
+        raise SparkablateError(
+            "config_invalid", f"end_positions {end_positions} must be different, and one or more"
+        )
+    if not 0 < as_number("held_out", held_out) < 1:
+        raise SparkablateError("config_invalid", f"held_out {held_out} must lie between 0 and 1")
+    as_whole("resamples", resamples, 1, 10**6)
+    as_whole("seed", seed, -(2**63), 2**63 - 1)
+    if answers is not None and not isinstance(answers, Answers):
+        raise SparkablateError(
+            "usage", f"answers are an Answers(positive, negative), not {described(answers)}"
+        )
     _check_prompts(manager, positive, negative, end_positions)
-    answer_ids = [] if answers is None else [answers.positive, answers.negative]
+    answer_ids: list[list[int]] = []
+    if answers is not None:
+        answer_ids = [
+            token_row(f"answers.{side}", getattr(answers, side)) for side in ("positive", "negative")
+        ]
+        answers = Answers(*map(tuple, answer_ids))
     check_ids([*positive, *negative, *answer_ids], manager.sites.vocab_size)
     generator = torch.Generator().manual_seed(seed)
     train_p, held_p = _split(len(positive), held_out, generator)
@@ -135,6 +160,10 @@ def find_directions(
             )
         )
     return Found(candidates, (held_p, held_n))
+
+
+def _rows(name: str, rows: Any) -> list[list[int]]:
+    return [token_row(f"{name} {at}", row) for at, row in enumerate(listed(f"{name}s", rows), 1)]
 
 
 @dataclass(frozen=True)

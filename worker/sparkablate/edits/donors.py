@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from sparkablate.anatomy.sites import SiteMap, Tap
+from sparkablate.arguments import as_choice, as_index, described
 from sparkablate.edits.functions import KINDS, MODES
 from sparkablate.edits.hooks import recording
+from sparkablate.edits.means import MEAN_KINDS
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, Spec
 
@@ -30,13 +32,26 @@ class SourceKey(NamedTuple):
     layer: int
 
 
+def source_key(key: Any) -> SourceKey:
+    """Raises "usage" for what is no key, "config_invalid" for what no model has."""
+    if isinstance(key, str) or not isinstance(key, Sequence) or len(key) != 2:
+        raise SparkablateError("usage", f"a source's key is SourceKey(kind, layer), not {described(key)}")
+    return SourceKey(as_choice("kind of a source", key[0], MEAN_KINDS), as_index("layer", key[1]))
+
+
+def source_mode(mode: Any) -> str:
+    """Raises "usage" for a mode that has no source."""
+    if not isinstance(mode, str) or mode not in SOURCE_MODES:
+        raise SparkablateError(
+            "usage", f"mode {described(mode)} has no source; {', '.join(SOURCE_MODES)} have one"
+        )
+    return mode
+
+
 def offered_sources(sites: SiteMap) -> list[SourceKey]:
     """Every activation that a spec on this model could need."""
     return [
-        SourceKey(kind, layer.index)
-        for layer in sites.layers
-        for kind in ("head", "attn", "mlp")
-        if kind in layer.sites
+        SourceKey(kind, layer.index) for layer in sites.layers for kind in MEAN_KINDS if kind in layer.sites
     ]
 
 

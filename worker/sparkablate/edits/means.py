@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from sparkablate.anatomy.sites import SiteMap, Tap
+from sparkablate.arguments import as_choice, as_index, described, token_ids
 from sparkablate.edits.functions import KINDS
 from sparkablate.edits.hooks import recording
 from sparkablate.edits.positions import FirstTokens
@@ -30,12 +31,28 @@ class MeanKey(NamedTuple):
     positions: str = "all"
 
 
+#: Sites that have a mean of their own: heads and groups share one.
+MEAN_KINDS = ("head", "attn", "mlp")
+
+
+def mean_key(key: Any) -> MeanKey:
+    """Raises "usage" for what is no key, "config_invalid" for what no model has."""
+    if isinstance(key, str) or not isinstance(key, Sequence) or not 2 <= len(key) <= 3:
+        raise SparkablateError(
+            "usage", f"a mean's key is MeanKey(kind, layer, positions), not {described(key)}"
+        )
+    kind, layer, positions = MeanKey(*key)
+    as_choice("kind of a mean", kind, MEAN_KINDS)
+    as_choice("positions of a mean", positions, ("all", "not_first"))
+    return MeanKey(kind, as_index("layer", layer), positions)
+
+
 def offered_means(sites: SiteMap) -> list[MeanKey]:
     """Every mean that a spec on this model could need."""
     return [
         MeanKey(kind, layer.index, positions)
         for layer in sites.layers
-        for kind in ("head", "attn", "mlp")
+        for kind in MEAN_KINDS
         if kind in layer.sites
         for positions in ("all", "not_first")
     ]
@@ -80,8 +97,10 @@ def measure_means(
             counts[key] += values.shape[0]
 
     with first_tokens.watching(model, sites.stack), recording(list(taps.values()), accumulate):
-        for batch in batches:
-            sites.stack(input_ids=batch, use_cache=False)
+        for number, batch in enumerate(batches, 1):
+            ids = token_ids(f"batch {number}", batch, sites.vocab_size)
+            if ids.numel() > 0:
+                sites.stack(input_ids=ids, use_cache=False)
     missing = [key for key in keys if not counts[key]]
     if missing:
         raise SparkablateError("means_missing", f"no tokens to average over for {tuple(missing[0])}")

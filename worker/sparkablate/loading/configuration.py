@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from sparkablate.arguments import described
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import checkpoint_files
 from sparkablate.loading.home import home
@@ -39,6 +40,11 @@ def resolve_source(name: str) -> str:
     Raises ``model_not_found`` for a path that is no model directory, ``environment_missing`` for a builtin
     model that was not set up, ``load_failed`` for an adapter without its model.
     """
+    if not isinstance(name, str) or not name:
+        raise SparkablateError(
+            "model_not_found",
+            f"model.name {described(name)} is no name: give a Hugging Face id or a directory, as a text",
+        )
     if name.startswith("builtin:"):
         key = name.removeprefix("builtin:")
         if key not in BUILTIN_MODELS:
@@ -70,6 +76,12 @@ def resolve_source(name: str) -> str:
 
 def check_trust(source: str, revision: str | None, trust_remote_code: bool) -> None:
     """Raises ``config_invalid`` for code from the hub that is not pinned."""
+    if not isinstance(trust_remote_code, bool):  # the text "false" is true
+        raise SparkablateError(
+            "config_invalid", f"model.trust_remote_code is True or False, not {described(trust_remote_code)}"
+        )
+    if not isinstance(revision, str | None):
+        raise SparkablateError("config_invalid", f"model.revision is a text, not {described(revision)}")
     local = Path(source).is_dir()
     if trust_remote_code and not local and not (revision and _COMMIT.fullmatch(revision)):
         raise SparkablateError(

@@ -14,9 +14,13 @@ import torch
 import transformers
 
 from sparkablate import __version__
+from sparkablate.arguments import as_whole
 from sparkablate.errors import SparkablateError
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+#: As the config's schema has it.
+MOST_THREADS = 1024
 
 #: Largest relative error of the proving matmul and attention, in units of the dtype's own precision. IEEE
 #: float32 is below 2 (measured on a CPU: 0.3 and 1.7); TF32 keeps 10 of 23 bits of the mantissa and is at
@@ -29,7 +33,7 @@ def resolve_device(wanted: str) -> torch.device:
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return torch.device(next(name for name, there in available.items() if there))
-    if wanted not in available:
+    if not isinstance(wanted, str) or wanted not in available:
         raise SparkablateError("device_unavailable", f"model.device {wanted!r}: use auto, cuda, mps or cpu")
     if not available[wanted]:
         there = ", ".join(name for name, ok in available.items() if ok)
@@ -125,12 +129,12 @@ def dtype_on(device_type: str, dtype: str) -> tuple[str, str | None]:
 
 
 def configure(threads: int | None) -> None:
-    """Sets threads, turns TF32 off and determinism on.
+    """Sets threads, turns TF32 off and determinism on. Raises ``config_invalid``.
 
     Must run before the first CUDA matmul of the process: cuBLAS reads its workspace setting once.
     """
     if threads is not None:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(as_whole("model.threads", threads, 1, MOST_THREADS))
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

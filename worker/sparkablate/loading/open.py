@@ -90,7 +90,7 @@ def open_model(
     ``may_offload``: of weights that do not fit the device the rest stays on disk instead of being refused,
     which gives the same bits and is slow.
     """
-    if dtype not in numerics.DTYPES:
+    if not isinstance(dtype, str) or dtype not in numerics.DTYPES:
         raise SparkablateError(
             "config_invalid", f"model.dtype {dtype!r}: use one of {', '.join(numerics.DTYPES)}"
         )

@@ -189,6 +189,8 @@ class Server:
         router.set(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
         router.set(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
         router.set(zmq.HANDSHAKE_IVL, HANDSHAKE_LIMIT_MS)
+        # Not for names: localhost would be ::1 alone, where nobody looks for it.
+        router.set(zmq.IPV6, int(bind.startswith("tcp://[")))
         if keys is not None:
             self._guard = ThreadAuthenticator(self._link)
             self._guard.start()

@@ -18,7 +18,7 @@ from sparkablate.errors import SparkablateError
 
 #: ipc paths are limited by sockaddr_un, less its closing zero.
 MAX_IPC_PATH_BYTES = 107 if sys.platform == "linux" else 103
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 #: A directory that a controller made for the socket of its own worker: src/link/spawn.ts.
 _PRIVATE = re.compile(r"sparkablate-[A-Za-z0-9]{6}")
 #: A controller has made its directory, and the worker that is to hold it has not yet begun.
