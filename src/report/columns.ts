@@ -1,6 +1,7 @@
 /** The ranking's columns, for the terminal and the page. Adding one is adding a row here. */
 import { CHANGE, isLevel, METRIC_NAMES, METRICS } from "../metrics.ts";
-import type { JointRow } from "../ranking.ts";
+import type { Rows } from "../packed-rows.ts";
+import { isJoint, type JointRow } from "../ranking.ts";
 import type { Row } from "../rows.ts";
 import { shortened, shortFlags } from "./headline.ts";
 import { fixed, integer, interval, orDash, probability, ratio, signed } from "./numbers.ts";
@@ -137,9 +138,11 @@ const OF_INTERACTION: readonly Column[] = [
 ];
 
 /** The columns of these rows: the metrics that were measured, and interactions, stand before the flags. */
-export function columnsOf(rows: readonly Row[], facts: Evaluated): Column[] {
-  const metrics = Object.keys(rows.find((row) => Object.keys(row.metrics).length > 0)?.metrics ?? {});
-  const interactions = rows.some((row) => row.interaction !== null) ? OF_INTERACTION : [];
+export function columnsOf(rows: Rows, facts: Evaluated): Column[] {
+  const metrics = Object.keys(
+    rows.values().find((row) => Object.keys(row.metrics).length > 0)?.metrics ?? {},
+  );
+  const interactions = rows.values().some(isJoint) ? OF_INTERACTION : [];
   return [
     ...BEFORE_METRICS,
     blocksColumn(facts),

@@ -1,6 +1,7 @@
 /** The sentences that stand above every form of a report: what was measured, on what, and how far to trust it. */
 import { isLevel } from "../metrics.ts";
-import { isDoubted, rankInteractions, rankRows, type SweepStatistics, sweepStatistics } from "../ranking.ts";
+import type { Rows } from "../packed-rows.ts";
+import { isDoubted, isJoint, type SweepStatistics, sweepStatistics } from "../ranking.ts";
 import {
   DOUBTS,
   FALSE_DISCOVERY_RATE,
@@ -46,8 +47,8 @@ export function componentName(facts: RunFacts): string {
 }
 
 /** "32 blocks of 256 tokens", or "64 items of up to 12 tokens", as far as they are measured. */
-export function sampleText(rows: readonly Row[], facts: RunFacts): string {
-  const measured = rows[0]?.blocks ?? 0;
+export function sampleText(rows: Rows, facts: RunFacts): string {
+  const measured = rows.at(0)?.blocks ?? 0;
   const of = measured < facts.planned_blocks ? ` (of ${integer(facts.planned_blocks)} planned)` : "";
   const size = facts.task == null ? "of" : "of up to";
   return sayer(
@@ -55,10 +56,17 @@ export function sampleText(rows: readonly Row[], facts: RunFacts): string {
   )`${integer(measured)} blocks${of} ${size} ${integer(facts.seq_len)} tokens${facts.bos ? ", BOS included" : ""}`;
 }
 
+/** How many rows it holds of, from the `first` on. */
+export const countOf = (rows: Rows, holds: (row: Row) => boolean, first = 0): number =>
+  rows
+    .values()
+    .drop(first)
+    .reduce((count, row) => count + Number(holds(row)), 0);
+
 /** One paragraph a line, for people. */
-export function headline(rows: readonly Row[], facts: RunFacts): string[] {
+export function headline(rows: Rows, facts: RunFacts): string[] {
   const say = sayer(facts);
-  const [baseline] = rows;
+  const baseline = rows.at(0);
   const statistics = sweepStatistics(rows);
   const decimals = decimalsFor(rows);
   const revision = facts.revision === null ? "" : ` at ${facts.revision.slice(0, 12)}`;
@@ -90,8 +98,12 @@ function levels({ metrics }: Row): string {
 }
 
 /** How many joint conditions are more, or less, than the sum of their parts; nothing where there are none. */
-function interactionSentence(rows: readonly Row[], facts: RunFacts): string[] {
-  const all = rankInteractions(rows).map(({ interaction }) => interaction);
+function interactionSentence(rows: Rows, facts: RunFacts): string[] {
+  const all = rows
+    .values()
+    .filter(isJoint)
+    .map(({ interaction }) => interaction)
+    .toArray();
   const measured = all.filter(({ effect }) => effect !== null);
   if (all.length === 0) return [];
   const marked = measured.filter(({ distinguishable }) => distinguishable);
@@ -103,7 +115,7 @@ function interactionSentence(rows: readonly Row[], facts: RunFacts): string[] {
   ];
 }
 
-function testSentence(rows: readonly Row[], statistics: SweepStatistics, facts: RunFacts): string {
+function testSentence(rows: Rows, statistics: SweepStatistics, facts: RunFacts): string {
   const modes = modesOfRows(rows);
   const family = modes.length > 1 ? ` over all conditions of ${modes.join(", ")} together` : "";
   const procedure = `${CORRECTIONS[facts.statistics.correction]}${family}`;
@@ -111,10 +123,13 @@ function testSentence(rows: readonly Row[], statistics: SweepStatistics, facts: 
 }
 
 /** What `stop:` settled, how surely, and what it saved. */
-function raceSentence(rows: readonly Row[], facts: RunFacts, race: RacePlan): string {
-  const settled = rows.filter(({ flags }) => flags.includes(RACE_FLAGS.top)).length;
+function raceSentence(rows: Rows, facts: RunFacts, race: RacePlan): string {
+  const settled = countOf(rows, ({ flags }) => flags.includes(RACE_FLAGS.top));
   const [used, all] = [
-    rows.slice(1).reduce((sum, { blocks }) => sum + blocks, 0),
+    rows
+      .values()
+      .drop(1)
+      .reduce((sum, { blocks }) => sum + blocks, 0),
     race.conditions * (race.rounds.at(-1) ?? 0),
   ];
   const confidence = percent(race.confidence);
@@ -124,8 +139,8 @@ function raceSentence(rows: readonly Row[], facts: RunFacts, race: RacePlan): st
 }
 
 /** What is missing or limits the comparison; empty for a complete run. */
-export function warnings(rows: readonly Row[], facts: RunFacts): string[] {
-  const failed = rows.filter((row, index) => index > 0 && row.status === "failed").length;
+export function warnings(rows: Rows, facts: RunFacts): string[] {
+  const failed = countOf(rows, ({ status }) => status === "failed", 1);
   const { floor } = facts.statistics;
   return [
     ...unfinished(rows, facts),
@@ -141,17 +156,16 @@ export function warnings(rows: readonly Row[], facts: RunFacts): string[] {
 }
 
 /** What is still to be measured, and what that means for the ranks. */
-export function unfinished(rows: readonly Row[], facts: RunFacts): string[] {
+export function unfinished(rows: Rows, facts: RunFacts): string[] {
   const say = sayer(facts);
-  const ranked = rankRows(rows);
-  const partial = ranked.filter((row) => row.status === "partial").length;
-  const missing = facts.planned_conditions - ranked.filter((row) => row.status !== "pending").length;
+  const partial = countOf(rows, ({ status }) => status === "partial", 1);
+  const missing = facts.planned_conditions - countOf(rows, ({ status }) => status !== "pending", 1);
   const lines = [];
   if (missing > 0)
     lines.push(
       `Unfinished: ${missing} of ${counted(facts.planned_conditions, "condition")} not measured yet.`,
     );
-  const blocks = rows[0]?.blocks ?? 0;
+  const blocks = rows.at(0)?.blocks ?? 0;
   if (facts.finished === null && missing <= 0 && blocks < facts.planned_blocks) {
     lines.push(
       say`Unfinished: ${counted(blocks, inWords(facts, "block"))} of ${integer(facts.planned_blocks)} so far; intervals will shrink.`,
@@ -179,8 +193,10 @@ export function shortened(flags: readonly string[], facts: Evaluated): string {
 }
 
 /** What the flags that occur in these rows mean. */
-export function flagLegend(rows: readonly Row[], facts: Evaluated): string[] {
-  const seen = new Set(rows.flatMap((row) => [...row.flags, ...(row.interaction?.flags ?? [])]));
+export function flagLegend(rows: Rows, facts: Evaluated): string[] {
+  const seen = new Set<string>();
+  for (const { flags, interaction } of rows.values())
+    for (const flag of [...flags, ...(interaction?.flags ?? [])]) seen.add(flag);
   return legendOf(seen, facts);
 }
 

@@ -1,10 +1,11 @@
 /** The ranked table for a terminal: as wide as it may be, in colour where it may be. */
 import { getBorderCharacters, table } from "table";
+import type { Rows } from "../packed-rows.ts";
 import { printable } from "../printable.ts";
-import { type JointRow, rankInteractions, rankRows } from "../ranking.ts";
+import { isJoint, type JointRow, rankInteractions, rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
 import { type Column, columnsOf, interactionColumns } from "./columns.ts";
-import { flagLegend, headline } from "./headline.ts";
+import { countOf, flagLegend, headline } from "./headline.ts";
 import { decimalsFor } from "./numbers.ts";
 
 export interface TableOptions {
@@ -20,21 +21,21 @@ export interface TableOptions {
 export const INTERACTIONS_HEADING =
   "Interactions: Δ NLL of a joint condition minus the sum of its parts' (+: they back each other up)";
 
-export function renderTable(rows: readonly Row[], facts: RunFacts, options: TableOptions): string {
+export function renderTable(rows: Rows, facts: RunFacts, options: TableOptions): string {
   const { paint, width } = options;
-  const ranked = rankRows(rows);
-  const shown = ranked.slice(0, options.top ?? ranked.length);
+  const total = rows.length - 1;
+  const shown = rankRows(rows, options.top ?? total);
   const [first = "", ...others] = headline(rows, facts).map((line) => wrap(printable(line), width));
   const paragraphs = [paint("bold", first), ...others];
   if (shown.length > 0) {
     const style = (row: Row, text: string) => styled(row, text, paint);
     paragraphs.push("", renderColumns(shown, columnsOf(shown, facts), decimalsFor(rows), options, style));
   }
-  if (shown.length < ranked.length) {
-    paragraphs.push(paint("dim", wrap(`${shown.length} of ${ranked.length} conditions shown.`, width)));
+  if (shown.length < total) {
+    paragraphs.push(paint("dim", wrap(`${shown.length} of ${total} conditions shown.`, width)));
   }
-  const joint = rankInteractions(rows);
-  const interactions = joint.slice(0, options.top ?? joint.length);
+  const joint = countOf(rows, isJoint);
+  const interactions = rankInteractions(rows, options.top ?? joint);
   if (interactions.length > 0) {
     const style = (row: JointRow, text: string) =>
       text === "" || row.interaction.distinguishable ? text : paint("dim", text);
@@ -44,10 +45,8 @@ export function renderTable(rows: readonly Row[], facts: RunFacts, options: Tabl
       "",
       renderColumns(interactions, interactionColumns(facts), decimalsFor(rows), options, style),
     );
-    if (interactions.length < joint.length)
-      paragraphs.push(
-        paint("dim", wrap(`${interactions.length} of ${joint.length} interactions shown.`, width)),
-      );
+    if (interactions.length < joint)
+      paragraphs.push(paint("dim", wrap(`${interactions.length} of ${joint} interactions shown.`, width)));
   }
   const legend = flagLegend([...shown, ...interactions], facts);
   if (legend.length > 0)

@@ -11,7 +11,6 @@ import type { Condition, Intervention } from "../../src/protocol.ts";
 import { rankInteractions } from "../../src/ranking.ts";
 import { toCsv, toMarkdown } from "../../src/report/formats.ts";
 import { interactionMatrix } from "../../src/report/interaction-matrix.ts";
-import { renderPage } from "../../src/report/page.ts";
 import { renderPng } from "../../src/report/png.ts";
 import { renderTable } from "../../src/report/table.ts";
 import { buildRows, type ConditionMeasurements, DOUBTS, type Row } from "../../src/rows.ts";
@@ -20,7 +19,7 @@ import { adjust } from "../../src/statistics/multiplicity.ts";
 import { RunDirectory, readRun } from "../../src/store/run-directory.ts";
 import { databasePath } from "../../src/store/sqlite.ts";
 import { scratch } from "../fixtures/harness.ts";
-import { condition, facts, head, measured, TOKENS } from "./planted.ts";
+import { condition, facts, head, measured, pageText, TOKENS } from "./planted.ts";
 import { plantRun } from "./planted-run.ts";
 import { normals } from "./statistics/random.ts";
 
@@ -274,7 +273,7 @@ describe("files and reports", () => {
     expect(section).toMatch(/\* {2}L0\.head\[2,3\]\.zero +−0\.3\d+ /);
     expect(section).toContain("2 of 6 interactions shown.");
     expect(toMarkdown(rows, about, null)).toMatch(/\| \\\* \| L0\.head\[0,1\]\.zero \| \+0\.[78]/);
-    const page = renderPage(rows, about);
+    const page = pageText(rows, about);
     expect(page).toContain('"title":"interaction"');
     expect(page).toContain("a family of their own");
     expect(page).toContain('"name":"interactions"');

@@ -14,6 +14,13 @@ export function modeOf({ interventions }: Pick<Row, "interventions">): Mode | nu
 }
 
 /** Modes that a run's rows have; with more than one an audit may be made. */
-export function modesOfRows(rows: readonly Pick<Row, "interventions">[]): Mode[] {
-  return [...new Set(rows.flatMap((row) => modeOf(row) ?? []))];
+export function modesOfRows(rows: { values(): IteratorObject<Pick<Row, "interventions">> }): Mode[] {
+  return [
+    ...new Set(
+      rows
+        .values()
+        .map(modeOf)
+        .filter((mode) => mode !== null),
+    ),
+  ];
 }
