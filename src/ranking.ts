@@ -52,14 +52,7 @@ export interface SweepStatistics {
   readonly median_smallest_detectable: number | null;
 }
 
-/** Counts over the rows of a sweep, the baseline left out. */
-export function sweepStatistics(rows: Rows): SweepStatistics {
-  const totals = new SweepTotals();
-  for (const row of rows.values().drop(1)) totals.add(row);
-  return totals.statistics();
-}
-
-/** The same, row by row: none is kept. */
+/** Counts over the rows of a sweep, the baseline left out: they are added one by one, and none is kept. */
 export class SweepTotals {
   readonly #counts = { conditions: 0, measured: 0, failed: 0, distinguishable: 0, doubted: 0 };
   readonly #smallest: number[] = [];

@@ -10,8 +10,8 @@ import { SparkablateError } from "../errors.ts";
 import { toCsv, toJson, toMarkdown } from "../report/formats.ts";
 import { auditModes, type ModeAudit } from "../report/modes/audit.ts";
 import { auditMarkdown, auditRecord, auditTable } from "../report/modes/formats.ts";
-import { modesOfRows } from "../report/modes/modes.ts";
 import { writePage, writePlots } from "../report/report.ts";
+import { surveyOf } from "../report/survey.ts";
 import { renderTable, type TableOptions } from "../report/table.ts";
 import { readBlockRun } from "../store/block-run.ts";
 import { hasFailures, isFailed, type ReportedRun, readPacked } from "../store/run-directory.ts";
@@ -165,7 +165,7 @@ async function showRun(
 }
 
 const auditOf = (directory: string, { rows }: ReportedRun): ModeAudit | null =>
-  modesOfRows(rows).length > 1 ? auditModes(readBlockRun(directory)) : null;
+  surveyOf(rows).modes.length > 1 ? auditModes(readBlockRun(directory)) : null;
 
 /** Writes the run's page as it stands; its path. */
 const writePageOf = (directory: string, run: ReportedRun): string =>

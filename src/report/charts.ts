@@ -5,12 +5,13 @@
 import type { Rows } from "../packed-rows.ts";
 import { entriesOf, rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
-import { componentName, countOf, sampleText, shortFlags } from "./headline.ts";
+import { componentName, sampleText, shortFlags } from "./headline.ts";
 import { interactionMatrix } from "./interaction-matrix.ts";
 import { leftOut, MOST_BARS, MOST_CELLS, MOST_SIDE, strongest } from "./limits.ts";
 import { type Mark, markOfTest, signs } from "./marks.ts";
-import { decimalsFor, integer, interval, percent, probability, signed } from "./numbers.ts";
+import { integer, interval, percent, probability, signed } from "./numbers.ts";
 import { place, type Scale, scaleFor } from "./scale.ts";
+import { surveyOf } from "./survey.ts";
 import { type Evaluated, sayer } from "./wording.ts";
 
 export interface Point {
@@ -155,7 +156,7 @@ function layerBars(rows: Rows, panel: Panel, facts: RunFacts, scale: Scale): Bar
   const inLayers = new Set(kept);
   const chosen = panel.spots.filter(({ layer }) => inLayers.has(layer)).sort((a, b) => a.layer - b.layer);
   const ordered = rowsAt(rows, chosen);
-  const decimals = decimalsFor(rows);
+  const decimals = surveyOf(rows).decimals;
   return {
     ...frame(rows, ordered, facts, scale, leftOut(kept.length, total, "layers")),
     type: "bars",
@@ -175,10 +176,10 @@ function layerBars(rows: Rows, panel: Panel, facts: RunFacts, scale: Scale): Bar
 
 function rankingBars(rows: Rows, facts: RunFacts): BarChart {
   const isShown = (row: Row) => row.delta_nll !== null || row.status === "failed";
-  const total = countOf(rows, isShown, 1);
+  const total = surveyOf(rows).rankable;
   const ranked = rankRows(rows, RANKING_BARS, isShown);
   const scale = barScale(ranked);
-  const decimals = decimalsFor(rows);
+  const decimals = surveyOf(rows).decimals;
   const counted = ranked.length < total ? `the ${ranked.length} largest of ${integer(total)}` : "all";
   return {
     ...frame(rows, ranked, facts, scale),
@@ -214,7 +215,7 @@ function heatmap(rows: Rows, panel: Panel, swept: readonly Spot[], facts: RunFac
   const measured = rowsAt(rows, shown);
   const effects = swept.flatMap(({ effect }) => (effect === null ? [] : [effect]));
   const scale = scaleFor(effects, effects, true);
-  const decimals = decimalsFor(rows);
+  const decimals = surveyOf(rows).decimals;
   const cellWidth = Math.min(44, Math.max(12, 640 / heads.length));
   const cellHeight = Math.min(24, Math.max(12, 600 / layers.length));
   return {
@@ -272,7 +273,7 @@ function frame(
     description:
       top?.delta_nll == null
         ? "No effects are measured yet."
-        : `Largest effect: ${top.condition}, Δ NLL ${signed(top.delta_nll, decimalsFor(rows))}; ${shown.filter((row) => row.distinguishable).length} of ${shown.length} shown are distinguishable from 0.`,
+        : `Largest effect: ${top.condition}, Δ NLL ${signed(top.delta_nll, surveyOf(rows).decimals)}; ${shown.filter((row) => row.distinguishable).length} of ${shown.length} shown are distinguishable from 0.`,
     scale,
   };
 }

@@ -1,10 +1,11 @@
 /** The ranking's columns, for the terminal and the page. Adding one is adding a row here. */
 import { CHANGE, isLevel, METRIC_NAMES, METRICS } from "../metrics.ts";
 import type { Rows } from "../packed-rows.ts";
-import { isJoint, type JointRow } from "../ranking.ts";
+import type { JointRow } from "../ranking.ts";
 import type { Row } from "../rows.ts";
 import { shortened, shortFlags } from "./headline.ts";
 import { fixed, integer, interval, orDash, probability, ratio, signed } from "./numbers.ts";
+import { surveyOf } from "./survey.ts";
 import { type Evaluated, inWords } from "./wording.ts";
 
 export interface Column<T = Row> {
@@ -139,14 +140,12 @@ const OF_INTERACTION: readonly Column[] = [
 
 /** The columns of these rows: the metrics that were measured, and interactions, stand before the flags. */
 export function columnsOf(rows: Rows, facts: Evaluated): Column[] {
-  const metrics = Object.keys(
-    rows.values().find((row) => Object.keys(row.metrics).length > 0)?.metrics ?? {},
-  );
-  const interactions = rows.values().some(isJoint) ? OF_INTERACTION : [];
+  const survey = surveyOf(rows);
+  const interactions = survey.interactions.length > 0 ? OF_INTERACTION : [];
   return [
     ...BEFORE_METRICS,
     blocksColumn(facts),
-    ...inOrder(metrics).flatMap(metricColumns),
+    ...inOrder(survey.metrics).flatMap(metricColumns),
     ...interactions,
     flagsColumn(facts),
   ];

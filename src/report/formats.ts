@@ -2,11 +2,12 @@
 
 import type { Rows } from "../packed-rows.ts";
 import { printable, printableJson } from "../printable.ts";
-import { rankInteractions, rankRows, sweepStatistics } from "../ranking.ts";
+import { rankInteractions, rankRows } from "../ranking.ts";
 import { flatColumns, flatRecord, type Row, type RunFacts, rowRecord } from "../rows.ts";
 import { interactionColumns } from "./columns.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
-import { decimalsFor, interval, probability, ratio, signed } from "./numbers.ts";
+import { interval, probability, ratio, signed } from "./numbers.ts";
+import { surveyOf } from "./survey.ts";
 import { INTERACTIONS_HEADING } from "./table.ts";
 
 /** The baseline, then the ranking's first `top` rows. */
@@ -21,7 +22,7 @@ export function toJson(
   top: number | null,
   more: Readonly<Record<string, unknown>> = {},
 ): string {
-  const statistics = sweepStatistics(rows);
+  const { statistics } = surveyOf(rows);
   const document = { run: facts, statistics, ...more, rows: ranked(rows, top).map(rowRecord) };
   return `${printableJson(document, 2)}\n`;
 }
@@ -88,7 +89,7 @@ export function markdownTable(
 
 export function toMarkdown(rows: Rows, facts: RunFacts, top: number | null): string {
   const shown = rankRows(rows, top ?? rows.length);
-  const decimals = decimalsFor(rows);
+  const { decimals } = surveyOf(rows);
   const lines = shown.map((row, index) => [
     row.delta_nll === null ? "" : `${index + 1}`,
     row.condition,

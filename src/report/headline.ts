@@ -1,7 +1,7 @@
 /** The sentences that stand above every form of a report: what was measured, on what, and how far to trust it. */
 import { isLevel } from "../metrics.ts";
 import type { Rows } from "../packed-rows.ts";
-import { isDoubted, isJoint, type SweepStatistics, sweepStatistics } from "../ranking.ts";
+import { isDoubted, type SweepStatistics } from "../ranking.ts";
 import {
   DOUBTS,
   FALSE_DISCOVERY_RATE,
@@ -11,9 +11,9 @@ import {
   type Row,
   type RunFacts,
 } from "../rows.ts";
-import { RACE_FLAGS, type RacePlan } from "../statistics/racing.ts";
-import { modesOfRows } from "./modes/modes.ts";
-import { counted, decimalsFor, fixed, integer, percent, ratio } from "./numbers.ts";
+import type { RacePlan } from "../statistics/racing.ts";
+import { counted, fixed, integer, percent, ratio } from "./numbers.ts";
+import { surveyOf } from "./survey.ts";
 import { type Evaluated, inWords, sayer } from "./wording.ts";
 
 /** What a sweep's name in the config removes, one at a time. */
@@ -56,19 +56,11 @@ export function sampleText(rows: Rows, facts: RunFacts): string {
   )`${integer(measured)} blocks${of} ${size} ${integer(facts.seq_len)} tokens${facts.bos ? ", BOS included" : ""}`;
 }
 
-/** How many rows it holds of, from the `first` on. */
-export const countOf = (rows: Rows, holds: (row: Row) => boolean, first = 0): number =>
-  rows
-    .values()
-    .drop(first)
-    .reduce((count, row) => count + Number(holds(row)), 0);
-
 /** One paragraph a line, for people. */
 export function headline(rows: Rows, facts: RunFacts): string[] {
   const say = sayer(facts);
   const baseline = rows.at(0);
-  const statistics = sweepStatistics(rows);
-  const decimals = decimalsFor(rows);
+  const { statistics, decimals } = surveyOf(rows);
   const revision = facts.revision === null ? "" : ` at ${facts.revision.slice(0, 12)}`;
   const lines = [
     `${facts.model}${revision}, ${facts.numerics.dtype} on ${facts.numerics.device}; ${facts.text}, ${sampleText(rows, facts)}.`,
@@ -99,11 +91,7 @@ function levels({ metrics }: Row): string {
 
 /** How many joint conditions are more, or less, than the sum of their parts; nothing where there are none. */
 function interactionSentence(rows: Rows, facts: RunFacts): string[] {
-  const all = rows
-    .values()
-    .filter(isJoint)
-    .map(({ interaction }) => interaction)
-    .toArray();
+  const all = surveyOf(rows).interactions;
   const measured = all.filter(({ effect }) => effect !== null);
   if (all.length === 0) return [];
   const marked = measured.filter(({ distinguishable }) => distinguishable);
@@ -116,7 +104,7 @@ function interactionSentence(rows: Rows, facts: RunFacts): string[] {
 }
 
 function testSentence(rows: Rows, statistics: SweepStatistics, facts: RunFacts): string {
-  const modes = modesOfRows(rows);
+  const { modes } = surveyOf(rows);
   const family = modes.length > 1 ? ` over all conditions of ${modes.join(", ")} together` : "";
   const procedure = `${CORRECTIONS[facts.statistics.correction]}${family}`;
   return `${statistics.distinguishable} of ${counted(statistics.measured, "effect")} distinguishable from 0 (*: ${procedure} q ≤ ${FALSE_DISCOVERY_RATE}, no flag).${doubted(statistics.doubted)}`;
@@ -124,23 +112,17 @@ function testSentence(rows: Rows, statistics: SweepStatistics, facts: RunFacts):
 
 /** What `stop:` settled, how surely, and what it saved. */
 function raceSentence(rows: Rows, facts: RunFacts, race: RacePlan): string {
-  const settled = countOf(rows, ({ flags }) => flags.includes(RACE_FLAGS.top));
-  const [used, all] = [
-    rows
-      .values()
-      .drop(1)
-      .reduce((sum, { blocks }) => sum + blocks, 0),
-    race.conditions * (race.rounds.at(-1) ?? 0),
-  ];
+  const { settled, measurements } = surveyOf(rows);
+  const all = race.conditions * (race.rounds.at(-1) ?? 0);
   const confidence = percent(race.confidence);
   return sayer(
     facts,
-  )`Top ${race.top}: ${settled} settled at ${confidence} confidence (approximate), up to ${race.tolerance} nats per token; intervals are simultaneous at ${confidence}, without p and q. Measured: ${integer(used)} of ${integer(all)} condition × blocks.`;
+  )`Top ${race.top}: ${settled} settled at ${confidence} confidence (approximate), up to ${race.tolerance} nats per token; intervals are simultaneous at ${confidence}, without p and q. Measured: ${integer(measurements)} of ${integer(all)} condition × blocks.`;
 }
 
 /** What is missing or limits the comparison; empty for a complete run. */
 export function warnings(rows: Rows, facts: RunFacts): string[] {
-  const failed = countOf(rows, ({ status }) => status === "failed", 1);
+  const { failed = 0 } = surveyOf(rows).counts;
   const { floor } = facts.statistics;
   return [
     ...unfinished(rows, facts),
@@ -158,8 +140,8 @@ export function warnings(rows: Rows, facts: RunFacts): string[] {
 /** What is still to be measured, and what that means for the ranks. */
 export function unfinished(rows: Rows, facts: RunFacts): string[] {
   const say = sayer(facts);
-  const partial = countOf(rows, ({ status }) => status === "partial", 1);
-  const missing = facts.planned_conditions - countOf(rows, ({ status }) => status !== "pending", 1);
+  const { partial = 0, pending = 0 } = surveyOf(rows).counts;
+  const missing = facts.planned_conditions - (Math.max(0, rows.length - 1) - pending);
   const lines = [];
   if (missing > 0)
     lines.push(
@@ -194,10 +176,7 @@ export function shortened(flags: readonly string[], facts: Evaluated): string {
 
 /** What the flags that occur in these rows mean. */
 export function flagLegend(rows: Rows, facts: Evaluated): string[] {
-  const seen = new Set<string>();
-  for (const { flags, interaction } of rows.values())
-    for (const flag of [...flags, ...(interaction?.flags ?? [])]) seen.add(flag);
-  return legendOf(seen, facts);
+  return legendOf(surveyOf(rows).flags, facts);
 }
 
 export function legendOf(seen: ReadonlySet<string>, facts: Evaluated): string[] {

@@ -6,8 +6,9 @@ import type { Heatmap } from "./charts.ts";
 import { sampleText, shortened } from "./headline.ts";
 import { leftOut, MOST_CELLS } from "./limits.ts";
 import { markOfTest, signs } from "./marks.ts";
-import { decimalsFor, interval, orDash, probability, signed } from "./numbers.ts";
+import { interval, orDash, probability, signed } from "./numbers.ts";
 import { place, type Scale, scaleFor } from "./scale.ts";
+import { surveyOf } from "./survey.ts";
 import { type Evaluated, sayer } from "./wording.ts";
 
 type Cell = Heatmap["cells"][number];
@@ -42,7 +43,7 @@ export function interactionMatrix(rows: Rows, facts: RunFacts): Heatmap | null {
   );
   const effects = pairs.flatMap(({ interaction: { effect } }) => (effect === null ? [] : [effect]));
   const scale = scaleFor(effects, effects, true);
-  const decimals = decimalsFor(rows);
+  const decimals = surveyOf(rows).decimals;
   const cells = components.flatMap((row, y) =>
     components.map((column, x): Cell => {
       const place = { column: labels[x] as string, row: labels[y] as string };

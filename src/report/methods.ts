@@ -1,11 +1,10 @@
 /** How the numbers were made, in words that a paper's methods section can take over; and how to cite. */
 import type { Rows } from "../packed-rows.ts";
-import { sweepStatistics } from "../ranking.ts";
 import { FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE, MAX_SKEWNESS, type RunFacts } from "../rows.ts";
 import type { RacePlan } from "../statistics/racing.ts";
-import { CORRECTIONS, componentName, countOf } from "./headline.ts";
-import { modesOfRows } from "./modes/modes.ts";
+import { CORRECTIONS, componentName } from "./headline.ts";
 import { integer } from "./numbers.ts";
+import { surveyOf } from "./survey.ts";
 import { inWords, sayer } from "./wording.ts";
 
 const EDITS: Readonly<Record<string, string>> = {
@@ -25,7 +24,7 @@ export function methods(rows: Rows, facts: RunFacts): string[] {
   const say = sayer(facts);
   const baseline = rows.at(0);
   const { numerics } = facts;
-  const statistics = sweepStatistics(rows);
+  const { statistics } = surveyOf(rows);
   const revision = facts.revision === null ? "" : `, revision ${facts.revision}`;
   return [
     say`We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. ${unitText(facts)}${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}${sources(facts)}`,
@@ -52,12 +51,12 @@ function testText(rows: Rows, measured: number, facts: RunFacts): string {
   const { correction } = facts.statistics;
   return sayer(
     facts,
-  )` Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(measured)} measured conditions${modesOfRows(rows).length > 1 ? ", of all modes together," : ""} were adjusted by the ${CORRECTIONS[correction]} procedure (${CORRECTION_SOURCES[correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE}, at least ${FEW_BLOCKS} blocks were measured, and the block differences' |skewness| is at most ${MAX_SKEWNESS}.`;
+  )` Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(measured)} measured conditions${surveyOf(rows).modes.length > 1 ? ", of all modes together," : ""} were adjusted by the ${CORRECTIONS[correction]} procedure (${CORRECTION_SOURCES[correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE}, at least ${FEW_BLOCKS} blocks were measured, and the block differences' |skewness| is at most ${MAX_SKEWNESS}.`;
 }
 
 function interactionText(rows: Rows, facts: RunFacts): string[] {
   const { correction } = facts.statistics;
-  const count = countOf(rows, ({ interaction }) => interaction?.effect != null);
+  const count = surveyOf(rows).interactions.filter(({ effect }) => effect !== null).length;
   if (count === 0) return [];
   return [
     sayer(
@@ -67,7 +66,7 @@ function interactionText(rows: Rows, facts: RunFacts): string[] {
 }
 
 function modesText(rows: Rows, facts: RunFacts): string[] {
-  if (modesOfRows(rows).length < 2) return [];
+  if (surveyOf(rows).modes.length < 2) return [];
   return [
     sayer(
       facts,
@@ -83,14 +82,7 @@ function raceText(race: RacePlan, facts: RunFacts): string {
 }
 
 function removal(rows: Rows, facts: RunFacts): string {
-  const modes = [
-    ...new Set(
-      rows
-        .values()
-        .drop(1)
-        .map((row) => row.mode),
-    ),
-  ];
+  const modes = surveyOf(rows).edits;
   const edits = modes.flatMap((mode) => (mode !== null && EDITS[mode] ? [EDITS[mode]] : []));
   const one = facts.sweep === "custom" ? "listed in the config below" : `each ${componentName(facts)} alone`;
   return edits.length === 0 || facts.sweep === "custom" ? one : `${one}, by ${edits.join(" or by ")}`;

@@ -12,8 +12,8 @@ import { bibtex, methods } from "./methods.ts";
 import type { ModeAudit } from "./modes/audit.ts";
 import { auditCharts } from "./modes/formats.ts";
 import { auditSection } from "./modes/page.ts";
-import { decimalsFor } from "./numbers.ts";
 import type { PageData } from "./page-client.ts";
+import { surveyOf } from "./survey.ts";
 import { tokensSection } from "./tokens/formats.ts";
 
 /** Single tokens that the page shows of each condition whose values are kept. */
@@ -68,7 +68,7 @@ export const RANKING_CAPTION = "Conditions by Δ NLL. A star marks what is disti
 /** @param most rows that the page carries, the largest effects first. */
 export function rankingData(rows: Rows, facts: RunFacts, most: number): PageData {
   return {
-    ...tableData(rankRows(rows, most), columnsOf(rows, facts), decimalsFor(rows)),
+    ...tableData(rankRows(rows, most), columnsOf(rows, facts), surveyOf(rows).decimals),
     total: rows.length - 1,
     charts: chartsFor(rows, facts),
   };

@@ -2,11 +2,11 @@
 import { getBorderCharacters, table } from "table";
 import type { Rows } from "../packed-rows.ts";
 import { printable } from "../printable.ts";
-import { isJoint, type JointRow, rankInteractions, rankRows } from "../ranking.ts";
+import { type JointRow, rankInteractions, rankRows } from "../ranking.ts";
 import type { Row, RunFacts } from "../rows.ts";
 import { type Column, columnsOf, interactionColumns } from "./columns.ts";
-import { countOf, flagLegend, headline } from "./headline.ts";
-import { decimalsFor } from "./numbers.ts";
+import { flagLegend, headline } from "./headline.ts";
+import { surveyOf } from "./survey.ts";
 
 export interface TableOptions {
   /** Rows to show; null: all. */
@@ -29,12 +29,15 @@ export function renderTable(rows: Rows, facts: RunFacts, options: TableOptions):
   const paragraphs = [paint("bold", first), ...others];
   if (shown.length > 0) {
     const style = (row: Row, text: string) => styled(row, text, paint);
-    paragraphs.push("", renderColumns(shown, columnsOf(shown, facts), decimalsFor(rows), options, style));
+    paragraphs.push(
+      "",
+      renderColumns(shown, columnsOf(shown, facts), surveyOf(rows).decimals, options, style),
+    );
   }
   if (shown.length < total) {
     paragraphs.push(paint("dim", wrap(`${shown.length} of ${total} conditions shown.`, width)));
   }
-  const joint = countOf(rows, isJoint);
+  const joint = surveyOf(rows).interactions.length;
   const interactions = rankInteractions(rows, options.top ?? joint);
   if (interactions.length > 0) {
     const style = (row: JointRow, text: string) =>
@@ -43,7 +46,7 @@ export function renderTable(rows: Rows, facts: RunFacts, options: TableOptions):
       "",
       paint("bold", wrap(INTERACTIONS_HEADING, width)),
       "",
-      renderColumns(interactions, interactionColumns(facts), decimalsFor(rows), options, style),
+      renderColumns(interactions, interactionColumns(facts), surveyOf(rows).decimals, options, style),
     );
     if (interactions.length < joint)
       paragraphs.push(paint("dim", wrap(`${interactions.length} of ${joint} interactions shown.`, width)));

@@ -8,6 +8,7 @@ import { databasePath } from "../../store/sqlite.ts";
 import { flagLegend, headline } from "../headline.ts";
 import { counted, integer } from "../numbers.ts";
 import { pageTitle, rankingData } from "../page.ts";
+import { surveyOf } from "../survey.ts";
 import { inWords } from "../wording.ts";
 import type { LiveState } from "./client.ts";
 
@@ -99,10 +100,7 @@ export class RunWatch {
 
 function describe({ rows, facts }: ReportedRun, written_at: number): LiveState {
   const [summary = "", ...sentences] = headline(rows, facts);
-  const done = rows
-    .values()
-    .drop(1)
-    .reduce((total, { blocks }) => total + blocks, 0);
+  const done = surveyOf(rows).measurements;
   const planned = facts.planned_conditions * facts.planned_blocks;
   const legend = flagLegend(rows, facts);
   const isFinished = facts.finished !== null;
