@@ -11,7 +11,7 @@ export interface Rows {
 
 const CHUNK_BYTES = 1 << 20;
 
-/** Takes rows one by one, and makes each anew whenever it is asked for. */
+/** Takes rows one by one, and makes each anew whenever it is asked for. A 0 loses its sign, which no format shows. */
 export class PackedRows implements Rows {
   /** The names of columns are written down once for all rows. */
   readonly #packr = new Packr({ structures: [] });
