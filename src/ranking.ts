@@ -95,9 +95,6 @@ export function* rankedInteractions(rows: Rows): Generator<JointRow> {
 export const rankInteractions = (rows: Rows, most = rows.length): JointRow[] =>
   rankedInteractions(rows).take(most).toArray();
 
-/** Whether a row has an interaction. */
-export const isJoint = (row: Row): row is JointRow => row.interaction !== null;
-
 /** q says yes, a flag says the interval cannot be trusted to. */
 export function isDoubted(row: Pick<Row, "distinguishable" | "q">): boolean {
   return row.distinguishable === false && row.q !== null && row.q <= FALSE_DISCOVERY_RATE;
