@@ -26,7 +26,7 @@ const RULES: readonly Rule[] = [
   { of: /^src\/statistics\//, may: /^src\/(statistics\/|errors\.ts$)/, why: "statistics are pure" },
   {
     of: /^src\/report\//,
-    may: /^src\/(report\/|store\/|statistics\/|plan\/ids\.ts$|results\/|protocol\/|(errors|files|printable|version)\.ts$)/,
+    may: /^src\/(report\/|store\/|statistics\/|conditions\/ids\.ts$|(rows|packed-rows|ranking|metrics|summary|tokens|errors|files|printable|protocol|version)\.ts$)/,
     why: "a report reads run directories through the store, and needs no worker",
   },
   {

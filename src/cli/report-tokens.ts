@@ -5,7 +5,7 @@ import { parseConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import { tokensRecord, tokensTable } from "../report/tokens/formats.ts";
 import { type TokenRun, tokenReport } from "../results/tokens.ts";
-import { readRun, type StoredRun } from "../store/run-directory.ts";
+import { type ReportedRun, readPacked } from "../store/run-directory.ts";
 import { readTokenRun } from "../store/token-run.ts";
 import type { CommonFlags, WorkerFlags } from "./common.ts";
 import { attended } from "./sweep.ts";
@@ -28,7 +28,7 @@ export async function showTokens(
   directory: string,
   condition: string,
   flags: TokenFlags,
-  writePage: (run: StoredRun) => string,
+  writePage: (run: ReportedRun) => string,
 ): Promise<void> {
   const { format = "table", quiet, json, plots, top } = flags;
   if (format !== "table" && format !== "json")
@@ -47,12 +47,12 @@ export async function showTokens(
       ),
     );
   if (plots === false) return;
-  const page = writePage(readRun(directory));
+  const page = writePage(readPacked(directory));
   if (!quiet) say(`page: ${page}`);
 }
 
 async function measured(directory: string, condition: string, flags: WorkerFlags): Promise<TokenRun> {
-  const { facts } = readRun(directory);
+  const { facts } = readPacked(directory);
   const file = join(directory, "config.yaml");
   // The directory may have been moved since the run.
   const config = { ...parseConfig(facts.config, file), output: { dir: resolve(directory) } };

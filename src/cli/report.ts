@@ -9,12 +9,12 @@ import { SparkablateError } from "../errors.ts";
 import { toCsv, toJson, toMarkdown } from "../report/formats.ts";
 import { auditModes, type ModeAudit } from "../report/modes/audit.ts";
 import { auditMarkdown, auditRecord, auditTable } from "../report/modes/formats.ts";
-import { modesOfRows } from "../report/modes/modes.ts";
 import { writePage, writePlots } from "../report/report.ts";
+import { surveyOf } from "../report/survey.ts";
 import { renderTable, type TableOptions } from "../report/table.ts";
 import { confirmation } from "../run/confirm.ts";
 import { readBlockRun } from "../store/block-run.ts";
-import { hasFailures, isFailed, readRun, type StoredRun } from "../store/run-directory.ts";
+import { hasFailures, isFailed, type ReportedRun, readPacked } from "../store/run-directory.ts";
 import { readTokenRuns } from "../store/token-run.ts";
 import { type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { showAgreement } from "./report-agreement.ts";
@@ -87,7 +87,7 @@ Examples:
         await showTokens(directory, flags.tokens, flags, (run) => writePageOf(directory, run));
         return;
       }
-      const run = readRun(directory);
+      const run = readPacked(directory);
       if (flags.confirm === undefined) {
         await showRun(directory, run, flags);
         return;
@@ -128,9 +128,9 @@ export async function sweepAndShow(config: RunConfig, flags: SweepFlags & Report
   const checked = await sweep(config, flags);
   // All rows at once are for those who look at them.
   if (formatOf(flags) === null && flags.plots === false) return hasFailures(dir) ? 1 : 0;
-  const run = readRun(dir);
+  const run = readPacked(dir);
   await showRun(dir, run, flags, checked);
-  return run.rows.some(isFailed) ? 1 : 0;
+  return run.rows.values().some(isFailed) ? 1 : 0;
 }
 
 function formatOf({ json, format, quiet }: ReportFlags): Format | null {
@@ -144,7 +144,7 @@ function formatOf({ json, format, quiet }: ReportFlags): Format | null {
  */
 async function showRun(
   directory: string,
-  run: StoredRun,
+  run: ReportedRun,
   flags: ReportFlags,
   more: Readonly<Record<string, unknown>> = {},
 ): Promise<void> {
@@ -159,15 +159,15 @@ async function showRun(
   say(`page: ${page}`);
 }
 
-const auditOf = (directory: string, { rows }: StoredRun): ModeAudit | null =>
-  modesOfRows(rows).length > 1 ? auditModes(readBlockRun(directory)) : null;
+const auditOf = (directory: string, { rows }: ReportedRun): ModeAudit | null =>
+  surveyOf(rows).modes.length > 1 ? auditModes(readBlockRun(directory)) : null;
 
 /** Writes the run's page as it stands; its path. */
-const writePageOf = (directory: string, run: StoredRun): string =>
+const writePageOf = (directory: string, run: ReportedRun): string =>
   writePage(directory, run, auditOf(directory, run), readTokenRuns(directory));
 
 type Printer = (
-  run: StoredRun,
+  run: ReportedRun,
   top: number | null,
   audit: ModeAudit | null,
   more: Readonly<Record<string, unknown>>,

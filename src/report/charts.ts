@@ -2,14 +2,16 @@
  * Rows → charts, as plain data. `drawing.ts` turns a definition into Chart.js options, for the PNG
  * files and for the page alike.
  */
-import { rankRows } from "../results/ranking.ts";
+import type { Rows } from "../results/packed-rows.ts";
+import { entriesOf, rankRows } from "../results/ranking.ts";
 import type { Row, RunFacts } from "../results/rows.ts";
 import { componentName, sampleText, shortFlags } from "./headline.ts";
 import { interactionMatrix } from "./interaction-matrix.ts";
 import { leftOut, MOST_BARS, MOST_CELLS, MOST_SIDE, strongest } from "./limits.ts";
 import { type Mark, markOfTest, signs } from "./marks.ts";
-import { decimalsFor, integer, interval, percent, probability, signed } from "./numbers.ts";
+import { integer, interval, percent, probability, signed } from "./numbers.ts";
 import { place, type Scale, scaleFor } from "./scale.ts";
+import { surveyOf } from "./survey.ts";
 import { type Evaluated, sayer } from "./wording.ts";
 
 export interface Point {
@@ -87,13 +89,12 @@ export type ChartDefinition = BarChart | Heatmap | ScatterChart;
 const RANKING_BARS = 30;
 
 /** The charts that fit a sweep: bars over layers, a layer × head map, or the ranking itself. */
-export function chartsFor(rows: readonly Row[], facts: RunFacts): ChartDefinition[] {
-  const measured = rows.slice(1).filter((row) => row.status !== "pending");
-  if (measured.length === 0) return [];
-  const panels = panelsOf(measured, facts.sweep);
-  const swept = panels.flatMap((panel) => panel.rows);
+export function chartsFor(rows: Rows, facts: RunFacts): ChartDefinition[] {
+  if (!rows.values().drop(1).some(isBegun)) return [];
+  const panels = panelsOf(rows, facts.sweep);
+  const swept = panels.flatMap((panel) => panel.spots);
   if (["layers", "mlp", "attn"].includes(facts.sweep)) {
-    const scale = barScale(swept);
+    const scale = barScale(rowsAt(rows, swept));
     return panels.map((panel) => layerBars(rows, panel, facts, scale));
   }
   if (["heads", "kv_groups"].includes(facts.sweep)) {
@@ -109,8 +110,22 @@ export function chartsFor(rows: readonly Row[], facts: RunFacts): ChartDefinitio
 interface Panel {
   /** Behind the sweep's name in the chart's. */
   readonly suffix: string;
-  readonly rows: readonly Row[];
+  readonly spots: readonly Spot[];
 }
+
+/** Of a row all that decides whether a picture has room for it. */
+interface Spot {
+  /** Among the run's rows. */
+  readonly index: number;
+  readonly layer: number;
+  /** Which head, or which key/value group, of its layer. */
+  readonly head: number;
+  readonly effect: number | null;
+}
+
+const rowsAt = (rows: Rows, spots: readonly Spot[]): Row[] => spots.map(({ index }) => rows.at(index) as Row);
+
+const isBegun = ({ status }: Row): boolean => status !== "pending";
 
 const SITES: Readonly<Record<string, Row["kind"]>> = {
   layers: "layer",
@@ -121,26 +136,27 @@ const SITES: Readonly<Record<string, Row["kind"]>> = {
 };
 
 /** The sweep's own conditions, one panel a mode; what targets add besides stands in the ranking alone. */
-function panelsOf(measured: readonly Row[], sweep: string): Panel[] {
-  const byEdit = new Map<string, Row[]>();
-  for (const row of measured) {
-    if (row.kind !== SITES[sweep] || (row.heads?.length ?? 1) > 1) continue;
+function panelsOf(rows: Rows, sweep: string): Panel[] {
+  const byEdit = new Map<string, Spot[]>();
+  for (const [index, row] of entriesOf(rows)) {
+    if (!isBegun(row) || row.kind !== SITES[sweep] || (row.heads?.length ?? 1) > 1) continue;
     const [edit] = row.interventions;
     const positions = edit !== undefined && "positions" in edit && edit.positions !== "all";
     const key = `${row.mode}${positions ? "-not-first" : ""}`;
+    const spot = { index, layer: row.layer ?? 0, head: headIndex(row), effect: row.delta_nll };
     const panel = byEdit.get(key);
-    if (panel === undefined) byEdit.set(key, [row]);
-    else panel.push(row);
+    if (panel === undefined) byEdit.set(key, [spot]);
+    else panel.push(spot);
   }
-  return [...byEdit].map(([key, rows]) => ({ suffix: byEdit.size === 1 ? "" : `-${key}`, rows }));
+  return [...byEdit].map(([key, spots]) => ({ suffix: byEdit.size === 1 ? "" : `-${key}`, spots }));
 }
 
-function layerBars(rows: readonly Row[], panel: Panel, facts: RunFacts, scale: Scale): BarChart {
-  const { kept, total } = strongest(panel.rows.map(ofLayer), MOST_BARS);
-  const ordered = panel.rows
-    .filter((row) => kept.includes(row.layer ?? 0))
-    .sort((a, b) => (a.layer ?? 0) - (b.layer ?? 0));
-  const decimals = decimalsFor(rows);
+function layerBars(rows: Rows, panel: Panel, facts: RunFacts, scale: Scale): BarChart {
+  const { kept, total } = strongest(panel.spots.map(ofLayer), MOST_BARS);
+  const inLayers = new Set(kept);
+  const chosen = panel.spots.filter(({ layer }) => inLayers.has(layer)).sort((a, b) => a.layer - b.layer);
+  const ordered = rowsAt(rows, chosen);
+  const decimals = surveyOf(rows).decimals;
   return {
     ...frame(rows, ordered, facts, scale, leftOut(kept.length, total, "layers")),
     type: "bars",
@@ -158,13 +174,13 @@ function layerBars(rows: readonly Row[], panel: Panel, facts: RunFacts, scale: S
   };
 }
 
-function rankingBars(rows: readonly Row[], facts: RunFacts): BarChart {
-  const all = rankRows(rows).filter((row) => row.delta_nll !== null || row.status === "failed");
-  const ranked = all.slice(0, RANKING_BARS);
+function rankingBars(rows: Rows, facts: RunFacts): BarChart {
+  const isShown = (row: Row) => row.delta_nll !== null || row.status === "failed";
+  const total = surveyOf(rows).rankable;
+  const ranked = rankRows(rows, RANKING_BARS, isShown);
   const scale = barScale(ranked);
-  const decimals = decimalsFor(rows);
-  const counted =
-    ranked.length < all.length ? `the ${ranked.length} largest of ${integer(all.length)}` : "all";
+  const decimals = surveyOf(rows).decimals;
+  const counted = ranked.length < total ? `the ${ranked.length} largest of ${integer(total)}` : "all";
   return {
     ...frame(rows, ranked, facts, scale),
     type: "bars",
@@ -182,29 +198,24 @@ function rankingBars(rows: readonly Row[], facts: RunFacts): BarChart {
 type Places = ReturnType<typeof placesOf>;
 
 /** Layers and heads that the maps of so many panels have room for. */
-function placesOf(swept: readonly Row[], panels: number) {
+function placesOf(swept: readonly Spot[], panels: number) {
   const heads = strongest(
-    swept.map((row) => [headIndex(row), row.delta_nll ?? 0] as const),
+    swept.map(({ head, effect }) => [head, effect ?? 0] as const),
     MOST_SIDE,
   );
   const room = Math.max(1, Math.floor(MOST_CELLS / panels / heads.kept.length));
   return { layers: strongest(swept.map(ofLayer), Math.min(MOST_SIDE, room)), heads };
 }
 
-/** @param swept the rows of all panels, which share places and colours. */
-function heatmap(
-  rows: readonly Row[],
-  panel: Panel,
-  swept: readonly Row[],
-  facts: RunFacts,
-  places: Places,
-): Heatmap {
+/** @param swept the spots of all panels, which share places and colours. */
+function heatmap(rows: Rows, panel: Panel, swept: readonly Spot[], facts: RunFacts, places: Places): Heatmap {
   const [layers, heads] = [places.layers.kept, places.heads.kept];
   const [inLayers, inHeads] = [new Set(layers), new Set(heads)];
-  const measured = panel.rows.filter((row) => inLayers.has(row.layer ?? 0) && inHeads.has(headIndex(row)));
-  const effects = effectsOf(swept);
+  const shown = panel.spots.filter(({ layer, head }) => inLayers.has(layer) && inHeads.has(head));
+  const measured = rowsAt(rows, shown);
+  const effects = swept.flatMap(({ effect }) => (effect === null ? [] : [effect]));
   const scale = scaleFor(effects, effects, true);
-  const decimals = decimalsFor(rows);
+  const decimals = surveyOf(rows).decimals;
   const cellWidth = Math.min(44, Math.max(12, 640 / heads.length));
   const cellHeight = Math.min(24, Math.max(12, 600 / layers.length));
   return {
@@ -238,15 +249,14 @@ function heatmap(
  * @param missing what the chart has no room for.
  */
 function frame(
-  rows: readonly Row[],
+  rows: Rows,
   shown: readonly Row[],
   facts: RunFacts,
   scale: Scale,
   missing: readonly string[] = [],
 ) {
   const say = sayer(facts);
-  const ranked = rankRows([...rows.slice(0, 1), ...shown]);
-  const [top] = ranked;
+  const [top] = rankRows([...rows.values().take(1), ...shown], 1);
   return {
     subtitle: [`${facts.model}, ${facts.numerics.dtype}`, `${facts.text}, ${sampleText(rows, facts)}`],
     notes: [
@@ -263,13 +273,13 @@ function frame(
     description:
       top?.delta_nll == null
         ? "No effects are measured yet."
-        : `Largest effect: ${top.condition}, Δ NLL ${signed(top.delta_nll, decimalsFor(rows))}; ${shown.filter((row) => row.distinguishable).length} of ${shown.length} shown are distinguishable from 0.`,
+        : `Largest effect: ${top.condition}, Δ NLL ${signed(top.delta_nll, surveyOf(rows).decimals)}; ${shown.filter((row) => row.distinguishable).length} of ${shown.length} shown are distinguishable from 0.`,
     scale,
   };
 }
 
 function barScale(rows: readonly Row[]): Scale {
-  const effects = effectsOf(rows);
+  const effects = rows.flatMap((row) => (row.delta_nll === null ? [] : [row.delta_nll]));
   return scaleFor(effects, [...effects, ...rows.flatMap((row) => row.ci95 ?? [])], false);
 }
 
@@ -302,10 +312,6 @@ function markOf(row: Row): Mark {
   return row.delta_nll === null ? "failed" : markOfTest(row);
 }
 
-function effectsOf(rows: readonly Row[]): number[] {
-  return rows.flatMap((row) => (row.delta_nll === null ? [] : [row.delta_nll]));
-}
-
 /** ", zeroed" and the like, where all rows share one mode. */
 function modeText(rows: readonly Row[]): string {
   const modes = new Set(rows.map((row) => row.mode));
@@ -313,4 +319,4 @@ function modeText(rows: readonly Row[]): string {
   return modes.size === 1 && mode ? ` (${mode})` : "";
 }
 
-const ofLayer = ({ layer, delta_nll }: Row) => [layer ?? 0, delta_nll ?? 0] as const;
+const ofLayer = ({ layer, effect }: Spot) => [layer, effect ?? 0] as const;

@@ -1,9 +1,11 @@
 /** The ranking's columns, for the terminal and the page. Adding one is adding a row here. */
 import { CHANGE, isLevel, METRIC_NAMES, METRICS } from "../protocol/metrics.ts";
+import type { Rows } from "../results/packed-rows.ts";
 import type { JointRow } from "../results/ranking.ts";
 import type { Row } from "../results/rows.ts";
 import { shortened, shortFlags } from "./headline.ts";
 import { fixed, integer, interval, orDash, probability, ratio, signed } from "./numbers.ts";
+import { surveyOf } from "./survey.ts";
 import { type Evaluated, inWords } from "./wording.ts";
 
 export interface Column<T = Row> {
@@ -137,13 +139,13 @@ const OF_INTERACTION: readonly Column[] = [
 ];
 
 /** The columns of these rows: the metrics that were measured, and interactions, stand before the flags. */
-export function columnsOf(rows: readonly Row[], facts: Evaluated): Column[] {
-  const metrics = Object.keys(rows.find((row) => Object.keys(row.metrics).length > 0)?.metrics ?? {});
-  const interactions = rows.some((row) => row.interaction !== null) ? OF_INTERACTION : [];
+export function columnsOf(rows: Rows, facts: Evaluated): Column[] {
+  const survey = surveyOf(rows);
+  const interactions = survey.interactions.length > 0 ? OF_INTERACTION : [];
   return [
     ...BEFORE_METRICS,
     blocksColumn(facts),
-    ...inOrder(metrics).flatMap(metricColumns),
+    ...inOrder(survey.metrics).flatMap(metricColumns),
     ...interactions,
     flagsColumn(facts),
   ];

@@ -35,7 +35,8 @@ export interface PageParts {
   readonly live: boolean;
 }
 
-export function renderDocument({
+/** In pieces: the text of a large sweep is never whole in memory. */
+export function* renderDocument({
   title,
   summary,
   before,
@@ -44,12 +45,12 @@ export function renderDocument({
   after,
   data,
   live,
-}: PageParts): string {
+}: PageParts): Generator<string> {
   const scripts = [
     ...LIBRARIES.map(([name, file]) => library(name, file)),
     `(${runPage.toString()})(Chart, ${drawingScript()}, ${live ? followRun.toString() : "null"});`,
   ].map((script) => script.replaceAll("</script", "<\\/script"));
-  return `<!doctype html>
+  yield `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -81,7 +82,9 @@ ${before}
 <p><button id="more" type="button" hidden>Show more</button></p>
 ${after}
 </main>
-<script type="application/json" id="data">${embed(data)}</script>
+<script type="application/json" id="data">`;
+  yield* embed(data);
+  yield `</script>
 ${scripts.map((script) => `<script>${script}</script>`).join("\n")}
 </body>
 </html>
@@ -125,8 +128,20 @@ function policy(scripts: readonly string[], live: boolean): string {
 }
 
 /** JSON inside a script element: nothing in it can end the element. */
-function embed(data: PageData): string {
-  return JSON.stringify(data, namesWrittenOut).replaceAll("<", "\\u003c");
+function* embed(data: PageData): Generator<string> {
+  const json = (value: unknown): string => JSON.stringify(value, namesWrittenOut).replaceAll("<", "\\u003c");
+  let opening = "{";
+  for (const [key, value] of Object.entries(data)) {
+    yield `${opening}${json(key)}:`;
+    opening = ",";
+    if (!Array.isArray(value)) {
+      yield json(value);
+      continue;
+    }
+    for (const [index, item] of value.entries()) yield `${index === 0 ? "[" : ","}${json(item)}`;
+    yield value.length === 0 ? "[]" : "]";
+  }
+  yield "}";
 }
 
 /** For JSON.stringify, of what a page shows. */

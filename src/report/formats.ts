@@ -1,31 +1,34 @@
 /** A run's rows in ranking order, for machines and manuscripts: every digit, nothing rounded. */
+
 import { printable, printableJson } from "../printable.ts";
-import { rankInteractions, rankRows, sweepStatistics } from "../results/ranking.ts";
+import type { Rows } from "../results/packed-rows.ts";
+import { rankInteractions, rankRows } from "../results/ranking.ts";
 import { flatColumns, flatRecord, type Row, type RunFacts, rowRecord } from "../results/rows.ts";
 import { interactionColumns } from "./columns.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
-import { decimalsFor, interval, probability, ratio, signed } from "./numbers.ts";
+import { interval, probability, ratio, signed } from "./numbers.ts";
+import { surveyOf } from "./survey.ts";
 import { INTERACTIONS_HEADING } from "./table.ts";
 
 /** The baseline, then the ranking's first `top` rows. */
-export function ranked(rows: readonly Row[], top: number | null): Row[] {
-  return [...rows.slice(0, 1), ...rankRows(rows).slice(0, top ?? rows.length)];
+export function ranked(rows: Rows, top: number | null): Row[] {
+  return [...rows.values().take(1), ...rankRows(rows, top ?? rows.length)];
 }
 
 /** @param more further keys of the document. */
 export function toJson(
-  rows: readonly Row[],
+  rows: Rows,
   facts: RunFacts,
   top: number | null,
   more: Readonly<Record<string, unknown>> = {},
 ): string {
-  const statistics = sweepStatistics(rows);
+  const { statistics } = surveyOf(rows);
   const document = { run: facts, statistics, ...more, rows: ranked(rows, top).map(rowRecord) };
   return `${printableJson(document, 2)}\n`;
 }
 
 /** RFC 4180, laid out by `flatRecord`. */
-export function toCsv(rows: readonly Row[], top: number | null): string {
+export function toCsv(rows: Rows, top: number | null): string {
   const records = ranked(rows, top).map(flatRecord);
   return csv(flatColumns(records), records);
 }
@@ -84,9 +87,9 @@ export function markdownTable(
   ];
 }
 
-export function toMarkdown(rows: readonly Row[], facts: RunFacts, top: number | null): string {
-  const shown = rankRows(rows).slice(0, top ?? rows.length);
-  const decimals = decimalsFor(rows);
+export function toMarkdown(rows: Rows, facts: RunFacts, top: number | null): string {
+  const shown = rankRows(rows, top ?? rows.length);
+  const { decimals } = surveyOf(rows);
   const lines = shown.map((row, index) => [
     row.delta_nll === null ? "" : `${index + 1}`,
     row.condition,
@@ -97,7 +100,7 @@ export function toMarkdown(rows: readonly Row[], facts: RunFacts, top: number | 
     row.distinguishable ? "yes" : "no",
     shortFlags(row, facts),
   ]);
-  const interactions = rankInteractions(rows).slice(0, top ?? rows.length);
+  const interactions = rankInteractions(rows, top ?? rows.length);
   const legend = flagLegend([...shown, ...interactions], facts);
   return [
     `## ${markdown(facts.name)}`,

@@ -1,12 +1,7 @@
 /** The sentences that stand above every form of a report: what was measured, on what, and how far to trust it. */
 import { isLevel } from "../protocol/metrics.ts";
-import {
-  isDoubted,
-  rankInteractions,
-  rankRows,
-  type SweepStatistics,
-  sweepStatistics,
-} from "../results/ranking.ts";
+import type { Rows } from "../results/packed-rows.ts";
+import { isDoubted, type SweepStatistics } from "../results/ranking.ts";
 import {
   DOUBTS,
   FALSE_DISCOVERY_RATE,
@@ -16,9 +11,9 @@ import {
   type Row,
   type RunFacts,
 } from "../results/rows.ts";
-import { RACE_FLAGS, type RacePlan } from "../statistics/racing.ts";
-import { modesOfRows } from "./modes/modes.ts";
-import { counted, decimalsFor, fixed, integer, percent, ratio } from "./numbers.ts";
+import type { RacePlan } from "../statistics/racing.ts";
+import { counted, fixed, integer, percent, ratio } from "./numbers.ts";
+import { surveyOf } from "./survey.ts";
 import { type Evaluated, inWords, sayer } from "./wording.ts";
 
 /** What a sweep's name in the config removes, one at a time. */
@@ -52,8 +47,8 @@ export function componentName(facts: RunFacts): string {
 }
 
 /** "32 blocks of 256 tokens", or "64 items of up to 12 tokens", as far as they are measured. */
-export function sampleText(rows: readonly Row[], facts: RunFacts): string {
-  const measured = rows[0]?.blocks ?? 0;
+export function sampleText(rows: Rows, facts: RunFacts): string {
+  const measured = rows.at(0)?.blocks ?? 0;
   const of = measured < facts.planned_blocks ? ` (of ${integer(facts.planned_blocks)} planned)` : "";
   const size = facts.task == null ? "of" : "of up to";
   return sayer(
@@ -62,11 +57,10 @@ export function sampleText(rows: readonly Row[], facts: RunFacts): string {
 }
 
 /** One paragraph a line, for people. */
-export function headline(rows: readonly Row[], facts: RunFacts): string[] {
+export function headline(rows: Rows, facts: RunFacts): string[] {
   const say = sayer(facts);
-  const [baseline] = rows;
-  const statistics = sweepStatistics(rows);
-  const decimals = decimalsFor(rows);
+  const baseline = rows.at(0);
+  const { statistics, decimals } = surveyOf(rows);
   const revision = facts.revision === null ? "" : ` at ${facts.revision.slice(0, 12)}`;
   const lines = [
     `${facts.model}${revision}, ${facts.numerics.dtype} on ${facts.numerics.device}; ${facts.text}, ${sampleText(rows, facts)}.`,
@@ -96,8 +90,8 @@ function levels({ metrics }: Row): string {
 }
 
 /** How many joint conditions are more, or less, than the sum of their parts; nothing where there are none. */
-function interactionSentence(rows: readonly Row[], facts: RunFacts): string[] {
-  const all = rankInteractions(rows).map(({ interaction }) => interaction);
+function interactionSentence(rows: Rows, facts: RunFacts): string[] {
+  const all = surveyOf(rows).interactions;
   const measured = all.filter(({ effect }) => effect !== null);
   if (all.length === 0) return [];
   const marked = measured.filter(({ distinguishable }) => distinguishable);
@@ -109,29 +103,26 @@ function interactionSentence(rows: readonly Row[], facts: RunFacts): string[] {
   ];
 }
 
-function testSentence(rows: readonly Row[], statistics: SweepStatistics, facts: RunFacts): string {
-  const modes = modesOfRows(rows);
+function testSentence(rows: Rows, statistics: SweepStatistics, facts: RunFacts): string {
+  const { modes } = surveyOf(rows);
   const family = modes.length > 1 ? ` over all conditions of ${modes.join(", ")} together` : "";
   const procedure = `${CORRECTIONS[facts.statistics.correction]}${family}`;
   return `${statistics.distinguishable} of ${counted(statistics.measured, "effect")} distinguishable from 0 (*: ${procedure} q ≤ ${FALSE_DISCOVERY_RATE}, no flag).${doubted(statistics.doubted)}`;
 }
 
 /** What `stop:` settled, how surely, and what it saved. */
-function raceSentence(rows: readonly Row[], facts: RunFacts, race: RacePlan): string {
-  const settled = rows.filter(({ flags }) => flags.includes(RACE_FLAGS.top)).length;
-  const [used, all] = [
-    rows.slice(1).reduce((sum, { blocks }) => sum + blocks, 0),
-    race.conditions * (race.rounds.at(-1) ?? 0),
-  ];
+function raceSentence(rows: Rows, facts: RunFacts, race: RacePlan): string {
+  const { settled, measurements } = surveyOf(rows);
+  const all = race.conditions * (race.rounds.at(-1) ?? 0);
   const confidence = percent(race.confidence);
   return sayer(
     facts,
-  )`Top ${race.top}: ${settled} settled at ${confidence} confidence (approximate), up to ${race.tolerance} nats per token; intervals are simultaneous at ${confidence}, without p and q. Measured: ${integer(used)} of ${integer(all)} condition × blocks.`;
+  )`Top ${race.top}: ${settled} settled at ${confidence} confidence (approximate), up to ${race.tolerance} nats per token; intervals are simultaneous at ${confidence}, without p and q. Measured: ${integer(measurements)} of ${integer(all)} condition × blocks.`;
 }
 
 /** What is missing or limits the comparison; empty for a complete run. */
-export function warnings(rows: readonly Row[], facts: RunFacts): string[] {
-  const failed = rows.filter((row, index) => index > 0 && row.status === "failed").length;
+export function warnings(rows: Rows, facts: RunFacts): string[] {
+  const { failed = 0 } = surveyOf(rows).counts;
   const { floor } = facts.statistics;
   return [
     ...unfinished(rows, facts),
@@ -147,17 +138,16 @@ export function warnings(rows: readonly Row[], facts: RunFacts): string[] {
 }
 
 /** What is still to be measured, and what that means for the ranks. */
-export function unfinished(rows: readonly Row[], facts: RunFacts): string[] {
+export function unfinished(rows: Rows, facts: RunFacts): string[] {
   const say = sayer(facts);
-  const ranked = rankRows(rows);
-  const partial = ranked.filter((row) => row.status === "partial").length;
-  const missing = facts.planned_conditions - ranked.filter((row) => row.status !== "pending").length;
+  const { partial = 0, pending = 0 } = surveyOf(rows).counts;
+  const missing = facts.planned_conditions - (Math.max(0, rows.length - 1) - pending);
   const lines = [];
   if (missing > 0)
     lines.push(
       `Unfinished: ${missing} of ${counted(facts.planned_conditions, "condition")} not measured yet.`,
     );
-  const blocks = rows[0]?.blocks ?? 0;
+  const blocks = rows.at(0)?.blocks ?? 0;
   if (facts.finished === null && missing <= 0 && blocks < facts.planned_blocks) {
     lines.push(
       say`Unfinished: ${counted(blocks, inWords(facts, "block"))} of ${integer(facts.planned_blocks)} so far; intervals will shrink.`,
@@ -185,9 +175,8 @@ export function shortened(flags: readonly string[], facts: Evaluated): string {
 }
 
 /** What the flags that occur in these rows mean. */
-export function flagLegend(rows: readonly Row[], facts: Evaluated): string[] {
-  const seen = new Set(rows.flatMap((row) => [...row.flags, ...(row.interaction?.flags ?? [])]));
-  return legendOf(seen, facts);
+export function flagLegend(rows: Rows, facts: Evaluated): string[] {
+  return legendOf(surveyOf(rows).flags, facts);
 }
 
 export function legendOf(seen: ReadonlySet<string>, facts: Evaluated): string[] {

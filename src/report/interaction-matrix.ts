@@ -1,12 +1,14 @@
 /** Who backs up whom: the interaction of every two components that were measured alone and together. */
-import { type JointRow, rankInteractions } from "../results/ranking.ts";
+import type { Rows } from "../results/packed-rows.ts";
+import { type JointRow, rankedInteractions } from "../results/ranking.ts";
 import type { Row, RunFacts } from "../results/rows.ts";
 import type { Heatmap } from "./charts.ts";
 import { sampleText, shortened } from "./headline.ts";
 import { leftOut, MOST_CELLS } from "./limits.ts";
 import { markOfTest, signs } from "./marks.ts";
-import { decimalsFor, interval, orDash, probability, signed } from "./numbers.ts";
+import { interval, orDash, probability, signed } from "./numbers.ts";
 import { place, type Scale, scaleFor } from "./scale.ts";
+import { surveyOf } from "./survey.ts";
 import { type Evaluated, sayer } from "./wording.ts";
 
 type Cell = Heatmap["cells"][number];
@@ -17,16 +19,23 @@ const LEAST_PAIRS = 3;
 const MOST_COMPONENTS = Math.floor(Math.sqrt(MOST_CELLS));
 
 /** null where too few pairs are in the run. */
-export function interactionMatrix(rows: readonly Row[], facts: RunFacts): Heatmap | null {
-  const pairs = rankInteractions(rows).filter(({ interaction: { parts } }) => parts.length === 2);
+export function interactionMatrix(rows: Rows, facts: RunFacts): Heatmap | null {
+  const pairsOf = () => rankedInteractions(rows).filter(({ interaction: { parts } }) => parts.length === 2);
+  const pairs = pairsOf()
+    .map(({ condition, interaction }) => ({ condition, interaction }))
+    .toArray();
   if (pairs.length < LEAST_PAIRS) return null;
   // The pairs are ranked: the components of the first have the largest interactions.
   const all = new Set(pairs.flatMap(({ interaction }) => interaction.parts));
   const paired = new Set([...all].slice(0, MOST_COMPONENTS));
-  const components = rows.filter(({ condition }) => paired.has(condition)).sort(byPlace);
+  const components = rows
+    .values()
+    .filter(({ condition }) => paired.has(condition))
+    .toArray()
+    .sort(byPlace);
   const labels = labelsOf(components.map(({ condition }) => condition));
   const byParts = new Map(
-    pairs.flatMap((row) => {
+    pairsOf().flatMap((row) => {
       if (!row.interaction.parts.every((part) => paired.has(part))) return [];
       const [a, b] = row.interaction.parts as [string, string];
       return [`${a}\n${b}`, `${b}\n${a}`].map((key) => [key, row] as const);
@@ -34,7 +43,7 @@ export function interactionMatrix(rows: readonly Row[], facts: RunFacts): Heatma
   );
   const effects = pairs.flatMap(({ interaction: { effect } }) => (effect === null ? [] : [effect]));
   const scale = scaleFor(effects, effects, true);
-  const decimals = decimalsFor(rows);
+  const decimals = surveyOf(rows).decimals;
   const cells = components.flatMap((row, y) =>
     components.map((column, x): Cell => {
       const place = { column: labels[x] as string, row: labels[y] as string };

@@ -1,17 +1,16 @@
 /** How the numbers were made, in words that a paper's methods section can take over; and how to cite. */
-import { sweepStatistics } from "../results/ranking.ts";
+import type { Rows } from "../results/packed-rows.ts";
 import {
   FALSE_DISCOVERY_RATE,
   FEW_BLOCKS,
   FLOOR_MULTIPLE,
   MAX_SKEWNESS,
-  type Row,
   type RunFacts,
 } from "../results/rows.ts";
 import type { RacePlan } from "../statistics/racing.ts";
 import { CORRECTIONS, componentName } from "./headline.ts";
-import { modesOfRows } from "./modes/modes.ts";
 import { integer } from "./numbers.ts";
+import { surveyOf } from "./survey.ts";
 import { inWords, sayer } from "./wording.ts";
 
 const EDITS: Readonly<Record<string, string>> = {
@@ -27,11 +26,11 @@ const CORRECTION_SOURCES = {
   by: "Benjamini and Yekutieli, 2001",
 } as const;
 
-export function methods(rows: readonly Row[], facts: RunFacts): string[] {
+export function methods(rows: Rows, facts: RunFacts): string[] {
   const say = sayer(facts);
-  const [baseline] = rows;
+  const baseline = rows.at(0);
   const { numerics } = facts;
-  const statistics = sweepStatistics(rows);
+  const { statistics } = surveyOf(rows);
   const revision = facts.revision === null ? "" : `, revision ${facts.revision}`;
   return [
     say`We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. ${unitText(facts)}${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}${sources(facts)}`,
@@ -54,16 +53,16 @@ export function bibtex(facts: RunFacts): string {
   ].join("\n");
 }
 
-function testText(rows: readonly Row[], measured: number, facts: RunFacts): string {
+function testText(rows: Rows, measured: number, facts: RunFacts): string {
   const { correction } = facts.statistics;
   return sayer(
     facts,
-  )` Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(measured)} measured conditions${modesOfRows(rows).length > 1 ? ", of all modes together," : ""} were adjusted by the ${CORRECTIONS[correction]} procedure (${CORRECTION_SOURCES[correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE}, at least ${FEW_BLOCKS} blocks were measured, and the block differences' |skewness| is at most ${MAX_SKEWNESS}.`;
+  )` Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(measured)} measured conditions${surveyOf(rows).modes.length > 1 ? ", of all modes together," : ""} were adjusted by the ${CORRECTIONS[correction]} procedure (${CORRECTION_SOURCES[correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE}, at least ${FEW_BLOCKS} blocks were measured, and the block differences' |skewness| is at most ${MAX_SKEWNESS}.`;
 }
 
-function interactionText(rows: readonly Row[], facts: RunFacts): string[] {
+function interactionText(rows: Rows, facts: RunFacts): string[] {
   const { correction } = facts.statistics;
-  const count = rows.filter(({ interaction }) => interaction?.effect != null).length;
+  const count = surveyOf(rows).interactions.filter(({ effect }) => effect !== null).length;
   if (count === 0) return [];
   return [
     sayer(
@@ -72,8 +71,8 @@ function interactionText(rows: readonly Row[], facts: RunFacts): string[] {
   ];
 }
 
-function modesText(rows: readonly Row[], facts: RunFacts): string[] {
-  if (modesOfRows(rows).length < 2) return [];
+function modesText(rows: Rows, facts: RunFacts): string[] {
+  if (surveyOf(rows).modes.length < 2) return [];
   return [
     sayer(
       facts,
@@ -88,8 +87,8 @@ function raceText(race: RacePlan, facts: RunFacts): string {
   )` To settle the ${race.top} largest effects, conditions raced in rounds of ${rounds} blocks, fixed in advance: after each round one-sided paired t bounds between conditions, at an error of ${(1 - race.confidence).toPrecision(2)} divided by the number of pairs of one condition in the top and one outside (${race.top} × ${Math.max(0, race.conditions - race.top)}) and of rounds, decided which could no longer enter or leave the top; effects within ${race.tolerance} nats per token of its edge count as equal. The guarantee is approximate, since t bounds at such tails are too narrow for skewed data. Intervals hold for all conditions and rounds together; no p values are given.`;
 }
 
-function removal(rows: readonly Row[], facts: RunFacts): string {
-  const modes = [...new Set(rows.slice(1).map((row) => row.mode))];
+function removal(rows: Rows, facts: RunFacts): string {
+  const modes = surveyOf(rows).edits;
   const edits = modes.flatMap((mode) => (mode !== null && EDITS[mode] ? [EDITS[mode]] : []));
   const one = facts.sweep === "custom" ? "listed in the config below" : `each ${componentName(facts)} alone`;
   return edits.length === 0 || facts.sweep === "custom" ? one : `${one}, by ${edits.join(" or by ")}`;

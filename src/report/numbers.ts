@@ -5,8 +5,10 @@ import { median } from "../statistics/effects.ts";
 const MINUS = "\u2212";
 
 /** Decimals that show two digits of the sweep's typical standard error: more would be noise. */
-export function decimalsFor(rows: readonly Pick<Row, "se">[]): number {
-  const typical = median(rows.flatMap(({ se }) => (se === null || se === 0 ? [] : [se])));
+export function decimalsFor(rows: { values(): IteratorObject<Pick<Row, "se">> }): number {
+  const errors: number[] = [];
+  for (const { se } of rows.values()) if (se !== null && se !== 0) errors.push(se);
+  const typical = median(errors);
   if (typical === null) return 4;
   return Math.min(7, Math.max(2, 1 + Math.ceil(-Math.log10(typical))));
 }

@@ -1,6 +1,7 @@
 /** report.html: a run's charts, its ranking, and all that a methods section needs. */
+import type { Rows } from "../results/packed-rows.ts";
 import { rankRows } from "../results/ranking.ts";
-import type { Row, RunFacts } from "../results/rows.ts";
+import type { RunFacts } from "../results/rows.ts";
 import { type TokenRun, tokenReport } from "../results/tokens.ts";
 import { chartsFor } from "./charts.ts";
 import { columnsOf } from "./columns.ts";
@@ -11,8 +12,8 @@ import { bibtex, methods } from "./methods.ts";
 import type { ModeAudit } from "./modes/audit.ts";
 import { auditCharts } from "./modes/formats.ts";
 import { auditSection } from "./modes/page.ts";
-import { decimalsFor } from "./numbers.ts";
 import type { PageData } from "./page-client.ts";
+import { surveyOf } from "./survey.ts";
 import { tokensSection } from "./tokens/formats.ts";
 
 /** Single tokens that the page shows of each condition whose values are kept. */
@@ -23,11 +24,11 @@ const TOP_TOKENS = 20;
  * @param tokens of the conditions whose values a token are kept.
  */
 export function renderPage(
-  rows: readonly Row[],
+  rows: Rows,
   facts: RunFacts,
   audit: ModeAudit | null = null,
   tokens: readonly TokenRun[] = [],
-): string {
+): Generator<string> {
   const [summary = "", ...sentences] = headline(rows, facts);
   const legend = flagLegend(rows, facts);
   return renderDocument({
@@ -65,11 +66,10 @@ export const pageTitle = (facts: RunFacts): string =>
 export const RANKING_CAPTION = "Conditions by Δ NLL. A star marks what is distinguishable from 0.";
 
 /** @param most rows that the page carries, the largest effects first. */
-export function rankingData(rows: readonly Row[], facts: RunFacts, most: number): PageData {
-  const ranked = rankRows(rows);
+export function rankingData(rows: Rows, facts: RunFacts, most: number): PageData {
   return {
-    ...tableData(ranked.slice(0, most), columnsOf(rows, facts), decimalsFor(rows)),
-    total: ranked.length,
+    ...tableData(rankRows(rows, most), columnsOf(rows, facts), surveyOf(rows).decimals),
+    total: rows.length - 1,
     charts: chartsFor(rows, facts),
   };
 }

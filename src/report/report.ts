@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { TokenRun } from "../results/tokens.ts";
 import { requireOwnFolder } from "../store/own-files.ts";
 import { writeAtomically } from "../store/projections.ts";
-import type { StoredRun } from "../store/run-directory.ts";
+import type { ReportedRun } from "../store/run-directory.ts";
 import { chartsFor } from "./charts.ts";
 import type { ModeAudit } from "./modes/audit.ts";
 import { auditCharts } from "./modes/formats.ts";
@@ -12,7 +12,7 @@ import { renderPage } from "./page.ts";
 /** Draws the charts that fit the sweep, and its modes' audit, into `plots/`; their paths. */
 export async function writePlots(
   directory: string,
-  { rows, facts }: StoredRun,
+  { rows, facts }: ReportedRun,
   audit: ModeAudit | null,
 ): Promise<string[]> {
   const charts = [...chartsFor(rows, facts), ...(audit === null ? [] : auditCharts(audit))];
@@ -30,11 +30,11 @@ export async function writePlots(
 /** Writes the self-contained page; its path. */
 export function writePage(
   directory: string,
-  { rows, facts }: StoredRun,
+  { rows, facts }: ReportedRun,
   audit: ModeAudit | null,
   tokens: readonly TokenRun[],
 ): string {
   const path = join(directory, "report.html");
-  writeAtomically(path, [renderPage(rows, facts, audit, tokens)]);
+  writeAtomically(path, renderPage(rows, facts, audit, tokens));
   return path;
 }

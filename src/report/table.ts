@@ -1,11 +1,12 @@
 /** The ranked table for a terminal: as wide as it may be, in colour where it may be. */
 import { getBorderCharacters, table } from "table";
 import { printable } from "../printable.ts";
+import type { Rows } from "../results/packed-rows.ts";
 import { type JointRow, rankInteractions, rankRows } from "../results/ranking.ts";
 import type { Row, RunFacts } from "../results/rows.ts";
 import { type Column, columnsOf, interactionColumns } from "./columns.ts";
 import { flagLegend, headline } from "./headline.ts";
-import { decimalsFor } from "./numbers.ts";
+import { surveyOf } from "./survey.ts";
 
 export interface TableOptions {
   /** Rows to show; null: all. */
@@ -20,21 +21,24 @@ export interface TableOptions {
 export const INTERACTIONS_HEADING =
   "Interactions: Δ NLL of a joint condition minus the sum of its parts' (+: they back each other up)";
 
-export function renderTable(rows: readonly Row[], facts: RunFacts, options: TableOptions): string {
+export function renderTable(rows: Rows, facts: RunFacts, options: TableOptions): string {
   const { paint, width } = options;
-  const ranked = rankRows(rows);
-  const shown = ranked.slice(0, options.top ?? ranked.length);
+  const total = rows.length - 1;
+  const shown = rankRows(rows, options.top ?? total);
   const [first = "", ...others] = headline(rows, facts).map((line) => wrap(printable(line), width));
   const paragraphs = [paint("bold", first), ...others];
   if (shown.length > 0) {
     const style = (row: Row, text: string) => styled(row, text, paint);
-    paragraphs.push("", renderColumns(shown, columnsOf(shown, facts), decimalsFor(rows), options, style));
+    paragraphs.push(
+      "",
+      renderColumns(shown, columnsOf(shown, facts), surveyOf(rows).decimals, options, style),
+    );
   }
-  if (shown.length < ranked.length) {
-    paragraphs.push(paint("dim", wrap(`${shown.length} of ${ranked.length} conditions shown.`, width)));
+  if (shown.length < total) {
+    paragraphs.push(paint("dim", wrap(`${shown.length} of ${total} conditions shown.`, width)));
   }
-  const joint = rankInteractions(rows);
-  const interactions = joint.slice(0, options.top ?? joint.length);
+  const joint = surveyOf(rows).interactions.length;
+  const interactions = rankInteractions(rows, options.top ?? joint);
   if (interactions.length > 0) {
     const style = (row: JointRow, text: string) =>
       text === "" || row.interaction.distinguishable ? text : paint("dim", text);
@@ -42,12 +46,10 @@ export function renderTable(rows: readonly Row[], facts: RunFacts, options: Tabl
       "",
       paint("bold", wrap(INTERACTIONS_HEADING, width)),
       "",
-      renderColumns(interactions, interactionColumns(facts), decimalsFor(rows), options, style),
+      renderColumns(interactions, interactionColumns(facts), surveyOf(rows).decimals, options, style),
     );
-    if (interactions.length < joint.length)
-      paragraphs.push(
-        paint("dim", wrap(`${interactions.length} of ${joint.length} interactions shown.`, width)),
-      );
+    if (interactions.length < joint)
+      paragraphs.push(paint("dim", wrap(`${interactions.length} of ${joint} interactions shown.`, width)));
   }
   const legend = flagLegend([...shown, ...interactions], facts);
   if (legend.length > 0)

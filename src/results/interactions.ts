@@ -12,26 +12,29 @@ export type Parts = ReadonlyMap<string, readonly string[]>;
 /**
  * A part is one head or key/value group where the run has each of them alone, else one whole intervention. A
  * condition whose parts are not all in the run has no interaction.
- * @param conditions gives the same ones each time; of a run without joint ones nothing is kept.
+ * @param conditions gives the same ones each time; only ids and parts are kept.
  */
 export function partsOf(conditions: () => Iterable<Named>): Parts {
-  const joint: Named[] = [];
-  for (const condition of conditions())
-    if (condition.interventions.flatMap(atoms).length > 1) joint.push(condition);
-  if (joint.length === 0) return new Map();
   const ids = new Set<string>();
+  let joint = 0;
+  for (const condition of conditions()) if (isJoint(condition)) joint++;
+  if (joint === 0) return new Map();
   for (const { id } of conditions()) ids.add(id);
-  return new Map(
-    joint.flatMap(({ id, interventions }) => {
-      const parts = interventions.map((one) =>
-        [atoms(one), [one]]
-          .map((split) => split.map((part) => conditionId([part])))
-          .find((split) => split.every((part) => part !== id && ids.has(part))),
-      );
-      return parts.every((part) => part !== undefined) ? [[id, parts.flat()] as const] : [];
-    }),
-  );
+  const found = new Map<string, readonly string[]>();
+  for (const condition of conditions()) {
+    if (!isJoint(condition)) continue;
+    const { id, interventions } = condition;
+    const parts = interventions.map((one) =>
+      [atoms(one), [one]]
+        .map((split) => split.map((part) => conditionId([part])))
+        .find((split) => split.every((part) => part !== id && ids.has(part))),
+    );
+    if (parts.every((part) => part !== undefined)) found.set(id, parts.flat());
+  }
+  return found;
 }
+
+const isJoint = ({ interventions }: Named): boolean => interventions.flatMap(atoms).length > 1;
 
 /** The smallest edits that it is made of: one head or group each; others are whole. */
 export function atoms(intervention: Intervention): Intervention[] {

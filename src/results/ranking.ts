@@ -1,16 +1,39 @@
 /** Pure: the order in which rows are shown, and what a sweep says as a whole. */
-
 import { median, smallestDetectable } from "../statistics/effects.ts";
+import type { Rows } from "./packed-rows.ts";
 import { FALSE_DISCOVERY_RATE, type Interaction, type Row } from "./rows.ts";
 
 /**
  * A sweep's rows without the baseline: by Δ NLL, the most harmful first, or where a race ran by
  * their places in it; then those with nothing to rank (failed, pending). Equals keep the run's order.
+ * @param most how many of them, from the first.
  */
-export function rankRows([, ...rows]: readonly Row[]): Row[] {
-  const place = (row: Row) => row.standing ?? Number.POSITIVE_INFINITY;
-  const effect = (row: Row) => row.delta_nll ?? Number.NEGATIVE_INFINITY;
-  return rows.sort((a, b) => descending(place(b), place(a)) || descending(effect(a), effect(b)));
+export function rankRows(
+  rows: Rows,
+  most = rows.length,
+  isWanted: (row: Row) => boolean = () => true,
+): Row[] {
+  const places = new Float64Array(rows.length);
+  const effects = new Float64Array(rows.length);
+  const order: number[] = [];
+  for (const [index, row] of entriesOf(rows)) {
+    if (index === 0 || !isWanted(row)) continue;
+    places[index] = row.standing ?? Number.POSITIVE_INFINITY;
+    effects[index] = row.delta_nll ?? Number.NEGATIVE_INFINITY;
+    order.push(index);
+  }
+  const number = (list: Float64Array, index: number) => list[index] as number;
+  order.sort(
+    (a, b) =>
+      descending(number(places, b), number(places, a)) || descending(number(effects, a), number(effects, b)),
+  );
+  return order.slice(0, most).map((index) => rows.at(index) as Row);
+}
+
+/** Each row with its index. */
+export function* entriesOf(rows: Rows): Generator<[number, Row]> {
+  let index = 0;
+  for (const row of rows.values()) yield [index++, row];
 }
 
 /** Like b − a, but infinities may be equal. */
@@ -29,14 +52,7 @@ export interface SweepStatistics {
   readonly median_smallest_detectable: number | null;
 }
 
-/** Counts over the rows of a sweep, the baseline left out. */
-export function sweepStatistics(rows: readonly Row[]): SweepStatistics {
-  const totals = new SweepTotals();
-  for (const row of rows.values().drop(1)) totals.add(row);
-  return totals.statistics();
-}
-
-/** The same, row by row: none is kept. */
+/** Counts over the rows of a sweep, the baseline left out: they are added one by one, and none is kept. */
 export class SweepTotals {
   readonly #counts = { conditions: 0, measured: 0, failed: 0, distinguishable: 0, doubted: 0 };
   readonly #smallest: number[] = [];
@@ -61,13 +77,23 @@ export class SweepTotals {
 /** A row of a joint condition whose parts are in the run too. */
 export type JointRow = Row & { readonly interaction: Interaction };
 
-/** Rows with an interaction, the largest first, whatever its sign; then those where it is not measured. */
-export function rankInteractions(rows: readonly Row[]): JointRow[] {
-  const size = ({ interaction: { effect } }: JointRow) => (effect === null ? -1 : Math.abs(effect));
-  return rows
-    .filter((row): row is JointRow => row.interaction !== null)
-    .sort((a, b) => descending(size(a), size(b)));
+/**
+ * Rows with an interaction, the largest first, whatever its sign; then those where it is not measured. Made one by
+ * one.
+ */
+export function* rankedInteractions(rows: Rows): Generator<JointRow> {
+  const sizes = new Map<number, number>();
+  for (const [index, { interaction }] of entriesOf(rows)) {
+    if (interaction === null) continue;
+    sizes.set(index, interaction.effect === null ? -1 : Math.abs(interaction.effect));
+  }
+  const order = [...sizes.keys()].sort((a, b) => descending(sizes.get(a) as number, sizes.get(b) as number));
+  for (const index of order) yield rows.at(index) as JointRow;
 }
+
+/** @param most how many of them, from the first. */
+export const rankInteractions = (rows: Rows, most = rows.length): JointRow[] =>
+  rankedInteractions(rows).take(most).toArray();
 
 /** q says yes, a flag says the interval cannot be trusted to. */
 export function isDoubted(row: Pick<Row, "distinguishable" | "q">): boolean {

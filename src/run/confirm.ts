@@ -1,10 +1,10 @@
 /** Pure: the config that measures the largest effects of a run again, on blocks that the run did not use. */
-
 import { BASELINE_ID } from "../conditions/ids.ts";
 import type { RunConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import { rankRows } from "../results/ranking.ts";
-import type { StoredRun } from "../store/run-directory.ts";
+import type { Row } from "../results/rows.ts";
+import type { ReportedRun } from "../store/run-directory.ts";
 
 type Target = RunConfig["ablation"]["targets"][number];
 
@@ -14,7 +14,7 @@ type Target = RunConfig["ablation"]["targets"][number];
  * @param config the run's own, as read back from its directory.
  * @throws SparkablateError usage where nothing is measured, or a direction is among the top.
  */
-export function confirmation(config: RunConfig, { rows, facts }: StoredRun, top: number): RunConfig {
+export function confirmation(config: RunConfig, { rows, facts }: ReportedRun, top: number): RunConfig {
   const chosen = rankRows(rows)
     .filter(({ delta_nll, condition }) => delta_nll !== null && condition !== BASELINE_ID)
     .slice(0, top);
@@ -45,7 +45,7 @@ export function confirmation(config: RunConfig, { rows, facts }: StoredRun, top:
   };
 }
 
-function asTarget(interventions: StoredRun["rows"][number]["interventions"], condition: string): Target {
+function asTarget(interventions: Row["interventions"], condition: string): Target {
   return interventions.map((one) => {
     if (one.kind !== "direction") return one;
     throw new SparkablateError(

@@ -73,13 +73,23 @@ const NULL = 0;
 const FLOAT = 1;
 const TEXT = 2;
 const BLOB = 3;
-let scratch = Buffer.alloc(1 << 12);
+/** Longer texts are taken by themselves: a config of thousands of targets would leave a buffer of 28 MB behind. */
+const LONG_TEXT = 1 << 12;
+let scratch = Buffer.alloc(1 << 15);
 
 /** CRC-32 of the values, mixed: rows that exchange a value differ by the same bits, which a sum of CRCs may hide. */
 function rowSum(row: readonly unknown[]): number {
   let at = 0;
-  for (const value of row) at = encode(value, at);
-  let hash = crc32(scratch.subarray(0, at));
+  let hash = 0;
+  for (const value of row) {
+    if (typeof value === "string" && value.length > LONG_TEXT) {
+      const bytes = Buffer.from(value);
+      hash = crc32(scratch.subarray(0, startText(bytes.length, at)), hash);
+      hash = crc32(bytes, hash);
+      at = 0;
+    } else at = encode(value, at);
+  }
+  hash = crc32(scratch.subarray(0, at), hash);
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
   return (hash ^ (hash >>> 13)) >>> 0;
 }
@@ -96,10 +106,8 @@ function encode(value: unknown, at: number): number {
     return inside;
   }
   if (typeof value === "string") {
-    scratch[at] = TEXT;
     const length = scratch.write(value, inside);
-    scratch.writeDoubleLE(length, at + 1);
-    return inside + length;
+    return startText(length, at) + length;
   }
   if (value instanceof Uint8Array) {
     scratch[at] = BLOB;
@@ -110,6 +118,14 @@ function encode(value: unknown, at: number): number {
   // What SQLite makes of a NaN too.
   scratch[at] = NULL;
   return at + 1;
+}
+
+/** What stands before a text of so many bytes. */
+function startText(length: number, at: number): number {
+  if (at + VALUE_BYTES > scratch.length) scratch = Buffer.concat([scratch], 2 * scratch.length);
+  scratch[at] = TEXT;
+  scratch.writeDoubleLE(length, at + 1);
+  return at + VALUE_BYTES;
 }
 
 /** To be called in the transaction that changed the tables. */

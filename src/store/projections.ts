@@ -83,7 +83,8 @@ function* pieces(chunks: Iterable<string | Uint8Array>): Generator<Uint8Array> {
     length += bytes.length;
     waiting.push(bytes);
     if (length < PIECE_BYTES) continue;
-    yield Buffer.concat(waiting);
+    // A long text is not copied once more.
+    yield waiting.length === 1 ? bytes : Buffer.concat(waiting);
     waiting = [];
     length = 0;
   }

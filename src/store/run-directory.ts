@@ -5,6 +5,7 @@ import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
 import { requireDirectory } from "../files.ts";
 import { partsOf } from "../results/interactions.ts";
+import { PackedRows, type Rows } from "../results/packed-rows.ts";
 import {
   type ConditionMeasurements,
   type Row,
@@ -109,16 +110,28 @@ export interface StoredRun {
   readonly summary: Readonly<Record<string, unknown>>;
 }
 
+/** As reports take it. */
+export interface ReportedRun extends Omit<StoredRun, "rows"> {
+  readonly rows: Rows;
+}
+
 /**
  * Reads a run; a sweep that is writing to it is not disturbed.
  *
  * @throws SparkablateError input_missing where there is none.
  */
-export function readRun(path: string): StoredRun {
+export const readRun = (path: string): StoredRun => readInto(path, [] as Row[]);
+
+/** As `readRun`, fit for 100,000 conditions. */
+export const readPacked = (path: string): ReportedRun => readInto(path, new PackedRows());
+
+function readInto<R extends { push(row: Row): unknown }>(path: string, rows: R) {
   return reading(path, ({ run, table }) => {
-    const rows = [...table.rows()];
     const totals = new Totals();
-    for (const row of rows) totals.add(row);
+    for (const row of table.rows()) {
+      totals.add(row);
+      rows.push(row);
+    }
     return { facts: run.facts, rows, summary: totals.summarize(run) };
   });
 }

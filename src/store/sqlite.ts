@@ -72,6 +72,8 @@ export class RunStore {
   #timer: NodeJS.Timeout | undefined;
   /** A failed background commit, thrown at the next call. */
   #failure: unknown;
+  /** As it was written or read: with the text of thousands of targets it is megabytes, and only its end comes later. */
+  #run: RunRecord | undefined;
 
   private constructor(path: string, database: Database.Database, isChecked: boolean, id?: string) {
     this.#path = path;
@@ -133,18 +135,25 @@ export class RunStore {
 
   run(): RunRecord | undefined {
     return this.#guard(() => {
-      const row = this.#database.prepare("SELECT * FROM run").get() as
-        | Record<string, string | null>
-        | undefined;
-      if (row === undefined) return undefined;
-      return {
-        run_id: String(row.run_id),
-        identity: JSON.parse(String(row.identity)),
-        model: JSON.parse(String(row.model)),
-        facts: { ...JSON.parse(String(row.facts)), finished: row.finished_at ?? null },
-        notices: JSON.parse(String(row.notices)),
-      };
+      this.#run ??= this.#readRun();
+      if (this.#run === undefined) return undefined;
+      const finished = this.#database.prepare("SELECT finished_at FROM run").pluck().get() as string | null;
+      return { ...this.#run, facts: { ...this.#run.facts, finished } };
     });
+  }
+
+  #readRun(): RunRecord | undefined {
+    const row = this.#database.prepare("SELECT * FROM run").get() as
+      | Record<string, string | null>
+      | undefined;
+    if (row === undefined) return undefined;
+    return {
+      run_id: String(row.run_id),
+      identity: JSON.parse(String(row.identity)),
+      model: JSON.parse(String(row.model)),
+      facts: JSON.parse(String(row.facts)),
+      notices: JSON.parse(String(row.notices)),
+    };
   }
 
   /** Writes the run, its blocks and its conditions in one transaction. */
@@ -189,6 +198,7 @@ export class RunStore {
         writeAllChecksums(database);
       })(),
     );
+    this.#run = run;
   }
 
   /** What the run was made from; null where it was not written down. */
@@ -348,11 +358,13 @@ export class RunStore {
 
   /** A reader of what is committed by now. */
   snapshot(): RunStore {
-    return new RunStore(
+    const reader = new RunStore(
       this.#path,
       connected(this.#path, { readonly: true }, () => undefined),
       true,
     );
+    reader.#run = this.#run;
+    return reader;
   }
 
   close(): void {

@@ -5,7 +5,7 @@ import Database from "better-sqlite3";
 import { expect, it } from "vitest";
 import { adjust } from "../../src/statistics/multiplicity.ts";
 import { scratch, table } from "../fixtures/harness.ts";
-import { quickWorker, resume, sweepHeads } from "../fixtures/scale.ts";
+import { jointTargets, quickWorker, report, resume, sweepHeads } from "../fixtures/scale.ts";
 
 /** What the controller may hold, whatever it sweeps. */
 const MOST_MIB = 300;
@@ -38,8 +38,23 @@ it("5,000 conditions: every row is there, q is over all of them, and the control
   expect(summary.distinguishable + summary.doubted).toBe(
     conditions.filter(({ q }) => (q as number) <= 0.05).length,
   );
+  const shown = await report(output, ["-q"]);
+  console.log(`its page and plots: ${shown.peakMiB.toFixed(0)} MiB`);
+  expect(shown.peakMiB).toBeLessThan(MOST_MIB);
   const scan = await resume(output, 5_001, 8);
   expect(scan.sums).toBe(5_001 * 8);
   const again = await sweepHeads(worker, output, ["--no-plots", "--json"]);
   expect(again.said).toContain("this run was finished before; nothing is loaded");
+});
+
+it("2,000 joint targets: each is measured, and the controller stays small", {
+  timeout: 300_000,
+}, async () => {
+  const worker = await quickWorker(20, 100);
+  const output = join(scratch(), "out");
+  const ablation = jointTargets(2_000, 100);
+  const swept = await sweepHeads(worker, output, ["-q", "--no-plots"], { ablation, batches: 1 });
+  console.log(`2,000 joint targets: ${swept.seconds.toFixed(1)} s, ${swept.peakMiB.toFixed(0)} MiB`);
+  expect(table(output).filter(({ kind }) => kind === "joint")).toHaveLength(2_000);
+  expect(swept.peakMiB).toBeLessThan(200);
 });

@@ -1,10 +1,15 @@
 /** Measurements with known effects, for the tests of rows and reports. */
 
 import type { Condition, Intervention } from "../../src/protocol/messages.ts";
+import { renderPage } from "../../src/report/page.ts";
 import type { ConditionMeasurements, RunFacts } from "../../src/results/rows.ts";
 import { normals } from "./statistics/random.ts";
 
 export const TOKENS = 255;
+
+/** report.html in one text. */
+export const pageText = (...parts: Parameters<typeof renderPage>): string =>
+  [...renderPage(...parts)].join("");
 
 export function condition(id: string, ...interventions: Intervention[]): Condition {
   return { id, interventions };

@@ -25,7 +25,7 @@ export async function writeAgreement(
     return path;
   });
   const page = join(home, `${fileName(others, "agreement-with")}.html`);
-  writeAtomically(page, [renderAgreementPage(runs, agreements)]);
+  writeAtomically(page, renderAgreementPage(runs, agreements));
   return { plots, page };
 }
 

@@ -9,7 +9,10 @@ import { agreementChart } from "./chart.ts";
 import { columnsOfAgreement, pairColumns } from "./columns.ts";
 import { cautions, evaluatedInAll, findings, pairDecimals, pairLegend, runLine, title } from "./words.ts";
 
-export function renderAgreementPage(runs: readonly NamedRun[], agreements: readonly Agreement[]): string {
+export function renderAgreementPage(
+  runs: readonly NamedRun[],
+  agreements: readonly Agreement[],
+): Generator<string> {
   const pairs = agreements.flatMap((agreement) => agreement.pairs);
   const facts = evaluatedInAll(agreements);
   const legend = pairLegend(pairs, facts);

@@ -3,11 +3,12 @@ import { randomUUID } from "node:crypto";
 import { existsSync, statSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { SparkablateError } from "../../errors.ts";
-import { readRun, type StoredRun } from "../../store/run-directory.ts";
+import { type ReportedRun, readPacked } from "../../store/run-directory.ts";
 import { databasePath } from "../../store/sqlite.ts";
 import { flagLegend, headline } from "../headline.ts";
 import { counted, integer } from "../numbers.ts";
 import { pageTitle, rankingData } from "../page.ts";
+import { surveyOf } from "../survey.ts";
 import { inWords } from "../wording.ts";
 import type { LiveState } from "./client.ts";
 
@@ -57,7 +58,7 @@ export class RunWatch {
     const path = databasePath(this.#directory);
     if (!existsSync(path)) return { state: this.#absent(), failure: null };
     try {
-      return { state: describe(readRun(this.#directory), lastWritten(path)), failure: null };
+      return { state: describe(readPacked(this.#directory), lastWritten(path)), failure: null };
     } catch (error) {
       if (!(error instanceof SparkablateError)) throw error;
       // It may vanish between two calls; and a run that loads its model has tables, but nothing in them.
@@ -97,9 +98,9 @@ export class RunWatch {
   }
 }
 
-function describe({ rows, facts }: StoredRun, written_at: number): LiveState {
+function describe({ rows, facts }: ReportedRun, written_at: number): LiveState {
   const [summary = "", ...sentences] = headline(rows, facts);
-  const done = rows.slice(1).reduce((total, { blocks }) => total + blocks, 0);
+  const done = surveyOf(rows).measurements;
   const planned = facts.planned_conditions * facts.planned_blocks;
   const legend = flagLegend(rows, facts);
   const isFinished = facts.finished !== null;

@@ -12,8 +12,3 @@ export function modeOf({ interventions }: Pick<Row, "interventions">): Mode | nu
   const [mode = null] = modes;
   return modes.size === 1 ? mode : null;
 }
-
-/** Modes that a run's rows have; with more than one an audit may be made. */
-export function modesOfRows(rows: readonly Pick<Row, "interventions">[]): Mode[] {
-  return [...new Set(rows.flatMap((row) => modeOf(row) ?? []))];
-}

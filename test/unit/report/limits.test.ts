@@ -2,9 +2,8 @@
 import { expect, it } from "vitest";
 import { chartsFor, type Heatmap } from "../../../src/report/charts.ts";
 import { MOST_CELLS, MOST_ROWS, strongest } from "../../../src/report/limits.ts";
-import { renderPage } from "../../../src/report/page.ts";
 import { buildRows } from "../../../src/results/rows.ts";
-import { facts, head, sweep } from "../planted.ts";
+import { facts, head, pageText, sweep } from "../planted.ts";
 
 it("what has the largest effects is kept, in its own order", () => {
   const effects = [
@@ -43,7 +42,7 @@ it("a map of more cells than a picture holds shows the layers with the largest e
     `Shown: the ${shown} of 200 layers with the largest effects; 'sparkablate report --format csv' prints all of them.`,
   );
 
-  const page = renderPage(rows, about);
+  const page = pageText(rows, about);
   expect(page).toContain("Shown: the 10,000 of 20,000 conditions that the ranking begins with;");
   const data = JSON.parse(
     /<script type="application\/json" id="data">(.*?)<\/script>/s.exec(page)?.[1] ?? "",
@@ -66,7 +65,7 @@ it("what fits is whole, and says nothing", () => {
   const map = chartsFor(rows, about)[0] as Heatmap;
   expect(map.cells).toHaveLength(128 * 20);
   expect(map.notes.join()).not.toContain("Shown:");
-  expect(renderPage(rows, about)).not.toContain("Shown: the");
+  expect(pageText(rows, about)).not.toContain("Shown: the");
   // The largest model there is, 126 layers of 128 heads.
   expect(126 * 128).toBeLessThanOrEqual(MOST_CELLS);
 });

@@ -9,12 +9,11 @@ import { headline } from "../../../src/report/headline.ts";
 import { auditModes, type ModeAudit, type SiteAudit } from "../../../src/report/modes/audit.ts";
 import { auditMarkdown, auditRecord, auditTable } from "../../../src/report/modes/formats.ts";
 import { finding } from "../../../src/report/modes/words.ts";
-import { renderPage } from "../../../src/report/page.ts";
 import type { RunFacts } from "../../../src/results/rows.ts";
 import { estimate } from "../../../src/statistics/effects.ts";
 import { adjust } from "../../../src/statistics/multiplicity.ts";
 import { readBlockRun } from "../../../src/store/block-run.ts";
-import { condition, type Effect, facts, skip, sweep, TOKENS } from "../planted.ts";
+import { condition, type Effect, facts, pageText, skip, sweep, TOKENS } from "../planted.ts";
 import { plantRun } from "../planted-run.ts";
 
 const scratch = mkdtempSync(join(tmpdir(), "modes-"));
@@ -160,11 +159,11 @@ describe("what it looks like", () => {
     const record = auditRecord(audit, null);
     expect(record.sites.filter(({ artefact }) => artefact)).toHaveLength(2);
     expect(record.sites.find((one) => one.site === "L2.head[2]")?.comparisons[0]?.verdict).toBe("size");
-    const page = renderPage(run.rows, run.facts, audit);
+    const page = pageText(run.rows, run.facts, audit);
     expect(page).toContain("Modes side by side: zero, mean");
     expect(page).toMatch(/<td>L2\.head\[0\]<\/td>/);
     expect(page).toContain('"name":"modes-zero-mean"');
-    expect(renderPage(run.rows, run.facts)).not.toContain("Modes side by side");
+    expect(pageText(run.rows, run.facts)).not.toContain("Modes side by side");
   });
 
   test("the headline names the family of the tests", () => {

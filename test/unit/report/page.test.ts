@@ -3,10 +3,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { renderPage } from "../../../src/report/page.ts";
 import { buildRows, type Row } from "../../../src/results/rows.ts";
 import { hasBrowser, hoverText, inBrowser, launchBrowser, visit } from "../../fixtures/browser.ts";
-import { condition, facts, head, sweep } from "../planted.ts";
+import { condition, facts, head, pageText, sweep } from "../planted.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "page-"));
 const ATTACK = `</script><img src=x onerror="document.title='owned'"><script>document.title='owned'</script>`;
@@ -22,7 +21,7 @@ const rows = buildRows(planted.baseline, planted.conditions, { correction: "bh",
 const about = facts({ sweep: "heads", planned_conditions: effects.length });
 
 describe("the page's text", () => {
-  const page = renderPage(rows, about);
+  const page = pageText(rows, about);
 
   test("loads nothing from anywhere", () => {
     expect(page).not.toMatch(/<(link|img|iframe|script[^>]*\ssrc)\b/i);
@@ -49,7 +48,7 @@ describe("the page's text", () => {
   test("what a config says is text, never markup", () => {
     const evil = condition(ATTACK, { kind: "mlp", layer: 0, mode: "zero", positions: "all" });
     const { baseline, conditions } = sweep([{ of: evil, mean: 1, sd: 0.1 }], 32);
-    const attacked = renderPage(
+    const attacked = pageText(
       buildRows(baseline, conditions, about.statistics),
       facts({ sweep: "custom", name: ATTACK, model: ATTACK, text: ATTACK, config: ATTACK }),
     );
@@ -80,7 +79,7 @@ describe.skipIf(!hasBrowser)(inBrowser, () => {
   const ranked = [...rows.slice(1)].sort((a, b) => (b.delta_nll as number) - (a.delta_nll as number));
 
   test("sorts, filters and shows every digit", { timeout: 60_000 }, async () => {
-    await open("table", renderPage(rows, about), 1200, async (page) => {
+    await open("table", pageText(rows, about), 1200, async (page) => {
       expect(await first(page, 3)).toBe(ranked[0]?.condition);
       const cell = page.locator("#ranking tbody tr:first-child td:nth-child(5)");
       expect(await cell.getAttribute("title")).toBe(String(ranked[0]?.delta_nll));
@@ -104,7 +103,7 @@ describe.skipIf(!hasBrowser)(inBrowser, () => {
   test("arrow keys read the heatmap, hovering shows the value, the mask hides", {
     timeout: 60_000,
   }, async () => {
-    await open("map", renderPage(rows, about), 1200, async (page) => {
+    await open("map", pageText(rows, about), 1200, async (page) => {
       const canvas = page.locator("#chart-0");
       await canvas.focus();
       for (const key of ["ArrowRight", "ArrowRight", "ArrowDown"]) await page.keyboard.press(key);
@@ -123,7 +122,7 @@ describe.skipIf(!hasBrowser)(inBrowser, () => {
   });
 
   test("dark theme, paper and a phone", { timeout: 60_000 }, async () => {
-    await open("narrow", renderPage(rows, about), 390, async (page) => {
+    await open("narrow", pageText(rows, about), 390, async (page) => {
       const overflow = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
       expect(overflow).toBeLessThanOrEqual(0);
       const background = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
@@ -152,7 +151,7 @@ describe.skipIf(!hasBrowser)(inBrowser, () => {
     const all = buildRows(many.baseline, many.conditions, about.statistics);
     await open(
       "many",
-      renderPage(all, facts({ sweep: "heads", planned_conditions: 10_000 })),
+      pageText(all, facts({ sweep: "heads", planned_conditions: 10_000 })),
       1200,
       async (page) => {
         const opened = await page.evaluate(() => performance.now());
@@ -179,7 +178,7 @@ describe.skipIf(!hasBrowser)(inBrowser, () => {
   test("a hostile config cannot run anything", { timeout: 60_000 }, async () => {
     const evil = condition(ATTACK, { kind: "mlp", layer: 0, mode: "zero", positions: "all" });
     const { baseline, conditions } = sweep([{ of: evil, mean: 1, sd: 0.1 }], 32);
-    const html = renderPage(
+    const html = pageText(
       buildRows(baseline, conditions, about.statistics),
       facts({ sweep: "custom", name: ATTACK, model: ATTACK, text: ATTACK, config: ATTACK }),
     );

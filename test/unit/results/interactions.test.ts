@@ -9,7 +9,6 @@ import { canonical, conditionId } from "../../../src/conditions/ids.ts";
 import type { Condition, Intervention } from "../../../src/protocol/messages.ts";
 import { toCsv, toMarkdown } from "../../../src/report/formats.ts";
 import { interactionMatrix } from "../../../src/report/interaction-matrix.ts";
-import { renderPage } from "../../../src/report/page.ts";
 import { renderPng } from "../../../src/report/png.ts";
 import { renderTable } from "../../../src/report/table.ts";
 import { JointEffects, partsOf } from "../../../src/results/interactions.ts";
@@ -20,7 +19,7 @@ import { adjust } from "../../../src/statistics/multiplicity.ts";
 import { RunDirectory, readRun } from "../../../src/store/run-directory.ts";
 import { databasePath } from "../../../src/store/sqlite.ts";
 import { scratch } from "../../fixtures/harness.ts";
-import { condition, facts, head, measured, TOKENS } from "../planted.ts";
+import { condition, facts, head, measured, pageText, TOKENS } from "../planted.ts";
 import { plantRun } from "../planted-run.ts";
 import { normals } from "../statistics/random.ts";
 
@@ -274,7 +273,7 @@ describe("files and reports", () => {
     expect(section).toMatch(/\* {2}L0\.head\[2,3\]\.zero +−0\.3\d+ /);
     expect(section).toContain("2 of 6 interactions shown.");
     expect(toMarkdown(rows, about, null)).toMatch(/\| \\\* \| L0\.head\[0,1\]\.zero \| \+0\.[78]/);
-    const page = renderPage(rows, about);
+    const page = pageText(rows, about);
     expect(page).toContain('"title":"interaction"');
     expect(page).toContain("a family of their own");
     expect(page).toContain('"name":"interactions"');

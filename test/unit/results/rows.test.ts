@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
-import { rankRows, sweepStatistics } from "../../../src/results/ranking.ts";
+import { surveyOf } from "../../../src/report/survey.ts";
+import { rankRows } from "../../../src/results/ranking.ts";
 import { buildRows, DOUBTS, type Row, rowRecord } from "../../../src/results/rows.ts";
 import { condition, head, measured, skip, sweep, TOKENS } from "../planted.ts";
 
@@ -123,7 +124,7 @@ describe("a complete sweep of 32 blocks", () => {
 
   test("clear effects of either sign are marked, noise is not", () => {
     expect(rows.map(({ distinguishable }) => distinguishable)).toEqual([null, true, false, true]);
-    expect(sweepStatistics(rows)).toMatchObject({
+    expect(surveyOf(rows).statistics).toMatchObject({
       conditions: 3,
       measured: 3,
       failed: 0,
@@ -158,7 +159,7 @@ describe("doubts keep a condition from being marked", () => {
     const rows = buildRows(measured(condition("baseline"), levels), [measured(skip(0), skewed)], SETTINGS);
     expect(rows[1]).toMatchObject({ flags: [DOUBTS.skewed], distinguishable: false });
     expect(rows[1]?.q).toBeLessThan(0.05);
-    expect(sweepStatistics(rows)).toMatchObject({ distinguishable: 0, doubted: 1 });
+    expect(surveyOf(rows).statistics).toMatchObject({ distinguishable: 0, doubted: 1 });
   });
 
   test("one block has no interval and says so", () => {

@@ -1,12 +1,11 @@
 /** Single tokens: the largest, bins whose parts add up, and bytes that are told apart by whoever reads them. */
 import { describe, expect, it } from "vitest";
-import { renderPage } from "../../../src/report/page.ts";
 import { shownAfter, shownBefore, shownToken } from "../../../src/report/tokens/bytes.ts";
 import { tokensRecord, tokensTable } from "../../../src/report/tokens/formats.ts";
 import type { RunFacts } from "../../../src/results/rows.ts";
 import { type TokenRun, tokenReport } from "../../../src/results/tokens.ts";
 import { estimate, ratioEstimate } from "../../../src/statistics/effects.ts";
-import { facts } from "../planted.ts";
+import { facts, pageText } from "../planted.ts";
 
 const bytes = (text: string): Uint8Array => new TextEncoder().encode(text);
 
@@ -102,7 +101,7 @@ describe("a condition's tokens", () => {
       ...run(planted),
       texts: new Map([...run(planted).texts].map(([id]) => [id, bytes(evil)])),
     };
-    const page = renderPage([], attacked.facts, null, [{ ...attacked, condition: "<b>" }]);
+    const page = pageText([], attacked.facts, null, [{ ...attacked, condition: "<b>" }]);
     expect(page).toContain("&lt;/td&gt;&lt;script&gt;alert(1)");
     expect(page).not.toContain("<script>alert(1)");
     expect(page).not.toContain("<b>");
