@@ -1,92 +1,81 @@
 /**
- * Import directions: `cli → controller → {conditions, slices, link, store, statistics} → protocol → errors`,
- * `report → {store, statistics}`; in Python `server → engines → the engine's modules`. Also no cycles.
+ * Import directions: a room imports rooms that stand lower, never one beside or above it (docs/dev/house.md says what
+ * each is for), types included; a few packages are known to one file each; no file is in a circle of imports.
  */
 import { globSync, readFileSync } from "node:fs";
 import { dirname, join, normalize, relative } from "node:path";
 
-interface Rule {
-  readonly of: RegExp;
-  /** What only the files of `by` may import. */
-  readonly only?: { readonly what: RegExp; readonly by: RegExp };
-  /** All that these files may import of ours. */
-  readonly may?: RegExp;
-  readonly why: string;
-}
-
-const ALL = /^/;
-/** Files are named as in the repository: src/errors.ts, worker/sparkablate/measure/walk.py; packages by their name. */
-const RULES: readonly Rule[] = [
-  { of: /^src\/errors\.ts$/, may: /^$/, why: "errors import nothing of ours" },
-  {
-    of: /^src\/protocol\//,
-    may: /^src\/(protocol\/|samples\/|errors\.ts$)/,
-    why: "the protocol knows errors alone",
-  },
-  { of: /^src\/statistics\//, may: /^src\/(statistics\/|errors\.ts$)/, why: "statistics are pure" },
-  {
-    of: /^src\/report\//,
-    may: /^src\/(report\/|store\/|statistics\/|conditions\/ids\.ts$|(rows|packed-rows|ranking|metrics|summary|tokens|errors|files|printable|protocol|version)\.ts$)/,
-    why: "a report reads run directories through the store, and needs no worker",
-  },
-  {
-    of: /^src\/link\//,
-    may: /^src\/(link\/|environment\/|protocol\/|(errors|files)\.ts$)/,
-    why: "the link carries, it does not decide",
-  },
-  {
-    of: /^src\/environment\//,
-    may: /^src\/(environment\/|store\/lock\.ts$|(errors|files)\.ts$)/,
-    why: "set-up needs no worker",
-  },
-  { of: ALL, only: { what: /^src\/cli\//, by: /^src\/cli\// }, why: "the CLI is a user of the library" },
-  {
-    of: ALL,
-    only: { what: /^src\/controller\.ts$/, by: /^src\/(cli\/|index\.ts$)/ },
-    why: "the controller is the story, not a part",
-  },
-  { of: ALL, only: { what: /^zeromq$/, by: /^src\/link\/channel\.ts$/ }, why: "one file knows the socket" },
-  {
-    of: ALL,
-    only: { what: /^better-sqlite3$/, by: /^src\/store\// },
-    why: "one directory knows the database",
-  },
-  {
-    of: ALL,
-    only: { what: /^zmq/, by: /^worker\/sparkablate\/server\/loop\.py$/ },
-    why: "one file knows the socket",
-  },
-  {
-    of: ALL,
-    only: { what: /^worker\/sparkablate\/server\//, by: /^worker\/sparkablate\/server\// },
-    why: "notebooks use the engine without the server",
-  },
-  {
-    of: ALL,
-    only: { what: /^worker\/sparkablate\/engines\//, by: /^worker\/sparkablate\/(server|engines)\// },
-    why: "engines are for the server",
-  },
+/** The lowest first. Rooms of one line know nothing of each other; names that are joined by + are one room. */
+const TYPESCRIPT = [
+  ["errors.ts"],
+  ["digest.ts", "files.ts", "printable.ts", "suggest.ts"],
+  ["protocol/", "statistics/"],
+  ["conditions/"],
+  ["config/"],
+  ["samples/"],
+  ["plan/"],
+  ["results/"],
+  ["events.ts", "store/"],
+  ["environment/"],
+  ["version.ts"],
+  ["link/"],
+  ["directions/", "report/"],
+  ["run/"],
+  ["controller.ts"],
+  ["index.ts", "cli/"],
+];
+const PYTHON = [
+  ["printable.py", "progress.py", "version.py"],
+  ["errors.py"],
+  ["arguments.py", "checksums.py"],
+  ["anatomy/"],
+  ["loading/", "text/"],
+  // A spec is checked against what the modes and kinds can do.
+  ["edits/+specs.py"],
+  ["manager.py"],
+  ["measure/"],
+  ["proofs/"],
+  ["generation/", "directions/", "bake/"],
+  ["engines/"],
+  ["server/"],
+  // For users; nobody inside imports them.
+  ["__init__.py", "model.py", "results.py", "builtin.py"],
 ];
 
-interface Import {
-  readonly what: string;
-  /** Types vanish when compiled: they make no cycle. */
-  readonly typeOnly: boolean;
+interface Room {
+  readonly name: string;
+  readonly height: number;
 }
 
-function importsOfTypeScript(file: string, text: string): Import[] {
-  const found = text.matchAll(/^(?:import|export)\s+(type\s)?[^;]*?\sfrom\s+"([^"]+)"|^import\s+"([^"]+)"/gm);
-  return [...found].map(([, typeOnly, from, bare]) => {
+function roomsOf(root: string, heights: readonly (readonly string[])[]): [path: string, room: Room][] {
+  return heights.flatMap((names, height) =>
+    names.flatMap((name) => name.split("+").map((part): [string, Room] => [root + part, { name, height }])),
+  );
+}
+
+const ROOMS = [...roomsOf("src/", TYPESCRIPT), ...roomsOf("worker/sparkablate/", PYTHON)];
+
+const roomOf = (file: string): Room | undefined =>
+  ROOMS.find(([path]) => (path.endsWith("/") ? file.startsWith(path) : file === path))?.[1];
+
+/** Packages that one place of ours knows. */
+const KNOWN_TO: readonly (readonly [what: RegExp, by: RegExp, why: string])[] = [
+  [/^zeromq$/, /^src\/link\/channel\.ts$/, "one file knows the socket"],
+  [/^better-sqlite3$/, /^src\/store\//, "one room knows the database"],
+  [/^zmq/, /^worker\/sparkablate\/server\/loop\.py$/, "one file knows the socket"],
+];
+
+/** Types too: what depends on a type is read together with it. */
+function importsOfTypeScript(file: string, text: string): string[] {
+  const found = text.matchAll(/^(?:import|export)\s[^;]*?\sfrom\s+"([^"]+)"|^import\s+"([^"]+)"/gm);
+  return [...found].map(([, from, bare]) => {
     const name = from ?? bare ?? "";
-    return {
-      what: name.startsWith(".") ? normalize(join(dirname(file), name)) : name,
-      typeOnly: typeOnly !== undefined,
-    };
+    return name.startsWith(".") ? normalize(join(dirname(file), name)) : name;
   });
 }
 
 /** Imports inside functions count as well: they are how a cycle is hidden. Docstrings hold examples, not imports. */
-function importsOfPython(file: string, text: string): Import[] {
+function importsOfPython(file: string, text: string): string[] {
   const inPackage = new Set(files);
   const found = text
     .replaceAll(/"""[\s\S]*?"""/g, "")
@@ -94,13 +83,13 @@ function importsOfPython(file: string, text: string): Import[] {
   return [...found].flatMap(([, from, names = "", plain]) => {
     const module = from ?? plain ?? "";
     const base = pythonModule(file, module);
-    if (base === undefined) return [{ what: module, typeOnly: false }];
+    if (base === undefined) return [module];
     const members = names.replaceAll(/[()]/g, "").split(",");
     const submodules = members
       .map((member) => `${base}/${member.trim().split(/\s/)[0]}.py`)
       .filter((path) => inPackage.has(path));
     const own = [`${base}.py`, `${base}/__init__.py`].filter((path) => inPackage.has(path));
-    return (submodules.length > 0 ? submodules : own).map((what) => ({ what, typeOnly: false }));
+    return submodules.length > 0 ? submodules : own;
   });
 }
 
@@ -116,34 +105,37 @@ const root = join(import.meta.dirname, "..");
 const files = globSync(["src/**/*.ts", "worker/sparkablate/**/*.py"], { cwd: root })
   .map((file) => relative("", file))
   .sort();
-const imports = new Map<string, Import[]>(
+const imports = new Map<string, string[]>(
   files.map((file) => {
     const text = readFileSync(join(root, file), "utf8");
     return [file, file.endsWith(".py") ? importsOfPython(file, text) : importsOfTypeScript(file, text)];
   }),
 );
 
-const isOurs = (what: string): boolean => what.startsWith("src/") || what.startsWith("worker/");
 const problems: string[] = [];
 for (const [file, found] of imports) {
-  for (const { what } of found) {
-    for (const { of, only, may, why } of RULES) {
-      if (!of.test(file)) continue;
-      const forbidden =
-        only !== undefined ? only.what.test(what) && !only.by.test(file) : isOurs(what) && !may?.test(what);
-      if (forbidden) problems.push(`${file} imports ${what}: ${why}`);
-    }
+  const room = roomOf(file);
+  if (room === undefined) problems.push(`${file} is in no room: scripts/check-imports.ts lists them`);
+  for (const what of found) {
+    for (const [known, by, why] of KNOWN_TO)
+      if (known.test(what) && !by.test(file)) problems.push(`${file} imports ${what}: ${why}`);
+    const other = roomOf(what);
+    if (room === undefined || other === undefined || other.name === room.name) continue;
+    if (other.height >= room.height)
+      problems.push(
+        `${file} imports ${what}: ${other.name} stands ${other.height === room.height ? "beside" : "above"} ${room.name}`,
+      );
   }
 }
 
 const finished = new Set<string>();
 function findCycle(file: string, path: readonly string[]): void {
   if (path.includes(file)) {
-    problems.push(`cycle: ${[...path.slice(path.indexOf(file)), file].join(" → ")}`);
+    problems.push(`circle: ${[...path.slice(path.indexOf(file)), file].join(" → ")}`);
     return;
   }
   if (finished.has(file)) return;
-  for (const { what, typeOnly } of imports.get(file) ?? []) if (!typeOnly) findCycle(what, [...path, file]);
+  for (const what of imports.get(file) ?? []) findCycle(what, [...path, file]);
   finished.add(file);
 }
 for (const file of files) findCycle(file, []);
