@@ -8,7 +8,7 @@ import { loadModel } from "./link/calls.ts";
 import { anonymousRunId, type Client } from "./link/client.ts";
 import { type Place, retryingOnce, Worker } from "./link/worker.ts";
 import type { LoadedModel, ModelConfig, Result } from "./protocol/messages.ts";
-import type { Row } from "./results/rows.ts";
+import type { Row } from "./results/row.ts";
 import { type Baked, type BakeOptions, bakeCondition } from "./run/bake.ts";
 import { type CompareOptions, type Comparison, comparePrompts } from "./run/compare.ts";
 import { shapeToLoad } from "./run/prepare.ts";

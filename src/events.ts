@@ -1,7 +1,7 @@
 /** What running work tells whoever watches it, besides a sweep's rows. */
 import type { SparkablateError } from "./errors.ts";
 import type { LoadedModel } from "./protocol/messages.ts";
-import type { Row } from "./results/rows.ts";
+import type { Row } from "./results/row.ts";
 
 /** Told apart by `type`. */
 export type RunEvent =

@@ -27,15 +27,8 @@ export type {
   Numerics,
   WireError,
 } from "./protocol/messages.ts";
-export type {
-  Interaction,
-  MetricEstimate,
-  Row,
-  RunFacts,
-  StatisticsSettings,
-  Status,
-  TaskFacts,
-} from "./results/rows.ts";
+export type { RunFacts, StatisticsSettings, TaskFacts } from "./results/facts.ts";
+export type { Interaction, MetricEstimate, Row, Status } from "./results/row.ts";
 export type { Baked, BakeOptions } from "./run/bake.ts";
 export type { Agreement, ComparedPrompt, ComparedText, CompareOptions, Comparison } from "./run/compare.ts";
 export type { RunOptions } from "./run/run.ts";

@@ -4,7 +4,7 @@ import type { RunEvent, SweepPlan } from "../events.ts";
 import { printable } from "../printable.ts";
 import { counted } from "../report/numbers.ts";
 import { cut } from "../report/table.ts";
-import type { Row } from "../results/rows.ts";
+import type { Row } from "../results/row.ts";
 import { lines, paint, quoted, say, type Words, words } from "./terminal.ts";
 
 const TOP = 5;

@@ -2,9 +2,12 @@
  * Rows → charts, as plain data. `drawing.ts` turns a definition into Chart.js options, for the PNG
  * files and for the page alike.
  */
+
+import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { entriesOf, rankRows } from "../results/ranking.ts";
-import type { Row, RunFacts } from "../results/rows.ts";
+import type { Row } from "../results/row.ts";
+import type { BarChart, ChartDefinition, Heatmap, Point } from "./chart.ts";
 import { componentName, sampleText, shortFlags } from "./headline.ts";
 import { interactionMatrix } from "./interaction-matrix.ts";
 import { leftOut, MOST_BARS, MOST_CELLS, MOST_SIDE, strongest } from "./limits.ts";
@@ -13,77 +16,6 @@ import { integer, interval, percent, probability, signed } from "./numbers.ts";
 import { place, type Scale, scaleFor } from "./scale.ts";
 import { surveyOf } from "./survey.ts";
 import { type Evaluated, sayer } from "./wording.ts";
-
-export interface Point {
-  readonly condition: string;
-  readonly mark: Mark;
-  /** Position of Δ NLL on the chart's scale; null where it failed. */
-  readonly at: number | null;
-  /** Ends of the 95 % interval, as positions. */
-  readonly low: number | null;
-  readonly high: number | null;
-  /** What hovering shows, a line each. */
-  readonly hover: readonly string[];
-}
-
-interface Chart {
-  /** File name without its ending. */
-  readonly name: string;
-  readonly title: string;
-  readonly subtitle: readonly string[];
-  /** What the signs mean, where Chart.js has no legend of its own for them. */
-  readonly legend: readonly string[];
-  /** What a reader must know to read it: scale, intervals, marks. */
-  readonly notes: readonly string[];
-  /** One sentence for those who cannot see it. */
-  readonly description: string;
-  /** CSS pixels. */
-  readonly width: number;
-  readonly height: number;
-  readonly scale: Scale;
-}
-
-export interface BarChart extends Chart {
-  readonly type: "bars";
-  readonly horizontal: boolean;
-  readonly category: string;
-  readonly bars: readonly (Point & { readonly label: string })[];
-}
-
-/** One side of a heatmap. */
-interface Side {
-  readonly title: string;
-  readonly labels: readonly string[];
-  /** Long names stand upright under the columns. */
-  readonly upright: boolean;
-}
-
-export interface Heatmap extends Chart {
-  readonly type: "heatmap";
-  /** What the colours say, with its unit. */
-  readonly value: string;
-  readonly columns: Side;
-  readonly rows: Side;
-  readonly cells: readonly (Point & { readonly column: string; readonly row: string })[];
-}
-
-export interface ScatterPoint extends Pick<Point, "condition" | "mark" | "hover"> {
-  /** Positions on the chart's scale. */
-  readonly x: number;
-  readonly y: number;
-  /** Whether its name stands beside it. */
-  readonly named: boolean;
-}
-
-export interface ScatterChart extends Chart {
-  readonly type: "scatter";
-  /** Titles of the axes, which share one scale. */
-  readonly x: string;
-  readonly y: string;
-  readonly points: readonly ScatterPoint[];
-}
-
-export type ChartDefinition = BarChart | Heatmap | ScatterChart;
 
 /** Most bars of a ranking chart. */
 const RANKING_BARS = 30;

@@ -2,7 +2,7 @@
 import { CHANGE, isLevel, METRIC_NAMES, METRICS } from "../protocol/metrics.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import type { JointRow } from "../results/ranking.ts";
-import type { Row } from "../results/rows.ts";
+import type { Row } from "../results/row.ts";
 import { shortened, shortFlags } from "./headline.ts";
 import { fixed, integer, interval, orDash, probability, ratio, signed } from "./numbers.ts";
 import { surveyOf } from "./survey.ts";

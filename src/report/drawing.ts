@@ -2,7 +2,7 @@
  * Chart definitions → Chart.js configurations, for the PNG files and, as text, for the page. One row a type of chart.
  */
 import type { ChartConfiguration } from "chart.js";
-import type { ChartDefinition } from "./charts.ts";
+import type { ChartDefinition } from "./chart.ts";
 import { barDrawing } from "./drawing/bars.ts";
 import { heatmapDrawing } from "./drawing/heatmap.ts";
 import { scatterDrawing } from "./drawing/scatter.ts";

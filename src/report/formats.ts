@@ -1,9 +1,11 @@
 /** A run's rows in ranking order, for machines and manuscripts: every digit, nothing rounded. */
 
 import { printable, printableJson } from "../printable.ts";
+import type { RunFacts } from "../results/facts.ts";
+import { flatColumns, flatRecord, rowRecord } from "../results/layout.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { rankInteractions, rankRows } from "../results/ranking.ts";
-import { flatColumns, flatRecord, type Row, type RunFacts, rowRecord } from "../results/rows.ts";
+import type { Row } from "../results/row.ts";
 import { interactionColumns } from "./columns.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
 import { interval, probability, ratio, signed } from "./numbers.ts";

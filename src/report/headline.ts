@@ -1,5 +1,6 @@
 /** The sentences that stand above every form of a report: what was measured, on what, and how far to trust it. */
 import { isLevel } from "../protocol/metrics.ts";
+import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { isDoubted, type SweepStatistics } from "../results/ranking.ts";
 import {
@@ -9,8 +10,7 @@ import {
   FLOOR_MULTIPLE,
   MAX_SKEWNESS,
   type Row,
-  type RunFacts,
-} from "../results/rows.ts";
+} from "../results/row.ts";
 import type { RacePlan } from "../statistics/racing.ts";
 import { counted, fixed, integer, percent, ratio } from "./numbers.ts";
 import { surveyOf } from "./survey.ts";

@@ -1,8 +1,10 @@
 /** Who backs up whom: the interaction of every two components that were measured alone and together. */
+
+import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { type JointRow, rankedInteractions } from "../results/ranking.ts";
-import type { Row, RunFacts } from "../results/rows.ts";
-import type { Heatmap } from "./charts.ts";
+import type { Row } from "../results/row.ts";
+import type { Heatmap } from "./chart.ts";
 import { sampleText, shortened } from "./headline.ts";
 import { leftOut, MOST_CELLS } from "./limits.ts";
 import { markOfTest, signs } from "./marks.ts";

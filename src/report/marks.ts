@@ -1,6 +1,6 @@
 /** How far a value may be trusted, and the sign for it. */
 import { isDoubted } from "../results/ranking.ts";
-import type { Row } from "../results/rows.ts";
+import type { Row } from "../results/row.ts";
 
 /** Each has its own look. */
 export type Mark = "distinguishable" | "doubted" | "unmarked" | "untested" | "failed";

@@ -1,12 +1,8 @@
 /** How the numbers were made, in words that a paper's methods section can take over; and how to cite. */
+
+import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
-import {
-  FALSE_DISCOVERY_RATE,
-  FEW_BLOCKS,
-  FLOOR_MULTIPLE,
-  MAX_SKEWNESS,
-  type RunFacts,
-} from "../results/rows.ts";
+import { FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE, MAX_SKEWNESS } from "../results/row.ts";
 import type { RacePlan } from "../statistics/racing.ts";
 import { CORRECTIONS, componentName } from "./headline.ts";
 import { integer } from "./numbers.ts";

@@ -1,5 +1,5 @@
 /** How numbers and names look for people. Machine formats (CSV, JSON) never pass through here. */
-import type { Row } from "../results/rows.ts";
+import type { Row } from "../results/row.ts";
 import { median } from "../statistics/effects.ts";
 
 const MINUS = "\u2212";

@@ -4,7 +4,7 @@
  * use anything outside itself; names and numbers reach the document as text only, never as markup.
  */
 import type { Chart as ChartJs } from "chart.js";
-import type { ChartDefinition } from "./charts.ts";
+import type { ChartDefinition } from "./chart.ts";
 import type { Theme } from "./drawing/tools.ts";
 import type { Configure } from "./drawing.ts";
 

@@ -1,7 +1,8 @@
 /** report.html: a run's charts, its ranking, and all that a methods section needs. */
+
+import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { rankRows } from "../results/ranking.ts";
-import type { RunFacts } from "../results/rows.ts";
 import { type TokenRun, tokenReport } from "../results/tokens.ts";
 import { chartsFor } from "./charts.ts";
 import { columnsOf } from "./columns.ts";

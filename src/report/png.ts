@@ -2,7 +2,7 @@
 import { createRequire } from "node:module";
 import { GlobalFonts } from "@napi-rs/canvas";
 import { ChartJSNodeCanvas } from "chartjs-node-canvas";
-import type { ChartDefinition } from "./charts.ts";
+import type { ChartDefinition } from "./chart.ts";
 import type { Theme } from "./drawing/tools.ts";
 import { drawing } from "./drawing.ts";
 

@@ -1,9 +1,10 @@
 /** The ranked table for a terminal: as wide as it may be, in colour where it may be. */
 import { getBorderCharacters, table } from "table";
 import { printable } from "../printable.ts";
+import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { type JointRow, rankInteractions, rankRows } from "../results/ranking.ts";
-import type { Row, RunFacts } from "../results/rows.ts";
+import type { Row } from "../results/row.ts";
 import { type Column, columnsOf, interactionColumns } from "./columns.ts";
 import { flagLegend, headline } from "./headline.ts";
 import { surveyOf } from "./survey.ts";

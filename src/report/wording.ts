@@ -2,7 +2,7 @@
  * Sentences of reports are written for blocks of a text; where items of a task are evaluated they say so. Only what is
  * written here changes, never a name or a number that a sentence holds.
  */
-import type { RunFacts } from "../results/rows.ts";
+import type { RunFacts } from "../results/facts.ts";
 
 /** What decides which words fit. */
 export type Evaluated = Pick<RunFacts, "task">;

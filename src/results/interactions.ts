@@ -2,7 +2,7 @@
 import { conditionId } from "../conditions/ids.ts";
 import type { Condition, Intervention } from "../protocol/messages.ts";
 import { type Estimate, interactionEffect } from "../statistics/effects.ts";
-import type { ConditionMeasurements } from "./rows.ts";
+import type { ConditionMeasurements } from "./row.ts";
 
 type Named = Pick<Condition, "id" | "interventions">;
 

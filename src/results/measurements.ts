@@ -1,7 +1,9 @@
 /** What has been measured so far, in memory: which sums are there, and one condition's row as it stands. */
 import type { ErrorCode } from "../errors.ts";
 import type { Condition } from "../protocol/messages.ts";
-import { buildRows, type ConditionMeasurements, type Row, type StatisticsSettings } from "./rows.ts";
+import type { StatisticsSettings } from "./facts.ts";
+import type { ConditionMeasurements, Row } from "./row.ts";
+import { buildRows } from "./tabulate.ts";
 
 /** One condition on one batch, as the worker sent it. */
 export interface Measured {

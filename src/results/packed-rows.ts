@@ -1,6 +1,6 @@
 /** A run's rows in memory: each as its bytes, since a hundred thousand row objects would take several times as much. */
 import { Packr } from "msgpackr";
-import type { Row } from "./rows.ts";
+import type { Row } from "./row.ts";
 
 /** Rows that can be gone through any number of times, the baseline first: a list, or `PackedRows`. */
 export interface Rows {

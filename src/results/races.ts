@@ -2,7 +2,7 @@
 
 import { estimate, ratioInterval } from "../statistics/effects.ts";
 import { RACE_FLAGS, type RacePlan, race, simultaneousInterval } from "../statistics/racing.ts";
-import type { Decide, Entry } from "./rows.ts";
+import type { Decide, Entry } from "./row.ts";
 
 /** Decides the columns that a race decides. */
 export function standings(entries: Iterable<Entry>, plan: RacePlan): Decide {

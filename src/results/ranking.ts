@@ -1,7 +1,7 @@
 /** Pure: the order in which rows are shown, and what a sweep says as a whole. */
 import { median, smallestDetectable } from "../statistics/effects.ts";
 import type { Rows } from "./packed-rows.ts";
-import { FALSE_DISCOVERY_RATE, type Interaction, type Row } from "./rows.ts";
+import { FALSE_DISCOVERY_RATE, type Interaction, type Row } from "./row.ts";
 
 /**
  * A sweep's rows without the baseline: by Δ NLL, the most harmful first, or where a race ran by

@@ -1,7 +1,8 @@
 /** Pure: where in the text a condition hurts. Δ NLL of single tokens: the largest, by position, by frequency. */
 
 import { type RatioEstimate, ratioEstimate } from "../statistics/effects.ts";
-import { FEW_BLOCKS, type RunFacts } from "./rows.ts";
+import type { RunFacts } from "./facts.ts";
+import { FEW_BLOCKS } from "./row.ts";
 
 /** One block or item, token by token. */
 export interface TokenisedBlock {

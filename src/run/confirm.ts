@@ -3,7 +3,7 @@ import { BASELINE_ID } from "../conditions/ids.ts";
 import type { RunConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import { rankRows } from "../results/ranking.ts";
-import type { Row } from "../results/rows.ts";
+import type { Row } from "../results/row.ts";
 import type { ReportedRun } from "../store/run-directory.ts";
 
 type Target = RunConfig["ablation"]["targets"][number];

@@ -4,10 +4,10 @@ import type { HubDataset } from "../config/datasets.ts";
 import { identityConfig, type RunConfig } from "../config/load.ts";
 import { sha256 } from "../digest.ts";
 import { directionPaths } from "../directions/file.ts";
+import type { RunRecord } from "../results/facts.ts";
 import { configParts } from "../store/fingerprint.ts";
 import { directoryNow, lookAtModel } from "../store/model-files.ts";
 import type { Seen } from "../store/seen.ts";
-import type { RunRecord } from "../store/sqlite.ts";
 import { VERSION } from "../version.ts";
 import type { readEarlier } from "./earlier-run.ts";
 

@@ -1,7 +1,7 @@
 /** A run with its block sums: what a comparison of runs needs beside the rows. */
 
 import type { LoadedModel } from "../protocol/messages.ts";
-import { divisor } from "../results/rows.ts";
+import { divisor } from "../results/facts.ts";
 import type { Identity } from "./fingerprint.ts";
 import { filePartsOf } from "./model-files.ts";
 import { requireBegun, type StoredRun, tableOf } from "./run-directory.ts";

@@ -13,7 +13,8 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import { makeDirectories } from "../files.ts";
-import { type Row, rowRecord } from "../results/rows.ts";
+import { rowRecord } from "../results/layout.ts";
+import type { Row } from "../results/row.ts";
 import { storeError } from "./failure.ts";
 
 /** Many small texts are written together. */

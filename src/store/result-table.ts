@@ -1,6 +1,7 @@
 /** The table `result` of results.sqlite: the rows as JSONL and CSV have them, to the last digit. */
 import type Database from "better-sqlite3";
-import { flatRecord, type Row, type TableShape, tableColumns } from "../results/rows.ts";
+import { flatRecord, type TableShape, tableColumns } from "../results/layout.ts";
+import type { Row } from "../results/row.ts";
 import { Tally, writeChecksum } from "./checksums.ts";
 
 /** Columns that hold no real number. */

@@ -4,22 +4,18 @@ import { hostname } from "node:os";
 import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
 import { requireDirectory } from "../files.ts";
+import type { RunFacts, RunRecord } from "../results/facts.ts";
 import { partsOf } from "../results/interactions.ts";
 import { PackedRows, type Rows } from "../results/packed-rows.ts";
-import {
-  type ConditionMeasurements,
-  type Row,
-  type RunFacts,
-  type Table,
-  tabulate,
-} from "../results/rows.ts";
+import type { ConditionMeasurements, Row } from "../results/row.ts";
 import { Totals } from "../results/summary.ts";
+import { type Table, tabulate } from "../results/tabulate.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
 import { isRun, requireOurs } from "./claim.ts";
 import { storeError } from "./failure.ts";
 import { type Lock, lockDirectory } from "./lock.ts";
 import { sweepTemporaries, writeConfig, writeRows, writeSummary } from "./projections.ts";
-import { databasePath, type RunRecord, RunStore } from "./sqlite.ts";
+import { databasePath, RunStore } from "./sqlite.ts";
 
 /** Derived files are rewritten at most this often while a sweep runs. */
 const PROJECT_EVERY_MS = 5_000;

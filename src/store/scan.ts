@@ -1,7 +1,7 @@
 /** The measurements of a database, condition by condition: three tables read side by side. */
 import type Database from "better-sqlite3";
 import type { ErrorCode } from "../errors.ts";
-import type { ConditionMeasurements } from "../results/rows.ts";
+import type { ConditionMeasurements } from "../results/row.ts";
 
 /**
  * Every condition with what was measured of it, in canonical order, one at a time: the baseline and the edits, or the

@@ -5,21 +5,17 @@ import { join } from "node:path";
 import type Database from "better-sqlite3";
 import { type ErrorCode, SparkablateError } from "../errors.ts";
 import type { Means } from "../plan/needs.ts";
-import type { Condition, LoadedModel } from "../protocol/messages.ts";
+import type { Condition } from "../protocol/messages.ts";
+import type { RunRecord } from "../results/facts.ts";
+import { divisor } from "../results/facts.ts";
+import type { TableShape } from "../results/layout.ts";
 import type { Measured } from "../results/measurements.ts";
-import {
-  type ConditionMeasurements,
-  divisor,
-  type Row,
-  type RunFacts,
-  type TableShape,
-} from "../results/rows.ts";
+import type { ConditionMeasurements, Row } from "../results/row.ts";
 import type { SourceMode } from "../samples/sample.ts";
 import type { TaskItem } from "../samples/task-file.ts";
 import { writeAllChecksums, writeChecksums } from "./checksums.ts";
 import { storeError } from "./failure.ts";
 import { fileId } from "./file-id.ts";
-import type { Identity } from "./fingerprint.ts";
 import { connected, connectedToRead, makeReady, mergeLog, verify } from "./opening.ts";
 import { requireOwnFiles } from "./own-files.ts";
 import { Recorder } from "./recording.ts";
@@ -33,16 +29,6 @@ import type { TokenTables } from "./tokens.ts";
 
 /** Commits are coalesced: a crash costs at most this much of what was measured. */
 const COMMIT_EVERY_MS = 1_000;
-
-export interface RunRecord {
-  readonly run_id: string;
-  /** sha256 or value of everything that makes it this run (store/fingerprint.ts). */
-  readonly identity: Identity;
-  readonly model: Omit<LoadedModel, "model_files">;
-  /** What a report says beside its rows; `finished` is null while conditions are missing. */
-  readonly facts: RunFacts;
-  readonly notices: readonly string[];
-}
 
 export interface BlockRecord {
   /** resample, patch: what the evaluation block of the same ordinal takes its activations from. */

@@ -8,7 +8,7 @@ import { cpSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs"
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { packageRoot } from "../../src/environment/environment.ts";
-import { rowRecord } from "../../src/results/rows.ts";
+import { rowRecord } from "../../src/results/layout.ts";
 import { readRun } from "../../src/store/run-directory.ts";
 import { readTokenRuns } from "../../src/store/token-run.ts";
 import { cli, scratch, startWorker, table } from "../fixtures/harness.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import { rankInteractions } from "../../src/results/ranking.ts";
-import type { Row } from "../../src/results/rows.ts";
+import type { Row } from "../../src/results/row.ts";
 import { readRun } from "../../src/store/run-directory.ts";
 import { cli, scratch } from "../fixtures/harness.ts";
 

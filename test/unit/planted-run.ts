@@ -2,7 +2,8 @@
 
 import { mkdirSync } from "node:fs";
 import { sha256 } from "../../src/digest.ts";
-import type { ConditionMeasurements, RunFacts } from "../../src/results/rows.ts";
+import type { RunFacts } from "../../src/results/facts.ts";
+import type { ConditionMeasurements } from "../../src/results/row.ts";
 import type { Identity } from "../../src/store/fingerprint.ts";
 import { RunStore } from "../../src/store/sqlite.ts";
 

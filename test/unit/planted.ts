@@ -2,7 +2,8 @@
 
 import type { Condition, Intervention } from "../../src/protocol/messages.ts";
 import { renderPage } from "../../src/report/page.ts";
-import type { ConditionMeasurements, RunFacts } from "../../src/results/rows.ts";
+import type { RunFacts } from "../../src/results/facts.ts";
+import type { ConditionMeasurements } from "../../src/results/row.ts";
 import { normals } from "./statistics/random.ts";
 
 export const TOKENS = 255;

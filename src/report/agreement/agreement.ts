@@ -1,6 +1,7 @@
 /** Pure: two runs → how far their rankings agree, and where they do not. */
 import { SparkablateError } from "../../errors.ts";
-import { doubtsAbout, FALSE_DISCOVERY_RATE, type Row } from "../../results/rows.ts";
+import { FALSE_DISCOVERY_RATE, type Row } from "../../results/row.ts";
+import { doubtsAbout } from "../../results/tabulate.ts";
 import {
   averageRanks,
   type RankAgreement,

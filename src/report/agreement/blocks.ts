@@ -1,5 +1,5 @@
 /** Pure: one site's effects in two runs, block by block. */
-import type { Row } from "../../results/rows.ts";
+import type { Row } from "../../results/row.ts";
 import { type Estimate, estimate } from "../../statistics/effects.ts";
 import type { BlockRun, BlockSums } from "../../store/block-run.ts";
 

@@ -1,5 +1,5 @@
 /** Two runs → the scatter of their effects. */
-import type { ScatterChart, ScatterPoint } from "../charts.ts";
+import type { ScatterChart, ScatterPoint } from "../chart.ts";
 import { shortened } from "../headline.ts";
 import { leftOut, MOST_POINTS } from "../limits.ts";
 import type { Mark } from "../marks.ts";

@@ -1,7 +1,7 @@
 /** A comparison of runs for terminals, machines and manuscripts. */
 
 import { printable, printableJson } from "../../printable.ts";
-import type { Row } from "../../results/rows.ts";
+import type { Row } from "../../results/row.ts";
 import { csv, markdown, markdownTable } from "../formats.ts";
 import { renderColumns, type TableOptions, wrap } from "../table.ts";
 import type { Agreement, NamedRun, Pair } from "./agreement.ts";

@@ -1,6 +1,6 @@
 /** Pure: which condition of one run stands beside which of another. */
 import { conditionId } from "../../conditions/ids.ts";
-import type { Row } from "../../results/rows.ts";
+import type { Row } from "../../results/row.ts";
 
 export interface Pairing {
   readonly pairs: readonly { readonly site: string; readonly rows: readonly [Row, Row] }[];

@@ -1,5 +1,5 @@
 /** What every form of a comparison of runs says in the same words. */
-import { FALSE_DISCOVERY_RATE, type Row } from "../../results/rows.ts";
+import { FALSE_DISCOVERY_RATE, type Row } from "../../results/row.ts";
 import { CORRECTIONS, componentName, legendOf, sampleText, unfinished } from "../headline.ts";
 import { counted, decimalsFor, fixed, integer } from "../numbers.ts";
 import { type Evaluated, inWords, sayer } from "../wording.ts";

@@ -1,6 +1,6 @@
 /** Bars with error bars: one condition a bar. */
 import type { Plugin } from "chart.js";
-import type { BarChart } from "../charts.ts";
+import type { BarChart } from "../chart.ts";
 import type { Mark } from "../marks.ts";
 import type { DrawingTools, Look, Theme } from "./tools.ts";
 

@@ -1,6 +1,6 @@
 /** A layer × head map: colour for Δ NLL, a sign for how far it may be trusted. */
 import type { Chart as ChartJs, Plugin } from "chart.js";
-import type { Heatmap, Point } from "../charts.ts";
+import type { Heatmap, Point } from "../chart.ts";
 import type { DrawingTools, Look, Theme } from "./tools.ts";
 
 export function heatmapDrawing(tools: DrawingTools): (definition: Heatmap, look: Look) => unknown {

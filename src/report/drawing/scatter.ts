@@ -1,6 +1,6 @@
 /** Two runs against each other: one condition a point, the line where both say the same. */
 import type { Chart as ChartJs, Plugin } from "chart.js";
-import type { ScatterChart } from "../charts.ts";
+import type { ScatterChart } from "../chart.ts";
 import type { Mark } from "../marks.ts";
 import type { DrawingTools, Look, Theme } from "./tools.ts";
 

@@ -4,7 +4,7 @@
  * them may use anything outside itself but what it is given.
  */
 import type { Chart as ChartJs, Plugin } from "chart.js";
-import type { ChartDefinition } from "../charts.ts";
+import type { ChartDefinition } from "../chart.ts";
 import type { Mark } from "../marks.ts";
 import type { Scale } from "../scale.ts";
 

@@ -1,7 +1,7 @@
 /** Pure: one run whose sites were edited in several modes → where what is measured rests on the mode. */
 import { MODES } from "../../protocol/messages.ts";
 import { isDoubted } from "../../results/ranking.ts";
-import { FALSE_DISCOVERY_RATE, type Row } from "../../results/rows.ts";
+import { FALSE_DISCOVERY_RATE, type Row } from "../../results/row.ts";
 import { type Interval, intervalAt } from "../../statistics/effects.ts";
 import { adjust, confidenceOfSelected } from "../../statistics/multiplicity.ts";
 import type { BlockRun } from "../../store/block-run.ts";

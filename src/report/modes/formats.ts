@@ -2,7 +2,7 @@
 import { printable } from "../../printable.ts";
 import { agreementChart } from "../agreement/chart.ts";
 import { pairRecord } from "../agreement/formats.ts";
-import type { ScatterChart } from "../charts.ts";
+import type { ScatterChart } from "../chart.ts";
 import { markdown, markdownTable } from "../formats.ts";
 import { decimalsFor } from "../numbers.ts";
 import { renderColumns, type TableOptions, wrap } from "../table.ts";

@@ -1,6 +1,6 @@
 /** In which mode a row's sites were edited. */
 import type { MODES } from "../../protocol/messages.ts";
-import type { Row } from "../../results/rows.ts";
+import type { Row } from "../../results/row.ts";
 
 export type Mode = (typeof MODES)[number];
 

@@ -1,5 +1,5 @@
 /** What every form of the audit says in the same words. */
-import { FALSE_DISCOVERY_RATE } from "../../results/rows.ts";
+import { FALSE_DISCOVERY_RATE } from "../../results/row.ts";
 import { evaluatedInAll, findings, leftOut } from "../agreement/words.ts";
 import type { Column } from "../columns.ts";
 import { counted, integer, orDash, signed } from "../numbers.ts";

@@ -1,9 +1,10 @@
 import { createCanvas, loadImage } from "@napi-rs/canvas";
 import { describe, expect, test } from "vitest";
-import { type BarChart, chartsFor, type Heatmap } from "../../../src/report/charts.ts";
+import type { BarChart, Heatmap } from "../../../src/report/chart.ts";
+import { chartsFor } from "../../../src/report/charts.ts";
 import { renderPng } from "../../../src/report/png.ts";
 import { place, scaleFor } from "../../../src/report/scale.ts";
-import { buildRows } from "../../../src/results/rows.ts";
+import { buildRows } from "../../../src/results/tabulate.ts";
 import { condition, facts, head, measured, skip, sweep } from "../planted.ts";
 
 const SETTINGS = { correction: "bh", floor: null } as const;

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { toCsv, toJson, toMarkdown } from "../../../src/report/formats.ts";
-import { buildRows } from "../../../src/results/rows.ts";
+import { buildRows } from "../../../src/results/tabulate.ts";
 import { condition, facts, head, sweep } from "../planted.ts";
 
 const strange = condition('=cmd|"x",\n`y`', { kind: "mlp", layer: 1, mode: "zero", positions: "all" });

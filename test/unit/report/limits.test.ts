@@ -1,8 +1,9 @@
 /** Pages and pictures of very many conditions: they hold what is largest, and say what they leave out. */
 import { expect, it } from "vitest";
-import { chartsFor, type Heatmap } from "../../../src/report/charts.ts";
+import type { Heatmap } from "../../../src/report/chart.ts";
+import { chartsFor } from "../../../src/report/charts.ts";
 import { MOST_CELLS, MOST_ROWS, strongest } from "../../../src/report/limits.ts";
-import { buildRows } from "../../../src/results/rows.ts";
+import { buildRows } from "../../../src/results/tabulate.ts";
 import { facts, head, pageText, sweep } from "../planted.ts";
 
 it("what has the largest effects is kept, in its own order", () => {

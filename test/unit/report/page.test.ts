@@ -3,7 +3,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { buildRows, type Row } from "../../../src/results/rows.ts";
+import type { Row } from "../../../src/results/row.ts";
+import { buildRows } from "../../../src/results/tabulate.ts";
 import { hasBrowser, hoverText, inBrowser, launchBrowser, visit } from "../../fixtures/browser.ts";
 import { condition, facts, head, pageText, sweep } from "../planted.ts";
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { execa } from "execa";
 import { afterAll, describe, expect, test } from "vitest";
-import { buildRows } from "../../../src/results/rows.ts";
+import { buildRows } from "../../../src/results/tabulate.ts";
 import { facts, measured, skip, sweep } from "../planted.ts";
 import { plantRun } from "../planted-run.ts";
 

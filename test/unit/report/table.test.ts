@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { renderTable } from "../../../src/report/table.ts";
-import { buildRows } from "../../../src/results/rows.ts";
+import { buildRows } from "../../../src/results/tabulate.ts";
 import { condition, facts, measured, skip, sweep } from "../planted.ts";
 
 const SETTINGS = { correction: "bh", floor: null } as const;

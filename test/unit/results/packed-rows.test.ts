@@ -5,7 +5,8 @@ import { expect, it } from "vitest";
 import { surveyOf } from "../../../src/report/survey.ts";
 import { PackedRows } from "../../../src/results/packed-rows.ts";
 import { rankRows } from "../../../src/results/ranking.ts";
-import { buildRows, type Row } from "../../../src/results/rows.ts";
+import type { Row } from "../../../src/results/row.ts";
+import { buildRows } from "../../../src/results/tabulate.ts";
 import { Tally } from "../../../src/store/checksums.ts";
 import { condition, facts, head, measured, pageText, skip, sweep } from "../planted.ts";
 

@@ -1,7 +1,9 @@
 import { describe, expect, test } from "vitest";
 import { surveyOf } from "../../../src/report/survey.ts";
+import { rowRecord } from "../../../src/results/layout.ts";
 import { rankRows } from "../../../src/results/ranking.ts";
-import { buildRows, DOUBTS, type Row, rowRecord } from "../../../src/results/rows.ts";
+import { DOUBTS, type Row } from "../../../src/results/row.ts";
+import { buildRows } from "../../../src/results/tabulate.ts";
 import { condition, head, measured, skip, sweep, TOKENS } from "../planted.ts";
 
 const SETTINGS = { correction: "bh", floor: null } as const;

@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import { shownAfter, shownBefore, shownToken } from "../../../src/report/tokens/bytes.ts";
 import { tokensRecord, tokensTable } from "../../../src/report/tokens/formats.ts";
-import type { RunFacts } from "../../../src/results/rows.ts";
+import type { RunFacts } from "../../../src/results/facts.ts";
 import { type TokenRun, tokenReport } from "../../../src/results/tokens.ts";
 import { estimate, ratioEstimate } from "../../../src/statistics/effects.ts";
 import { facts, pageText } from "../planted.ts";

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, expect, test } from "vitest";
 import { extract } from "../../../scripts/extract-differences.ts";
-import type { ConditionMeasurements } from "../../../src/results/rows.ts";
+import type { ConditionMeasurements } from "../../../src/results/row.ts";
 import { condition, facts, head, measured } from "../planted.ts";
 import { plantRun } from "../planted-run.ts";
 

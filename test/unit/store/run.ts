@@ -1,9 +1,9 @@
 /** A run's parts, for tests of the store. */
 
 import type { Condition } from "../../../src/protocol/messages.ts";
+import type { RunFacts, RunRecord } from "../../../src/results/facts.ts";
 import type { Measured } from "../../../src/results/measurements.ts";
-import type { RunFacts } from "../../../src/results/rows.ts";
-import type { RunRecord, RunStore, StoredItem } from "../../../src/store/sqlite.ts";
+import type { RunStore, StoredItem } from "../../../src/store/sqlite.ts";
 
 const SHA = "0".repeat(64);
 const NUMERICS = {

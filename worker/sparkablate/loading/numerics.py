@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from sparkablate import __version__
+from sparkablate.version import __version__
 from sparkablate.arguments import as_whole
 from sparkablate.errors import SparkablateError
 

@@ -10,13 +10,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import sparkablate
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import folders, memory, numerics
 
 #: Ray's shared memory of a cluster of our own, bytes: slices are small, and weights never go through it.
 OBJECT_STORE_BYTES = 128 << 20
 CONNECT_LIMIT_S = 10.0
+#: What an actor on another machine needs of ours.
+PACKAGE = Path(__file__).parents[2]
 LOOPBACK = ("127.0.0.1:", "localhost:")
 NO_MEMORY_MONITOR = "RAY_memory_monitor_refresh_ms"
 #: Of a cluster of our own. Idle processes that are kept ready could not serve, since ours need an environment
@@ -73,7 +74,7 @@ def connect(address: str | None) -> None:
             address=address or "local",
             runtime_env={
                 # The cluster's nodes need the same Python and packages, and get this very code from here.
-                "py_modules": [str(Path(sparkablate.__file__).parent)],
+                "py_modules": [str(PACKAGE)],
                 "env_vars": ACTOR_ENVIRONMENT,
             },
             log_to_driver=False,
