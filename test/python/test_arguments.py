@@ -13,8 +13,8 @@ import torch
 import tiny_models
 from sparkablate import AblationManager, AblationSpec, DirectionSpec, SparkablateError
 from sparkablate.bake import bake
-from sparkablate.direction_scores import Answers
 from sparkablate.directions import find_directions
+from sparkablate.directions.scores import Answers
 from sparkablate.model import load_model
 
 IDS = tiny_models.tokens()

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import transformers
 
-from sparkablate.version import __version__
 from sparkablate.arguments import as_whole
 from sparkablate.errors import SparkablateError
+from sparkablate.version import __version__
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
