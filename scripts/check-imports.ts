@@ -40,6 +40,8 @@ const PYTHON = [
   ["server/"],
   // For users; nobody inside imports them.
   ["__init__.py", "model.py", "results.py", "builtin.py"],
+  // Names of 0.1.0.
+  ["calibration.py", "direction_scores.py", "fingerprints.py"],
 ];
 
 interface Room {

@@ -17,9 +17,11 @@ const ROOT = packageRoot();
 const PAGES = [
   "CONTRIBUTING.md",
   "SECURITY.md",
-  ...readdirSync(join(ROOT, "docs"))
-    .filter((name) => name.endsWith(".md"))
-    .map((name) => `docs/${name}`),
+  ...["docs", "docs/dev"].flatMap((directory) =>
+    readdirSync(join(ROOT, directory))
+      .filter((name) => name.endsWith(".md"))
+      .map((name) => `${directory}/${name}`),
+  ),
 ];
 const read = (page: string): string => readFileSync(join(ROOT, page), "utf8");
 
@@ -58,6 +60,20 @@ describe("docs", () => {
       [...cell.matchAll(/`(\w+)`/g)].map(([, name]) => name),
     );
     expect(names.toSorted()).toEqual(Object.keys(requests).toSorted());
+  });
+
+  it("dev/house.md has a line for every room, in the order that the check holds", () => {
+    const pages = read("docs/dev/house.md").split("## The worker");
+    const tables = read("scripts/check-imports.ts").split("const PYTHON");
+    for (const [index, directory] of ["src", "worker/sparkablate"].entries()) {
+      const named = [...(pages[index] ?? "").matchAll(/^\| `(\w+\/)` \|/gm)].map(([, name]) => name);
+      const rooms = readdirSync(join(ROOT, directory), { withFileTypes: true })
+        .filter((entry) => entry.isDirectory() && !entry.name.startsWith("__"))
+        .map(({ name }) => `${name}/`);
+      expect(named.toSorted()).toEqual(rooms.toSorted());
+      const [list = ""] = (tables[index] ?? "").split("\n];");
+      expect([...list.matchAll(/"(\w+\/)/g)].map(([, name]) => name)).toEqual(named);
+    }
   });
 
   it("reading-the-numbers.md explains every flag", () => {
@@ -138,7 +154,9 @@ describe("docs", () => {
 
   it("README.md of docs/ lists every page", () => {
     const listed = localLinks(read("docs/README.md"));
-    const pages = readdirSync(join(ROOT, "docs")).filter((name) => /\.(md|ipynb)$/.test(name));
+    const pages = ["", "dev/"]
+      .flatMap((folder) => readdirSync(join(ROOT, "docs", folder)).map((name) => `${folder}${name}`))
+      .filter((name) => /\.(md|ipynb)$/.test(name));
     expect(listed.toSorted()).toEqual(pages.filter((name) => name !== "README.md").toSorted());
   });
 

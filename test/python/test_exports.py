@@ -20,3 +20,18 @@ def test_the_package_exports_these_names_and_no_other() -> None:
     script = "BEFORE = (*vars(), 'BEFORE')\n" + SCRIPT
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert [line.split() for line in ran.stdout.splitlines()] == [EXPORTS, EXPORTS]
+
+
+def test_names_that_0_1_0_documented_are_where_it_had_them() -> None:
+    from sparkablate import calibration, direction_scores, directions, fingerprints, model
+    from sparkablate.directions import find, scores
+    from sparkablate.edits import means
+    from sparkablate.loading import fingerprints as files
+    from sparkablate.loading import open as loading
+
+    assert calibration.MeanKey is means.MeanKey
+    assert directions.find_directions is find.find_directions
+    assert (directions.Found, directions.Candidate) == (find.Found, find.Candidate)
+    assert direction_scores.Scores is scores.Scores
+    assert fingerprints.digest_files is files.digest_files
+    assert model.load_model is loading.load_model
