@@ -1,12 +1,23 @@
 import { defineConfig } from "vitest/config";
 
+/** Tests start real processes; two cores are shared by vitest and the workers it starts. */
+const PROJECTS = {
+  // `npm test`
+  ci: { include: ["test/**/*.test.ts"], testTimeout: 180_000, hookTimeout: 120_000 },
+  // `npm run test:full` and `test:container`: what takes SmolLM2, an engine, and many minutes.
+  full: {
+    include: ["test/full/**/*.full.ts", "test/container/**/*.full.ts"],
+    testTimeout: 1_800_000,
+    hookTimeout: 600_000,
+  },
+  // `npm run release:check`, after the checks: packages made, installed in empty places, and used there.
+  release: { include: ["test/release/**/*.release.ts"], testTimeout: 1_200_000, hookTimeout: 600_000 },
+};
+
 export default defineConfig({
   test: {
-    include: ["test/**/*.test.ts"],
-    // Tests start real processes; two cores are shared by vitest and the workers it starts.
     pool: "forks",
     maxWorkers: 2,
-    testTimeout: 180_000,
-    hookTimeout: 120_000,
+    projects: Object.entries(PROJECTS).map(([name, test]) => ({ extends: true, test: { name, ...test } })),
   },
 });

@@ -15,7 +15,7 @@ const {
 } = require("node:fs");
 const { tmpdir } = require("node:os");
 const { join } = require("node:path");
-const { commandLine, findNode, refuse, run, runHere } = require("./sparkablate.cjs");
+const { commandLine, findNode, refuse, run, runHere } = require("../bin/sparkablate.cjs");
 
 const ROOT = join(__dirname, "..");
 const TASKS = {
@@ -164,7 +164,7 @@ async function test(files) {
     const reporters = ["--reporter=default", "--reporter=json", `--outputFile.json=${report}`];
     add(
       "vitest",
-      await node(modules("vitest", "vitest.mjs"), "run", ...reporters, ...ofVitest),
+      await node(modules("vitest", "vitest.mjs"), "run", "--project=ci", ...reporters, ...ofVitest),
       countVitest(report),
     );
   }
@@ -209,7 +209,11 @@ async function testFaults(args) {
   const again = `npm run test:faults -- --rounds ${env.ROUNDS} --seed ${env.SEED}`;
   console.error(again);
   const chosen = files.length > 0 ? files : ["test/faults"];
-  const code = await inRoot(findNode(), [modules("vitest", "vitest.mjs"), "run", ...chosen], env);
+  const code = await inRoot(
+    findNode(),
+    [modules("vitest", "vitest.mjs"), "run", "--project=ci", ...chosen],
+    env,
+  );
   if (code !== 0) console.error(`the same again: ${again}`);
   return code;
 }
@@ -233,7 +237,7 @@ async function testContainer(args) {
 /** All tests of a directory, or the files that are named: two names would be two filters, and run both. */
 const byHand = (directory, args) =>
   node(
-    ...[modules("vitest", "vitest.mjs"), "run", "--config", "vitest.full.config.ts"],
+    ...[modules("vitest", "vitest.mjs"), "run", "--project=full", "--maxWorkers=1"],
     ...(args.some((arg) => !arg.startsWith("-")) ? args : [directory, ...args]),
   );
 
@@ -309,13 +313,13 @@ async function makePackages(args) {
 /** All that a release needs but publishing: the checks, then packages installed in empty places. */
 async function releaseCheck(args) {
   await must(check());
-  return node(modules("vitest", "vitest.mjs"), "run", "--config", "vitest.release.config.ts", ...args);
+  return node(modules("vitest", "vitest.mjs"), "run", "--project=release", "--maxWorkers=1", ...args);
 }
 
 async function main() {
   const [task, ...args] = process.argv.slice(2);
   if (!Object.hasOwn(TASKS, task ?? ""))
-    refuse(`usage: node bin/bootstrap.cjs ${Object.keys(TASKS).join("|")}`, 2);
+    refuse(`usage: node scripts/bootstrap.cjs ${Object.keys(TASKS).join("|")}`, 2);
   if (process.platform === "win32") refuse("Windows is not supported natively: run it inside WSL 2.", 3);
   if (Number(process.versions.node.split(".")[0]) < 20)
     refuse(`Node 20 or newer is needed; this is ${process.version}`, 3);
