@@ -65,7 +65,12 @@ def edited(manager: AblationManager, specs: Any, call: Any = None) -> Tensor:
 
 
 def hooks(model: Any) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+    # transformers leaves hooks of its own on a model that was once asked for its hidden states.
+    return sum(
+        not getattr(hook, "__module__", "").startswith("transformers.")
+        for module in model.modules()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    )
 
 
 def untouched(model: Any) -> bool:
