@@ -27,7 +27,7 @@ DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 #: A block that goes into a table: the paragraph before it names the table and its file.
 ROW = re.compile(
-    r"At the\s+end\s+of\s+the\s+table\s+`(\w+)`\s+of\s+`(\w+\.py)`[^:`]*:\n\n```python\n(.*?)^```$",
+    r"At the\s+end\s+of\s+the\s+table\s+`(\w+)`\s+of\s+`([\w/]+\.py)`[^:`]*:\n\n```python\n(.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 

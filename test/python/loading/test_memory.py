@@ -214,7 +214,7 @@ def test_the_watch_looks_again_before_the_floor_can_be_reached(total: int, share
 def test_a_worker_that_runs_low_says_why_and_ends_with_a_code_of_its_own() -> None:
     code = """
 import time
-from sparkablate import memory
+from sparkablate.loading import memory
 memory.watch(memory.end_process, lambda: True, lambda: (1, 1 << 30, "MemAvailable"))
 while True:
     sum(range(10**6))

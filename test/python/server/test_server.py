@@ -569,7 +569,7 @@ def test_what_a_failed_request_held_is_freed_before_the_next_one(start: Start) -
 #: A worker for which all of the memory is reserved for others.
 NO_ROOM = """
 import os, sys
-from sparkablate import memory
+from sparkablate.loading import memory
 memory.RESERVE = (1.0, 1 << 60)
 from sparkablate.server.__main__ import main
 code = main()
