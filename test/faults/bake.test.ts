@@ -65,7 +65,11 @@ it(`leaves the target absent or whole, ${ROUNDS} kills at random ${repeatable}`,
     if (earlier) expect(whole(out) || (await start()).exitCode === 0).toBe(true);
     else rmSync(out, { recursive: true, force: true });
     const run = start();
-    await until(() => existsSync(work), 110, "the bake begins");
+    const ended = run.then(({ exitCode, stderr }) => {
+      throw new Error(`round ${round} ended before its bake began, exit code ${exitCode}: ${stderr}`);
+    });
+    await Promise.race([ended, until(() => existsSync(work), 110, "the bake begins")]);
+    ended.catch(() => undefined);
     await sleep(random("bake", round) * window);
     for (const { pid } of processesOf(parent)) {
       try {
