@@ -194,7 +194,8 @@ def main() -> None:
     n_heads = model.config.num_attention_heads
     ids = token_ids(tokenizer, options.batch, options.seq_len)
     del model, tokenizer
-    others = [name for name in options.sides if SIDES[name] is not None]
+    sides = options.sides if options.against is None else ()
+    others = [name for name in sides if SIDES[name] is not None]
     other_python = bench_python([SIDES[name] for name in others]) if others else ""  # type: ignore[misc]
     result: dict[str, Any] = {
         "model": MODEL,
