@@ -8,8 +8,7 @@ import { dirname, join, normalize, relative } from "node:path";
 /** The lowest first. Rooms of one line know nothing of each other; names that are joined by + are one room. */
 const TYPESCRIPT = [
   ["errors.ts"],
-  ["digest.ts", "files.ts", "printable.ts", "suggest.ts"],
-  ["protocol/", "statistics/"],
+  ["digest.ts", "files.ts", "printable.ts", "suggest.ts", "protocol/", "statistics/"],
   ["conditions/"],
   ["config/"],
   ["samples/"],
@@ -59,6 +58,25 @@ const ROOMS = [...roomsOf("src/", TYPESCRIPT), ...roomsOf("worker/sparkablate/",
 
 const roomOf = (file: string): Room | undefined =>
   ROOMS.find(([path]) => (path.endsWith("/") ? file.startsWith(path) : file === path))?.[1];
+
+/** Rooms that may use less of ours than stands lower. */
+const ONLY: readonly (readonly [of: RegExp, may: RegExp, why: string])[] = [
+  [
+    /^src\/report\//,
+    /^src\/((report|store|statistics|results|protocol|conditions)\/|(errors|files|printable|version)\.ts$)/,
+    "a report reads run directories through the store, and needs no worker",
+  ],
+  [
+    /^src\/environment\//,
+    /^src\/(environment\/|store\/lock\.ts$|(errors|files|digest)\.ts$)/,
+    "set-up needs no worker",
+  ],
+  [
+    /^worker\/sparkablate\/\w+\.py$/,
+    /^worker\/sparkablate\/(?!engines\/|server\/)/,
+    "notebooks use the engine without the server",
+  ],
+];
 
 /** Packages that one place of ours knows. */
 const KNOWN_TO: readonly (readonly [what: RegExp, by: RegExp, why: string])[] = [
@@ -121,6 +139,9 @@ for (const [file, found] of imports) {
   for (const what of found) {
     for (const [known, by, why] of KNOWN_TO)
       if (known.test(what) && !by.test(file)) problems.push(`${file} imports ${what}: ${why}`);
+    for (const [of, may, why] of ONLY)
+      if (of.test(file) && /^(src|worker)\//.test(what) && !may.test(what))
+        problems.push(`${file} imports ${what}: ${why}`);
     const other = roomOf(what);
     if (room === undefined || other === undefined || other.name === room.name) continue;
     if (other.height >= room.height)

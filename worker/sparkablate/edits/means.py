@@ -15,6 +15,7 @@ from sparkablate.edits.functions import KINDS
 from sparkablate.edits.hooks import recording
 from sparkablate.edits.positions import FirstTokens
 from sparkablate.errors import SparkablateError
+from sparkablate.specs import POSITIONS
 
 
 class MeanKey(NamedTuple):
@@ -43,7 +44,7 @@ def mean_key(key: Any) -> MeanKey:
         )
     kind, layer, positions = MeanKey(*key)
     as_choice("kind of a mean", kind, MEAN_KINDS)
-    as_choice("positions of a mean", positions, ("all", "not_first"))
+    as_choice("positions of a mean", positions, POSITIONS)
     return MeanKey(kind, as_index("layer", layer), positions)
 
 
@@ -54,7 +55,7 @@ def offered_means(sites: SiteMap) -> list[MeanKey]:
         for layer in sites.layers
         for kind in MEAN_KINDS
         if kind in layer.sites
-        for positions in ("all", "not_first")
+        for positions in POSITIONS
     ]
 
 
