@@ -1,7 +1,5 @@
 /** Modes of a config: a key that names several asks for one condition a mode. */
-import type { MODES, SiteKind } from "../protocol/messages.ts";
-
-export type Mode = (typeof MODES)[number];
+import type { Mode, SiteKind } from "../protocol/messages.ts";
 
 /** What of a target's spec says its modes: kinds that have none, and the others. */
 type Spec =

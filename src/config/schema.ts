@@ -4,7 +4,7 @@
  */
 import { z } from "zod";
 import { overlaps } from "../conditions/overlaps.ts";
-import { MAX_PAYLOAD_BYTES, MODES, SOURCE_MODES } from "../protocol/messages.ts";
+import { MAX_PAYLOAD_BYTES, MODES, type Mode, SOURCE_MODES } from "../protocol/messages.ts";
 import { METRIC_NAMES } from "../protocol/metrics.ts";
 import { dataset, sourceFile, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
 import {
@@ -18,7 +18,7 @@ import {
   section,
   whole,
 } from "./leaves.ts";
-import { asksFor, type Mode, mixesLists, onceAMode } from "./modes.ts";
+import { asksFor, mixesLists, onceAMode } from "./modes.ts";
 import { existingFile, modelName, outputDirectory, resolved, runDirectory } from "./paths.ts";
 
 interface SchemaOptions {

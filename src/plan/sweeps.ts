@@ -1,7 +1,8 @@
 /** Which conditions a sweep over sites has in one layer: one row a sweep. */
-import { type Mode, modesOf } from "../config/modes.ts";
+
+import { modesOf } from "../config/modes.ts";
 import type { AblationConfig, SITE_SWEEPS } from "../config/schema.ts";
-import type { Intervention, ModelMap, SiteKind } from "../protocol/messages.ts";
+import type { Intervention, Mode, ModelMap, SiteKind } from "../protocol/messages.ts";
 
 type Layer = ModelMap["layers"][number];
 type Edit = Pick<Extract<Intervention, { kind: "mlp" }>, "layer" | "mode" | "positions">;

@@ -40,6 +40,7 @@ const seconds = z.number().min(0);
 /** Names of the rows of `MODES` in worker/sparkablate/edits/functions.py. */
 export const MODES = ["zero", "mean", "resample", "patch"] as const;
 export const mode = z.enum(MODES);
+export type Mode = z.infer<typeof mode>;
 /** Modes that put in what the site has in a forward pass of other tokens, row by row and position by position. */
 export const SOURCE_MODES = ["resample", "patch"] as const;
 export const positions = z.enum(["all", "not_first"]);

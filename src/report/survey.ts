@@ -1,9 +1,11 @@
 /** What all rows of a run say together, as far as a report tells it: gathered in one pass, whoever asks. */
+
+import type { Mode } from "../protocol/messages.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { entriesOf, type SweepStatistics, SweepTotals } from "../results/ranking.ts";
 import type { Interaction, Row } from "../results/row.ts";
 import { RACE_FLAGS } from "../statistics/racing.ts";
-import { type Mode, modeOf } from "./modes/modes.ts";
+import { modeOf } from "./modes/modes.ts";
 import { decimalsFor } from "./numbers.ts";
 
 export interface Survey {

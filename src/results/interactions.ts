@@ -15,10 +15,8 @@ export type Parts = ReadonlyMap<string, readonly string[]>;
  * @param conditions gives the same ones each time; only ids and parts are kept.
  */
 export function partsOf(conditions: () => Iterable<Named>): Parts {
+  if (!Iterator.from(conditions()).some(isJoint)) return new Map();
   const ids = new Set<string>();
-  let joint = 0;
-  for (const condition of conditions()) if (isJoint(condition)) joint++;
-  if (joint === 0) return new Map();
   for (const { id } of conditions()) ids.add(id);
   const found = new Map<string, readonly string[]>();
   for (const condition of conditions()) {

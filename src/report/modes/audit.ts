@@ -1,5 +1,6 @@
 /** Pure: one run whose sites were edited in several modes → where what is measured rests on the mode. */
-import { MODES } from "../../protocol/messages.ts";
+
+import { MODES, type Mode } from "../../protocol/messages.ts";
 import { isDoubted } from "../../results/ranking.ts";
 import { FALSE_DISCOVERY_RATE, type Row } from "../../results/row.ts";
 import { type Interval, intervalAt } from "../../statistics/effects.ts";
@@ -7,7 +8,7 @@ import { adjust, confidenceOfSelected } from "../../statistics/multiplicity.ts";
 import type { BlockRun } from "../../store/block-run.ts";
 import { type Agreement, agree, type Pair } from "../agreement/agreement.ts";
 import { pairConditions } from "../agreement/pairing.ts";
-import { type Mode, modeOf } from "./modes.ts";
+import { modeOf } from "./modes.ts";
 
 /**
  * What two modes say of one site. `only`: distinguishable from 0 in one of them, in the other not even with a flag;

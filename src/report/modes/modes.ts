@@ -1,8 +1,6 @@
 /** In which mode a row's sites were edited. */
-import type { MODES } from "../../protocol/messages.ts";
+import type { Mode } from "../../protocol/messages.ts";
 import type { Row } from "../../results/row.ts";
-
-export type Mode = (typeof MODES)[number];
 
 /** The one mode of a row's sites; null for a layer, a direction, the baseline, or several modes. */
 export function modeOf({ interventions }: Pick<Row, "interventions">): Mode | null {
