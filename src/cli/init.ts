@@ -4,7 +4,7 @@ import { basename, extname, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { stringify } from "yaml";
 import { modelName } from "../config/paths.ts";
-import { SITE_SWEEPS } from "../config/schema.ts";
+import { SITE_SWEEPS } from "../protocol/catalog.ts";
 import { SparkablateError } from "../errors.ts";
 import { sweepEdits } from "../plan/sweeps.ts";
 import type { ModelMap } from "../protocol/messages.ts";

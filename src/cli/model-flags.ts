@@ -4,8 +4,27 @@ import { parseConfig, type RunConfig } from "../config/load.ts";
 import { asksFor } from "../config/modes.ts";
 import { readYaml } from "../config/yaml.ts";
 import { SparkablateError } from "../errors.ts";
+import {
+  MODE_NAMES,
+  MODES,
+  OPERATIONS,
+  type PartField,
+  POSITIONS,
+  partsOf,
+  SITE_KINDS,
+  SITES,
+} from "../protocol/catalog.ts";
 import { cut } from "../report/table.ts";
 import { collect } from "./common.ts";
+
+/** Sites that --kind names; a direction has flags of its own. */
+const KINDS = SITE_KINDS.filter((kind) => SITES[kind].edit !== "direction");
+const PARTED = SITE_KINDS.flatMap((kind) => {
+  const parts = partsOf(kind);
+  return parts === null ? [] : [{ kind, ...parts }];
+});
+/** Modes that need no other tokens than those that are measured or calibrated on. */
+const EDIT_MODES = [...MODE_NAMES.filter((mode) => MODES[mode].needs !== "donor"), "skip"];
 
 /** Characters of a written target that a message repeats. */
 const LONGEST_SHOWN = 80;
@@ -18,11 +37,12 @@ export interface ModelFlags {
   readonly threads?: string;
 }
 
-export interface EditFlags {
+/** A flag for each key that lists a site's parts, e.g. --heads. */
+type PartFlags = { readonly [F in PartField]?: string[] };
+
+export interface EditFlags extends PartFlags {
   readonly kind?: string;
   readonly layer?: string;
-  readonly heads?: string[];
-  readonly groups?: string[];
   readonly mode?: string;
   readonly positions?: string;
   readonly direction?: string;
@@ -53,34 +73,22 @@ export function withModel(command: Command): Command {
 }
 
 export function withEdits(command: Command): Command {
-  const direction = ["project_out", "add"];
-  return command
+  command
     .optionsGroup("What to edit:")
+    .addOption(new Option("--kind <site>", "which site").choices(KINDS))
+    .option("--layer <number>", "its layer, from 0");
+  for (const { kind, field, words } of PARTED)
+    command.option(`--${field} <numbers...>`, `which ${words}, for --kind ${kind}`);
+  return command
     .addOption(
-      new Option("--kind <site>", "head, kv_group, attn, mlp or layer").choices([
-        "head",
-        "kv_group",
-        "attn",
-        "mlp",
-        "layer",
-      ]),
+      new Option("--mode <mode>", "zero (default), or mean; of a layer: skip, or zero for it").choices(
+        EDIT_MODES,
+      ),
     )
-    .option("--layer <number>", "its layer, from 0")
-    .option("--heads <numbers...>", "which heads, for --kind head")
-    .option("--groups <numbers...>", "which key/value heads, for --kind kv_group")
-    .addOption(
-      new Option("--mode <mode>", "zero (default), or mean; of a layer: skip, or zero for it").choices([
-        "zero",
-        "mean",
-        "skip",
-      ]),
-    )
-    .addOption(
-      new Option("--positions <positions>", "all (default), or not_first").choices(["all", "not_first"]),
-    )
+    .addOption(new Option("--positions <positions>", "all (default), or not_first").choices(POSITIONS))
     .option("--direction <file>", "a direction file: .safetensors or .pt")
-    .addOption(new Option("--op <op>", "what to do with the direction").choices(direction))
-    .addOption(new Option("--at <place>", "where project_out acts").choices(["writes", "stream"]))
+    .addOption(new Option("--op <op>", "what to do with the direction").choices(Object.keys(OPERATIONS)))
+    .addOption(new Option("--at <place>", "where project_out acts").choices(OPERATIONS.project_out))
     .option(
       "--layers <numbers...>",
       "which layers the direction acts in (default: all, or the file's for add)",
@@ -141,11 +149,12 @@ export function withTexts(read: (texts: boolean) => RunConfig): RunConfig {
   return asksFor(config.ablation, "mean") ? read(true) : config;
 }
 
-function siteTarget({ kind, layer, heads, groups, mode, condition }: EditFlags): Record<string, unknown>[] {
+function siteTarget({ kind, layer, mode, condition, ...flags }: EditFlags): Record<string, unknown>[] {
+  const parts = PARTED.flatMap(({ field }) => (flags[field] ? [[field, flags[field]] as const] : []));
   if (kind === undefined) {
     // Of conditions alone it is their default.
     const default_ = condition.length > 0 ? undefined : mode;
-    const orphan = Object.entries({ layer, heads, groups, mode: default_ }).find(
+    const orphan = Object.entries({ layer, ...Object.fromEntries(parts), mode: default_ }).find(
       ([, value]) => value !== undefined,
     );
     if (orphan !== undefined) throw new SparkablateError("usage", `--${orphan[0]} needs --kind`);
@@ -158,8 +167,7 @@ function siteTarget({ kind, layer, heads, groups, mode, condition }: EditFlags):
       ...((mode === "skip" || (kind === "layer" && condition.length === 0)) &&
         mode !== undefined && { mode }),
       ...(layer !== undefined && { layer: numeric(layer) }),
-      ...(heads && { heads: heads.flatMap(numbers) }),
-      ...(groups && { groups: groups.flatMap(numbers) }),
+      ...Object.fromEntries(parts.map(([field, list]) => [field, list.flatMap(numbers)])),
     },
   ];
 }

@@ -1,12 +1,10 @@
 /** The canonical form of a condition, and the id that follows from it alone. */
 import { sha256 } from "../digest.ts";
+import { LIMITS, SITE_KINDS } from "../protocol/catalog.ts";
 import type { Intervention } from "../protocol/messages.ts";
+import { listedParts, withParts } from "./parts.ts";
 
 type Direction = Extract<Intervention, { kind: "direction" }>;
-
-const KIND_ORDER: readonly Intervention["kind"][] = ["head", "kv_group", "attn", "mlp", "layer", "direction"];
-/** A longer id is replaced by a digest of itself: ids stand in tables and file names. */
-const MAX_ID_LENGTH = 1000;
 
 export const BASELINE_ID = "baseline";
 
@@ -14,7 +12,8 @@ export const BASELINE_ID = "baseline";
 export function canonical(interventions: readonly Intervention[]): Intervention[] {
   const merged = new Map<string, Intervention>();
   for (const [index, intervention] of interventions.entries()) {
-    if (intervention.kind !== "head" && intervention.kind !== "kv_group") {
+    const parts = listedParts(intervention);
+    if (parts === null || !("positions" in intervention && "layer" in intervention)) {
       merged.set(String(index), intervention);
       continue;
     }
@@ -22,26 +21,16 @@ export function canonical(interventions: readonly Intervention[]): Intervention[
     const key = [kind, layer, mode, positions].join();
     const before = merged.get(key);
     // Neither a spread nor sort() in place: both leave lists with room to grow, and a sweep has 100,000 of them.
-    const list = (before === undefined ? [] : indicesOf(before))
-      .concat(indicesOf(intervention))
-      .toSorted((a, b) => a - b);
-    merged.set(key, kind === "head" ? { ...intervention, heads: list } : { ...intervention, groups: list });
+    const list = ((before && listedParts(before)) ?? []).concat(parts).toSorted((a, b) => a - b);
+    merged.set(key, withParts(intervention, list));
   }
   return [...merged.values()].sort(compare);
-}
-
-function indicesOf(intervention: Intervention): readonly number[] {
-  return intervention.kind === "head"
-    ? intervention.heads
-    : intervention.kind === "kv_group"
-      ? intervention.groups
-      : [];
 }
 
 function compare(a: Intervention, b: Intervention): number {
   return (
     layerOf(a) - layerOf(b) ||
-    KIND_ORDER.indexOf(a.kind) - KIND_ORDER.indexOf(b.kind) ||
+    SITE_KINDS.indexOf(a.kind) - SITE_KINDS.indexOf(b.kind) ||
     compareText(interventionId(a), interventionId(b))
   );
 }
@@ -57,8 +46,8 @@ export function interventionId(intervention: Intervention): string {
   if (intervention.kind === "direction") return directionId(intervention);
   if (intervention.kind === "layer") return `L${intervention.layer}.layer.skip`;
   const { kind, layer, mode, positions } = intervention;
-  const list = indicesOf(intervention);
-  return `L${layer}.${kind}${list.length > 0 ? `[${list.join(",")}]` : ""}.${mode}${positions === "all" ? "" : `@${positions}`}`;
+  const list = listedParts(intervention);
+  return `L${layer}.${kind}${list === null ? "" : `[${list.join(",")}]`}.${mode}${positions === "all" ? "" : `@${positions}`}`;
 }
 
 function directionId({ op, at, layers, coefficient, positions, sha256 }: Direction): string {
@@ -76,6 +65,6 @@ function directionId({ op, at, layers, coefficient, positions, sha256 }: Directi
 export function conditionId(interventions: readonly Intervention[]): string {
   if (interventions.length === 0) return BASELINE_ID;
   const id = interventions.map(interventionId).join(" + ");
-  if (id.length <= MAX_ID_LENGTH) return id;
+  if (id.length <= LIMITS.id_length) return id;
   return `joint[${interventions.length} interventions, ${sha256(id).slice(0, 16)}]`;
 }

@@ -1,10 +1,11 @@
 /** What a condition may not ask for: sites the model lacks, and edits that get in each other's way. */
 import type { ErrorCode } from "../errors.ts";
+import { partsOf, SITES, type SiteKind } from "../protocol/catalog.ts";
 import type { Intervention, ModelMap } from "../protocol/messages.ts";
 import { interventionId } from "./ids.ts";
+import { countOf, listedParts } from "./parts.ts";
 
 type Direction = Extract<Intervention, { kind: "direction" }>;
-type Site = Exclude<Intervention, { kind: "direction" }>;
 
 /** `key`: the key of the spec that is wrong. */
 export type Complain = (code: ErrorCode, message: string, key: string) => void;
@@ -42,41 +43,31 @@ export function checkSites(intervention: Intervention, map: ModelMap, complain: 
       );
       continue;
     }
-    if (kind === "head")
-      checkIndices(intervention.heads, map.layers[layer]?.n_heads ?? 0, layer, "head", "heads", complain);
-    if (kind === "kv_group") {
-      checkIndices(
-        intervention.groups,
-        map.layers[layer]?.n_kv_heads ?? 0,
-        layer,
-        "group",
-        "groups",
-        complain,
-      );
-    }
+    checkParts(intervention, map.layers[layer], layer, complain);
   }
 }
 
-function checkIndices(
-  list: readonly number[],
-  count: number,
+function checkParts(
+  intervention: Intervention,
+  described: ModelMap["layers"][number] | undefined,
   layer: number,
-  what: string,
-  key: string,
   complain: Complain,
 ): void {
-  for (const index of list.filter((value) => value >= count)) {
+  const parts = partsOf(intervention.kind);
+  const count = countOf(intervention.kind, described);
+  if (parts === null) return;
+  for (const index of listedParts(intervention)?.filter((value) => value >= count) ?? []) {
     complain(
       "config_invalid",
-      `${what} ${index} does not exist; allowed: ${range(count, `layer ${layer}`, what)}`,
-      key,
+      `${parts.one} ${index} does not exist; allowed: ${range(count, `layer ${layer}`, parts.one)}`,
+      parts.field,
     );
   }
 }
 
 /**
  * Complaints about pairs of interventions that cannot be one condition, each naming both.
- * @param map null: before the model is known; then heads are not compared with kv_groups.
+ * @param map null: before the model is known; then heads are not compared with the groups that hold them.
  */
 export function overlaps(interventions: readonly Intervention[], map: ModelMap | null): string[] {
   return interventions.flatMap((second, index) =>
@@ -89,47 +80,58 @@ export function overlaps(interventions: readonly Intervention[], map: ModelMap |
   );
 }
 
+/** One rule: one contains the other, or both are the same kind and share a part. Directions have one more, of their own. */
 function conflict(a: Intervention, b: Intervention, map: ModelMap | null): string | undefined {
-  if (a.kind === "direction") return b.kind === "direction" ? directionConflict(a, b) : skipConflict(b, a);
-  return b.kind === "direction" ? skipConflict(a, b) : siteConflict(a, b, map);
+  if (a.kind === "direction" && b.kind === "direction") return directionConflict(a, b);
+  if (a.kind === b.kind) return sameKindConflict(a, b);
+  return containedConflict(a, b, map) ?? containedConflict(b, a, map);
+}
+
+const acts = (intervention: Intervention, layer: number): boolean =>
+  intervention.kind !== "direction"
+    ? intervention.layer === layer
+    : intervention.layers === "all" || intervention.layers.includes(layer);
+
+function sameKindConflict(a: Intervention, b: Intervention): string | undefined {
+  if (a.kind === "direction" || !acts(b, a.layer)) return undefined;
+  const parts = partsOf(a.kind);
+  if (parts === null) return SITES[a.kind].edit === "skip" ? SKIPPED : "one site, twice; allowed: once";
+  return sharing(parts.one, listedParts(a) ?? [], listedParts(b) ?? []);
 }
 
 const SKIPPED = "nothing else is edited in a layer that is skipped; allowed: other layers";
 
-function skipConflict(site: Site, direction: Direction): string | undefined {
-  return site.kind === "layer" && acts(direction, site.layer) ? SKIPPED : undefined;
+/** @param whole whether it contains the `part`. */
+function containedConflict(part: Intervention, whole: Intervention, map: ModelMap | null): string | undefined {
+  if (whole.kind === "direction" || !isWithin(part.kind, whole.kind) || !acts(part, whole.layer))
+    return undefined;
+  if (SITES[whole.kind].edit === "skip") return SKIPPED;
+  const listed = listedParts(part);
+  const { one, field } = partsOf(part.kind) ?? { one: part.kind, field: part.kind };
+  if (partsOf(whole.kind) === null) return `${field} are part of ${whole.kind}; allowed: one of the two`;
+  return sharing(one, listed ?? [], held(whole, map?.layers[whole.layer]));
 }
 
-const acts = ({ layers }: Direction, layer: number): boolean => layers === "all" || layers.includes(layer);
-
-function siteConflict(a: Site, b: Site, map: ModelMap | null): string | undefined {
-  if (a.layer !== b.layer) return undefined;
-  if (a.kind === "layer" || b.kind === "layer") return SKIPPED;
-  if (a.kind === "mlp" || b.kind === "mlp")
-    return a.kind === b.kind ? "one site, twice; allowed: once" : undefined;
-  if (a.kind === "attn" || b.kind === "attn") {
-    return a.kind === b.kind
-      ? "one site, twice; allowed: once"
-      : "heads are part of attn; allowed: one of the two";
-  }
-  const heads = a.kind === b.kind ? listed(a) : headsOf(a, map);
-  const others = a.kind === b.kind ? listed(b) : headsOf(b, map);
-  const shared = heads.filter((head) => others.includes(head));
-  const what = a.kind === "kv_group" && b.kind === "kv_group" ? "group" : "head";
-  return shared.length > 0 ? `both edit ${what} ${shared.join(", ")}; allowed: once` : undefined;
+/** Whether the site, or one that it is a part of, is a part of the other. */
+function isWithin(kind: SiteKind, whole: SiteKind): boolean {
+  const { within } = SITES[kind];
+  return within !== null && (within === whole || isWithin(within, whole));
 }
 
-type HeadSite = Extract<Site, { kind: "head" | "kv_group" }>;
+function sharing(one: string, first: readonly number[], second: readonly number[]): string | undefined {
+  const shared = first.filter((part) => second.includes(part));
+  return shared.length > 0 ? `both edit ${one} ${shared.join(", ")}; allowed: once` : undefined;
+}
 
-const listed = (site: HeadSite): readonly number[] => (site.kind === "head" ? site.heads : site.groups);
-
-/** Query heads that the site edits; group g holds n_heads / n_kv_heads consecutive ones. */
-function headsOf(site: HeadSite, map: ModelMap | null): readonly number[] {
-  if (site.kind === "head") return site.heads;
-  const layer = map?.layers[site.layer];
-  if (layer === undefined || layer.n_kv_heads === 0) return [];
-  const size = layer.n_heads / layer.n_kv_heads;
-  return site.groups.flatMap((group) => Array.from({ length: size }, (_, index) => group * size + index));
+/** The finer site's parts that the listed ones hold, each as many consecutive ones; none before the layer is known. */
+function held(whole: Intervention, layer: ModelMap["layers"][number] | undefined): readonly number[] {
+  const count = countOf(whole.kind, layer);
+  const holds = partsOf(whole.kind)?.holds ?? null;
+  if (count === 0 || holds === null || layer === undefined) return [];
+  const size = layer[holds] / count;
+  return (listedParts(whole) ?? []).flatMap((part) =>
+    Array.from({ length: size }, (_, index) => part * size + index),
+  );
 }
 
 /** A condition has no order: two directions at one place must give the same in either. */

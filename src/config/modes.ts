@@ -1,18 +1,15 @@
 /** Modes of a config: a key that names several asks for one condition a mode. */
-import type { Mode, SiteKind } from "../protocol/messages.ts";
+import { MODED_KINDS, type Mode, type ModedKind, type SiteKind } from "../protocol/catalog.ts";
 
 /** What of a target's spec says its modes: kinds that have none, and the others. */
 type Spec =
-  | { readonly kind: "layer" | "direction" }
-  | {
-      readonly kind: Exclude<SiteKind, "layer" | "direction">;
-      readonly mode: Mode | readonly Mode[];
-    };
+  | { readonly kind: Exclude<SiteKind, ModedKind> }
+  | { readonly kind: ModedKind; readonly mode: Mode | readonly Mode[] };
 
 /** A target's spec with one mode, as it is measured. */
-export type SingleSpec<S> = S extends { readonly kind: "layer" | "direction" }
-  ? S
-  : Omit<S, "mode"> & { readonly mode: Mode };
+export type SingleSpec<S> = S extends { readonly kind: ModedKind }
+  ? Omit<S, "mode"> & { readonly mode: Mode }
+  : S;
 
 export const modesOf = (named: Mode | readonly Mode[]): readonly Mode[] =>
   typeof named === "string" ? [named] : named;
@@ -56,7 +53,7 @@ function severalModes(spec: Spec): readonly Mode[] {
 }
 
 const hasModes = (spec: Spec): spec is Extract<Spec, { readonly mode: unknown }> =>
-  spec.kind !== "layer" && spec.kind !== "direction";
+  (MODED_KINDS as readonly SiteKind[]).includes(spec.kind);
 
 function withMode<S extends Spec>(spec: S, mode: Mode | null): SingleSpec<S> {
   if (!hasModes(spec)) return spec as SingleSpec<S>;

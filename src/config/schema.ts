@@ -4,8 +4,22 @@
  */
 import { z } from "zod";
 import { overlaps } from "../conditions/overlaps.ts";
-import { MAX_PAYLOAD_BYTES, MODES, type Mode, SOURCE_MODES } from "../protocol/messages.ts";
-import { METRIC_NAMES } from "../protocol/metrics.ts";
+import {
+  DONOR_MODES,
+  LIMITS,
+  type Listing,
+  METRIC_NAMES,
+  type Mode,
+  MODE_NAMES,
+  MODED_KINDS,
+  type ModedKind,
+  OPERATIONS,
+  POSITIONS,
+  type Positions,
+  partsOf,
+  SITE_KINDS,
+  SITE_SWEEPS,
+} from "../protocol/catalog.ts";
 import { dataset, sourceFile, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
 import {
   choice,
@@ -32,13 +46,9 @@ interface SchemaOptions {
   readonly texts: boolean;
 }
 
-/** Sweeps over one kind of site. */
-export const SITE_SWEEPS = ["layers", "heads", "kv_groups", "mlp", "attn"] as const;
 const SWEEPS = [...SITE_SWEEPS, "pairs", "custom"] as const;
 /** Above it, the pairs are more than 79,800. */
 const MOST_COMPONENTS = 400;
-const POSITIONS = ["all", "not_first"] as const;
-const TARGET_KINDS = ["head", "kv_group", "attn", "mlp", "layer", "direction"] as const;
 const BYTES_PER_TOKEN = 4;
 
 const text = (allowed: string) => {
@@ -112,7 +122,7 @@ function evaluation({ cwd, texts }: SchemaOptions) {
       .prefault([]),
   })
     .superRefine(({ seq_len, batch_size, calibration_batches, ...value }, context) => {
-      const limit = MAX_PAYLOAD_BYTES / BYTES_PER_TOKEN;
+      const limit = LIMITS.payload_bytes / BYTES_PER_TOKEN;
       const refuse = (key: string, message: string) =>
         context.addIssue({ code: "custom", path: [key], message });
       checkSource(value, refuse);
@@ -158,7 +168,7 @@ function checkSource(
     refuse("metrics", "logit_diff compares an answer with a wrong one; allowed: with eval.task");
 }
 
-const layerNumber = whole(0, 100_000);
+const layerNumber = whole(0, LIMITS.index);
 const layerList = () => {
   const allowed = "all, or a list of different layer numbers, like [0, 4, 8]";
   return z.union([z.literal("all"), indices(allowed)], leaf(allowed));
@@ -172,8 +182,8 @@ function directionKeys(cwd: string) {
       complain("config_invalid", `"${written}" is not a direction file`);
       return undefined;
     }),
-    op: choice(["project_out", "add"]),
-    at: choice(["writes", "stream"]).optional(),
+    op: choice(Object.keys(OPERATIONS) as [keyof typeof OPERATIONS]),
+    at: choice(OPERATIONS.project_out).optional(),
     /** null: project_out acts on all layers, add on the one in its file. */
     layers: layerList().nullable().default(null),
     coefficient: decimal(-1e6, 1e6).default(1),
@@ -182,14 +192,15 @@ function directionKeys(cwd: string) {
 }
 
 interface DirectionSpec {
-  op: "project_out" | "add";
-  at?: "writes" | "stream" | undefined;
+  op: keyof typeof OPERATIONS;
+  at?: (typeof OPERATIONS)["project_out"][number] | undefined;
 }
 
-/** `add` exists at the stream only. */
 function checkDirection({ op, at }: DirectionSpec, context: z.RefinementCtx): void {
-  if (op !== "add" || at !== "writes") return;
-  context.addIssue({ code: "custom", path: ["at"], message: "writes does not fit op: add; allowed: stream" });
+  const places: readonly string[] = OPERATIONS[op];
+  if (at === undefined || places.includes(at)) return;
+  const message = `${at} does not fit op: ${op}; allowed: ${places.join(", ")}`;
+  context.addIssue({ code: "custom", path: ["at"], message });
 }
 
 function targetSpec(cwd: string) {
@@ -198,28 +209,22 @@ function targetSpec(cwd: string) {
     /** From 0. */
     layer,
     /** What stands in the values' place: zeros, the site's mean, or what it has on other tokens; of a list, one condition a mode. */
-    mode: oneOrMore(MODES).optional(),
+    mode: oneOrMore(MODE_NAMES).optional(),
     /** `not_first` leaves every block's first position alone. */
     positions: choice(POSITIONS).optional(),
   };
-  const list = (what: string) => indices(`a list of different ${what} numbers, like [3, 7]`);
+  const sites = MODED_KINDS.map((kind) => {
+    const parts = partsOf(kind);
+    const list = parts && indices(`a list of different ${parts.one} numbers, like [3, 7]`);
+    return section({
+      kind: z.literal(kind),
+      ...(parts && { [parts.field]: list }),
+      ...edit,
+    });
+  });
   return z.discriminatedUnion(
     "kind",
     [
-      section({
-        kind: z.literal("head"),
-        /** Query heads, from 0. */
-        heads: list("head"),
-        ...edit,
-      }),
-      section({
-        kind: z.literal("kv_group"),
-        /** Key/value heads, from 0: all query heads that share each. */
-        groups: list("group"),
-        ...edit,
-      }),
-      section({ kind: z.literal("attn"), ...edit }),
-      section({ kind: z.literal("mlp"), ...edit }),
       section({
         kind: z.literal("layer"),
         /** From 0. */
@@ -230,10 +235,25 @@ function targetSpec(cwd: string) {
           .default("skip"),
       }),
       section({ kind: z.literal("direction"), ...directionKeys(cwd) }).superRefine(checkDirection),
+      // Made from data, so that their types have to be said.
+      ...(sites as unknown as [z.ZodType<WrittenSite> & (typeof sites)[number]]),
     ],
-    kinds(TARGET_KINDS),
+    kinds(SITE_KINDS),
   );
 }
+
+/** A target's spec of a site that a mode acts on, as it is written. */
+type WrittenSite<K extends ModedKind = ModedKind> = {
+  [S in K]: {
+    kind: S;
+    /** From 0. */
+    layer: number;
+    /** What stands in the values' place: zeros, the site's mean, or what it has on other tokens; of a list, one condition a mode. */
+    mode?: Mode | Mode[] | undefined;
+    /** `not_first` leaves every block's first position alone. */
+    positions?: Positions | undefined;
+  } & Listing<S>;
+}[K];
 
 function ablation({ cwd, texts }: SchemaOptions) {
   const entry = z.preprocess(
@@ -245,7 +265,7 @@ function ablation({ cwd, texts }: SchemaOptions) {
   );
   return section({
     /** Of the conditions that a sweep makes: each once a mode where it is a list. */
-    mode: oneOrMore(MODES).default("zero"),
+    mode: oneOrMore(MODE_NAMES).default("zero"),
     /**
      * One condition for every layer, head, …; pairs: the largest effects of an earlier run, each alone and every two
      * together; custom: what `targets` and `directions` list.
@@ -301,7 +321,7 @@ interface WrittenAblation {
   layers: "all" | number[];
   from: string | null;
   top: number | null;
-  positions: (typeof POSITIONS)[number];
+  positions: Positions;
   targets: unknown[] | null;
   directions: unknown[] | null;
 }
@@ -373,7 +393,7 @@ function completeDirection(spec: WrittenDirection, defaults: Defaults) {
     /** Removes the direction, or adds it times `coefficient` and its norm. */
     op,
     /** Every tensor that is added to the residual stream, or the stream where it leaves a layer. */
-    at: at ?? (op === "add" ? ("stream" as const) : ("writes" as const)),
+    at: at ?? OPERATIONS[op][0],
     /** all: of project_out, the embedding too; null: the layer that the file names. */
     layers: layers ?? (op === "add" ? null : ("all" as const)),
     /** 1 removes all of it, or adds it once. */
@@ -451,8 +471,8 @@ function checkSources(
       ["ablation", "mode"],
       "patch takes a site's activation from the source's row of the same line; allowed: with eval.task, whose items are lines",
     );
-  const sources = SOURCE_MODES.filter((mode) => asksFor(ablation, mode)).length;
-  const limit = MAX_PAYLOAD_BYTES / BYTES_PER_TOKEN;
+  const sources = DONOR_MODES.filter((mode) => asksFor(ablation, mode)).length;
+  const limit = LIMITS.payload_bytes / BYTES_PER_TOKEN;
   if (sources > 0 && seq_len * batch_size <= limit && seq_len * batch_size * (1 + sources) > limit)
     refuse(
       ["eval", "batch_size"],

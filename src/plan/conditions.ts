@@ -7,14 +7,16 @@
 
 import { BASELINE_ID, canonical, conditionId } from "../conditions/ids.ts";
 import { checkLayer, checkSites, overlaps } from "../conditions/overlaps.ts";
+import { listedParts } from "../conditions/parts.ts";
 import { configProblem, type RunConfig } from "../config/load.ts";
 import { onceAMode, type SingleSpec } from "../config/modes.ts";
 import { keyName, type Path, type Problem, refuse } from "../config/problems.ts";
 import type { AblationConfig, TargetSpec } from "../config/schema.ts";
 import { SparkablateError } from "../errors.ts";
-import type { Condition, Intervention, ModelMap, SiteKind } from "../protocol/messages.ts";
+import type { SiteKind, SiteSweep } from "../protocol/catalog.ts";
+import type { Condition, Intervention, ModelMap } from "../protocol/messages.ts";
 import { candidates, type EarlierRun, pairSweep } from "./pairs.ts";
-import { type SiteSweep, sweepEdits } from "./sweeps.ts";
+import { sweepEdits } from "./sweeps.ts";
 
 const BASELINE: Condition = { id: BASELINE_ID, interventions: [] };
 
@@ -282,14 +284,11 @@ export interface ConditionColumns {
   readonly kind: SiteKind | "baseline" | "joint";
   /** null where there is none, or more than one. */
   readonly layer: number | null;
-  /** Head numbers; of a `kv_group`, its group numbers. */
+  /** Numbers of the parts that are edited: heads, of a `kv_group` its groups. */
   readonly heads: readonly number[] | null;
   /** zero, mean, skip; a direction's op. */
   readonly mode: string | null;
 }
-
-const indices = (edit: Intervention): readonly number[] | null =>
-  edit.kind === "head" ? edit.heads : edit.kind === "kv_group" ? edit.groups : null;
 
 export function conditionColumns({ interventions }: Condition): ConditionColumns {
   const [only, ...others] = interventions;
@@ -299,7 +298,7 @@ export function conditionColumns({ interventions }: Condition): ConditionColumns
     return {
       kind: only.kind,
       layer: only.layer,
-      heads: indices(only),
+      heads: listedParts(only),
       mode: only.mode,
     };
   }

@@ -1,6 +1,7 @@
 /** Pure: what a sweep will take, from its conditions and from one unedited pass that the worker has timed. */
 
-import { type Condition, type LoadedModel, SOURCE_MODES } from "../protocol/messages.ts";
+import { DONOR_MODES, LIMITS, SITES } from "../protocol/catalog.ts";
+import type { Condition, LoadedModel } from "../protocol/messages.ts";
 import { comparesLogits } from "../protocol/metrics.ts";
 import { BASELINE_LAYER, firstLayer, slicesOf } from "./slices.ts";
 
@@ -19,15 +20,12 @@ export interface SweepCost {
   readonly pairs: number;
 }
 
-/** Sites whose source activations the worker keeps at a time: KEPT_SITES of worker/sparkablate/measure/donors.py. */
-const KEPT_SOURCES = 8;
-
-/** How many tensors conditions take from a mode's source; a key/value group's is its heads'. */
-function sourceSites(conditions: readonly Condition[], mode: string): number {
+/** How many tensors conditions take from a mode's donor; a key/value group's is its heads'. */
+function donorSites(conditions: readonly Condition[], mode: string): number {
   const sites = conditions.flatMap(({ interventions }) =>
     interventions.flatMap((one) =>
       "mode" in one && one.mode === mode
-        ? [`${one.layer} ${one.kind === "kv_group" ? "head" : one.kind}`]
+        ? [`${one.layer} ${SITES[one.kind].values}`]
         : [],
     ),
   );
@@ -63,9 +61,9 @@ export function sweepCost(
       (sum, condition) => sum + (cost.walks ? shareAbove(condition, model_map.n_layers) : 1),
       cost.walks ? 1 : 0,
     );
-    // A source's own pass ends at its highest site; here it counts as a whole one.
-    const recorded = SOURCE_MODES.reduce(
-      (sum, mode) => sum + Math.ceil(sourceSites(conditions, mode) / KEPT_SOURCES),
+    // A donor's own pass ends at its highest site; here it counts as a whole one.
+    const recorded = DONOR_MODES.reduce(
+      (sum, mode) => sum + Math.ceil(donorSites(conditions, mode) / LIMITS.kept_donors),
       0,
     );
     const alone = (passes + recorded) * stack + conditions.length * head;
@@ -88,8 +86,8 @@ export function peakBytes(
 ): number {
   const bytes = BYTES_PER_NUMBER[numerics.dtype as keyof typeof BYTES_PER_NUMBER] ?? 4;
   const stream = batch_size * seq_len * model_map.d_model * bytes;
-  const recorded = SOURCE_MODES.reduce(
-    (sum, mode) => sum + Math.min(KEPT_SOURCES, sourceSites(conditions, mode)),
+  const recorded = DONOR_MODES.reduce(
+    (sum, mode) => sum + Math.min(LIMITS.kept_donors, donorSites(conditions, mode)),
     0,
   );
   return cost.peak_bytes + (KEPT_STREAMS + recorded + (comparesLogits(metrics) ? 1 : 0)) * stream;

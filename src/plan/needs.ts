@@ -1,11 +1,11 @@
 /** What conditions need beside the rows that they are measured on: means, and donors. */
-import { type Condition, type MeanSite, SOURCE_MODES } from "../protocol/messages.ts";
-import type { SourceMode } from "../samples/sample.ts";
+import { DONOR_MODES, type DonorMode, SITES, type ValueKind } from "../protocol/catalog.ts";
+import type { Condition, MeanSite } from "../protocol/messages.ts";
 
 /** What a run's conditions need beside the evaluation rows. */
 export interface Needs {
   readonly means: boolean;
-  readonly sources: readonly SourceMode[];
+  readonly sources: readonly DonorMode[];
 }
 
 /** Calibrated means, as they are stored with the run and sent to every worker. */
@@ -21,7 +21,7 @@ export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "wid
   for (const { interventions } of conditions) {
     for (const one of interventions) {
       if (!("mode" in one) || one.mode !== "mean") continue;
-      const kind = one.kind === "kv_group" ? "head" : one.kind;
+      const kind: ValueKind = SITES[one.kind].values;
       const site = { kind, layer: one.layer, positions: one.positions };
       sites.set(JSON.stringify(site), site);
     }
@@ -30,8 +30,8 @@ export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "wid
 }
 
 /** Modes with a source that some condition has. */
-export function sourceModes(conditions: readonly Condition[]): SourceMode[] {
-  return SOURCE_MODES.filter((mode) =>
+export function sourceModes(conditions: readonly Condition[]): DonorMode[] {
+  return DONOR_MODES.filter((mode) =>
     conditions.some(({ interventions }) => interventions.some((one) => "mode" in one && one.mode === mode)),
   );
 }

@@ -9,14 +9,27 @@
  */
 import { z } from "zod";
 import { ERROR_CODES } from "../errors.ts";
+import {
+  DONOR_MODES,
+  LIMITS,
+  type Listing,
+  type Mode,
+  MODE_NAMES,
+  MODED_KINDS,
+  type ModedKind,
+  OPERATIONS,
+  type PartCount,
+  POSITIONS,
+  type Positions,
+  partsOf,
+  SITE_KINDS,
+  VALUE_KINDS,
+} from "./catalog.ts";
 
-export const MAX_ENVELOPE_BYTES = 1 << 20;
-export const MAX_PAYLOAD_BYTES = 16 << 20;
+export const MAX_ENVELOPE_BYTES = LIMITS.envelope_bytes;
+export const MAX_PAYLOAD_BYTES = LIMITS.payload_bytes;
 /** Most conditions in one slice. */
-export const MAX_SLICE_CONDITIONS = 256;
-
-/** Most directions that one `find_direction` may give: its table must fit an envelope. */
-const MAX_CANDIDATES = 1500;
+export const MAX_SLICE_CONDITIONS = LIMITS.slice_conditions;
 
 const requestId = z
   .int()
@@ -28,7 +41,7 @@ const sha256 = z
   .string()
   .length(64)
   .regex(/^[0-9a-f]{64}$/);
-const layer = z.int().min(0).max(100_000);
+const layer = z.int().min(0).max(LIMITS.index);
 const count = z
   .int()
   .min(0)
@@ -37,69 +50,70 @@ const label = z.string().min(1).max(4096);
 const seconds = z.number().min(0);
 
 // ── Interventions ────────────────────────────────────────────────────────────────────────────
-/** Names of the rows of `MODES` in worker/sparkablate/edits/functions.py. */
-export const MODES = ["zero", "mean", "resample", "patch"] as const;
-export const mode = z.enum(MODES);
-export type Mode = z.infer<typeof mode>;
-/** Modes that put in what the site has in a forward pass of other tokens, row by row and position by position. */
-export const SOURCE_MODES = ["resample", "patch"] as const;
-export const positions = z.enum(["all", "not_first"]);
-const indices = z.array(layer).min(1).max(4096);
-const edit = {
+const mode = z.enum(MODE_NAMES);
+const positions = z.enum(POSITIONS);
+const indices = z.array(layer).min(1).max(LIMITS.listed);
+
+/** An edit at a site that a mode acts on; a site's parts are listed under the key that `SITES` names. */
+export type SiteIntervention<K extends ModedKind = ModedKind> = {
+  [S in K]: {
+    readonly kind: S;
+    /** From 0. */
+    readonly layer: number;
+    /** What stands in the values' place: zeros, the site's mean, or what it has on another block or a source file. */
+    readonly mode: Mode;
+    /** `not_first` leaves every block's first position alone. */
+    readonly positions: Positions;
+  } & Readonly<Listing<S>>;
+}[K];
+
+const sites = MODED_KINDS.map((kind) => {
+  const parts = partsOf(kind);
+  return z.strictObject({
+    kind: z.literal(kind),
+    ...(parts !== null && { [parts.field]: indices }),
+    layer,
+    mode,
+    positions,
+  });
+});
+const skip = z.strictObject({
+  kind: z.literal("layer"),
   /** From 0. */
   layer,
-  /** What stands in the values' place: zeros, the site's mean, or what it has on another block or a source file. */
-  mode,
+  /** Its output is its input. */
+  mode: z.literal("skip"),
+});
+const direction = z.strictObject({
+  kind: z.literal("direction"),
+  /** Removes the direction, or adds it times `coefficient` and its norm. */
+  op: z.enum(Object.keys(OPERATIONS) as [keyof typeof OPERATIONS]),
+  /** Every tensor that is added to the residual stream, or the stream where it leaves a layer. */
+  at: z.enum(OPERATIONS.project_out),
+  /** "all" adds the embedding to every layer's writes. */
+  layers: z.union([z.literal("all"), indices]),
+  /** 1 removes all of it, or adds it once. */
+  coefficient: z.number(),
   /** `not_first` leaves every block's first position alone. */
   positions,
-};
+  /** Which vector, as sent by `put`. */
+  sha256,
+});
 
-export const intervention = z.discriminatedUnion("kind", [
-  z.strictObject({
-    kind: z.literal("head"),
-    /** Query heads, from 0. */
-    heads: indices,
-    ...edit,
-  }),
-  z.strictObject({
-    kind: z.literal("kv_group"),
-    /** Key/value heads, from 0: all query heads that share each. */
-    groups: indices,
-    ...edit,
-  }),
-  z.strictObject({ kind: z.literal("attn"), ...edit }),
-  z.strictObject({ kind: z.literal("mlp"), ...edit }),
-  z.strictObject({
-    kind: z.literal("layer"),
-    /** From 0. */
-    layer,
-    /** Its output is its input. */
-    mode: z.literal("skip"),
-  }),
-  z.strictObject({
-    kind: z.literal("direction"),
-    /** Removes the direction, or adds it times `coefficient` and its norm. */
-    op: z.enum(["project_out", "add"]),
-    /** Every tensor that is added to the residual stream, or the stream where it leaves a layer. */
-    at: z.enum(["writes", "stream"]),
-    /** "all" adds the embedding to every layer's writes. */
-    layers: z.union([z.literal("all"), indices]),
-    /** 1 removes all of it, or adds it once. */
-    coefficient: z.number(),
-    /** `not_first` leaves every block's first position alone. */
-    positions,
-    /** Which vector, as sent by `put`. */
-    sha256,
-  }),
-]);
 /** One edit at one site, told apart by `kind`: `interventions` of a `Condition` lists their fields. */
-export type Intervention = z.infer<typeof intervention>;
+export type Intervention = SiteIntervention | z.infer<typeof skip> | z.infer<typeof direction>;
+// The sites' schemas are made from data, so that their types have to be said.
+export const intervention = z.discriminatedUnion("kind", [
+  skip,
+  direction,
+  ...sites,
+]) as unknown as z.ZodType<Intervention>;
 
 export const condition = z.strictObject({
   /** Canonical, e.g. `L14.head[3,7].zero`; `baseline` where nothing is edited. */
   id: label,
   /** Applied jointly, in canonical order. */
-  interventions: z.array(intervention).max(4096),
+  interventions: z.array(intervention).max(LIMITS.listed),
   /** A null condition: the stream leaves this layer moved by one ulp at random. It edits nothing else. */
   nudge: z
     .strictObject({
@@ -114,16 +128,15 @@ export const condition = z.strictObject({
 export interface Condition extends z.infer<typeof condition> {}
 
 // ── What a worker says of a model ────────────────────────────────────────────────────────────
-export const siteKind = z.enum(["head", "kv_group", "attn", "mlp", "layer", "direction"]);
-export type SiteKind = z.infer<typeof siteKind>;
+/** How many of each kind of part a layer has, e.g. `n_heads`; 0 where it has none. */
+const counts = Object.fromEntries(
+  SITE_KINDS.flatMap((kind) => partsOf(kind)?.count ?? []).map((name) => [name, count]),
+) as Record<PartCount, typeof count>;
 
 const layerMap = z.strictObject({
   /** Sites that may be edited in this layer. */
-  sites: z.array(siteKind),
-  /** Query heads, or 0 where the layer has no attention heads. */
-  n_heads: count,
-  /** Key/value heads: groups of query heads that share one. */
-  n_kv_heads: count,
+  sites: z.array(z.enum(SITE_KINDS)),
+  ...counts,
   /** Width of a head's slice of the output projection's input. */
   d_head: count,
   /** Module paths, for `inspect`. */
@@ -287,7 +300,7 @@ const dataset = z.strictObject({
 });
 
 /** Sites whose mean activation is wanted. */
-const meanSite = z.strictObject({ kind: z.enum(["head", "attn", "mlp"]), layer, positions, width: count });
+const meanSite = z.strictObject({ kind: z.enum(VALUE_KINDS), layer, positions, width: count });
 export type MeanSite = z.infer<typeof meanSite>;
 
 /** Where a task's item has its answer. Positions are those of its row, from 0, a BOS token included. */
@@ -432,7 +445,7 @@ export const requests = {
     /** true: each measurement carries the NLL at every predicted token too. */
     per_token: z.boolean().optional(),
     /** Modes whose source blocks follow in the payload. */
-    sources: z.array(z.enum(SOURCE_MODES)).max(SOURCE_MODES.length),
+    sources: z.array(z.enum(DONOR_MODES)).max(DONOR_MODES.length),
     conditions: z.array(condition).min(1).max(MAX_SLICE_CONDITIONS),
     metrics: z.array(label).min(1).max(16),
     /** Which means `mode: mean` uses; null where no condition needs them. */
@@ -631,7 +644,7 @@ export const results = {
   }),
   /** Payload: float32 [candidates, d_model], unit vectors. */
   find_direction: z.strictObject({
-    candidates: z.array(directionCandidate).max(MAX_CANDIDATES),
+    candidates: z.array(directionCandidate).max(LIMITS.candidates),
     /** Indices of the prompts that were scored, not averaged. */
     held_out: z.strictObject({ positive: z.array(count), negative: z.array(count) }),
     contrast: z.enum(["separation", "log_odds"]),

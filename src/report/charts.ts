@@ -3,6 +3,8 @@
  * files and for the page alike.
  */
 
+import { listedParts } from "../conditions/parts.ts";
+import { partsOf, SITE_KINDS, SITES, type SiteKind } from "../protocol/catalog.ts";
 import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { entriesOf, rankRows } from "../results/ranking.ts";
@@ -23,13 +25,14 @@ const RANKING_BARS = 30;
 /** The charts that fit a sweep: bars over layers, a layer × head map, or the ranking itself. */
 export function chartsFor(rows: Rows, facts: RunFacts): ChartDefinition[] {
   if (!rows.values().drop(1).some(isBegun)) return [];
-  const panels = panelsOf(rows, facts.sweep);
+  const site = SITE_KINDS.find((kind) => SITES[kind].sweep === facts.sweep);
+  const panels = panelsOf(rows, site);
   const swept = panels.flatMap((panel) => panel.spots);
-  if (["layers", "mlp", "attn"].includes(facts.sweep)) {
+  if (site !== undefined && partsOf(site) === null) {
     const scale = barScale(rowsAt(rows, swept));
     return panels.map((panel) => layerBars(rows, panel, facts, scale));
   }
-  if (["heads", "kv_groups"].includes(facts.sweep)) {
+  if (site !== undefined) {
     const places = placesOf(swept, panels.length);
     const maps = panels.map((panel) => heatmap(rows, panel, swept, facts, places));
     return [...maps, rankingBars(rows, facts)];
@@ -59,23 +62,16 @@ const rowsAt = (rows: Rows, spots: readonly Spot[]): Row[] => spots.map(({ index
 
 const isBegun = ({ status }: Row): boolean => status !== "pending";
 
-const SITES: Readonly<Record<string, Row["kind"]>> = {
-  layers: "layer",
-  heads: "head",
-  kv_groups: "kv_group",
-  mlp: "mlp",
-  attn: "attn",
-};
 
 /** The sweep's own conditions, one panel a mode; what targets add besides stands in the ranking alone. */
-function panelsOf(rows: Rows, sweep: string): Panel[] {
+function panelsOf(rows: Rows, site: SiteKind | undefined): Panel[] {
   const byEdit = new Map<string, Spot[]>();
   for (const [index, row] of entriesOf(rows)) {
-    if (!isBegun(row) || row.kind !== SITES[sweep] || (row.heads?.length ?? 1) > 1) continue;
+    if (!isBegun(row) || row.kind !== site || (row.heads?.length ?? 1) > 1) continue;
     const [edit] = row.interventions;
     const positions = edit !== undefined && "positions" in edit && edit.positions !== "all";
     const key = `${row.mode}${positions ? "-not-first" : ""}`;
-    const spot = { index, layer: row.layer ?? 0, head: headIndex(row), effect: row.delta_nll };
+    const spot = { index, layer: row.layer ?? 0, head: partIndex(row), effect: row.delta_nll };
     const panel = byEdit.get(key);
     if (panel === undefined) byEdit.set(key, [spot]);
     else panel.push(spot);
@@ -170,7 +166,7 @@ function heatmap(rows: Rows, panel: Panel, swept: readonly Spot[], facts: RunFac
     height: Math.round(190 + cellHeight * layers.length),
     cells: measured.map((row) => ({
       ...point(row, scale, decimals, facts),
-      column: String(headIndex(row)),
+      column: String(partIndex(row)),
       row: String(row.layer ?? 0),
     })),
   };
@@ -234,11 +230,8 @@ function point(row: Row, scale: Scale, decimals: number, facts: Evaluated): Poin
   };
 }
 
-/** Which head, or which key/value group, of its layer. */
-function headIndex({ interventions: [only] }: Row): number {
-  if (only?.kind === "head") return only.heads[0] ?? 0;
-  return only?.kind === "kv_group" ? (only.groups[0] ?? 0) : 0;
-}
+/** Which part of its layer's site. */
+const partIndex = ({ interventions: [only] }: Row): number => (only && listedParts(only)?.[0]) ?? 0;
 
 function markOf(row: Row): Mark {
   return row.delta_nll === null ? "failed" : markOfTest(row);

@@ -1,5 +1,6 @@
 /** The ranking's columns, for the terminal and the page. Adding one is adding a row here. */
-import { CHANGE, isLevel, METRIC_NAMES, METRICS } from "../protocol/metrics.ts";
+import { METRIC_NAMES, METRICS } from "../protocol/catalog.ts";
+import { CHANGE, isLevel } from "../protocol/metrics.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import type { JointRow } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";

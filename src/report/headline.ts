@@ -1,4 +1,5 @@
 /** The sentences that stand above every form of a report: what was measured, on what, and how far to trust it. */
+import { SITES } from "../protocol/catalog.ts";
 import { isLevel } from "../protocol/metrics.ts";
 import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
@@ -17,13 +18,7 @@ import { surveyOf } from "./survey.ts";
 import { type Evaluated, inWords, sayer } from "./wording.ts";
 
 /** What a sweep's name in the config removes, one at a time. */
-const SWEEPS: Readonly<Record<string, string>> = {
-  layers: "layer",
-  heads: "attention head",
-  kv_groups: "key/value group",
-  mlp: "MLP",
-  attn: "attention block",
-};
+const SWEPT = new Map<string | null, string>(Object.values(SITES).map(({ sweep, words }) => [sweep, words]));
 
 export const CORRECTIONS = { bh: "Benjamini–Hochberg", by: "Benjamini–Yekutieli" } as const;
 
@@ -43,7 +38,7 @@ export const FLAG_NOTES: Readonly<Record<string, { readonly short: string; reado
 };
 
 export function componentName(facts: RunFacts): string {
-  return SWEEPS[facts.sweep] ?? "component";
+  return SWEPT.get(facts.sweep) ?? "component";
 }
 
 /** "32 blocks of 256 tokens", or "64 items of up to 12 tokens", as far as they are measured. */

@@ -1,6 +1,6 @@
 /** What all rows of a run say together, as far as a report tells it: gathered in one pass, whoever asks. */
 
-import type { Mode } from "../protocol/messages.ts";
+import type { Mode } from "../protocol/catalog.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { entriesOf, type SweepStatistics, SweepTotals } from "../results/ranking.ts";
 import type { Interaction, Row } from "../results/row.ts";

@@ -1,6 +1,7 @@
 /** Pure: what several edits do together beyond the sum of what each of them does alone. */
 import { conditionId } from "../conditions/ids.ts";
-import type { Condition, Intervention } from "../protocol/messages.ts";
+import { atoms } from "../conditions/parts.ts";
+import type { Condition } from "../protocol/messages.ts";
 import { type Estimate, interactionEffect } from "../statistics/effects.ts";
 import type { ConditionMeasurements } from "./row.ts";
 
@@ -33,15 +34,6 @@ export function partsOf(conditions: () => Iterable<Named>): Parts {
 }
 
 const isJoint = ({ interventions }: Named): boolean => interventions.flatMap(atoms).length > 1;
-
-/** The smallest edits that it is made of: one head or group each; others are whole. */
-export function atoms(intervention: Intervention): Intervention[] {
-  if (intervention.kind === "head")
-    return intervention.heads.map((head) => ({ ...intervention, heads: [head] }));
-  if (intervention.kind === "kv_group")
-    return intervention.groups.map((group) => ({ ...intervention, groups: [group] }));
-  return [intervention];
-}
 
 /** Δ NLL of a joint condition minus the sum of its parts'. */
 export interface JointEffect {

@@ -3,7 +3,7 @@
 import type { RunConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import type { EarlierRun } from "../plan/pairs.ts";
-import { atoms } from "../results/interactions.ts";
+import { atoms } from "../conditions/parts.ts";
 import { rankRows } from "../results/ranking.ts";
 import { readRun } from "../store/run-directory.ts";
 

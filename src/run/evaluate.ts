@@ -3,10 +3,11 @@
 import { SparkablateError } from "../errors.ts";
 import type { Worker } from "../link/worker.ts";
 import { batches, Rate, workOrder } from "../plan/slices.ts";
-import { type Answer, type Condition, type Event, type Result, SOURCE_MODES } from "../protocol/messages.ts";
+import { DONOR_MODES, type DonorMode } from "../protocol/catalog.ts";
+import type { Answer, Condition, Event, Result } from "../protocol/messages.ts";
 import type { Measured, Measurements } from "../results/measurements.ts";
 import { packIds } from "../samples/bytes.ts";
-import type { Block, SourceMode, SourceRows } from "../samples/sample.ts";
+import type { Block, SourceRows } from "../samples/sample.ts";
 import { type RacePlan, race } from "../statistics/racing.ts";
 import type { RunStore } from "../store/sqlite.ts";
 import { Schedule, type Slice } from "./schedule.ts";
@@ -277,8 +278,8 @@ function wantedOn(
 }
 
 /** Modes whose rows `packRows` adds. */
-export const modesOf = (sources: SourceRows): SourceMode[] =>
-  SOURCE_MODES.filter((mode) => sources[mode] !== undefined);
+export const modesOf = (sources: SourceRows): DonorMode[] =>
+  DONOR_MODES.filter((mode) => sources[mode] !== undefined);
 
 /** The payload of `evaluate`: the blocks' ids, then of each mode with a source its rows for them. */
 export function packRows(

@@ -1,5 +1,6 @@
 /** Blocks and items, as they are stored with a run. */
-import { type Answer, SOURCE_MODES } from "../protocol/messages.ts";
+import { DONOR_MODES } from "../protocol/catalog.ts";
+import type { Answer } from "../protocol/messages.ts";
 import type { ChosenBlocks } from "../samples/blocks.ts";
 import type { Block, ItemBlock } from "../samples/sample.ts";
 import type { BlockRecord, StoredItem } from "../store/sqlite.ts";
@@ -8,7 +9,7 @@ export function* blockRecords({ evaluation, calibration, sources }: ChosenBlocks
   for (const [split, blocks] of [
     ["evaluation", evaluation],
     ["calibration", calibration],
-    ...SOURCE_MODES.map((mode) => [mode, sources[mode] ?? []] as const),
+    ...DONOR_MODES.map((mode) => [mode, sources[mode] ?? []] as const),
   ] as const) {
     for (const [ordinal, block] of blocks.entries()) {
       const { index, sha256 } = block;

@@ -1,5 +1,6 @@
 /** What a model is measured on: a block of a text, or an item of a task. */
-import type { Answer, SOURCE_MODES } from "../protocol/messages.ts";
+import type { DonorMode } from "../protocol/catalog.ts";
+import type { Answer } from "../protocol/messages.ts";
 import type { TaskItem } from "./task-file.ts";
 
 export interface Block {
@@ -24,7 +25,6 @@ export interface ItemBlock extends Block {
   readonly item: TaskItem;
 }
 
-export type SourceMode = (typeof SOURCE_MODES)[number];
 
 /** Mode → a source row for every evaluation row, in their order. */
-export type SourceRows = Readonly<Partial<Record<SourceMode, readonly Block[]>>>;
+export type SourceRows = Readonly<Partial<Record<DonorMode, readonly Block[]>>>;

@@ -11,7 +11,7 @@ import { divisor } from "../results/facts.ts";
 import type { TableShape } from "../results/layout.ts";
 import type { Measured } from "../results/measurements.ts";
 import type { ConditionMeasurements, Row } from "../results/row.ts";
-import type { SourceMode } from "../samples/sample.ts";
+import type { DonorMode } from "../protocol/catalog.ts";
 import type { TaskItem } from "../samples/task-file.ts";
 import { writeAllChecksums, writeChecksums } from "./checksums.ts";
 import { storeError } from "./failure.ts";
@@ -32,7 +32,7 @@ const COMMIT_EVERY_MS = 1_000;
 
 export interface BlockRecord {
   /** resample, patch: what the evaluation block of the same ordinal takes its activations from. */
-  readonly split: "evaluation" | "calibration" | SourceMode;
+  readonly split: "evaluation" | "calibration" | DonorMode;
   readonly ordinal: number;
   readonly position: number;
   readonly sha256: string;

@@ -13,7 +13,8 @@ import python_reference
 
 import tiny_models
 from sparkablate.anatomy.architectures import WRAPPERS, locate
-from sparkablate.anatomy.sites import SITE_ORDER, SiteMap
+from sparkablate.anatomy.sites import SiteMap
+from sparkablate.catalog import SITE_ORDER
 from sparkablate.bake import readers, rules
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -10,19 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from sparkablate.anatomy.architectures import locate
-from sparkablate.anatomy.sites import SiteMap, Tap
+from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
 from sparkablate.anatomy.wrappers import unwrapped
 from sparkablate.arguments import as_number, described, listed, tensor, token_ids
+from sparkablate.catalog import POSITIONS, SITES
 from sparkablate.edits.blocks import Applied, is_open
 from sparkablate.edits.bound import Bound, elsewhere, site_edit
 from sparkablate.edits.donors import SourceKey, offered_sources, record_activations, source_key, source_mode
-from sparkablate.edits.functions import KINDS, MODES, add, orthonormal_basis, project_out
+from sparkablate.edits.functions import MODES, add, orthonormal_basis, project_out
 from sparkablate.edits.hooks import Edit
 from sparkablate.edits.means import MeanKey as MeanKey
 from sparkablate.edits.means import mean_key, mean_width, measure_means, offered_means
 from sparkablate.edits.positions import FirstTokens
 from sparkablate.errors import SparkablateError
-from sparkablate.specs import POSITIONS, AblationSpec, DirectionSpec, Spec, as_specs, check_direction, spec_id
+from sparkablate.specs import AblationSpec, DirectionSpec, Spec, as_specs, check_direction, spec_id
 
 
 class AblationManager:
@@ -207,14 +208,23 @@ class AblationManager:
                     Bound(spec if spec.vector is not None else replace(spec, vector=vector, norm=norm))
                 )
                 continue
-            mode = MODES.get(spec.mode)
-            given: Tensor | None = None
-            if mode is not None and mode.needs_mean:
-                given = self.mean(MeanKey(KINDS[spec.kind].mean, spec.layer, spec.positions))
-            elif mode is not None and mode.needs_source:
-                given = self._source(spec)
-            bound.append(Bound(spec, given))
+            bound.append(Bound(spec, self._given(spec)))
         return bound
+
+    def _given(self, spec: AblationSpec) -> Tensor | None:
+        """What the spec's mode puts in: a mean [width], a donor [batch, pos, width]; None: it needs nothing."""
+        mode, site = MODES.get(spec.mode), SITES[spec.kind].values
+        if mode is None or mode.needs is None or site is None:
+            return None
+        if mode.needs == "mean":
+            return self.mean(MeanKey(site, spec.layer, spec.positions))
+        found = self._sources.get(spec.mode, {}).get(SourceKey(site, spec.layer))
+        if found is None:
+            raise SparkablateError(
+                "input_missing",
+                f"{spec_id(spec)} has no source: call record_sources(input_ids, mode={spec.mode!r}) first",
+            )
+        return found
 
     def _compile(self, union: Sequence[Bound], first_tokens: FirstTokens) -> list[tuple[Tap, str, Edit]]:
         """Edits in the order in which they act where they share a tensor: mode, then direction."""
@@ -224,21 +234,12 @@ class AblationManager:
             spec = bound.spec
             if isinstance(spec, DirectionSpec):
                 directions.append(spec)
-            elif spec.kind in KINDS:
+            elif spec.kind in SITE_ROWS:
                 layer = self.sites.layers[spec.layer]
-                tap = KINDS[spec.kind].tap(layer)
+                tap = SITE_ROWS[spec.kind].tap(layer)
                 assert tap is not None
                 edits.append((tap, spec_id(spec), site_edit(spec, layer, bound.given, first_tokens)))
         return edits + self._direction_edits(directions, first_tokens)
-
-    def _source(self, spec: AblationSpec) -> Tensor:
-        found = self._sources.get(spec.mode, {}).get(SourceKey(KINDS[spec.kind].mean, spec.layer))
-        if found is None:
-            raise SparkablateError(
-                "input_missing",
-                f"{spec_id(spec)} has no source: call record_sources(input_ids, mode={spec.mode!r}) first",
-            )
-        return found
 
     def _direction_edits(
         self, specs: Sequence[DirectionSpec], first_tokens: FirstTokens

@@ -6,23 +6,32 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.sites import SITE_ORDER, LayerSites, SiteMap
+from sparkablate.anatomy.sites import LayerSites, SiteMap
 from sparkablate.arguments import as_choice, as_index, as_indices, as_number, described, or_default
-from sparkablate.edits.functions import DEFAULT_MODE, KINDS, MODES, SKIP, UNIT_TOLERANCE
+from sparkablate.catalog import (
+    LIMITS,
+    MODED_SITES,
+    OPERATIONS,
+    PART_FIELDS,
+    POSITIONS,
+    SITE_ORDER,
+    SITES,
+    complete,
+    is_within,
+)
+from sparkablate.edits.functions import DEFAULT_MODE, MODES, SKIP, UNIT_TOLERANCE
 from sparkablate.errors import SparkablateError
 
-POSITIONS = ("all", "not_first")
-OPERATIONS: Mapping[str, tuple[str, ...]] = {"project_out": ("writes", "stream"), "add": ("stream",)}
+#: Fields of an `AblationSpec` of any kind.
+COMMON_FIELDS = {"kind", "layer", "mode", "positions"}
 #: What `first_layer` returns for an edit before layer 0.
 EMBEDDING = -1
-#: A longer id is replaced by a digest of itself.
-MAX_ID_LENGTH = 1000
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class AblationSpec:
     positions: str = "all"
 
     def __post_init__(self) -> None:
-        as_choice("kind", self.kind, [*KINDS, "layer"])
+        as_choice("kind", self.kind, [*MODED_SITES, "layer"])
         modes = (SKIP, DEFAULT_MODE) if self.kind == "layer" else tuple(MODES)
         mode = or_default(self.mode, DEFAULT_MODE)
         as_choice(f"mode of a {self.kind!r}:", mode, modes)
@@ -57,26 +66,31 @@ class AblationSpec:
         if self.kind == "layer" and self.positions != "all":
             raise _invalid("a skipped layer has no positions: a layer is skipped at all of them")
         object.__setattr__(self, "layer", as_index("layer", self.layer))
-        wanted = None if self.kind == "layer" else KINDS[self.kind].parts
-        for name in ("heads", "groups"):
+        parts = SITES[self.kind].parts
+        for name in PART_FIELDS:
             given = getattr(self, name)
-            parts = () if given is None else as_indices(name, given)
-            if name != wanted and parts:
+            listed = () if given is None else as_indices(name, given)
+            wanted = parts is not None and parts.field == name
+            if listed and not wanted:
                 raise _invalid(f"a {self.kind!r} takes no {name}")
-            if name == wanted and not parts:
+            if wanted and not listed:
                 raise _invalid(f"a {self.kind!r} needs {name}, e.g. {name}=(0,)")
-            object.__setattr__(self, name, parts)
+            object.__setattr__(self, name, listed)
 
     @property
     def parts(self) -> tuple[int, ...]:
-        """The heads or groups; empty where the kind has none."""
-        return self.heads or self.groups
+        """What it lists of its site's parts, e.g. heads; empty where the site is edited whole."""
+        parts = SITES[self.kind].parts
+        return () if parts is None else getattr(self, parts.field)
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> AblationSpec:
         """From an `intervention` of src/protocol/messages.ts (any kind but direction)."""
         fields: dict[str, Any] = dict(wire)
         return cls(**fields)
+
+
+complete("AblationSpec", {one.name for one in fields(AblationSpec)} - COMMON_FIELDS, PART_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -202,6 +216,11 @@ def first_layer(specs: Iterable[Spec]) -> int:
     )
 
 
+def layers_of(spec: Spec, n_layers: int) -> tuple[int, ...]:
+    """The layers that it edits, in a model of `n_layers`."""
+    return spec.indices(n_layers) if isinstance(spec, DirectionSpec) else (spec.layer,)
+
+
 def spec_id(spec: Spec) -> str:
     """`L14.head[3,7].zero`, `L5.mlp.mean@not_first`, `dir[1a2b3c4d].project_out(at=stream)`: the ids of
     src/conditions/ids.ts."""
@@ -236,9 +255,17 @@ def canonical(specs: Iterable[Spec]) -> list[Spec]:
             key = (spec.kind, spec.layer, spec.mode, spec.positions)
             before = merged.get(key)
             if isinstance(before, AblationSpec):
-                spec = replace(spec, heads=before.heads + spec.heads, groups=before.groups + spec.groups)
+                spec = with_parts(spec, before.parts + spec.parts)
         merged[key] = spec
     return sorted(merged.values(), key=canonical_order)
+
+
+def with_parts(spec: AblationSpec, listed: tuple[int, ...]) -> AblationSpec:
+    """The same edit of other parts."""
+    parts = SITES[spec.kind].parts
+    assert parts is not None
+    changes: dict[str, Any] = {parts.field: listed}
+    return replace(spec, **changes)
 
 
 def canonical_order(spec: Spec) -> tuple[Any, ...]:
@@ -251,7 +278,7 @@ def condition_id(specs: Iterable[Spec]) -> str:
     """Id of a joint condition; "baseline" where nothing is edited. Specs that overlap have no id."""
     ordered = canonical(specs)
     text = " + ".join(map(spec_id, ordered)) or "baseline"
-    if len(text) <= MAX_ID_LENGTH:
+    if len(text) <= LIMITS["id_length"]:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return f"joint[{len(ordered)} interventions, {digest}]"
@@ -273,8 +300,7 @@ def check_overlaps(specs: Sequence[Spec], sites: SiteMap) -> None:
 
 def _check_offered(spec: Spec, sites: SiteMap) -> None:
     kind = spec.kind if isinstance(spec, AblationSpec) else "direction"
-    indices = (spec.layer,) if isinstance(spec, AblationSpec) else spec.indices(sites.n_layers)
-    for index in indices:
+    for index in layers_of(spec, sites.n_layers):
         if index >= sites.n_layers:
             raise SparkablateError(
                 "config_invalid",
@@ -282,42 +308,56 @@ def _check_offered(spec: Spec, sites: SiteMap) -> None:
             )
         layer = sites.layers[index]
         if kind not in layer.sites:
-            reason = f"; {layer.note}" if layer.note else ""
+            reason = f"; {layer.missing[kind]}" if kind in layer.missing else ""
             raise SparkablateError(
                 "site_unsupported",
                 f"{spec_id(spec)}: layer {index} offers {', '.join(layer.sites)}{reason}",
             )
     if isinstance(spec, AblationSpec) and spec.parts:
-        count = KINDS[spec.kind].count(sites.layers[spec.layer])
+        parts = SITES[spec.kind].parts
+        assert parts is not None
+        count = getattr(sites.layers[spec.layer], parts.count)
         if spec.parts[-1] >= count:
             raise SparkablateError(
-                "config_invalid",
-                f"{spec_id(spec)}: layer {spec.layer} has {KINDS[spec.kind].parts} 0 to {count - 1}",
+                "config_invalid", f"{spec_id(spec)}: layer {spec.layer} has {parts.field} 0 to {count - 1}"
             )
 
 
-def edited_heads(spec: AblationSpec, layer: LayerSites) -> list[int]:
-    """Query heads that a "head" or "kv_group" spec edits, in order."""
-    return [head for part in spec.parts for head in KINDS[spec.kind].heads_of(layer, part)]
-
-
 def _check_overlaps(specs: Sequence[AblationSpec], sites: SiteMap) -> None:
+    """One rule: one contains the other, or both are the same kind and share a part."""
     by_layer: dict[int, list[AblationSpec]] = defaultdict(list)
     for spec in specs:
         by_layer[spec.layer].append(spec)
     for index, here in by_layer.items():
-        whole = Counter(spec.kind for spec in here if not spec.parts)
-        heads = Counter(head for spec in here for head in edited_heads(spec, sites.layers[index]))
-        twice = sorted(head for head, times in heads.items() if times > 1)
+        layer = sites.layers[index]
+        units = Counter(unit for spec in here for unit in _units(spec, layer))
+        twice = sorted(unit for unit, times in units.items() if times > 1)
         if twice:
-            raise _overlap(here, f"head {', '.join(map(str, twice))} of layer {index} is edited twice")
-        repeated = [kind for kind, times in whole.items() if times > 1]
-        if repeated:
-            raise _overlap(here, f"{repeated[0]} of layer {index} is edited twice")
-        if heads and whole["attn"]:
-            raise _overlap(here, f"layer {index}'s attention is edited both by head and as a whole")
-        if whole["layer"] and len(here) > 1:
-            raise _overlap(here, f"layer {index} is skipped and edited")
+            listed = ", ".join(str(part) for _, part in twice)
+            raise _overlap(here, f"{twice[0][0]} {listed} of layer {index} is edited twice")
+        whole = Counter(spec.kind for spec in here if not spec.parts)
+        for kind, times in whole.items():
+            if times > 1:
+                raise _overlap(here, f"{kind} of layer {index} is edited twice")
+            if SITES[kind].edit == "skip" and len(here) > 1:
+                raise _overlap(here, f"layer {index} is skipped and edited")
+            inside = [spec.kind for spec in here if is_within(spec.kind, kind)]
+            if inside:
+                raise _overlap(here, f"{inside[0]} is a part of {kind}, and layer {index} has edits of both")
+
+
+def _units(spec: AblationSpec, layer: LayerSites) -> Iterable[tuple[str, int]]:
+    """The smallest parts that the spec edits: of a key/value group its heads."""
+    parts = SITES[spec.kind].parts
+    if parts is None:
+        return
+    if parts.holds is None:
+        yield from ((parts.one, part) for part in spec.parts)
+        return
+    finer = next(site.parts for site in SITES.values() if site.parts and site.parts.count == parts.holds)
+    size = getattr(layer, parts.holds) // getattr(layer, parts.count)
+    for part in spec.parts:
+        yield from ((finer.one, unit) for unit in range(part * size, (part + 1) * size))
 
 
 def _check_directions(specs: Sequence[Spec], sites: SiteMap) -> None:

@@ -1,6 +1,6 @@
 /** Pure: one run whose sites were edited in several modes → where what is measured rests on the mode. */
 
-import { MODES, type Mode } from "../../protocol/messages.ts";
+import { MODE_NAMES, type Mode } from "../../protocol/catalog.ts";
 import { isDoubted } from "../../results/ranking.ts";
 import { FALSE_DISCOVERY_RATE, type Row } from "../../results/row.ts";
 import { type Interval, intervalAt } from "../../statistics/effects.ts";
@@ -56,10 +56,10 @@ export function auditModes(run: BlockRun): ModeAudit | null {
   const [baseline] = run.rows;
   if (baseline === undefined) return null;
   const byMode = new Map(
-    MODES.map((mode) => [mode, [baseline, ...run.rows.filter((row) => modeOf(row) === mode)]] as const),
+    MODE_NAMES.map((mode) => [mode, [baseline, ...run.rows.filter((row) => modeOf(row) === mode)]] as const),
   );
-  const raw = MODES.flatMap((first, index) =>
-    MODES.slice(index + 1).flatMap((second) => {
+  const raw = MODE_NAMES.flatMap((first, index) =>
+    MODE_NAMES.slice(index + 1).flatMap((second) => {
       const [a, b] = [byMode.get(first) ?? [], byMode.get(second) ?? []];
       const common = pairConditions(a, b).pairs.some(({ rows }) =>
         rows.every(({ delta_nll }) => delta_nll !== null),
@@ -78,7 +78,7 @@ export function auditModes(run: BlockRun): ModeAudit | null {
   const measured = agreements.flatMap(({ pairs, unpaired }) => (unpaired === null ? pairs : []));
   const selected = measured.filter(({ q }) => q !== null && q <= FALSE_DISCOVERY_RATE).length;
   const confidence = confidenceOfSelected(selected, measured.length, FALSE_DISCOVERY_RATE);
-  const modes = MODES.filter((mode) => agreements.some(({ runs }) => runs.some(({ name }) => name === mode)));
+  const modes = MODE_NAMES.filter((mode) => agreements.some(({ runs }) => runs.some(({ name }) => name === mode)));
   return { modes, agreements, tests: measured.length, sites: sitesOf(agreements, modes, confidence) };
 }
 

@@ -1,5 +1,5 @@
 /** In which mode a row's sites were edited. */
-import type { Mode } from "../../protocol/messages.ts";
+import type { Mode } from "../../protocol/catalog.ts";
 import type { Row } from "../../results/row.ts";
 
 /** The one mode of a row's sites; null for a layer, a direction, the baseline, or several modes. */

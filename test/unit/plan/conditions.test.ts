@@ -12,8 +12,8 @@ import {
   type Intervention,
   type ModelMap,
   modelMap,
-  type SiteKind,
 } from "../../../src/protocol/messages.ts";
+import type { SiteKind } from "../../../src/protocol/catalog.ts";
 
 const ALL: SiteKind[] = ["head", "kv_group", "attn", "mlp", "layer", "direction"];
 const DENSE = { sites: ALL, n_heads: 6, n_kv_heads: 2, d_head: 16, modules: {} };

@@ -34,7 +34,8 @@ from sparkablate.anatomy.modules import (
     unsupported,
 )
 from sparkablate.anatomy.projections import DENSE, EXPERTS_AND_SHARED, Projection, linear, stacked
-from sparkablate.anatomy.sites import SITE_ORDER, Additions, LayerSites, Logits, SiteMap, Tap, Values
+from sparkablate.anatomy.sites import SITE_ROWS, Additions, LayerSites, Logits, SiteMap, Tap, Values
+from sparkablate.catalog import SITE_ORDER
 
 
 def one_per_head(config: Any, attention: nn.Module) -> int:
@@ -395,9 +396,10 @@ def _locate_layer(
 
     heads, attention_output, values = None, None, None
     n_heads = n_kv_heads = d_head = 0
-    note = ""
+    missing: dict[str, str] = {}
     if headless:
         note = f"layer {index} has no attention heads ({mixer or config.model_type})"
+        missing = {"head": note, "kv_group": note}
     else:
         assert attention is not None
         attention_output = require(model, layer, row.attention_output)
@@ -414,14 +416,11 @@ def _locate_layer(
             tap = Tap(f"{path}.{found[0]}", found[1], "output")
             values = Values(tap, row.value_layout, output_width(found[1]))
 
-    offered = {"layer", "direction"} | (set(writes) & {"attn", "mlp"})
-    if heads is not None:
-        offered |= {"head", "kv_group"}
-    return LayerSites(
+    here = LayerSites(
         index=index,
         path=path,
         module=layer,
-        sites=tuple(site for site in SITE_ORDER if site in offered),
+        sites=(),
         attention=attention,
         attention_output=attention_output,
         mlp=mlp,
@@ -435,5 +434,7 @@ def _locate_layer(
         returns_tuple=row.returns_tuple,
         always_runs=row.shares_kv,
         gated=row.gated,
-        note=note,
+        missing=missing,
     )
+    offered = {name for name, row in SITE_ROWS.items() if row.tap(here) is not None} | {"layer", "direction"}
+    return replace(here, sites=tuple(site for site in SITE_ORDER if site in offered))

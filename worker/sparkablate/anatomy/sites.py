@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-#: Site names in the order in which they are listed.
-SITE_ORDER = ("head", "kv_group", "attn", "mlp", "layer", "direction")
-
+from sparkablate.catalog import MODED_SITES, PART_COUNTS, SITES, complete
 
 @dataclass(frozen=True)
 class Tap:
@@ -102,8 +101,8 @@ class LayerSites:
     always_runs: bool
     #: True where a gate multiplies the projection's input feature by feature.
     gated: bool
-    #: Why a site that most models have is not offered; empty where nothing is missing.
-    note: str
+    #: Site that most models have → why this layer does not offer it.
+    missing: Mapping[str, str]
 
     @property
     def stream(self) -> Tap:
@@ -133,11 +132,54 @@ class LayerSites:
         modules |= {f"{name}_write": tap.path for name, tap in self.writes.items()}
         return {
             "sites": list(self.sites),
-            "n_heads": self.n_heads,
-            "n_kv_heads": self.n_kv_heads,
+            **{count: getattr(self, count) for count in PART_COUNTS},
             "d_head": self.d_head,
             "modules": modules,
         }
+
+
+class Stage(IntEnum):
+    """How far into its first edited layer the baseline is reused. The order is that of the forward pass."""
+
+    ATTENTION = 0  # the output projection's input
+    MLP = 1  # the attention's output
+    SKIP = 2  # nothing of the layer is computed
+    OUTPUT = 3  # the layer's output
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """Where a kind of site is in a layer."""
+
+    #: The tensor that holds its values; None where the layer does not have it.
+    tap: Callable[[LayerSites], Tap | None]
+    #: How wide that tensor is; None: as wide as the stream. Parts share it in equal runs of columns.
+    width: Callable[[LayerSites], int] | None
+    #: From where in the layer an edit of it runs.
+    stage: Stage
+    #: The write that it makes, or is a part of.
+    write: str
+
+    def parts_width(self, kind: str, layer: LayerSites) -> int:
+        """Columns of one part."""
+        parts = SITES[kind].parts
+        assert parts is not None
+        assert self.width is not None
+        return self.width(layer) // getattr(layer, parts.count)
+
+
+#: Kind of site that a mode acts on → where it is.
+SITE_ROWS: Mapping[str, SiteRow] = {
+    "head": SiteRow(
+        lambda layer: layer.heads, lambda layer: layer.n_heads * layer.d_head, Stage.ATTENTION, write="attn"
+    ),
+    "kv_group": SiteRow(
+        lambda layer: layer.heads, lambda layer: layer.n_heads * layer.d_head, Stage.ATTENTION, write="attn"
+    ),
+    "attn": SiteRow(lambda layer: layer.attention_write, None, Stage.ATTENTION, write="attn"),
+    "mlp": SiteRow(lambda layer: layer.mlp_write, None, Stage.MLP, write="mlp"),
+}
+complete("SITE_ROWS", SITE_ROWS, MODED_SITES)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ from sparkablate.bake.prune import Renumbering, mend_config
 from sparkablate.bake.readers import converts, gguf_command, warnings_for
 from sparkablate.bake.rules import check
 from sparkablate.bake.writer import plan_outputs, write_json, write_weights
-from sparkablate.edits.functions import KINDS, MODES
+from sparkablate.catalog import SITES
+from sparkablate.edits.functions import MODES
 from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import numerics
@@ -272,9 +273,11 @@ def resolved(specs: Sequence[Spec], manager: AblationManager) -> list[Spec]:
 def _means(specs: Sequence[Spec], manager: AblationManager) -> Mapping[MeanKey, Tensor]:
     """The calibrated means that the specs need."""
     needed = [
-        MeanKey(KINDS[spec.kind].mean, spec.layer, "all")
+        MeanKey(site, spec.layer, "all")
         for spec in specs
-        if isinstance(spec, AblationSpec) and spec.kind in KINDS and MODES[spec.mode].needs_mean
+        if isinstance(spec, AblationSpec)
+        and (site := SITES[spec.kind].values) is not None
+        and MODES[spec.mode].needs == "mean"
     ]
     return {key: manager.mean(key) for key in needed}
 

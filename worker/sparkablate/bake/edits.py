@@ -12,13 +12,15 @@ from torch import Tensor, nn
 from sparkablate.anatomy.architectures import Architecture
 from sparkablate.anatomy.modules import resolve
 from sparkablate.anatomy.projections import Projection, linear
-from sparkablate.anatomy.sites import LayerSites, SiteMap
+from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap
 from sparkablate.bake.checkpoint import Checkpoint, Names
 from sparkablate.bake.rules import mean_refusal
-from sparkablate.edits.functions import KINDS, MODES, orthonormal_basis
+from sparkablate.catalog import SITES
+from sparkablate.edits.bound import edited_columns
+from sparkablate.edits.functions import MODES, orthonormal_basis
 from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError
-from sparkablate.specs import AblationSpec, DirectionSpec, Spec, edited_heads, spec_id
+from sparkablate.specs import AblationSpec, DirectionSpec, Spec, spec_id
 
 
 @dataclass(frozen=True)
@@ -122,33 +124,48 @@ class Planner:
                 self._zero(layer, write)
             if self.row.stream_scale is not None:
                 self._add(self.names.layer(layer.index) + self.row.stream_scale, Fill(1.0))
-        elif KINDS[spec.kind].parts is not None:
-            self._heads(spec, layer)
-        elif MODES[spec.mode].needs_mean:
-            _, bias = self._biased(spec, layer, spec.kind)
+        elif spec.parts:
+            self._parts(spec, layer)
+        elif MODES[spec.mode].needs == "mean":
+            _, bias = self._biased(spec, self._found_projections(layer, spec.kind), layer)
             self._zero(layer, spec.kind)
-            self._edits[bias] = [Assign(self.means[MeanKey(spec.kind, layer.index, "all")].double())]
+            self._edits[bias] = [Assign(self._mean(spec))]
         else:
             self._zero(layer, spec.kind)
 
-    def _heads(self, spec: AblationSpec, layer: LayerSites) -> None:
-        projection = self._projections(layer, "attn")[0]
-        columns = tuple(
-            head * layer.d_head + offset
-            for head in edited_heads(spec, layer)
-            for offset in range(layer.d_head)
-        )
+    def _parts(self, spec: AblationSpec, layer: LayerSites) -> None:
+        """Columns of the projection that reads the site's values."""
+        projection = self._reader(spec, layer)
+        columns = edited_columns(spec, layer).tolist()
         weight = self.names.layer(layer.index) + projection.weight
-        if MODES[spec.mode].needs_mean:
-            weight, bias = self._biased(spec, layer, "attn")
-            mean = self.means[MeanKey("head", layer.index, "all")].double()[list(columns)]
+        if MODES[spec.mode].needs == "mean":
+            weight, bias = self._biased(spec, [projection], layer)
             read = self.checkpoint.read(weight).double().movedim(projection.input_axis, -1)
-            self._add(bias, Shift(read[..., list(columns)] @ mean))
-        self._add(weight, Fill(0.0, projection.input_axis, columns))
+            self._add(bias, Shift(read[..., columns] @ self._mean(spec)[columns]))
+        self._add(weight, Fill(0.0, projection.input_axis, tuple(columns)))
 
-    def _biased(self, spec: AblationSpec, layer: LayerSites, write: str) -> tuple[str, str]:
-        """(weight, bias) of the one projection that makes the write; refused where there is no such bias."""
-        projections = [p for p in self._projections(layer, write) if self._found(layer, p.weight)]
+    def _reader(self, spec: AblationSpec, layer: LayerSites) -> Projection:
+        row = SITE_ROWS[spec.kind]
+        tap = row.tap(layer)
+        assert tap is not None
+        return next(
+            projection
+            for projection in self._projections(layer, row.write)
+            if resolve(layer.module, projection.weight.removesuffix(".weight")) is tap.module
+        )
+
+    def _mean(self, spec: AblationSpec) -> Tensor:
+        site = SITES[spec.kind].values
+        assert site is not None
+        return self.means[MeanKey(site, spec.layer, "all")].double()
+
+    def _found_projections(self, layer: LayerSites, write: str) -> list[Projection]:
+        return [p for p in self._projections(layer, write) if self._found(layer, p.weight)]
+
+    def _biased(
+        self, spec: AblationSpec, projections: Sequence[Projection], layer: LayerSites
+    ) -> tuple[str, str]:
+        """(weight, bias) of the one projection that writes the site; refused where there is no such bias."""
         module = resolve(layer.module, projections[0].weight.removesuffix(".weight"))
         loaded = getattr(module, "bias", None) is not None
         on_disk = bool(self._found(layer, projections[0].bias))

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from sparkablate.anatomy.architectures import Architecture, locate, row_of
 from sparkablate.anatomy.modules import resolve
-from sparkablate.anatomy.sites import LayerSites, SiteMap
+from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap
 from sparkablate.bake.checkpoint import check_plain
 from sparkablate.bake.place import check_target, resolve_target
 from sparkablate.bake.prune import Renumbering, mend_config
 from sparkablate.bake.rules import check, mean_refusal
-from sparkablate.edits.functions import KINDS, MODES
+from sparkablate.edits.functions import MODES
 from sparkablate.errors import SparkablateError
 from sparkablate.loading.configuration import build_empty, load_config, resolve_source
 from sparkablate.specs import AblationSpec, Spec, canonical, spec_id, validate
@@ -78,12 +78,14 @@ def source_dtype(config: Any) -> str:
 
 def _mean(spec: AblationSpec, row: Architecture, sites: SiteMap) -> str | None:
     """Why this mean does not bake; None where it may: the checkpoint has the last word."""
-    if spec.kind == "layer" or not MODES[spec.mode].needs_mean:
+    if spec.kind == "layer" or MODES[spec.mode].needs != "mean":
         return None
     layer = sites.layers[spec.layer]
-    write = "attn" if KINDS[spec.kind].parts is not None else spec.kind
+    write = SITE_ROWS[spec.kind].write
     if write == "attn" and layer.heads is not None:
         return mean_refusal(row, 1, False, _has_bias(layer.attention_output))
+    if spec.parts and (tap := SITE_ROWS[spec.kind].tap(layer)) is not None:
+        return mean_refusal(row, 1, False, _has_bias(tap.module))
     made = [one for one in dict(row.outputs)[write] if _holder(layer, one.weight) is not None]
     if not made:  # other names on disk than in memory
         return None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sparkablate.anatomy.additions import writes_first
 from sparkablate.anatomy.architectures import ARCHITECTURES, Architecture
+from sparkablate.catalog import MODED_SITES, SITES, VALUE_SITES
 from sparkablate.edits.functions import MODES
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, spec_id
@@ -15,6 +16,8 @@ ON_STREAM = "the stream itself goes through norms here"
 NO_BIAS = "the loaded projection has no bias that could hold the mean, and bake adds no parameters"
 EXPERTS = "several experts make this write, and no one bias can hold its mean"
 EMBEDDING = "a norm follows the embedding; name the layers instead of all"
+#: Sites with values of their own whose mean is one projection's to hold.
+ONE_PROJECTION = tuple(site for site in VALUE_SITES if SITES[site].parts or site == "attn")
 RUN_ONLY = "measure it with 'sparkablate run' instead"
 
 
@@ -27,10 +30,13 @@ def mean_refusal(row: Architecture, projections: int, experts: bool, has_bias: b
     return None if has_bias else NO_BIAS
 
 
-def _mean(row: Architecture, write: str) -> str | None:
+def _mean(row: Architecture) -> str | None:
     """Like `mean_refusal`, as far as the row alone can tell: None means "where there is a bias"."""
-    projections = dict(row.outputs)[write] if write != "attn" else ()
-    return mean_refusal(row, 1, any(projection.experts for projection in projections), True)
+    return mean_refusal(row, 1, False, True)
+
+
+def _mlp_mean(row: Architecture) -> str | None:
+    return mean_refusal(row, 1, any(made.experts for made in dict(row.outputs)["mlp"]), True)
 
 
 def _skip(row: Architecture) -> str | None:
@@ -51,9 +57,9 @@ def _none(row: Architecture) -> str | None:
 
 #: Column of the printed table → why it does not bake in a row (None: it does).
 COLUMNS: Mapping[str, Callable[[Architecture], str | None]] = {
-    "head, kv_group, attn, mlp zero": _none,
-    "head, attn mean": lambda row: _mean(row, "attn"),
-    "mlp mean": lambda row: _mean(row, "mlp"),
+    f"{', '.join(MODED_SITES)} zero": _none,
+    f"{', '.join(ONE_PROJECTION)} mean": _mean,
+    "mlp mean": _mlp_mean,
     "layer skip": _skip,
     "layer pruned": _none,
     "project_out, layers listed": _direction,
@@ -83,7 +89,7 @@ def _refusal(spec: Spec, row: Architecture, prune: bool) -> str | None:
         return _everywhere(row) if spec.layers == "all" else _direction(row)
     if spec.kind == "layer":
         return None if prune else _skip(row)
-    if MODES[spec.mode].needs_source:
+    if MODES[spec.mode].needs == "donor":
         return f"its values come from other tokens, and weights hold none; {RUN_ONLY}"
     return AFTER_WRITE if spec.mode == "mean" and row.norm_after_write else None
 

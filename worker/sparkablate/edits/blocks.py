@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from sparkablate.anatomy.modules import resolve
-from sparkablate.anatomy.sites import SiteMap, Tap
+from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
 from sparkablate.edits.bound import Bound
 from sparkablate.edits.bypass import Skip
 from sparkablate.edits.caches import Filled
 from sparkablate.edits.eager import EAGER
-from sparkablate.edits.functions import KINDS
 from sparkablate.edits.hooks import Edit, Hook, on_tap
 from sparkablate.edits.positions import FirstTokens, named_arguments
 from sparkablate.errors import SparkablateError
@@ -325,4 +324,4 @@ def replaced(root: nn.Module, tap: Tap) -> str | None:
 def _skips(union: Iterable[Bound]) -> dict[int, AblationSpec]:
     """Layer → the spec that skips it."""
     specs = (bound.spec for bound in union)
-    return {spec.layer: spec for spec in specs if isinstance(spec, AblationSpec) and spec.kind not in KINDS}
+    return {spec.layer: spec for spec in specs if isinstance(spec, AblationSpec) and spec.kind not in SITE_ROWS}

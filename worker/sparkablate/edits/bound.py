@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.sites import LayerSites
-from sparkablate.edits.functions import KINDS, MODES
+from sparkablate.anatomy.sites import SITE_ROWS, LayerSites
+from sparkablate.edits.functions import MODES
 from sparkablate.edits.hooks import Edit
 from sparkablate.edits.positions import FirstTokens
 from sparkablate.errors import SparkablateError
-from sparkablate.specs import AblationSpec, Spec, edited_heads, spec_id
+from sparkablate.specs import AblationSpec, Spec, spec_id
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,16 @@ def site_edit(spec: AblationSpec, layer: LayerSites, given: Tensor | None, first
 
     Args: given, the site's mean [width] or its activation elsewhere [batch, pos, width], if the mode has one.
     """
-    kind, mode = KINDS[spec.kind], MODES[spec.mode]
-    columns: Tensor | None = None
-    if kind.parts is not None:
-        heads = torch.tensor(edited_heads(spec, layer))
-        columns = (heads[:, None] * layer.d_head + torch.arange(layer.d_head)).reshape(-1)
-    shape = given.shape if given is not None and mode.needs_source else None
+    mode = MODES[spec.mode]
+    columns = edited_columns(spec, layer) if spec.parts else None
+    shape = given.shape if given is not None and mode.needs == "donor" else None
     if given is not None and columns is not None:
         given = given[..., columns.to(given.device)]
 
     def edit(x: Tensor) -> Tensor:
         if shape is not None and shape != x.shape:
             raise SparkablateError(
-                "hook_failed", f"{spec_id(spec)}: its source is {list(shape)}, this pass {list(x.shape)}"
+                "hook_failed", f"{spec_id(spec)}: its donor is {list(shape)}, this pass {list(x.shape)}"
             )
         values = x if columns is None else x[..., columns.to(x.device)]
         local = None if given is None else given.to(device=x.device, dtype=x.dtype)
@@ -54,6 +51,13 @@ def site_edit(spec: AblationSpec, layer: LayerSites, given: Tensor | None, first
         return out
 
     return edit
+
+
+def edited_columns(spec: AblationSpec, layer: LayerSites) -> Tensor:
+    """Of the tensor that holds its site's values, those of the parts that it lists, in their order."""
+    width = SITE_ROWS[spec.kind].parts_width(spec.kind, layer)
+    parts = torch.tensor(spec.parts)
+    return (parts[:, None] * width + torch.arange(width)).reshape(-1)
 
 
 def elsewhere(edit: Edit, first_tokens: FirstTokens) -> Edit:

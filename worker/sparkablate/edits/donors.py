@@ -8,23 +8,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.sites import SiteMap, Tap
+from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
 from sparkablate.arguments import as_choice, as_index, described
-from sparkablate.edits.functions import KINDS, MODES
+from sparkablate.catalog import DONOR_MODES, SITES, VALUE_SITES
 from sparkablate.edits.hooks import recording
-from sparkablate.edits.means import MEAN_KINDS
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, Spec
-
-#: Modes that take a site's activation from another forward pass.
-SOURCE_MODES = tuple(name for name, mode in MODES.items() if mode.needs_source)
 
 
 class SourceKey(NamedTuple):
     """Whose activation it is.
 
     Args:
-        kind: "head" (the whole input of the attention's output projection), "attn" or "mlp".
+        kind: a site with values of its own, as of a `MeanKey`.
         layer: index from 0.
     """
 
@@ -36,14 +32,14 @@ def source_key(key: Any) -> SourceKey:
     """Raises "usage" for what is no key, "config_invalid" for what no model has."""
     if isinstance(key, str) or not isinstance(key, Sequence) or len(key) != 2:
         raise SparkablateError("usage", f"a source's key is SourceKey(kind, layer), not {described(key)}")
-    return SourceKey(as_choice("kind of a source", key[0], MEAN_KINDS), as_index("layer", key[1]))
+    return SourceKey(as_choice("kind of a source", key[0], VALUE_SITES), as_index("layer", key[1]))
 
 
 def source_mode(mode: Any) -> str:
     """Raises "usage" for a mode that has no source."""
-    if not isinstance(mode, str) or mode not in SOURCE_MODES:
+    if not isinstance(mode, str) or mode not in DONOR_MODES:
         raise SparkablateError(
-            "usage", f"mode {described(mode)} has no source; {', '.join(SOURCE_MODES)} have one"
+            "usage", f"mode {described(mode)} has no source; {', '.join(DONOR_MODES)} have one"
         )
     return mode
 
@@ -51,16 +47,18 @@ def source_mode(mode: Any) -> str:
 def offered_sources(sites: SiteMap) -> list[SourceKey]:
     """Every activation that a spec on this model could need."""
     return [
-        SourceKey(kind, layer.index) for layer in sites.layers for kind in MEAN_KINDS if kind in layer.sites
+        SourceKey(kind, layer.index) for layer in sites.layers for kind in VALUE_SITES if kind in layer.sites
     ]
 
 
 def needed_sources(specs: Iterable[Spec], mode: str) -> list[SourceKey]:
     """What specs of that mode take from the source, each once."""
     keys = [
-        SourceKey(KINDS[spec.kind].mean, spec.layer)
+        SourceKey(site, spec.layer)
         for spec in specs
-        if isinstance(spec, AblationSpec) and spec.mode == mode
+        if isinstance(spec, AblationSpec)
+        and spec.mode == mode
+        and (site := SITES[spec.kind].values) is not None
     ]
     return list(dict.fromkeys(keys))
 
@@ -89,7 +87,7 @@ def record_activations(
 def _tap(sites: SiteMap, key: SourceKey) -> Tap:
     if not 0 <= key.layer < sites.n_layers:
         raise SparkablateError("config_invalid", f"{tuple(key)}: the model has {sites.n_layers} layers")
-    tap = KINDS[key.kind].tap(sites.layers[key.layer])
+    tap = SITE_ROWS[key.kind].tap(sites.layers[key.layer])
     if tap is None:
         raise SparkablateError("site_unsupported", f"layer {key.layer} has no {key.kind!r} to record")
     return tap

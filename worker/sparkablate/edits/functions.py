@@ -1,4 +1,4 @@
-"""Tables: mode → function of a tensor; site kind → which tensor and which of its columns.
+"""★ Table: mode → function of a tensor.
 
 Every function returns a new tensor and never looks at the values it replaces, so that a NaN does
 not survive a zero.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.sites import LayerSites, Tap
+from sparkablate import catalog
+from sparkablate.catalog import complete
 
 
 def zero(values: Tensor, given: Tensor | None) -> Tensor:
@@ -20,83 +22,36 @@ def zero(values: Tensor, given: Tensor | None) -> Tensor:
 
 
 def replace(values: Tensor, given: Tensor | None) -> Tensor:
-    """`given`, in the values' dtype: the site's mean [width], or its source [..., width]."""
+    """`given`, in the values' dtype: the site's mean [width], or its donor [..., width]."""
     assert given is not None
     return given.expand_as(values).clone()
 
 
 @dataclass(frozen=True)
 class Mode:
-    """What becomes of the edited values [..., width], given what is needed for it, if anything."""
+    """What becomes of the edited values [..., width], given what is needed for it, if anything: the site's mean
+    over the calibration tokens [width], or a donor, its activation at the same positions of another forward
+    pass [..., width]."""
 
     function: Callable[[Tensor, Tensor | None], Tensor]
-    #: The site's mean over the calibration tokens  # [width]
-    needs_mean: bool = False
-    #: The site's activation at the same positions of another forward pass  # [..., width]
-    needs_source: bool = False
+    needs: Literal["mean", "donor"] | None = None
 
 
-MODES: Mapping[str, Mode] = {
-    "zero": Mode(zero),
-    "mean": Mode(replace, needs_mean=True),
-    # The same edit; they differ in where the source comes from: drawn at random, or aligned by the user.
-    "resample": Mode(replace, needs_source=True),
-    "patch": Mode(replace, needs_source=True),
+FUNCTIONS: Mapping[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "zero": zero,
+    "mean": replace,
+    # The same edit; they differ in where the donor comes from: drawn at random, or aligned by the user.
+    "resample": replace,
+    "patch": replace,
 }
+complete("FUNCTIONS", FUNCTIONS, catalog.MODES)
+MODES: Mapping[str, Mode] = {name: Mode(FUNCTIONS[name], row.needs) for name, row in catalog.MODES.items()}
 
 #: The mode of a specification that names none.
 DEFAULT_MODE = "zero"
 
-#: The mode of `layer`: the layer's output is its input. Not a function of one tensor: see manager.py.
+#: The mode of `layer`: the layer's output is its input. Not a function of one tensor: see edits/bypass.py.
 SKIP = "skip"
-
-
-@dataclass(frozen=True)
-class SiteKind:
-    """A kind of site that a mode acts on."""
-
-    #: Which tensor of the layer; None where the layer does not have it.
-    tap: Callable[[LayerSites], Tap | None]
-    #: Field of the specification that lists which parts of the tensor; None: the whole tensor.
-    parts: str | None
-    #: Part → its query heads. Only where `parts` is set.
-    heads_of: Callable[[LayerSites, int], range]
-    #: How many parts there are.
-    count: Callable[[LayerSites], int]
-    #: Whose calibrated mean it uses.
-    mean: str
-
-
-def _no_heads(layer: LayerSites, part: int) -> range:
-    return range(0)
-
-
-KINDS: Mapping[str, SiteKind] = {
-    "head": SiteKind(
-        tap=lambda layer: layer.heads,
-        parts="heads",
-        heads_of=lambda layer, head: range(head, head + 1),
-        count=lambda layer: layer.n_heads,
-        mean="head",
-    ),
-    "kv_group": SiteKind(
-        tap=lambda layer: layer.heads,
-        parts="groups",
-        heads_of=lambda layer, group: layer.group_heads(group),
-        count=lambda layer: layer.n_kv_heads,
-        mean="head",
-    ),
-    "attn": SiteKind(
-        tap=lambda layer: layer.attention_write,
-        parts=None,
-        heads_of=_no_heads,
-        count=lambda layer: 0,
-        mean="attn",
-    ),
-    "mlp": SiteKind(
-        tap=lambda layer: layer.mlp_write, parts=None, heads_of=_no_heads, count=lambda layer: 0, mean="mlp"
-    ),
-}
 
 
 def project_out(basis: Tensor, coefficient: float) -> Callable[[Tensor], Tensor]:

@@ -9,20 +9,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparkablate.anatomy.sites import SiteMap, Tap
+from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
 from sparkablate.arguments import as_choice, as_index, described, token_ids
-from sparkablate.edits.functions import KINDS
+from sparkablate.catalog import POSITIONS, VALUE_SITES
 from sparkablate.edits.hooks import recording
 from sparkablate.edits.positions import FirstTokens
 from sparkablate.errors import SparkablateError
-from sparkablate.specs import POSITIONS
 
 
 class MeanKey(NamedTuple):
     """Whose mean it is.
 
     Args:
-        kind: "head" (the whole input of the attention's output projection), "attn" or "mlp".
+        kind: a site with values of its own, e.g. "mlp"; of "head" it is the whole input of the attention's
+            output projection, which heads and groups share.
         layer: index from 0.
         positions: "all", or "not_first": over all tokens but each sequence's first.
     """
@@ -32,10 +32,6 @@ class MeanKey(NamedTuple):
     positions: str = "all"
 
 
-#: Sites that have a mean of their own: heads and groups share one.
-MEAN_KINDS = ("head", "attn", "mlp")
-
-
 def mean_key(key: Any) -> MeanKey:
     """Raises "usage" for what is no key, "config_invalid" for what no model has."""
     if isinstance(key, str) or not isinstance(key, Sequence) or not 2 <= len(key) <= 3:
@@ -43,7 +39,7 @@ def mean_key(key: Any) -> MeanKey:
             "usage", f"a mean's key is MeanKey(kind, layer, positions), not {described(key)}"
         )
     kind, layer, positions = MeanKey(*key)
-    as_choice("kind of a mean", kind, MEAN_KINDS)
+    as_choice("kind of a mean", kind, VALUE_SITES)
     as_choice("positions of a mean", positions, POSITIONS)
     return MeanKey(kind, as_index("layer", layer), positions)
 
@@ -53,7 +49,7 @@ def offered_means(sites: SiteMap) -> list[MeanKey]:
     return [
         MeanKey(kind, layer.index, positions)
         for layer in sites.layers
-        for kind in MEAN_KINDS
+        for kind in VALUE_SITES
         if kind in layer.sites
         for positions in POSITIONS
     ]
@@ -62,8 +58,8 @@ def offered_means(sites: SiteMap) -> list[MeanKey]:
 def mean_width(sites: SiteMap, key: MeanKey) -> int:
     """Width of the tensor whose mean it is: of a head, the whole input of the output projection."""
     _tap(sites, key)
-    layer = sites.layers[key.layer]
-    return layer.n_heads * layer.d_head if key.kind == "head" else sites.d_model
+    width = SITE_ROWS[key.kind].width
+    return sites.d_model if width is None else width(sites.layers[key.layer])
 
 
 @torch.inference_mode()
@@ -111,7 +107,7 @@ def measure_means(
 def _tap(sites: SiteMap, key: MeanKey) -> Tap:
     if key.layer >= sites.n_layers:
         raise SparkablateError("config_invalid", f"{tuple(key)}: the model has {sites.n_layers} layers")
-    tap = KINDS[key.kind].tap(sites.layers[key.layer])
+    tap = SITE_ROWS[key.kind].tap(sites.layers[key.layer])
     if tap is None:
         raise SparkablateError("site_unsupported", f"layer {key.layer} has no {key.kind!r} to average")
     return tap

@@ -19,7 +19,7 @@ from sparkablate.bake.baking import Baking, Source, resolved, result_dtype, to_w
 from sparkablate.bake.checkpoint import check_plain
 from sparkablate.bake.foresight import Wanted, foresee
 from sparkablate.directions.on_texts import find_on_texts
-from sparkablate.edits.donors import SOURCE_MODES
+from sparkablate.catalog import DONOR_MODES
 from sparkablate.errors import SparkablateError
 from sparkablate.generation.run import Generation, GenerationRun
 from sparkablate.loading import model_files, numerics
@@ -438,7 +438,7 @@ class LocalEngine:
 def _source_modes(conditions: list[dict[str, Any]]) -> list[str]:
     """Modes of the conditions that need a source."""
     modes = {edit.get("mode") for condition in conditions for edit in condition["interventions"]}
-    return [mode for mode in SOURCE_MODES if mode in modes]
+    return [mode for mode in DONOR_MODES if mode in modes]
 
 
 def _config(model: dict[str, Any]) -> Any:

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from sparkablate.catalog import LIMITS
 from sparkablate.edits.donors import SourceKey, needed_sources, record_activations
 from sparkablate.manager import AblationManager
 from sparkablate.measure.likelihood import Likelihood
 from sparkablate.measure.walk import Entries, bypassing_above
 from sparkablate.specs import Spec
 
-#: Sites whose activations [batch, pos, width] are kept at a time, unless one condition needs more:
-#: KEPT_SOURCES of src/plan/cost.ts.
-KEPT_SITES = 8
+#: Sites whose activations [batch, pos, width] are kept at a time, unless one condition needs more.
+KEPT_SITES = LIMITS["kept_donors"]
 
 
 @dataclass

@@ -1,19 +1,21 @@
 """★ Table: metric → chunk of logits, targets, baseline logits → values a position.
 
-Adding a metric is one row here. Every column is summed per block in float64, or made into one value an item
+What a metric's columns are and need is said in src/protocol/catalog.ts. Every column is summed per block in float64, or made into one value an item
 of a task, stored, and carried through to the results under its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from sparkablate import catalog
+from sparkablate.catalog import complete
 from sparkablate.errors import SparkablateError
 
 
@@ -36,26 +38,6 @@ class Rows(NamedTuple):
 
 #: One tensor [positions] a column.
 MetricFunction = Callable[[Rows], tuple[Tensor, ...]]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One metric.
-
-    Args:
-        columns: names of what ``compute`` returns, in order.
-        needs_baseline: the baseline's logits too.
-        compute: values a position.
-        needs_wrong: a task's wrong answers too.
-        item: how the values at the tokens of an item's answer become the item's: their "mean", their "sum"
-            (of a metric that is 0 at all but one), or 1 where it is 1 at "every" one.
-    """
-
-    columns: tuple[str, ...]
-    needs_baseline: bool
-    compute: MetricFunction
-    needs_wrong: bool = False
-    item: Literal["mean", "sum", "every"] = "mean"
 
 
 def _nll(rows: Rows) -> tuple[Tensor, ...]:
@@ -105,14 +87,25 @@ def _has_tie(logits: Tensor) -> Tensor:
     return (logits == logits.amax(dim=-1, keepdim=True)).sum(dim=-1) > 1
 
 
-METRICS: dict[str, Metric] = {
-    "nll": Metric(columns=("nll",), needs_baseline=False, compute=_nll),
-    "kl": Metric(columns=("kl",), needs_baseline=True, compute=_kl),
-    "top1": Metric(columns=("top1", "top1_ties"), needs_baseline=True, compute=_top1),
-    "logit_diff": Metric(
-        columns=("logit_diff",), needs_baseline=False, compute=_logit_diff, needs_wrong=True, item="sum"
-    ),
-    "accuracy": Metric(columns=("accuracy",), needs_baseline=False, compute=_accuracy, item="every"),
+FUNCTIONS: Mapping[str, MetricFunction] = {
+    "nll": _nll,
+    "kl": _kl,
+    "top1": _top1,
+    "logit_diff": _logit_diff,
+    "accuracy": _accuracy,
+}
+complete("FUNCTIONS of measure/metrics.py", FUNCTIONS, catalog.METRICS)
+
+
+@dataclass(frozen=True)
+class Metric(catalog.MetricColumns):
+    """A metric of the catalogue, and its values a position."""
+
+    compute: MetricFunction
+
+
+METRICS = {
+    name: Metric(row.columns, row.needs, row.item, FUNCTIONS[name]) for name, row in catalog.METRICS.items()
 }
 
 

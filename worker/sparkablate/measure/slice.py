@@ -120,7 +120,7 @@ class SliceRun:
 
     def __post_init__(self) -> None:
         self._metrics = metrics_of(self.metrics)
-        unmet = [metric.columns[0] for metric in self._metrics if metric.needs_wrong and self._wrong is None]
+        unmet = [metric.columns[0] for metric in self._metrics if metric.needs == "wrong" and self._wrong is None]
         if unmet:
             raise SparkablateError("config_invalid", f"{unmet[0]} needs a task with wrong answers")
         if self.per_token and "nll" not in self.metrics:
@@ -259,7 +259,7 @@ class SliceRun:
         return self._scored({column: torch.cat([part[column] for part in parts]) for column in self._columns})
 
     def _baseline_hidden(self) -> Tensor | None:
-        if self._baseline is None and any(metric.needs_baseline for metric in self._metrics):
+        if self._baseline is None and any(metric.needs == "baseline" for metric in self._metrics):
             self._baseline = self.walk.likelihood.final_hidden(self.walk.ids)
         return self._baseline
 

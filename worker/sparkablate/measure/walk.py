@@ -13,39 +13,23 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from sparkablate.anatomy.sites import LayerSites, SiteMap, Tap
+from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap, Stage, Tap
+from sparkablate.catalog import OPERATIONS, complete
 from sparkablate.edits.hooks import recording, stream_of
 from sparkablate.measure.likelihood import Likelihood
-from sparkablate.specs import EMBEDDING, DirectionSpec, Spec, first_layer
+from sparkablate.specs import EMBEDDING, DirectionSpec, Spec, first_layer, layers_of
 
 #: Positions of the one block that proves the entries: what it shows is structure, not arithmetic.
 PROOF_POSITIONS = 16
 
 
-class Stage(IntEnum):
-    """How far into its first edited layer the baseline is reused. The order is that of the forward pass."""
-
-    ATTENTION = 0  # the output projection's input
-    MLP = 1  # the attention's output
-    SKIP = 2  # nothing of the layer is computed
-    OUTPUT = 3  # the layer's output
-
-
-#: Site kind → stage at which its edit acts. Directions depend on where they act; see ``first_edit``.
-STAGES = {
-    "head": Stage.ATTENTION,
-    "kv_group": Stage.ATTENTION,
-    "attn": Stage.ATTENTION,
-    "mlp": Stage.MLP,
-    "layer": Stage.SKIP,
-}
 DIRECTION_STAGES = {"writes": Stage.ATTENTION, "stream": Stage.OUTPUT}
+complete("DIRECTION_STAGES", DIRECTION_STAGES, {place for places in OPERATIONS.values() for place in places})
 
 
 @dataclass(frozen=True, order=True)
@@ -61,18 +45,14 @@ def first_edit(specs: Sequence[Spec], sites: SiteMap) -> Start:
     layer = first_layer(specs)
     if layer == EMBEDDING:
         return Start(EMBEDDING, Stage.ATTENTION)
-    return Start(
-        layer,
-        min(
-            DIRECTION_STAGES[spec.at] if isinstance(spec, DirectionSpec) else STAGES[spec.kind]
-            for spec in specs
-            if (
-                layer in spec.indices(sites.n_layers)
-                if isinstance(spec, DirectionSpec)
-                else spec.layer == layer
-            )
-        ),
-    )
+    here = [spec for spec in specs if layer in layers_of(spec, sites.n_layers)]
+    return Start(layer, min(map(_stage, here)))
+
+
+def _stage(spec: Spec) -> Stage:
+    if isinstance(spec, DirectionSpec):
+        return DIRECTION_STAGES[spec.at]
+    return SITE_ROWS[spec.kind].stage if spec.kind in SITE_ROWS else Stage.SKIP
 
 
 @contextmanager

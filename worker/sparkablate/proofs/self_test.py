@@ -74,11 +74,12 @@ def _result(
     name: str,
     claim: str,
     tested: Sequence[LayerSites],
-    concerned: Iterable[str],
+    concerned: Sequence[str],
     faults: Faults,
 ) -> dict[str, Any]:
-    notes = sorted({layer.note for layer in sites.layers if layer.note} if tested != sites.layers else ())
-    skipped = f"; not tested where there are no heads: {', '.join(notes)}" if notes else ""
+    untested = [layer for layer in sites.layers if layer not in tested]
+    notes = sorted({why for layer in untested for site in concerned if (why := layer.missing.get(site))})
+    skipped = f"; not tested in others: {', '.join(notes)}" if notes else ""
     detail = f"{claim}: {len(tested)} of {sites.n_layers} layers{skipped}"
     if faults:
         detail = "; ".join(f"layer {index}: {fault}" for index, fault in sorted(faults.items()))

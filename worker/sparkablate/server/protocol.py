@@ -13,6 +13,7 @@ from typing import Any
 import jsonschema
 import msgpack
 
+from sparkablate.catalog import LIMITS
 from sparkablate.errors import SparkablateError
 
 Message = dict[str, Any]
@@ -20,8 +21,8 @@ Message = dict[str, Any]
 _SCHEMA_BYTES = (Path(__file__).parent / "schema.json").read_bytes()
 _SCHEMA = json.loads(_SCHEMA_BYTES)
 SCHEMA_SHA256 = hashlib.sha256(_SCHEMA_BYTES).hexdigest()
-MAX_ENVELOPE_BYTES: int = _SCHEMA["max_envelope_bytes"]
-MAX_PAYLOAD_BYTES: int = _SCHEMA["max_payload_bytes"]
+MAX_ENVELOPE_BYTES = LIMITS["envelope_bytes"]
+MAX_PAYLOAD_BYTES = LIMITS["payload_bytes"]
 #: No hello is as long as this; who has not said hello is read no further.
 MAX_HELLO_BYTES = 16_384
 #: Longer than any request's type, key or session id.
