@@ -102,7 +102,11 @@ function sameKindConflict(a: Intervention, b: Intervention): string | undefined 
 const SKIPPED = "nothing else is edited in a layer that is skipped; allowed: other layers";
 
 /** @param whole whether it contains the `part`. */
-function containedConflict(part: Intervention, whole: Intervention, map: ModelMap | null): string | undefined {
+function containedConflict(
+  part: Intervention,
+  whole: Intervention,
+  map: ModelMap | null,
+): string | undefined {
   if (whole.kind === "direction" || !isWithin(part.kind, whole.kind) || !acts(part, whole.layer))
     return undefined;
   if (SITES[whole.kind].edit === "skip") return SKIPPED;

@@ -24,9 +24,7 @@ export interface SweepCost {
 function donorSites(conditions: readonly Condition[], mode: string): number {
   const sites = conditions.flatMap(({ interventions }) =>
     interventions.flatMap((one) =>
-      "mode" in one && one.mode === mode
-        ? [`${one.layer} ${SITES[one.kind].values}`]
-        : [],
+      "mode" in one && one.mode === mode ? [`${one.layer} ${SITES[one.kind].values}`] : [],
     ),
   );
   return new Set(sites).size;

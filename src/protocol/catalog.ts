@@ -122,7 +122,7 @@ export const METRICS = {
   accuracy: { columns: ["accuracy"], needs: null, isLevel: true, of: "every task", item: "every" },
 } as const satisfies Record<string, MetricRow>;
 
-export const LIMITS = Object.freeze({
+const limits = {
   /** Bytes of a message's first frame. */
   envelope_bytes: 1 << 20,
   /** Bytes of its second: 4 million tokens. */
@@ -139,7 +139,8 @@ export const LIMITS = Object.freeze({
   id_length: 1000,
   /** Sites whose activations on other tokens a worker keeps at a time. */
   kept_donors: 8,
-});
+};
+export const LIMITS: Readonly<typeof limits> = limits;
 
 export type SiteKind = keyof typeof SITES;
 export type Mode = keyof typeof MODES;
@@ -185,5 +186,6 @@ export const SITE_SWEEPS = SITE_KINDS.flatMap((kind) => SITES[kind].sweep ?? [])
 ) as [SiteSweep, ...SiteSweep[]];
 
 /** What its parts are called and where they are counted; null: the site is edited whole. */
-export const partsOf = (kind: SiteKind): (Parts & { readonly field: PartField; readonly count: PartCount }) | null =>
-  SITES[kind].parts;
+export const partsOf = (
+  kind: SiteKind,
+): (Parts & { readonly field: PartField; readonly count: PartCount }) | null => SITES[kind].parts;

@@ -62,7 +62,6 @@ const rowsAt = (rows: Rows, spots: readonly Spot[]): Row[] => spots.map(({ index
 
 const isBegun = ({ status }: Row): boolean => status !== "pending";
 
-
 /** The sweep's own conditions, one panel a mode; what targets add besides stands in the ranking alone. */
 function panelsOf(rows: Rows, site: SiteKind | undefined): Panel[] {
   const byEdit = new Map<string, Spot[]>();

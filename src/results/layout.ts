@@ -1,7 +1,8 @@
 /** Rows as the columns of JSON, CSV and SQLite. */
 import type { Interval } from "../statistics/effects.ts";
+import { begunRow, flat } from "./columns.ts";
 import type { Row } from "./row.ts";
-import { emptyRow, NOTHING, type Table } from "./tabulate.ts";
+import { NOTHING, type Table } from "./tabulate.ts";
 
 /** The row as JSON and JSONL carry it: the columns in order, the metrics' and the interaction's before `error`. */
 export function rowRecord({
@@ -39,11 +40,7 @@ export function flatRecord(row: Row): Record<string, string | number | boolean |
             [`${column}_high`, high],
           ];
         }
-        if (column === "heads") return [[column, (value as Row["heads"])?.join(" ") ?? null]];
-        if (["flags", "parts", "interaction_flags"].includes(column))
-          return [[column, (value as readonly string[]).join("; ")]];
-        if (column === "interventions") return [[column, JSON.stringify(value)]];
-        return [[column, value as string | number | boolean | null]];
+        return [[column, flat(column, value)]];
       },
     ),
   );
@@ -63,7 +60,7 @@ export type TableShape = Pick<Table, "metrics" | "interactions">;
 /** The columns of records of a table's rows. */
 export function tableColumns({ metrics, interactions }: TableShape): string[] {
   const nothing = { mean: null, se: null, ci95: null };
-  const blank = emptyRow({ condition: { id: "", interventions: [] }, flags: [], seconds: 0 });
+  const blank = begunRow({ condition: { id: "", interventions: [] }, flags: [], seconds: 0 });
   const row = {
     ...blank,
     metrics: Object.fromEntries(metrics.map((name) => [name, nothing])),

@@ -1,15 +1,8 @@
 /** Pure: measurements of a run → the rows of its table, one a condition, the baseline first. */
-import { conditionColumns } from "../plan/conditions.ts";
 import { CHANGE, isLevel } from "../protocol/metrics.ts";
-import {
-  blockDifferences,
-  type Estimate,
-  estimate,
-  finite,
-  pairedEffect,
-  ratioInterval,
-} from "../statistics/effects.ts";
+import { blockDifferences, type Estimate, estimate, pairedEffect } from "../statistics/effects.ts";
 import { adjust, type Correction } from "../statistics/multiplicity.ts";
+import { begunRow, fillBaseline, fillEffect, fillLevel } from "./columns.ts";
 import type { StatisticsSettings } from "./facts.ts";
 import { type JointEffect, JointEffects, type Parts } from "./interactions.ts";
 import { standings } from "./races.ts";
@@ -174,7 +167,7 @@ export function doubtsAbout(effect: Estimate, settings: Pick<StatisticsSettings,
 }
 
 function compare(measured: ConditionMeasurements, baseline: ConditionMeasurements, racing: boolean): Entry {
-  const row = emptyRow(measured);
+  const row = begunRow(measured);
   if (measured.error !== null) {
     row.status = "failed";
     row.error = measured.error.code;
@@ -193,12 +186,7 @@ function compare(measured: ConditionMeasurements, baseline: ConditionMeasurement
   fillLevels(row, mine, measured, common.mine);
   row.metrics = withChanges(row.metrics, mine, pick(baseline, common.reference), measured.tokens);
   row.status = common.length < baseline.blocks.length ? "partial" : "done";
-  row.delta_nll = effect.mean;
-  row.se = effect.se;
-  row.ci95 = effect.ci95;
-  row.p = effect.p;
-  row.perplexity_ratio = finite(Math.exp(effect.mean));
-  row.perplexity_ratio_ci95 = effect.ci95 && ratioInterval(effect.ci95);
+  fillEffect(row, effect);
   const gap = common.mine.findIndex((position, index) => measured.blocks[position] !== index);
   const differences = racing
     ? blockDifferences(nll, reference, measured.tokens).subarray(0, gap < 0 ? undefined : gap)
@@ -207,49 +195,16 @@ function compare(measured: ConditionMeasurements, baseline: ConditionMeasurement
 }
 
 function baselineRow(baseline: ConditionMeasurements): Row {
-  const row = emptyRow(baseline);
+  const row = begunRow(baseline);
   if (baseline.error !== null) return { ...row, status: "failed", error: baseline.error.code };
   if (baseline.blocks.length === 0) return row;
   fillLevels(row, baseline.sums, baseline, [...baseline.blocks.keys()]);
   const metrics = withChanges(row.metrics, baseline.sums, baseline.sums, baseline.tokens);
   for (const column of Object.keys(metrics).filter((name) => name.startsWith(CHANGE)))
     metrics[column] = { mean: 0, se: null, ci95: null };
-  return { ...row, metrics, status: "done", delta_nll: 0, perplexity_ratio: 1 };
-}
-
-export function emptyRow({
-  condition,
-  flags,
-  seconds,
-}: Pick<ConditionMeasurements, "condition" | "flags" | "seconds">): Draft {
-  const { kind, layer, heads, mode } = conditionColumns(condition);
-  return {
-    condition: condition.id,
-    kind,
-    layer,
-    heads,
-    mode,
-    interventions: condition.interventions,
-    status: "pending",
-    nll: null,
-    delta_nll: null,
-    se: null,
-    ci95: null,
-    p: null,
-    q: null,
-    distinguishable: null,
-    flags,
-    perplexity: null,
-    perplexity_ratio: null,
-    perplexity_ratio_ci95: null,
-    blocks: 0,
-    tokens: 0,
-    seconds,
-    metrics: {},
-    interaction: null,
-    error: null,
-    standing: null,
-  };
+  row.metrics = metrics;
+  fillBaseline(row);
+  return row;
 }
 
 /** NLL, perplexity and the metrics' columns over some of the measured blocks: those at `positions` of its list. */
@@ -259,14 +214,14 @@ function fillLevels(
   { tokens, answers, blocks }: ConditionMeasurements,
   positions: readonly number[],
 ): void {
-  const nll = estimate(nllOf(sums)).mean / tokens;
-  row.nll = nll;
-  row.perplexity = finite(Math.exp(nll));
-  row.blocks = positions.length;
-  row.tokens =
-    answers == null
-      ? positions.length * tokens
-      : positions.reduce((sum, position) => sum + (answers[blocks[position] as number] ?? 0), 0);
+  fillLevel(row, {
+    nll: estimate(nllOf(sums)).mean / tokens,
+    blocks: positions.length,
+    tokens:
+      answers == null
+        ? positions.length * tokens
+        : positions.reduce((sum, position) => sum + (answers[blocks[position] as number] ?? 0), 0),
+  });
   row.metrics = Object.fromEntries(
     Object.entries(sums)
       .filter(([column]) => column !== "nll")

@@ -1,9 +1,9 @@
 /** The earlier run that a sweep of pairs starts from. */
 
+import { atoms } from "../conditions/parts.ts";
 import type { RunConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import type { EarlierRun } from "../plan/pairs.ts";
-import { atoms } from "../conditions/parts.ts";
 import { rankRows } from "../results/ranking.ts";
 import { readRun } from "../store/run-directory.ts";
 

@@ -1,28 +1,9 @@
 /** The table `result` of results.sqlite: the rows as JSONL and CSV have them, to the last digit. */
 import type Database from "better-sqlite3";
+import { sqlType } from "../results/columns.ts";
 import { flatRecord, type TableShape, tableColumns } from "../results/layout.ts";
 import type { Row } from "../results/row.ts";
 import { Tally, writeChecksum } from "./checksums.ts";
-
-/** Columns that hold no real number. */
-const TYPES: Readonly<Record<string, string>> = {
-  condition: "TEXT NOT NULL UNIQUE",
-  kind: "TEXT",
-  layer: "INTEGER",
-  heads: "TEXT",
-  mode: "TEXT",
-  interventions: "TEXT",
-  status: "TEXT",
-  distinguishable: "INTEGER",
-  flags: "TEXT",
-  blocks: "INTEGER",
-  tokens: "INTEGER",
-  parts: "TEXT",
-  interaction_distinguishable: "INTEGER",
-  interaction_flags: "TEXT",
-  interaction_blocks: "INTEGER",
-  error: "TEXT",
-};
 
 /**
  * Writes the table anew in one transaction.
@@ -34,7 +15,7 @@ export function writeResultTable(
   give: (add: (row: Row) => void) => void,
 ): void {
   const columns = tableColumns(shape);
-  const definitions = columns.map((column) => `${quoted(column)} ${TYPES[column] ?? "REAL"}`);
+  const definitions = columns.map((column) => `${quoted(column)} ${sqlType(column)}`);
   database.transaction(() => {
     database.exec("DROP TABLE IF EXISTS result");
     const definition = `CREATE TABLE result (${definitions.join(", ")})`;

@@ -78,7 +78,9 @@ export function auditModes(run: BlockRun): ModeAudit | null {
   const measured = agreements.flatMap(({ pairs, unpaired }) => (unpaired === null ? pairs : []));
   const selected = measured.filter(({ q }) => q !== null && q <= FALSE_DISCOVERY_RATE).length;
   const confidence = confidenceOfSelected(selected, measured.length, FALSE_DISCOVERY_RATE);
-  const modes = MODE_NAMES.filter((mode) => agreements.some(({ runs }) => runs.some(({ name }) => name === mode)));
+  const modes = MODE_NAMES.filter((mode) =>
+    agreements.some(({ runs }) => runs.some(({ name }) => name === mode)),
+  );
   return { modes, agreements, tests: measured.length, sites: sitesOf(agreements, modes, confidence) };
 }
 

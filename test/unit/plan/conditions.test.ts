@@ -7,13 +7,8 @@ import { canonical, conditionId } from "../../../src/conditions/ids.ts";
 import { parseConfig } from "../../../src/config/load.ts";
 import { SparkablateError } from "../../../src/errors.ts";
 import { conditionColumns, type DirectionFacts, planConditions } from "../../../src/plan/conditions.ts";
-import {
-  condition,
-  type Intervention,
-  type ModelMap,
-  modelMap,
-} from "../../../src/protocol/messages.ts";
 import type { SiteKind } from "../../../src/protocol/catalog.ts";
+import { condition, type Intervention, type ModelMap, modelMap } from "../../../src/protocol/messages.ts";
 
 const ALL: SiteKind[] = ["head", "kv_group", "attn", "mlp", "layer", "direction"];
 const DENSE = { sites: ALL, n_heads: 6, n_kv_heads: 2, d_head: 16, modules: {} };
