@@ -1,18 +1,16 @@
 /**
- * Writes what is derived: from the TypeScript sources the JSON Schema that Python validates with, its sha256, and
- * docs/api-typescript.md; from package.json the version of the Python package; the shipped tasks. `--check` fails
- * where the committed files are not current.
+ * Writes what is derived: from the TypeScript sources the JSON Schema that Python validates with, and its sha256; from
+ * package.json the version of the Python package; the shipped tasks. `--check` fails where the committed files are not
+ * current.
  */
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { z } from "zod";
 import * as protocol from "../src/protocol/messages.ts";
 import { taskFiles } from "./tasks.ts";
-import { typescriptReference } from "./typescript-reference.ts";
 
 const SCHEMA = new URL("../worker/sparkablate/server/schema.json", import.meta.url);
 const DIGEST = new URL("../src/protocol/schema-sha256.ts", import.meta.url);
-const REFERENCE = new URL("../docs/api-typescript.md", import.meta.url);
 const VERSION = new URL("../worker/sparkablate/version.py", import.meta.url);
 const TASKS = new URL("../configs/tasks/", import.meta.url);
 const PACKAGE = new URL("../package.json", import.meta.url);
@@ -55,7 +53,6 @@ const files: (readonly [URL, string])[] = [
   [SCHEMA, schema],
   [DIGEST, digest],
   [VERSION, pythonVersion],
-  [REFERENCE, await typescriptReference()],
   ...taskFiles.map(([name, lines]) => [new URL(name, TASKS), lines] as const),
 ];
 const stale = files.filter(([url, text]) => {

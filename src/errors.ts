@@ -82,7 +82,7 @@ export const ERROR_CODES = Object.keys(ERROR_KINDS) as [ErrorCode, ...ErrorCode[
 
 /** Facts as fields: what a caller needs to decide is never only in the message. */
 export class SparkablateError extends Error {
-  /** Of the class. */
+  /** The same in every copy of the package, where `instanceof` may fail. */
   override readonly name = "SparkablateError";
   /** What went wrong. */
   readonly code: ErrorCode;

@@ -19,7 +19,7 @@ const TENSOR = "direction";
 export interface Direction {
   /** Unit vector, float32  # [d_model] */
   readonly vector: Float32Array;
-  /** Of the vector's little-endian bytes, as `put` sends them. */
+  /** Digest of the vector's little-endian bytes, as `put` sends them. */
   readonly sha256: string;
   /** Layer whose stream it was found in; null where the file does not say. */
   readonly layer: number | null;

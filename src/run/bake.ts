@@ -30,7 +30,7 @@ export interface BakeOptions {
   readonly force?: boolean | undefined;
   /** Of no effect any more: a config's entries are always applied together, as one condition. */
   readonly joint?: boolean | undefined;
-  /** Progress. */
+  /** Told every stage and notice as it comes. */
   readonly on?: OnEvent | undefined;
   /** Aborting ends the bake with `interrupted` and leaves nothing behind. */
   readonly signal?: AbortSignal | undefined;

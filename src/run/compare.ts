@@ -28,17 +28,17 @@ import { bosNotices, bosOf, readText, shapeToLoad, type TextBytes, textName, tok
 
 /** What is continued, and for how long. */
 export interface CompareOptions extends TemplateOptions {
-  /** At least one. */
+  /** What is continued: one text or more. */
   readonly prompts: readonly string[];
-  /** Default 64. */
+  /** Most tokens a continuation; default 64. */
   readonly max_new_tokens?: number | undefined;
-  /** Progress. */
+  /** Told every stage and notice as it comes. */
   readonly on?: OnEvent | undefined;
 }
 
 /** Every prompt continued under every condition. */
 export interface Comparison {
-  /** Which model it was. */
+  /** The model as the worker loaded it. */
   readonly model: LoadedModel;
   /** The baseline first. */
   readonly conditions: readonly Condition[];
@@ -48,15 +48,15 @@ export interface Comparison {
   readonly chat_template: boolean;
   /** What the chat template wrote for today; null: it writes no date. */
   readonly template_date: string | null;
-  /** In their order. */
+  /** In the order in which they were given. */
   readonly prompts: readonly ComparedPrompt[];
 }
 
 /** One prompt and its continuations. */
 export interface ComparedPrompt {
-  /** As it was given. */
+  /** The text before the chat template, if any, was put around it. */
   readonly prompt: string;
-  /** Special tokens and chat template included. */
+  /** Length in tokens, special tokens and chat template included. */
   readonly prompt_tokens: number;
   /** One a condition, in their order: the baseline's first. */
   readonly texts: readonly ComparedText[];
@@ -64,15 +64,15 @@ export interface ComparedPrompt {
 
 /** One prompt continued under one condition. */
 export interface ComparedText {
-  /** Id. */
+  /** Id, e.g. `L14.head[3,7].zero`. */
   readonly condition: string;
-  /** Without the prompt. */
+  /** The continuation, without the prompt. */
   readonly text: string;
-  /** New tokens, an end token included. */
+  /** Token ids of the continuation, an end token included. */
   readonly ids: readonly number[];
   /** Whether the model ended the text itself. */
   readonly stopped: boolean;
-  /** Of computing. */
+  /** Time the worker computed. */
   readonly seconds: number;
   /** With the baseline's text; null where either of them failed. */
   readonly agreement: Agreement | null;
@@ -82,11 +82,11 @@ export interface ComparedText {
 
 /** How far a text agrees with the baseline's. */
 export interface Agreement {
-  /** The same tokens to the end. */
+  /** Whether both texts are the same, token by token, to the end. */
   readonly identical: boolean;
-  /** How many are the same before the first that differs. */
+  /** How many tokens are the same before the first that differs. */
   readonly tokens: number;
-  /** How many are the same before the first that differs. */
+  /** How many characters, of both texts as decoded, are the same before the first that differs. */
   readonly characters: number;
 }
 

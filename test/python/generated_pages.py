@@ -9,8 +9,6 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import python_reference
-
 import tiny_models
 from sparkablate.anatomy.architectures import WRAPPERS, locate
 from sparkablate.anatomy.sites import SITE_ORDER, SiteMap
@@ -122,7 +120,6 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "architectures.md": architectures_page(),
         bake: bake_page(bake.read_text(encoding="utf-8")),
-        DOCS / "api-python.md": python_reference.python_page(),
     }
 
 
