@@ -170,7 +170,7 @@ export function readPrompts(path: string): PromptSet {
   const { bytes, text } = readTextFile(path, "the prompts", MAX_PAYLOAD_BYTES);
   const prompts = text.split(/\r?\n/).filter((line) => line.trim() !== "");
   if (prompts.length === 0)
-    throw new SparkablateError("input_missing", `${path} holds no prompt, one a line`);
+    throw new SparkablateError("input_missing", `${path} holds no prompts: write one per line`);
   return { name: basename(path), prompts, sha256: sha256(bytes) };
 }
 
@@ -190,7 +190,7 @@ export function checkSides(positive: PromptSet, negative: PromptSet): void {
       if (before !== undefined) {
         throw new SparkablateError(
           "config_invalid",
-          `${here} is the same as ${before}: "${prompt.trim().slice(0, 60)}"; allowed: each prompt once`,
+          `${here} is the same as ${before}: "${prompt.trim().slice(0, 60)}": remove one of them`,
         );
       }
       seen.set(prompt.trim(), here);
@@ -212,7 +212,7 @@ export async function findDirection(
   for (const { name, prompts } of [positive, negative]) requireUnicode(prompts, `${name}: prompt`);
   requireUnicode(Object.values(answer_tokens ?? {}).flat(), "answer token");
   if (new Set(end_positions).size !== end_positions.length) {
-    throw new SparkablateError("config_invalid", `end positions ${end_positions.join(", ")} name one twice`);
+    throw new SparkablateError("config_invalid", `end positions ${end_positions.join(", ")} list one twice`);
   }
   const payload = Buffer.concat(
     [...positive.prompts, ...negative.prompts].map((prompt) => Buffer.from(prompt)),
@@ -220,7 +220,7 @@ export async function findDirection(
   if (payload.length > MAX_PAYLOAD_BYTES) {
     throw new SparkablateError(
       "config_invalid",
-      `the prompts have ${payload.length} bytes; allowed: ${MAX_PAYLOAD_BYTES}`,
+      `the prompts have ${payload.length} bytes; allowed: up to ${MAX_PAYLOAD_BYTES}`,
     );
   }
   const loaded = await loadModel(client, model, SHAPE, on);

@@ -114,14 +114,14 @@ export async function comparePrompts(
   if (sourced !== undefined) {
     throw new SparkablateError(
       "config_invalid",
-      `mode ${sourced} takes activations of other tokens at the same positions, and a text that is yet to be written has none; allowed: zero, mean`,
+      `mode ${sourced} takes activations from other tokens at the same positions, and a text that is yet to be written has none; allowed: zero, mean`,
       { help: "Measure it with 'sparkablate run'." },
     );
   }
   if (conditions.length > MAX_SLICE_CONDITIONS) {
     throw new SparkablateError(
       "config_invalid",
-      `${conditions.length} conditions are too many to compare; allowed: ${MAX_SLICE_CONDITIONS}, the baseline included`,
+      `${conditions.length} conditions are too many to compare; allowed: up to ${MAX_SLICE_CONDITIONS}, the baseline included`,
     );
   }
   await sendDirections(directions.values(), client);
@@ -172,15 +172,15 @@ export async function comparePrompts(
 
 function checkPrompts(prompts: readonly string[], payload: Uint8Array): void {
   if (prompts.length === 0)
-    throw new SparkablateError("config_invalid", "there is no prompt; allowed: one or more");
+    throw new SparkablateError("config_invalid", "there is no prompt: give at least one");
   if (prompts.some((prompt) => prompt === "")) {
-    throw new SparkablateError("config_invalid", "a prompt is empty; allowed: at least one character");
+    throw new SparkablateError("config_invalid", "a prompt is empty: give at least one character");
   }
   requireUnicode(prompts, "prompt");
   if (payload.length > MAX_PAYLOAD_BYTES) {
     throw new SparkablateError(
       "config_invalid",
-      `the prompts have ${payload.length} bytes; allowed: ${MAX_PAYLOAD_BYTES}`,
+      `the prompts have ${payload.length} bytes; allowed: up to ${MAX_PAYLOAD_BYTES}`,
     );
   }
 }
@@ -200,7 +200,7 @@ async function calibrated(
   if (calibration === null) {
     throw new SparkablateError(
       "config_invalid",
-      "eval.calibration is missing: mode mean needs a text to take means over; allowed: a .txt path or a dataset",
+      "eval.calibration is missing: mode mean needs a text for its means; allowed: a .txt path, a dataset",
     );
   }
   const { ids, notices = [] } = await tokenize(client, calibration, text, on);

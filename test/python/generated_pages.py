@@ -19,7 +19,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 HEAD = """# Architectures
 
 Which models can be edited, and where. This page is made from `worker/sparkablate/anatomy/architectures.py`
-and a tiny model of every row; a test compares. `npx sparkablate inspect -m MODEL` says so of your model,
+and a tiny model of every row; a test compares. `npx sparkablate inspect -m MODEL` says it for your model,
 with module paths, and runs the self-test. A model that no row describes is refused with its module tree;
 [extending.md](extending.md) shows how to add a row.
 

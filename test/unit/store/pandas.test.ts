@@ -142,7 +142,7 @@ describe("a run as pandas frames", () => {
     const missing = join(path, "nowhere");
     expect(frames(missing, [], path)).toEqual({
       code: "input_missing",
-      message: `${missing} is no run directory: it has no results.sqlite`,
+      message: `${missing} is not a run directory: it has no results.sqlite`,
     });
 
     writeFileSync(databasePath(path), "");
