@@ -23,6 +23,7 @@ const TASKS = {
   setup,
   build,
   generate,
+  reference,
   test,
   "test:faults": testFaults,
   "test:full": testFull,
@@ -131,6 +132,13 @@ async function generateFiles(interpreter, args) {
   const first = await node("scripts/generate.ts", ...args);
   const second = await inRoot(interpreter, ["test/python/generated_pages.py", ...args], withWorker());
   return first || second;
+}
+
+/** The pages of both APIs, into docs/: they are made for a release and not kept. */
+async function reference(args) {
+  await install();
+  await compile();
+  return node("scripts/references.ts", "--python", await python(), ...args);
 }
 
 async function bench(args) {
@@ -286,6 +294,7 @@ async function check() {
     "tsc (types)": () => node(modules("typescript-7", "bin", "tsc"), "--noEmit"),
     "knip (dead code)": () => node(modules("knip", "bin", "knip.js")),
     "generated files": () => generateFiles(interpreter, ["--check"]),
+    "API references": () => node("scripts/references.ts", "--python", interpreter, "--check"),
     "import directions": () => node("scripts/check-imports.ts"),
     "ruff format": () => tool("ruff", "format", "--config", "worker/pyproject.toml", "--check", ...sources),
     "ruff check": () => tool("ruff", "check", "--config", "worker/pyproject.toml", ...sources),

@@ -26,7 +26,7 @@ const TYPESCRIPT = [
 const PYTHON = [
   ["printable.py", "progress.py", "version.py"],
   ["errors.py"],
-  ["arguments.py", "checksums.py"],
+  ["arguments.py", "catalog.py", "checksums.py"],
   ["anatomy/"],
   ["loading/", "text/"],
   // A spec is checked against what the modes and kinds can do.

@@ -1,6 +1,6 @@
 /**
  * Writes what is derived: from the TypeScript sources the catalogue for Python, the JSON Schema that it validates
- * with, their sha256, and docs/api-typescript.md; from package.json the version of the Python package; the shipped tasks. `--check` fails
+ * with, and its sha256; from package.json the version of the Python package; the shipped tasks. `--check` fails
  * where the committed files are not current.
  */
 import { createHash } from "node:crypto";
@@ -9,12 +9,10 @@ import { z } from "zod";
 import * as catalog from "../src/protocol/catalog.ts";
 import * as protocol from "../src/protocol/messages.ts";
 import { taskFiles } from "./tasks.ts";
-import { typescriptReference } from "./typescript-reference.ts";
 
 const SCHEMA = new URL("../worker/sparkablate/server/schema.json", import.meta.url);
 const CATALOG = new URL("../worker/sparkablate/catalog.json", import.meta.url);
 const DIGEST = new URL("../src/protocol/schema-sha256.ts", import.meta.url);
-const REFERENCE = new URL("../docs/api-typescript.md", import.meta.url);
 const VERSION = new URL("../worker/sparkablate/version.py", import.meta.url);
 const TASKS = new URL("../configs/tasks/", import.meta.url);
 const PACKAGE = new URL("../package.json", import.meta.url);
@@ -78,7 +76,6 @@ const files: (readonly [URL, string])[] = [
   [SCHEMA, schema],
   [DIGEST, digest],
   [VERSION, pythonVersion],
-  [REFERENCE, await typescriptReference()],
   ...taskFiles.map(([name, lines]) => [new URL(name, TASKS), lines] as const),
 ];
 const stale = files.filter(([url, text]) => {

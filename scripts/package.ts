@@ -1,6 +1,6 @@
 /**
  * What gets published, into release/ (or --out DIR): the Python package's sdist and wheel, and the npm tarball,
- * which carries that very wheel.
+ * which carries that very wheel, the documentation, and the references of both APIs, made here.
  *
  *   npm run package [-- --out DIR]
  *
@@ -12,6 +12,7 @@ import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { execa } from "execa";
 import { packageRoot } from "../src/environment/environment.ts";
+import { writeReferences } from "./references.ts";
 
 const ROOT = packageRoot();
 
@@ -33,6 +34,7 @@ export async function makePackages(out: string, python: string): Promise<Package
   rmSync(carried, { recursive: true, force: true });
   mkdirSync(carried);
   copyFileSync(wheel, join(carried, `sparkablate-${version}-py3-none-any.whl`));
+  await writeReferences(join(ROOT, "docs"), python);
   await execa("npm", ["pack", "--silent", "--pack-destination", out], { cwd: ROOT });
   return {
     wheel,

@@ -1,6 +1,6 @@
 /**
- * docs/api-typescript.md: what src/index.ts exports, with its doc comments, as TypeDoc reads them. An exported
- * name without a comment, or one that refers to a type that is not exported, is an error.
+ * api-typescript.md: what src/index.ts exports, with its doc comments, as TypeDoc reads them. An exported name without
+ * a comment, or one that refers to a type that is not exported, is an error.
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,9 +14,9 @@ const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
 const HEAD = `# TypeScript API
 
-What \`import { … } from "sparkablate"\` offers. This page is made from the doc comments of \`src/\` by \`npm run generate\`;
-\`npm run check\` compares. An example is in [README.md](../README.md#typescript); the Python engine's page is
-[api-python.md](api-python.md), and [errors.md](errors.md) has cause and cure of every error code.
+What \`import { … } from "sparkablate"\` offers. This page is made from the doc comments of \`src/\` when the package is made,
+and by \`npm run reference\`. There is an example in [README.md](../README.md#typescript). The Python engine has a page of its
+own, [api-python.md](api-python.md); [errors.md](errors.md) explains every error code.
 `;
 
 const OPTIONS: TypeDocOptions & Partial<PluginOptions> = {

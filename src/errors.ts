@@ -19,56 +19,56 @@ const condition = (help: string): ErrorKind => ({ exit: 1, retryable: false, hel
 
 export const ERROR_KINDS = {
   usage: exit2("See 'sparkablate --help'."),
-  config_invalid: exit2("Correct what is listed; 'sparkablate init' writes a config that works."),
-  input_missing: exit2("Check the path; paths are relative to the directory you stand in."),
+  config_invalid: exit2("Correct the entries listed above; 'sparkablate init' writes a config that works."),
+  input_missing: exit2("Check the path; relative paths start at your working directory."),
   text_too_short: exit2("Use a longer text, or lower eval.seq_len or eval.max_batches."),
   model_not_found: exit2("Give a Hugging Face id, a local model directory, or builtin:smollm2-135m."),
   architecture_unsupported: exit2(
-    "Choose another model; where only a row of the architecture table is missing, add it: docs/extending.md.",
+    "Choose another model. If only a row of the architecture table is missing, add it as docs/extending.md shows.",
   ),
-  site_unsupported: exit2("'sparkablate inspect -m MODEL' lists the sites this model offers."),
+  site_unsupported: exit2("Choose a site that the model has; 'sparkablate inspect -m MODEL' lists them."),
   bake_refused: exit2(
-    "docs/bake.md lists what has an exact weight equivalent; 'sparkablate run' needs none.",
+    "Measure it with 'sparkablate run' instead; docs/bake.md lists what can be baked.",
   ),
   conditions_overlap: exit2("Split the target into separate conditions."),
   path_not_shared: exit2("Move the file under one of the listed mounts."),
   other_run: exit2("Choose another output.dir, or pass --fresh to move the old directory aside."),
-  not_ours: exit2("Choose another output.dir, or move away what is listed."),
+  not_ours: exit2("Choose another output.dir, or move the listed files away."),
   run_locked: exit2("Wait for the other controller to finish, or stop it."),
   environment_missing: exit3("Run 'sparkablate setup'."),
-  worker_died: exit3("The worker's last lines are above; 'sparkablate doctor' checks the environment.", true),
+  worker_died: exit3("Read the worker's last lines above; 'sparkablate doctor' checks the environment.", true),
   actor_died: exit3(
-    "An actor of the Ray worker ended while it measured; its slice is measured again by another.",
+    "Do nothing: another actor of the Ray worker measures the slice again.",
     true,
   ),
-  worker_unreachable: exit3("Check that the worker runs and that its address is right.", true),
+  worker_unreachable: exit3("Check that the worker is running and that its address is right.", true),
   worker_busy: exit3("Wait for the other controller, or start a worker of your own."),
-  worker_stalled: exit3("The worker stopped making progress; look at its log.", true),
-  protocol_mismatch: exit3("Controller and worker come from different versions: install the same one."),
-  session_lost: exit3("The worker restarted or gave the session to another controller.", true),
-  invalid_message: { exit: 70, retryable: false, help: "Please report this, with the message." },
+  worker_stalled: exit3("Look at the worker's log; it stopped making progress.", true),
+  protocol_mismatch: exit3("Install the same version for controller and worker."),
+  session_lost: exit3("Run the same command again; the worker restarted, or gave the session to another controller.", true),
+  invalid_message: { exit: 70, retryable: false, help: "Please report this bug, with the message." },
   device_unavailable: exit3("Choose another model.device; 'sparkablate doctor' lists what is there."),
-  load_failed: exit3("The model could not be loaded; the worker's message says why."),
-  disk_full: exit3("Free some space and run the same command again; nothing measured is lost."),
+  load_failed: exit3("Correct what the message says about the model, and run the same command again."),
+  disk_full: exit3("Free some space and run the same command again; no measurement is lost."),
   storage_failed: exit3(
-    "Check the disk and whether it may be written to; what was committed is kept, and the same command goes on.",
+    "Check the disk, and that you may write to it; then run the same command again. What was stored is kept.",
   ),
-  store_corrupt: exit3("The database is left untouched. Restore it from a copy, or pass --fresh."),
+  store_corrupt: exit3("Restore the database from a copy, or pass --fresh. It was left untouched."),
   baseline_changed: exit3(
-    "The worker's baseline is no longer bit-identical; it was stopped to protect the run.",
+    "Find out what changed before you go on; docs/errors.md says where to look. Earlier measurements are kept.",
   ),
   measurement_conflict: exit3(
-    "The worker measured the same block twice with different results; do not trust it.",
+    "Do not trust this worker; it measured the same block twice with different results.",
   ),
-  means_missing: exit3("The worker lost the calibrated means; the controller sends them again.", true),
+  means_missing: exit3("Do nothing: the controller sends the calibrated means again.", true),
   out_of_memory: condition("Lower eval.batch_size or eval.seq_len."),
-  nonfinite_logits: condition("The edited model produced NaN or infinite logits; another dtype may help."),
-  hook_failed: condition("The intervention raised an exception; the traceback is in the attempt table."),
-  worker_crashed: condition("This condition killed the worker twice on its own."),
+  nonfinite_logits: condition("Try another model.dtype; the edit itself may also produce NaN or infinite logits."),
+  hook_failed: condition("Read the traceback in the table 'attempt' of results.sqlite."),
+  worker_crashed: condition("Read the worker's last lines; this condition, on its own, killed it twice."),
   certificate_failed: condition(
-    "Nothing was written. Do what the message proposes; where it proposes nothing, please report its figures with the model's name.",
+    "Do what the message proposes. If it proposes nothing, please report its figures with the model's name. Nothing was written.",
   ),
-  interrupted: { exit: 130, retryable: false, help: "Run the same command again to go on." },
+  interrupted: { exit: 130, retryable: false, help: "Run the same command again to continue." },
   internal: {
     exit: 70,
     retryable: false,
@@ -82,7 +82,7 @@ export const ERROR_CODES = Object.keys(ERROR_KINDS) as [ErrorCode, ...ErrorCode[
 
 /** Facts as fields: what a caller needs to decide is never only in the message. */
 export class SparkablateError extends Error {
-  /** Of the class. */
+  /** The same in every copy of the package, where `instanceof` may fail. */
   override readonly name = "SparkablateError";
   /** What went wrong. */
   readonly code: ErrorCode;

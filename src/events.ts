@@ -52,11 +52,11 @@ export interface SweepPlan {
   readonly conditions: number;
   /** Evaluated under each condition: blocks, or items of a task. */
   readonly blocks: number;
-  /** Into which the blocks go. */
+  /** Forward batches that the blocks are split into. */
   readonly batches: number;
   /** Predicted tokens in those blocks, or tokens of those items' answers. */
   readonly tokens: number;
-  /** Whether they are items. */
+  /** Whether the blocks are items of a task. */
   readonly of_task: boolean;
   /** (condition, batch) pairs in all. */
   readonly total: number;

@@ -53,7 +53,7 @@ const OF_THE_PATH = new Set(
   "EACCES EPERM ENAMETOOLONG ELOOP ENXIO ENODEV ETXTBSY EBUSY ENOTDIR EISDIR".split(" "),
 );
 
-const OF_THE_DISK = "Check the disk that it lies on, and run the same command again.";
+const OF_THE_DISK = "Check the disk that it is on, and run the same command again.";
 /** Codes that speak of the machine, and what a person can do about each. */
 const OF_THE_MACHINE: Readonly<Record<string, string>> = {
   EIO: OF_THE_DISK,
@@ -70,9 +70,9 @@ export function machineError(error: unknown): SparkablateError | undefined {
   const { code = "", path, syscall } = error as NodeJS.ErrnoException;
   const options = { cause: error, detail: error.stack };
   if (syscall === "uv_cwd")
-    return new SparkablateError("input_missing", "the directory you stand in was removed", {
+    return new SparkablateError("input_missing", "your working directory was removed", {
       ...options,
-      help: "Go to a directory that exists.",
+      help: "Change to a directory that exists.",
     });
   const what = path ?? syscall ?? "";
   if (code === "ENOSPC" || code === "EDQUOT")

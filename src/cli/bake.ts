@@ -53,17 +53,17 @@ export function bakeCommand(): Command {
     .optionsGroup("Model:")
     .option("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("--revision <commit>", "commit, branch or tag of a Hugging Face model")
-    .option("-c, --config <file>", "take model and ablation from a config; its entries are applied together")
+    .option("-c, --config <file>", "take the model and the edits from a config; its entries are applied together")
     .option("--set <key=value>", "override a key of the config; may be repeated", collect, [])
-    .option("--trust-remote-code", "let the model's repository run its code (the config must ask for it too)")
+    .option("--trust-remote-code", "run code from the model's repository (the config must ask for it too)")
     .addOption(new Option("--joint", "a config's entries are applied together anyway").hideHelp())
     .addOption(new Option("--device <device>", "where to compute").choices(["auto", "cuda", "mps", "cpu"]))
     .option("--threads <number>", "CPU threads")
-    .option("--calibration <text>", "a .txt file to take the means of --mode mean over")
+    .option("--calibration <text>", "a .txt file over which --mode mean takes its means")
     .optionsGroup("Result:")
-    .requiredOption("--out <directory>", "the directory to make; it appears whole or not at all")
+    .requiredOption("--out <directory>", "the directory to create; it appears complete or not at all")
     .addOption(
-      new Option("--dtype <dtype>", "source keeps the source's")
+      new Option("--dtype <dtype>", "dtype of the result; source keeps the source's")
         .choices(["float32", "source"])
         .default("float32"),
     )
@@ -72,8 +72,8 @@ export function bakeCommand(): Command {
     .addHelpText(
       "after",
       `
-The result is compared with the live ablation by a fresh process that knows only stock transformers; what
-fails is not written. docs/bake.md lists what has an exact weight equivalent in which architecture.
+A fresh process that knows only stock transformers compares the result with the live edit; if they differ,
+nothing is written. docs/bake.md lists what can be baked in which architecture.
 
 Examples:
   sparkablate bake -m builtin:smollm2-135m --kind head --layer 14 --heads 3 7 --out baked/no-3-7
@@ -120,7 +120,7 @@ Examples:
 function configOf(flags: BakeFlags): RunConfig {
   const { model, calibration } = flags;
   if (model === undefined)
-    throw new SparkablateError("usage", "a model is missing; allowed: -m MODEL, or -c FILE");
+    throw new SparkablateError("usage", "a model is missing: give -m MODEL or -c FILE");
   const orphan = flags.set.length > 0 ? "set" : flags.trustRemoteCode && "trust-remote-code";
   if (orphan) throw new SparkablateError("usage", `--${orphan} needs --config`);
   return configFromFlags({
@@ -135,7 +135,7 @@ function configOf(flags: BakeFlags): RunConfig {
   });
 }
 
-const NEEDS_TEXT = "mode mean needs --calibration, a text to take the means over";
+const NEEDS_TEXT = "mode mean needs a text for its means: name one with --calibration";
 const takesMean = ({ ablation }: RunConfig): boolean => asksFor(ablation, "mean");
 
 /** Flags that say what a config says already, and would be overruled silently. */
@@ -161,7 +161,7 @@ const SAID_BY_CONFIG = [
 function configFile(file: string, flags: BakeFlags): RunConfig {
   const twice = SAID_BY_CONFIG.find((name) => flags[name] !== undefined);
   if (twice !== undefined || flags.condition.length > 0) {
-    throw new SparkablateError("usage", `--${twice ?? "condition"} and --config both say what to bake`);
+    throw new SparkablateError("usage", `--${twice ?? "condition"} cannot be combined with --config: both say what to bake`);
   }
   return withTexts((texts) =>
     loadConfig(file, { set: flags.set, trustRemoteCode: flags.trustRemoteCode ?? false, texts }),

@@ -16,9 +16,9 @@ export interface WorkerFlags {
 
 export function withOutput(command: Command): Command {
   return command
-    .option("--json", "machine output on stdout, words for people on stderr")
-    .option("-q, --quiet", "say nothing that is not an error")
-    .option("-v, --verbose", "say more: tracebacks, the worker's last lines");
+    .option("--json", "machine-readable output on stdout, messages on stderr")
+    .option("-q, --quiet", "print errors only")
+    .option("-v, --verbose", "print more: tracebacks, the worker's last lines");
 }
 
 export function withWorker(command: Command): Command {
@@ -26,7 +26,7 @@ export function withWorker(command: Command): Command {
     .addOption(
       new Option(
         "--worker <address>",
-        "use a running worker: ipc://…, tcp://…, or docker for the compose one (default: start one here)",
+        "use a running worker: ipc://…, tcp://…, or docker for the one in the container (default: start one here)",
       ),
     )
     .addOption(keysOption());
@@ -35,10 +35,10 @@ export function withWorker(command: Command): Command {
 export const keysOption = (): Option =>
   new Option(
     "--keys <directory>",
-    "keys for a tcp:// worker (default: $SPARKABLATE_KEYS, else sparkablate/keys in $XDG_CONFIG_HOME)",
+    "directory of keys for a tcp:// worker (default: $SPARKABLATE_KEYS, else sparkablate/keys in $XDG_CONFIG_HOME)",
   );
 
-export const TEMPLATE_DATE = "what a chat template that writes the date takes for today (default: today)";
+export const TEMPLATE_DATE = "the day that a chat template writes into the prompts, like 2026-11-29 (default: today)";
 
 /** A controller of the worker that the flags name. */
 export const controllerFor = ({ worker, keys, quiet }: WorkerFlags & CommonFlags): Controller =>

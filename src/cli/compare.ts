@@ -50,18 +50,18 @@ interface CompareFlags extends CommonFlags, WorkerFlags, ModelFlags, EditFlags {
 export function compareCommand(): Command {
   return withEdits(withModel(withWorker(withOutput(new Command("compare")))))
     .description("continue prompts greedily with and without an ablation, side by side")
-    .option("--calibration <text>", "a .txt file to take the means of --mode mean over")
+    .option("--calibration <text>", "a .txt file over which --mode mean takes its means")
     .optionsGroup("Prompts:")
     .option("--prompt <text>", "a prompt; may be repeated", collect, [])
-    .option("--prompts <file>", "a file of prompts, one a line; may be repeated", collect, [])
-    .option("--max-new-tokens <number>", "how long the texts may become", "64")
-    .option("--chat-template", "each prompt as a user's message in the model's chat template")
+    .option("--prompts <file>", "a file of prompts, one per line; may be repeated", collect, [])
+    .option("--max-new-tokens <number>", "most tokens to add to each prompt", "64")
+    .option("--chat-template", "put each prompt into the model's chat template, as a user's message")
     .option("--template-date <day>", TEMPLATE_DATE)
     .addHelpText(
       "after",
       `
---kind and --direction together are one condition; every --condition is one more. All are compared with
-the unedited model, in one load. Where a text leaves the unedited model's, ▸ stands before it.
+--kind and --direction together make one condition; every --condition adds another. All are compared with
+the unedited model. ▸ marks where a text departs from the unedited model's.
 
 Examples:
   sparkablate compare -m builtin:smollm2-135m --kind head --layer 14 --heads 3 7 --prompt "The capital of France is"
@@ -79,12 +79,12 @@ Examples:
       });
       const means = asksFor(config.ablation, "mean");
       if (means && calibration === undefined) {
-        throw new SparkablateError("usage", "mode mean needs --calibration, a text to take the means over");
+        throw new SparkablateError("usage", "mode mean needs a text for its means: name one with --calibration");
       }
       requireBytes(flags.prompt);
       const prompts = [...flags.prompt, ...flags.prompts.flatMap((path) => readPrompts(path).prompts)];
       if (prompts.length === 0)
-        throw new SparkablateError("usage", "there is no prompt; allowed: --prompt, --prompts");
+        throw new SparkablateError("usage", "there is no prompt: give one with --prompt or --prompts");
       const max_new_tokens = Number(flags.maxNewTokens);
       if (!Number.isInteger(max_new_tokens) || max_new_tokens < 1 || max_new_tokens > 65_536) {
         throw new SparkablateError("usage", `--max-new-tokens ${flags.maxNewTokens}; allowed: 1 to 65536`);
@@ -111,7 +111,7 @@ function requireBytes(prompts: readonly string[]): void {
   if (!prompts.some((prompt) => prompt.includes(REPLACEMENT))) return;
   throw new SparkablateError(
     "usage",
-    "--prompt holds bytes that are not UTF-8 (or U+FFFD); allowed: UTF-8 text",
+    "--prompt contains bytes that are not UTF-8 (or U+FFFD)",
     {
       help: "Set the terminal to UTF-8, or give the prompt in a UTF-8 file with --prompts.",
     },

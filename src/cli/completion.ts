@@ -18,11 +18,11 @@ const SHELLS: Readonly<Record<string, (program: string, commands: readonly Comma
 export function completionCommand(makeRoot: () => Command): Command {
   return new Command("completion")
     .description("print the shell's completion script")
-    .addArgument(new Argument("[shell]", "default: $SHELL's").choices(Object.keys(SHELLS)))
+    .addArgument(new Argument("[shell]", "default: the one in $SHELL").choices(Object.keys(SHELLS)))
     .addHelpText(
       "after",
       `
-Made from this version's commands: source it at every start of the shell, or print it anew after an update.
+The script has this version's commands: source it whenever the shell starts, or print it again after an update.
 
 Examples:
   eval "$(sparkablate completion bash)"      # in ~/.bashrc
@@ -36,7 +36,7 @@ Examples:
         const allowed = Object.keys(SHELLS).join(", ");
         throw new SparkablateError(
           "usage",
-          `$SHELL is ${name || "not set"}; allowed: completion SHELL, one of ${allowed}`,
+          `$SHELL is ${name || "not set"}: name a shell, as in 'sparkablate completion bash'; allowed: ${allowed}`,
         );
       }
       const root = makeRoot();

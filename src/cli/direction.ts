@@ -40,26 +40,26 @@ interface DirectionFlags extends CommonFlags, WorkerFlags, ModelFlags {
 export function directionCommand(): Command {
   return withModel(withWorker(withOutput(new Command("direction"))))
     .description("find a direction that tells two sets of prompts apart")
-    .requiredOption("--positive <file>", "prompts that have the property, one a line, 8 or more")
-    .requiredOption("--negative <file>", "prompts that do not")
-    .requiredOption("--out <file>", "the direction, .safetensors; the table goes beside it, as .json")
-    .option("--chat-template", "each prompt as a user's message in the model's chat template")
+    .requiredOption("--positive <file>", "file of 8 or more prompts that have the property, one per line")
+    .requiredOption("--negative <file>", "file of 8 or more prompts that do not")
+    .requiredOption("--out <file>", "where to write the direction (.safetensors); the table goes beside it, as .json")
+    .option("--chat-template", "put each prompt into the model's chat template, as a user's message")
     .option("--template-date <day>", TEMPLATE_DATE)
     .option("--end-positions <numbers...>", "token positions, counted from the end: 1 is the last", ["1"])
-    .option("--answer-tokens <tokens...>", "read the contrast from the odds of these next tokens …")
+    .option("--answer-tokens <tokens...>", "measure the contrast by the odds of these next tokens …")
     .option("--answer-tokens-negative <tokens...>", "… against these (default: from the last layer's stream)")
     .option(
       "--max-kl <nats>",
-      "most that projecting it out may cost on the negative prompts",
+      "largest KL that projecting it out may cost on the negative prompts",
       String(DEFAULT_MAX_KL),
     )
-    .option("--seed <number>", "which prompts are held out, and the random controls", "0")
+    .option("--seed <number>", "seed of the held-out prompts and the random controls", "0")
     .option("--force", "overwrite --out and the table beside it")
     .addHelpText(
       "after",
       `
-A third of the prompts is held out; candidates are differences of means of the others and are scored on those
-held out. docs/directions.md says what the columns mean.
+A third of the prompts is held out. Candidates are differences of means over the other prompts, and are scored on
+the held-out ones. docs/directions.md explains the columns.
 
 Example:
   sparkablate direction -m builtin:smollm2-135m --positive docs/examples/french.txt --negative docs/examples/english.txt --out french.safetensors`,
@@ -105,7 +105,7 @@ interface OutputPaths {
 
 function outputPaths({ out, force }: DirectionFlags): OutputPaths {
   if (extname(out) !== ".safetensors")
-    throw new SparkablateError("usage", `--out ${out}; allowed: a .safetensors file`);
+    throw new SparkablateError("usage", `--out ${out}: give a name that ends in .safetensors`);
   const direction = resolve(out);
   const paths = { direction, table: `${direction.slice(0, -".safetensors".length)}.json` };
   requirePlaces(Object.values(paths), force ?? false);
@@ -115,7 +115,7 @@ function outputPaths({ out, force }: DirectionFlags): OutputPaths {
 function answerTokens({ answerTokens: positive, answerTokensNegative: negative }: DirectionFlags) {
   if (positive === undefined && negative === undefined) return undefined;
   if (positive !== undefined && negative !== undefined) return { positive, negative };
-  throw new SparkablateError("usage", "--answer-tokens and --answer-tokens-negative belong together");
+  throw new SparkablateError("usage", "give --answer-tokens and --answer-tokens-negative together");
 }
 
 function number(flag: string, written: string, least: number, most: number): number {
@@ -181,7 +181,7 @@ function conclude({ chosen, max_kl }: DirectionTable, { direction, table }: Outp
   say(`layer ${chosen.layer}, token ${-chosen.position}: ${direction}`);
   if (!chosen.beyond_controls) {
     say(
-      "Its scores are not clearly above those of random directions: take it for noise until more prompts say otherwise.",
+      "Its scores are not clearly above those of random directions: treat it as noise until more prompts show otherwise.",
     );
   }
 }

@@ -19,9 +19,9 @@ export function dockerCommand(): Command {
     .addHelpText(
       "after",
       `
-Builds the image on SPARKABLATE_BASE_IMAGE (default: NVIDIA's PyTorch image), with the GPU where there is one. The
+Builds the image on SPARKABLATE_BASE_IMAGE (default: NVIDIA's PyTorch image), and uses the GPU if there is one. The
 container sees SPARKABLATE_MODELS (models and baked checkpoints), SPARKABLATE_HOME and HF_HOME, and no other files.
-SPARKABLATE_COMPOSE names further compose files, separated by colons. docs/dgx-spark.md goes step by step.
+SPARKABLATE_COMPOSE names further compose files, separated by colons. docs/dgx-spark.md has a step-by-step guide.
 
 Example:
   sparkablate docker up
@@ -35,6 +35,6 @@ Example:
       );
       if (json) printJson({ address, shared: sharedDirectories() });
       tell(`the worker listens on ${address}; use it with --worker ${tcp ? address : "docker"}`);
-      tell(`it sees ${sharedDirectories().join(", ")}`);
+      tell(`it can see ${sharedDirectories().join(", ")}`);
     });
 }

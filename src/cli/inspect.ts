@@ -15,7 +15,7 @@ export function inspectCommand(): Command {
   return withWorker(withOutput(new Command("inspect")))
     .description("show a model's layers, heads, sites and module paths, and test that edits hit them")
     .requiredOption("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
-    .option("--meta", "from the configuration alone: no weights are loaded, nothing is tested")
+    .option("--meta", "use the configuration alone: load no weights, test nothing")
     .addHelpText("after", "\nExample:\n  sparkablate inspect -m builtin:smollm2-135m")
     .action(async ({ model, meta, json, ...place }: InspectFlags) => {
       const config = parseConfig(

@@ -12,15 +12,16 @@ interface KeysFlags extends CommonFlags {
 
 export function keysCommand(): Command {
   return withOutput(new Command("keys"))
-    .description("make the key pairs of a worker that is reached over TCP, and of its controller")
+    .description("make key pairs for a worker that is reached over TCP, and for its controller")
     .addArgument(new Argument("<action>", "what to do").choices(["init"]))
     .addOption(keysOption())
-    .option("--force", "replace keys that are there; who has the old ones is no longer let in")
+    .option("--force", "replace existing keys; whoever has the old ones is no longer let in")
     .addHelpText(
       "after",
       `
-Makes the directory private (mode 700). Writes controller.key, controller.pub, worker.key and worker.pub, readable by you alone. A worker on another machine
-needs worker.key and controller.pub there, in a directory that --keys or $SPARKABLATE_KEYS names.
+Makes the directory private (mode 700), and writes controller.key, controller.pub, worker.key and worker.pub, which
+only you can read. Copy worker.key and controller.pub to the machine of the worker, into a directory that --keys or
+$SPARKABLATE_KEYS names there.
 
 Example:
   sparkablate keys init
@@ -34,7 +35,7 @@ Example:
       if (json) printJson({ directory, files });
       else if (!quiet) {
         say(`${directory}: controller.key, controller.pub, worker.key, worker.pub`);
-        say("A worker elsewhere needs worker.key and controller.pub, and nothing else.");
+        say("Copy worker.key and controller.pub, and nothing else, to a worker on another machine.");
       }
     });
 }

@@ -40,7 +40,7 @@ export function showProgress(verbose: boolean): Progress {
           draw.print(`note: ${event.message}`);
           break;
         case "recognised":
-          draw.print("this run was finished before; nothing is loaded");
+          draw.print("this run is already finished; nothing is loaded");
           break;
         case "plan":
           plan = event.plan;
@@ -145,7 +145,7 @@ function loadedLine({
   self_test,
 }: (RunEvent & { type: "loaded" })["model"]): Words {
   const { n_layers, parameters, model_type } = model_map;
-  const how = reused ? "was loaded already" : `loaded in ${seconds.toFixed(1)} s`;
+  const how = reused ? "was already loaded" : `loaded in ${seconds.toFixed(1)} s`;
   const failed = self_test.filter(({ passed }) => !passed);
   const tested =
     failed.length === 0
@@ -162,7 +162,7 @@ function loadedLine({
 function planLines(plan: SweepPlan): Words {
   const { conditions, blocks, batches, tokens, total, stored } = plan;
   const resumed =
-    stored === 0 ? "" : `; ${grouped(stored)} of ${grouped(total)} measurements are there already`;
+    stored === 0 ? "" : `; ${grouped(stored)} of ${grouped(total)} measurements are already stored`;
   const what = `${grouped(conditions)} conditions (the baseline included) × ${blocks} ${unit(plan)} (${counted(tokens, plan.of_task ? "token" : "predicted token")}${plan.of_task ? " of answers" : ""}) in ${batches} ${batches === 1 ? "batch" : "batches"}${resumed}`;
   return lines(stored === total ? [what] : [what, workLine(plan)]);
 }
@@ -193,7 +193,7 @@ function topLines(rows: Iterable<Shown>, plan: SweepPlan | undefined): (string |
   return [
     paint(
       "dim",
-      `largest Δ NLL ${resumed ? "since the run went on" : "so far"}, nats a token (95 % interval)`,
+      `largest Δ NLL ${resumed ? "since the run resumed" : "so far"}, nats per token (95 % interval)`,
     ),
     ...top.map(({ delta_nll, ci95, blocks }, place) => {
       const interval = ci95 === null ? "" : `  [${ci95.map((end) => end.toFixed(4)).join(", ")}]`;
@@ -222,7 +222,7 @@ function restartLines(
 ): Words {
   const last = detail?.split("\n").slice(verbose ? 0 : -5) ?? [];
   return lines([
-    paint("yellow", `${message}; starting again, nothing measured is lost`),
+    paint("yellow", `${message}; starting again; no measurement is lost`),
     ...(last.length === 0 ? [] : [quoted(last.join("\n"), "  worker: ")]),
   ]);
 }

@@ -19,7 +19,7 @@ export async function watchRun(directory: string, port: number, flags: CommonFla
   const tell = (text: string): void => {
     if (!flags.quiet) say(text);
   };
-  tell(`watching ${directory}: open the page above in a browser of this machine; Ctrl-C ends it`);
+  tell(`watching ${directory}: open the page above in a browser on this machine; press Ctrl-C to stop`);
   let told = "";
   const { promise: interrupted, resolve: end } = Promise.withResolvers<void>();
   const release = onInterrupt(end);

@@ -34,23 +34,23 @@ interface ReportCommandFlags extends ReportFlags, WorkerFlags {
 export function reportCommand(): Command {
   return withWorker(withOutput(new Command("report")))
     .description("rank a run's conditions, draw the plots, write the HTML page; compare several runs")
-    .argument("<directories...>", "run directories, finished or still running; several are compared")
+    .argument("<directories...>", "run directories, finished or running; several are compared")
     .addOption(new Option("--format <format>", "what to print on stdout (default: table)").choices(FORMATS))
-    .option("--top <count>", "only the conditions with the largest Δ NLL", positiveInteger)
+    .option("--top <count>", "show only this many conditions, those with the largest Δ NLL", positiveInteger)
     .option("--no-plots", "leave DIR/plots and DIR/report.html as they are")
     .option(
       "--confirm <count>",
-      "measure the conditions with the largest Δ NLL again, on blocks that the run did not use",
+      "measure this many of the largest again, on blocks that the run did not use",
       positiveInteger,
     )
-    .option("--tokens <condition>", "the tokens that a condition's id hurts most, by position and frequency")
+    .option("--tokens <condition>", "the tokens that this condition (its id) hurts most, and its effect by position and frequency")
     .option("--watch", "serve a live page of a running sweep on this machine, until Ctrl-C")
     .option("--port <number>", "the live page's port (default: any free one)", portNumber)
     .addHelpText(
       "after",
       `
-Needs neither Python nor a worker, but for --confirm, which writes to DIR-confirm-COUNT, and for the first --tokens of a
-condition, which measures it again and keeps the values in DIR. --json is short for --format json.
+This needs neither Python nor a worker, with two exceptions: --confirm, which writes to DIR-confirm-COUNT, and the first
+--tokens of a condition, which measures it again and keeps the values in DIR. --json is short for --format json.
 
 Examples:
   sparkablate report results/smoke_test
@@ -81,7 +81,7 @@ Examples:
         await watchRun(directory, flags.port ?? 0, flags);
         return;
       }
-      if (flags.port !== undefined) throw new SparkablateError("usage", "--port belongs to --watch");
+      if (flags.port !== undefined) throw new SparkablateError("usage", "--port needs --watch");
       if (flags.tokens !== undefined) {
         refuseTogether("--tokens", { "--confirm": flags.confirm });
         await showTokens(directory, flags.tokens, flags, (run) => writePageOf(directory, run));
@@ -105,20 +105,20 @@ Examples:
  * @throws SparkablateError input_missing that says what is there instead.
  */
 function requireDirectory(path: string, isAwaited: boolean): void {
-  if (path === "") throw new SparkablateError("usage", "a run directory has no name");
+  if (path === "") throw new SparkablateError("usage", "the path of a run directory is empty");
   const stats = statSync(path, { throwIfNoEntry: false });
   if (stats === undefined && isAwaited) return;
   if (stats === undefined)
     throw new SparkablateError("input_missing", `${path} does not exist${neighbour(path)}`);
   if (!stats.isDirectory())
-    throw new SparkablateError("input_missing", `${path} is no run directory: it is no directory at all`);
+    throw new SparkablateError("input_missing", `${path} is not a run directory: it is not even a directory`);
 }
 
 /** @throws SparkablateError usage for the first option that was given though it does not fit. */
 function refuseTogether(what: string, options: Readonly<Record<string, unknown>>): void {
   for (const [name, value] of Object.entries(options)) {
     if (value !== undefined)
-      throw new SparkablateError("usage", `${name} does not go with ${what}; allowed: one of the two`);
+      throw new SparkablateError("usage", `${name} cannot be combined with ${what}`);
   }
 }
 

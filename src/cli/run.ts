@@ -15,22 +15,22 @@ interface RunFlags extends SweepFlags, ReportFlags {
 
 export function runCommand(): Command {
   return withWorker(withOutput(new Command("run")))
-    .description("run a sweep; resumes it if it was interrupted")
+    .description("run a sweep, or resume it if it was interrupted")
     .requiredOption("-c, --config <file>", "the sweep, in YAML")
     .option("--set <key=value>", "override a key of the config; may be repeated", collect, [])
-    .option("--fresh", "move an existing output directory aside and start anew")
-    .option("--retry-failed", "measure conditions again that failed before")
+    .option("--fresh", "move an existing output directory aside and start over")
+    .option("--retry-failed", "measure failed conditions again")
     .option(
       "--verify",
-      "read the model's files even where their time stamps say that a finished run is the same",
+      "before showing a finished run again, compare the model's files by content, not by time stamp",
     )
-    .option("--no-plots", "do not draw DIR/plots and DIR/report.html at the end")
-    .option("--trust-remote-code", "let the model's repository run its code (the config must ask for it too)")
+    .option("--no-plots", "do not make DIR/plots and DIR/report.html at the end")
+    .option("--trust-remote-code", "run code from the model's repository (the config must ask for it too)")
     .addHelpText(
       "after",
       `
 Shipped examples: configs/smoke_test.yaml, layer_sweep.yaml, head_sweep.yaml, custom_targets.yaml.
-Ctrl-C once finishes the condition in hand and saves; twice stops at once. The same command goes on.
+Ctrl-C once finishes the current condition and saves; twice stops at once. The same command continues.
 
 Example:
   sparkablate run -c configs/smoke_test.yaml --set eval.max_batches=4 --set output.dir=results/try`,

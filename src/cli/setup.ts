@@ -20,18 +20,18 @@ export function setupCommand(): Command {
     .description("prepare the Python side: environment, pinned packages, the built-in model")
     .option(
       "--python <program>",
-      "the Python to use, 3.10 to 3.14 (default: the first on the PATH that will do)",
+      "the Python to use, 3.10 to 3.14 (default: the first suitable one on the PATH)",
     )
     .addOption(
       new Option(
         "--torch <build>",
-        "which torch (default: cuda where there is an NVIDIA device, else cpu)",
+        "which build of torch (default: cuda if there is an NVIDIA device, else cpu)",
       ).choices(TORCH_CHOICES),
     )
-    .option("--index-url <url>", "take torch from this index, besides those that pip is configured with")
-    .option("--system-site-packages", "let the environment see the packages of the Python it is made from")
+    .option("--index-url <url>", "take torch from this index, in addition to those that pip is configured with")
+    .option("--system-site-packages", "let the environment use the packages of the Python that it is made from")
     .addOption(
-      new Option("--engine <engine>", "also install what this engine of a worker needs").choices([
+      new Option("--engine <engine>", "also install what this worker engine needs").choices([
         "local",
         "ray",
       ]),
@@ -40,8 +40,8 @@ export function setupCommand(): Command {
     .addHelpText(
       "after",
       `
-Everything goes to $SPARKABLATE_HOME (default ~/.cache/sparkablate). Run it as often as you like: what is there
-stays, and it goes on where it was interrupted.
+Everything goes to $SPARKABLATE_HOME (default ~/.cache/sparkablate). Run it as often as you like: it keeps what
+is there, and continues where it was interrupted.
 
 Examples:
   sparkablate setup

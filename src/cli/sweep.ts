@@ -44,7 +44,7 @@ export async function attended(
   let measuring = false;
   const save = (): void => {
     if (!flags.quiet && measuring)
-      say(words`\nfinishing the condition in hand; Ctrl-C again stops at once …`);
+      say(words`\nfinishing the current condition; press Ctrl-C again to stop at once …`);
     interrupt.abort();
   };
   const release = onInterrupt(save, () => void controller.kill());

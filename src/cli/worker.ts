@@ -28,24 +28,24 @@ export function workerCommand(): Command {
     )
     .addOption(keysOption())
     .addOption(
-      new Option("--engine <engine>", "what measures: this process, or the actors of a Ray cluster")
+      new Option("--engine <engine>", "measure in this process, or with the actors of a Ray cluster")
         .choices(["local", "ray"])
         .default("local"),
     )
-    .option("--address <address>", "ray: host:port or auto (default: a cluster of this machine alone)")
-    .option("--num-cpus <n>", "ray: CPUs an actor gets; needed where the cluster has no GPU")
-    .option("--actors <n>", "ray: at most so many actors (default: as many as there is room for)")
+    .option("--address <address>", "ray: host:port or auto (default: start a cluster on this machine alone)")
+    .option("--num-cpus <n>", "ray: CPUs for each actor; required if the cluster has no GPU")
+    .option("--actors <n>", "ray: largest number of actors (default: as many as fit)")
     .addHelpText(
       "after",
       `
-The worker keeps its model loaded between runs. It listens where others cannot reach it, or only to controllers
-whose keys it has, or refuses to start.
+The worker keeps its model loaded between runs. It refuses to start where others could reach it, unless it has
+keys and so listens only to controllers that it knows.
 
 Example:
   sparkablate worker --bind ipc:///run/user/1000/sparkablate.sock
   sparkablate run -c configs/smoke_test.yaml --worker ipc:///run/user/1000/sparkablate.sock
 
-With --engine ray there is an actor a GPU, or --num-cpus each, and slices are measured beside each other:
+With --engine ray there is one actor per GPU, or per --num-cpus CPUs, and the actors measure in parallel:
 docs/scale.md.`,
     )
     .action(async ({ bind, keys, engine, ...ray }: WorkerCommandFlags) => {

@@ -47,7 +47,7 @@ export function oneOrMore<const T extends readonly [string, ...string[]]>(names:
       if (typeof value === "string") return;
       for (const [index, name] of value.entries()) {
         if (value.indexOf(name) === index) continue;
-        const message = `${name} is listed twice; allowed: once`;
+        const message = `${name} is listed twice: keep one`;
         context.addIssue({ code: "custom", path: [index], message });
       }
     })
@@ -108,7 +108,7 @@ export function indices(allowed: string) {
           context.addIssue({
             code: "custom",
             path: [index],
-            message: `${value} is listed twice; allowed: once`,
+            message: `${value} is listed twice: keep one`,
           });
         }
       }

@@ -17,7 +17,7 @@ export function override(source: Source, assignment: string): Source {
     return refuse("is not an assignment; allowed: key=value, like eval.max_batches=2");
   const path = key.split(/[.[]/).map((part) => (part.endsWith("]") ? Number(part.slice(0, -1)) : part));
   const forbidden = path.find((part) => typeof part === "string" && isForbiddenKey(part));
-  if (forbidden !== undefined) return refuse(`${key}: is not a key; allowed: the documented keys`);
+  if (forbidden !== undefined) return refuse(`${key}: is not a key of any config`);
 
   const given = readYaml(assignment.slice(equals + 1), () => place);
   if (given.problems.length > 0) {
@@ -53,7 +53,7 @@ function assign(root: Container, path: Path, value: unknown): { path: Path; mess
       return { path: here, message: `has no "${part}"; allowed: ${allowed}` };
     }
     if (typeof part === "number" && !(part in parent)) {
-      return { path: here, message: `has no entry ${part}; allowed: entries that the file has` };
+      return { path: here, message: `has no entry ${part}: name one that the file has` };
     }
     if (depth === path.length - 1) {
       parent[part] = value;
@@ -61,7 +61,7 @@ function assign(root: Container, path: Path, value: unknown): { path: Path; mess
     }
     const child = parent[part] ?? (typeof path[depth + 1] === "number" ? [] : {});
     if (!isContainer(child))
-      return { path: [...here, part], message: "is a value; allowed: nothing below it" };
+      return { path: [...here, part], message: "is a value, and has no keys of its own" };
     parent[part] = child;
     parent = child;
   }

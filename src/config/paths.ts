@@ -148,7 +148,7 @@ export function outputDirectory(cwd: string) {
   return resolved("a directory of the run's own", (written, complain) => {
     const path = absolute(written, cwd);
     if (`${cwd}${sep}`.startsWith(`${path}${path.endsWith(sep) ? "" : sep}`)) {
-      complain("config_invalid", `${path} holds the directory you stand in`);
+      complain("config_invalid", `${path} contains your working directory`);
       return undefined;
     }
     try {

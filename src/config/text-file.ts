@@ -118,7 +118,7 @@ const markLength = (bytes: Buffer): number =>
 function utf8(bytes: Buffer, path: string): Buffer {
   const other = OTHER_MARKS.find(({ mark }) => bytes.subarray(0, mark.length).equals(mark));
   if (other !== undefined) {
-    const message = `${path}: is not UTF-8 text, but ${other.encoding}, as its first bytes say`;
+    const message = `${path}: is not UTF-8 text, but ${other.encoding}, by its first bytes`;
     throw new SparkablateError("config_invalid", message, { help: `Convert it: ${iconv(other.encoding)}` });
   }
   const fault = firstFault(bytes);
@@ -132,7 +132,7 @@ function utf8(bytes: Buffer, path: string): Buffer {
   }
   const value = `0x${(bytes[fault] ?? 0).toString(16).padStart(2, "0")}`;
   throw new SparkablateError("config_invalid", `${path}: is not UTF-8 text: ${value} ${place}`, {
-    help: `Convert it from the encoding that it has, like ${iconv("WINDOWS-1252")}`,
+    help: `Convert it from its encoding, for example: ${iconv("WINDOWS-1252")}`,
   });
 }
 

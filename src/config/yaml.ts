@@ -43,7 +43,7 @@ export function readYaml(text: string, place: (line: number) => string): Source 
   const origins = new Origins(place(1));
   const problems: Problem[] = [];
   if (text.length > MAX_TEXT_LENGTH) {
-    const message = `is longer than ${MAX_TEXT_LENGTH >> 20} MiB; allowed: less`;
+    const message = `is longer than ${MAX_TEXT_LENGTH >> 20} MiB, the most that is read`;
     problems.push(problem("config_invalid", origins, [], message));
     return { value: undefined, origins, problems };
   }
@@ -180,8 +180,8 @@ class Reader {
       const place = this.#placeOf(key as Node);
       if (isForbiddenKey(name) || entries.has(name)) {
         const why = entries.has(name)
-          ? "is written twice; allowed: once"
-          : "is not a key; allowed: the documented keys";
+          ? "is written twice: keep one"
+          : "is not a key of any config";
         this.#problems.push({ code: "config_invalid", line: `${place}: ${keyName(keyPath)}: ${why}` });
         continue;
       }
@@ -194,10 +194,10 @@ class Reader {
   #readAlias(anchor: string, path: Path): unknown {
     const target = this.#anchors.get(anchor);
     if (target === undefined) {
-      return this.#refuse(path, `"*${anchor}" stands for nothing; allowed: an anchor written above it`);
+      return this.#refuse(path, `"*${anchor}" stands for nothing: write its anchor above it`);
     }
     if (this.#open.has(target)) {
-      return this.#refuse(path, `"*${anchor}" contains itself; allowed: an anchor that ends above it`);
+      return this.#refuse(path, `"*${anchor}" contains itself: use an anchor that ends above it`);
     }
     this.#aliasDepth++;
     const value = this.#read(target, path, "");

@@ -14,7 +14,7 @@ export interface ScoreEstimate {
   readonly value: number;
   /** Standard error. */
   readonly se: number;
-  /** Of this estimate alone: not adjusted for the choice among candidates. */
+  /** 95 % interval of this estimate alone: not adjusted for the choice among candidates. */
   readonly ci95: readonly [number, number];
 }
 

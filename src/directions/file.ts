@@ -19,7 +19,7 @@ const TENSOR = "direction";
 export interface Direction {
   /** Unit vector, float32  # [d_model] */
   readonly vector: Float32Array;
-  /** Of the vector's little-endian bytes, as `put` sends them. */
+  /** Digest of the vector's little-endian bytes, as `put` sends them. */
   readonly sha256: string;
   /** Layer whose stream it was found in; null where the file does not say. */
   readonly layer: number | null;
@@ -120,13 +120,13 @@ function fileBytes(path: string): Buffer {
   if (!more) return bytes;
   throw invalid(
     path,
-    `more than ${MAX_PAYLOAD_BYTES} bytes are too many for a direction; allowed: ${MAX_PAYLOAD_BYTES}`,
+    `more than ${MAX_PAYLOAD_BYTES} bytes are too many for a direction; allowed: up to ${MAX_PAYLOAD_BYTES}`,
   );
 }
 
 /** u64 length, that many bytes of JSON, the tensors' bytes. */
 function split(path: string, file: Buffer): { header: Record<string, unknown>; data: Buffer } {
-  if (file.length < LENGTH_BYTES) throw invalid(path, `${file.length} bytes are no safetensors file`);
+  if (file.length < LENGTH_BYTES) throw invalid(path, `${file.length} bytes are not a safetensors file`);
   const length = file.readBigUInt64LE();
   if (length > MAX_HEADER_BYTES || Number(length) > file.length - LENGTH_BYTES) {
     throw invalid(path, `its header claims ${length} bytes: it is truncated, or no safetensors file`);
@@ -138,9 +138,9 @@ function split(path: string, file: Buffer): { header: Record<string, unknown>; d
       new TextDecoder("utf-8", { fatal: true }).decode(file.subarray(LENGTH_BYTES, end)),
     ) as unknown;
   } catch (cause) {
-    throw invalid(path, "its header is not JSON: it is no safetensors file", cause);
+    throw invalid(path, "its header is not JSON, so it is not a safetensors file", cause);
   }
-  if (!isRecord(header)) throw invalid(path, "its header is no JSON object: it is no safetensors file");
+  if (!isRecord(header)) throw invalid(path, "its header is not a JSON object, so it is not a safetensors file");
   return { header, data: file.subarray(end) };
 }
 
@@ -216,7 +216,7 @@ function requireOneNorm(directions: ReadonlyMap<string, Direction>): void {
     if (before !== undefined && before.norm !== norm) {
       throw invalid(
         path,
-        `is the same vector as ${before.path}, with the norm ${norm} instead of ${before.norm}; allowed: one of them, and coefficient for the rest`,
+        `is the same vector as ${before.path}, with the norm ${norm} instead of ${before.norm}: keep one of them, and scale it with coefficient`,
       );
     }
     seen.set(sha256, { path, norm });

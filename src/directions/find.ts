@@ -28,19 +28,19 @@ const SHAPE = { seq_len: 16, batch_size: 1 };
 
 /** One side of a contrast. */
 export interface PromptSet {
-  /** What messages call it. */
+  /** What messages call these prompts: a file's name. */
   readonly name: string;
-  /** At least 8, no one twice. */
+  /** At least 8, all different. */
   readonly prompts: readonly string[];
-  /** Of the file, or of the prompts joined by line feeds. */
+  /** Digest of the file, or of the prompts joined by line feeds. */
   readonly sha256: string;
 }
 
 /** Texts of one token each, with which the model may go on. */
 export interface AnswerTokens {
-  /** After a positive prompt. */
+  /** Tokens that answer a positive prompt. */
   readonly positive: readonly string[];
-  /** After a negative prompt. */
+  /** Tokens that answer a negative prompt. */
   readonly negative: readonly string[];
 }
 
@@ -60,9 +60,9 @@ export interface DirectionOptions extends TemplateOptions {
   readonly held_out?: number | undefined;
   /** Bootstrap samples; default 100. */
   readonly resamples?: number | undefined;
-  /** Of the held-out prompts, the controls and the samples; default 0. */
+  /** Fixes the held-out prompts, the random controls and the bootstrap samples; default 0. */
   readonly seed?: number | undefined;
-  /** Progress. */
+  /** Told every stage and notice as it comes. */
   readonly on?: OnEvent | undefined;
 }
 
@@ -86,14 +86,14 @@ export interface ScoredCandidate extends Scored<Omit<DirectionCandidate, "random
 
 /** All that is known of the search: what the table file holds. */
 export interface DirectionTable {
-  /** sparkablate's. */
+  /** Version of sparkablate. */
   readonly version: string;
-  /** What was searched. */
+  /** The model in which the direction was searched. */
   readonly model: Pick<
     LoadedModel,
     "source" | "revision" | "weights_sha256" | "tokenizer_sha256" | "numerics"
   >;
-  /** Of the two sides, in float64. */
+  /** Mean of the positive side's activations minus the negative side's, in float64. */
   readonly method: "difference_of_means";
   /** The side that a direction points to. */
   readonly positive: SideFacts;
@@ -107,17 +107,17 @@ export interface DirectionTable {
   readonly end_positions: readonly number[];
   /** Whose log-odds are the contrast; null: it is read from the last layer's stream. */
   readonly answer_tokens: AnswerTokens | null;
-  /** Of the held-out prompts, the controls and the samples. */
+  /** Fixes the held-out prompts, the random controls and the bootstrap samples. */
   readonly seed: number;
   /** Bootstrap samples. */
   readonly resamples: number;
-  /** What the contrast is. */
+  /** How the two sides are told apart: by the last layer's stream (separation), or by `answer_tokens`. */
   readonly contrast: Result<"find_direction">["contrast"];
-  /** Of contrast, lowered and raised. */
+  /** Unit of the scores contrast, lowered and raised. */
   readonly unit: string;
-  /** By which the one was chosen. */
+  /** In words: how the chosen candidate was chosen. */
   readonly rule: string;
-  /** Nats; the rule's limit. */
+  /** Nats; candidates that cost more are not chosen. */
   readonly max_kl: number;
   /** null: no candidate fits the rule. */
   readonly chosen: ChosenDirection | null;
@@ -127,11 +127,11 @@ export interface DirectionTable {
 
 /** One side of a contrast, as the table file records it. */
 export interface SideFacts {
-  /** The file's. */
+  /** Name of the prompt file. */
   readonly name: string;
-  /** Of the file. */
+  /** Digest of the prompt file. */
   readonly sha256: string;
-  /** How many. */
+  /** Number of prompts, held-out ones included. */
   readonly prompts: number;
   /** Line numbers among the prompts, from 1: those that were scored and not averaged. */
   readonly held_out: readonly number[];
@@ -145,9 +145,9 @@ export interface ChosenDirection {
   readonly position: number;
   /** Length of the difference of means. */
   readonly norm: number;
-  /** Of the unit vector's bytes. */
+  /** Digest of the unit vector's little-endian bytes. */
   readonly sha256: string;
-  /** Whether chance does not do as well: see direction-choice.ts. */
+  /** Whether its scores are clearly above those of random directions, by `choose` in directions/choice.ts. */
   readonly beyond_controls: boolean;
 }
 
@@ -157,7 +157,7 @@ export interface FoundDirection {
   readonly direction: Direction | null;
   /** The chosen direction as a safetensors file; null where there is none. */
   readonly file: Uint8Array | null;
-  /** All that is known of the search. */
+  /** Every candidate with its scores, and what was searched in. */
   readonly table: DirectionTable;
 }
 
@@ -170,7 +170,7 @@ export function readPrompts(path: string): PromptSet {
   const { bytes, text } = readTextFile(path, "the prompts", MAX_PAYLOAD_BYTES);
   const prompts = text.split(/\r?\n/).filter((line) => line.trim() !== "");
   if (prompts.length === 0)
-    throw new SparkablateError("input_missing", `${path} holds no prompt, one a line`);
+    throw new SparkablateError("input_missing", `${path} holds no prompts: write one per line`);
   return { name: basename(path), prompts, sha256: sha256(bytes) };
 }
 
@@ -190,7 +190,7 @@ export function checkSides(positive: PromptSet, negative: PromptSet): void {
       if (before !== undefined) {
         throw new SparkablateError(
           "config_invalid",
-          `${here} is the same as ${before}: "${prompt.trim().slice(0, 60)}"; allowed: each prompt once`,
+          `${here} is the same as ${before}: "${prompt.trim().slice(0, 60)}": remove one of them`,
         );
       }
       seen.set(prompt.trim(), here);
@@ -212,7 +212,7 @@ export async function findDirection(
   for (const { name, prompts } of [positive, negative]) requireUnicode(prompts, `${name}: prompt`);
   requireUnicode(Object.values(answer_tokens ?? {}).flat(), "answer token");
   if (new Set(end_positions).size !== end_positions.length) {
-    throw new SparkablateError("config_invalid", `end positions ${end_positions.join(", ")} name one twice`);
+    throw new SparkablateError("config_invalid", `end positions ${end_positions.join(", ")} list one twice`);
   }
   const payload = Buffer.concat(
     [...positive.prompts, ...negative.prompts].map((prompt) => Buffer.from(prompt)),
@@ -220,7 +220,7 @@ export async function findDirection(
   if (payload.length > MAX_PAYLOAD_BYTES) {
     throw new SparkablateError(
       "config_invalid",
-      `the prompts have ${payload.length} bytes; allowed: ${MAX_PAYLOAD_BYTES}`,
+      `the prompts have ${payload.length} bytes; allowed: up to ${MAX_PAYLOAD_BYTES}`,
     );
   }
   const loaded = await loadModel(client, model, SHAPE, on);

@@ -124,13 +124,13 @@ async function checkTorch(): Promise<Result> {
   ].join("; ");
   const missing = report.devices.map((device) => device.missing_kernels).find((words) => words !== null);
   if (missing !== undefined && missing !== null) {
-    return failed(`${found}; ${missing}`, "install a torch that has them: setup --torch, --index-url");
+    return failed(`${found}; ${missing}`, "install a torch that has them, with setup --torch or --index-url");
   }
   const refused = Object.values(report.proof).find((refusal) => refusal !== null);
   if (refused !== undefined && refused !== null) return failed(`${found}; ${refused}`, "see the message");
   const slow = report.devices.map((device) => device.slow_first_pass).find((words) => words !== null);
   if (slow !== undefined && slow !== null) {
-    return warning(`${found}; ${slow}`, "nothing needs mending; setup --torch, --index-url change the build");
+    return warning(`${found}; ${slow}`, "nothing needs fixing; setup --torch or --index-url installs another build");
   }
   if (report.devices.length === 0 && (await nvidiaPresent())) {
     const mend =

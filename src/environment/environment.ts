@@ -58,7 +58,7 @@ export function resolveEnvironment(home: string = sparkablateHome()): Environmen
   if (found === undefined) {
     throw new SparkablateError(
       "environment_missing",
-      `${home} holds no finished Python environment for this version`,
+      `${home} holds no complete Python environment for this version`,
     );
   }
   return { python: venvPython(join(home, found.venv)), home };

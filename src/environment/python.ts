@@ -65,7 +65,7 @@ export async function findPython(asked: string | undefined): Promise<Python> {
   const wanted = `Python 3.${OLDEST_MINOR} to 3.${NEWEST_MINOR} with venv`;
   const found = refused.length > 0 ? refused.join("; ") : `${asked ?? "python3"} does not run`;
   throw new SparkablateError("environment_missing", `${wanted} is needed: ${found}`, {
-    help: `On Debian and Ubuntu: apt install ${install}. Elsewhere, name one with --python.`,
+    help: `On Debian and Ubuntu: apt install ${install}. Elsewhere, name a suitable Python with --python.`,
   });
 }
 

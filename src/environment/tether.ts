@@ -50,7 +50,7 @@ export async function runModule(
       result.signal !== undefined ? `was ended by ${result.signal}` : `failed (exit code ${result.exitCode})`;
     throw new SparkablateError("environment_missing", `${python} -m ${module} ${args[0] ?? ""} ${how}`, {
       detail: lines.join("\n") || result.shortMessage,
-      help: "The last lines above say why; mend that and run 'sparkablate setup' again: it goes on from there.",
+      help: "Fix what the last lines above say, and run 'sparkablate setup' again; it continues from there.",
     });
   }
 }

@@ -27,8 +27,8 @@ export function parseAddress(text: string): Address {
     return { path: resolve(path) };
   }
   const [, host = "", digits = ""] = /^tcp:\/\/([^/:*;]+|\[[^\]]+\]):(\d+)$/.exec(text) ?? [];
-  if (host === "") refuse(text.startsWith("tcp://") ? "host:port is wanted after tcp://" : "no such address");
-  if (host.startsWith("[") && !isIPv6(host.slice(1, -1))) refuse("in brackets stands an IPv6 address");
+  if (host === "") refuse(text.startsWith("tcp://") ? "give host:port after tcp://" : "no such address");
+  if (host.startsWith("[") && !isIPv6(host.slice(1, -1))) refuse("the brackets must hold an IPv6 address");
   const port = Number(digits);
   if (port < 1 || port > MAX_PORT) refuse(`a port is a number from 1 to ${MAX_PORT}`);
   return { host: host.replace(/^\[|\]$/g, ""), port };
@@ -51,11 +51,11 @@ const REASONS: Readonly<Record<string, string>> = {
   ENOENT: "there is no such socket",
   ENOTDIR: "there is no such socket",
   ECONNREFUSED: "no worker listens there",
-  ENOTSOCK: "this is no socket",
-  EPROTOTYPE: "this is no worker's socket",
+  ENOTSOCK: "this is not a socket",
+  EPROTOTYPE: "this is not a worker's socket",
   EACCES: "the socket belongs to somebody else",
   EPERM: "the socket belongs to somebody else",
-  ENOTFOUND: "no such host is known, or none with an IPv4 address (an IPv6 one stands in brackets)",
+  ENOTFOUND: "no such host is known, or it has no IPv4 address (write an IPv6 address in brackets)",
   EAI_AGAIN: "the host's name could not be looked up",
 };
 

@@ -115,13 +115,13 @@ export class Channel {
           );
         else if (event.type === "handshake:error:protocol")
           refuse(
-            `the worker ${keyed ? "was started without keys, or is no worker" : "wants a key, and none was found here"}`,
-            "Start the worker and the controller with keys of one 'sparkablate keys init'.",
+            `the worker ${keyed ? "was started without keys, or this is not a worker" : "requires a key, and none was found here"}`,
+            "Start the worker and the controller with keys from the same 'sparkablate keys init'.",
           );
         else if (event.type === "handshake:error:other") {
           failingSince ??= performance.now();
           if (performance.now() - failingSince > HANDSHAKE_PATIENCE_MS)
-            refuse("every handshake is broken off", "Check that worker.pub is the key of this worker.");
+            refuse("the worker breaks off every handshake", "Check that worker.pub is the key of this worker.");
         }
       }
     };

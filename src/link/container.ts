@@ -69,7 +69,7 @@ export function containerAddress({ transport = DEFAULT_TRANSPORT, keys }: Partia
   const socket = join(SPARKABLATE_RUN, "worker.sock");
   if (Buffer.byteLength(socket) > MAX_SOCKET_PATH_BYTES) {
     throw new SparkablateError("usage", `${socket} is longer than a socket's path may be`, {
-      help: "Name a shorter directory with SPARKABLATE_RUN.",
+      help: "Set SPARKABLATE_RUN to a directory with a shorter path.",
     });
   }
   return `ipc://${socket}`;
@@ -93,7 +93,7 @@ export async function containerUp(options: ContainerOptions): Promise<string> {
   const compose = await findCompose(places, signal);
   makeShared(places);
   const service = SERVICES[transport];
-  say(`starting the compose service ${service}; the first time its image is built, which takes minutes`);
+  say(`starting the compose service ${service}; its image is built the first time, which takes minutes`);
   await compose(["up", "-d", "--build", service], say);
   await untilListening(address, service, compose, signal);
   return address;
@@ -155,7 +155,7 @@ async function findCompose(places: Shared, signal: AbortSignal | undefined): Pro
     if (failed) {
       throw new SparkablateError("environment_missing", `${command.join(" ")} ${args.join(" ")} failed`, {
         detail: (all ?? shortMessage).split("\n").slice(-LOG_LINES).join("\n"),
-        help: "The engine's last lines are above.",
+        help: "Read the engine's last lines above.",
       });
     }
     return stdout;
@@ -206,7 +206,7 @@ async function untilListening(
         `the worker's container does not listen (${state.stdout})`,
         {
           detail: logs,
-          help: "The worker's last lines are above; 'sparkablate docker down' ends the container.",
+          help: "Read the worker's last lines above; 'sparkablate docker down' ends the container.",
         },
       );
     }

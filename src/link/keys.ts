@@ -65,7 +65,7 @@ export function readControllerKeys(directory: string): ControllerKeys {
   };
   if ((statSync(secret).mode & OTHERS) !== 0) {
     throw new SparkablateError("input_missing", `others may read ${secret}`, {
-      help: `Run 'chmod 600 ${secret}', or make new keys if somebody has.`,
+      help: `Run 'chmod 600 ${secret}', or make new keys if somebody may have read it.`,
     });
   }
   return keys;
@@ -82,8 +82,8 @@ function requirePrivate(directory: string, stats: Stats): void {
   if (!shared && (process.getuid === undefined || stats.uid === process.getuid())) return;
   throw new SparkablateError(
     "usage",
-    `${directory} is not for keys alone, and nobody but you could use it any more`,
-    { help: "Name a directory of its own, such as the one that is taken without --keys." },
+    `${directory} holds more than keys, and would become private to you`,
+    { help: "Name a directory for the keys alone, or leave --keys out to use the default." },
   );
 }
 
@@ -108,7 +108,7 @@ export function writeKeys(
   const there = files.find(({ path }) => existsSync(path));
   if (there !== undefined && !force) {
     throw new SparkablateError("usage", `${there.path} exists`, {
-      help: "Workers and controllers that have the old keys would no longer be let in; --force replaces them.",
+      help: "Pass --force to replace the keys; workers and controllers with the old ones are then no longer let in.",
     });
   }
   const before = statSync(directory, { throwIfNoEntry: false });
@@ -128,7 +128,7 @@ function readKey(file: string, directory: string): string {
   // A worker's list of controllers may have more lines; the first is this machine's own.
   const key = readFileSync(file, "utf8").trim().split("\n", 1)[0] ?? "";
   // Never quoted: it may be a secret with a slip in it.
-  if (!KEY.test(key)) throw new SparkablateError("input_missing", `${file} holds no key of 40 characters`);
+  if (!KEY.test(key)) throw new SparkablateError("input_missing", `${file} does not hold a key of 40 characters`);
   return key;
 }
 

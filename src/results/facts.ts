@@ -16,9 +16,9 @@ export interface StatisticsSettings {
 
 /** What is evaluated where it is no text. */
 export interface TaskFacts {
-  /** Of the task file. */
+  /** Digest of the task file. */
   readonly sha256: string;
-  /** In the file. */
+  /** How many the file has; a run may evaluate fewer. */
   readonly items: number;
   /** Whether the items have wrong answers. */
   readonly wrong: boolean;
@@ -32,7 +32,7 @@ export interface RunFacts {
   readonly model: string;
   /** The commit that was resolved; null for a local or built-in model. */
   readonly revision: string | null;
-  /** Over the weight files. */
+  /** Digest over the weight files. */
   readonly weights_sha256: string;
   /** All that changes the bits of a result without changing its meaning. */
   readonly numerics: Numerics;
@@ -56,7 +56,7 @@ export interface RunFacts {
   readonly seed: number;
   /** Blocks a condition. */
   readonly planned_blocks: number;
-  /** Without the baseline. */
+  /** Conditions of the run, without the baseline. */
   readonly planned_conditions: number;
   /** What was swept: layers, heads, kv_groups, mlp, attn, custom. */
   readonly sweep: string;

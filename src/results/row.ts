@@ -58,7 +58,7 @@ export interface Interaction {
   readonly distinguishable: boolean | null;
   /** Why its interval may not hold. */
   readonly flags: readonly string[];
-  /** That the condition, its parts and the baseline share. */
+  /** Blocks on which the condition, its parts and the baseline were all measured. */
   readonly blocks: number;
 }
 
@@ -74,7 +74,7 @@ export interface Row {
   readonly heads: readonly number[] | null;
   /** zero, mean or skip; a direction's operation; null where there is not exactly one intervention. */
   readonly mode: string | null;
-  /** All of them, applied jointly. */
+  /** The edits, all applied in the same forward pass. */
   readonly interventions: Condition["interventions"];
   /** How far it is measured. */
   readonly status: Status;
@@ -100,11 +100,11 @@ export interface Row {
   readonly perplexity_ratio: number | null;
   /** exp of `ci95`. */
   readonly perplexity_ratio_ci95: Interval | null;
-  /** Measured so far. */
+  /** Blocks measured so far, or items of a task. */
   readonly blocks: number;
   /** Predicted tokens in those blocks, or tokens of those items' answers. */
   readonly tokens: number;
-  /** Of computing. */
+  /** Time the worker computed. */
   readonly seconds: number;
   /** Columns beside nll: kl, top1, …; of a level (logit_diff, accuracy) its change from the baseline too. */
   readonly metrics: Readonly<Record<string, MetricEstimate>>;

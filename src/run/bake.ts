@@ -30,7 +30,7 @@ export interface BakeOptions {
   readonly force?: boolean | undefined;
   /** Of no effect any more: a config's entries are always applied together, as one condition. */
   readonly joint?: boolean | undefined;
-  /** Progress. */
+  /** Told every stage and notice as it comes. */
   readonly on?: OnEvent | undefined;
   /** Aborting ends the bake with `interrupted` and leaves nothing behind. */
   readonly signal?: AbortSignal | undefined;
@@ -96,11 +96,11 @@ function jointly(config: RunConfig): RunConfig {
   if (sweep !== "custom") {
     throw new SparkablateError(
       "config_invalid",
-      `ablation.sweep: ${sweep} is many conditions; allowed: custom`,
+      `ablation.sweep: ${sweep} makes many conditions, and a bake has one; allowed: custom`,
     );
   }
   if (targets.flat().some((spec) => "mode" in spec && typeof spec.mode === "object"))
-    throw new SparkablateError("config_invalid", "a list of modes is many conditions; allowed: one mode");
+    throw new SparkablateError("config_invalid", "a list of modes makes many conditions, and a bake has one: name one mode");
   const specs = [...targets.flat(), ...directions.map((spec) => ({ kind: "direction" as const, ...spec }))];
   return { ...config, ablation: { ...config.ablation, targets: [specs], directions: [] } };
 }

@@ -28,17 +28,17 @@ import { bosNotices, bosOf, readText, shapeToLoad, type TextBytes, textName, tok
 
 /** What is continued, and for how long. */
 export interface CompareOptions extends TemplateOptions {
-  /** At least one. */
+  /** What is continued: one text or more. */
   readonly prompts: readonly string[];
-  /** Default 64. */
+  /** Most tokens a continuation; default 64. */
   readonly max_new_tokens?: number | undefined;
-  /** Progress. */
+  /** Told every stage and notice as it comes. */
   readonly on?: OnEvent | undefined;
 }
 
 /** Every prompt continued under every condition. */
 export interface Comparison {
-  /** Which model it was. */
+  /** The model as the worker loaded it. */
   readonly model: LoadedModel;
   /** The baseline first. */
   readonly conditions: readonly Condition[];
@@ -48,15 +48,15 @@ export interface Comparison {
   readonly chat_template: boolean;
   /** What the chat template wrote for today; null: it writes no date. */
   readonly template_date: string | null;
-  /** In their order. */
+  /** In the order in which they were given. */
   readonly prompts: readonly ComparedPrompt[];
 }
 
 /** One prompt and its continuations. */
 export interface ComparedPrompt {
-  /** As it was given. */
+  /** The text before the chat template, if any, was put around it. */
   readonly prompt: string;
-  /** Special tokens and chat template included. */
+  /** Length in tokens, special tokens and chat template included. */
   readonly prompt_tokens: number;
   /** One a condition, in their order: the baseline's first. */
   readonly texts: readonly ComparedText[];
@@ -64,15 +64,15 @@ export interface ComparedPrompt {
 
 /** One prompt continued under one condition. */
 export interface ComparedText {
-  /** Id. */
+  /** Id, e.g. `L14.head[3,7].zero`. */
   readonly condition: string;
-  /** Without the prompt. */
+  /** The continuation, without the prompt. */
   readonly text: string;
-  /** New tokens, an end token included. */
+  /** Token ids of the continuation, an end token included. */
   readonly ids: readonly number[];
   /** Whether the model ended the text itself. */
   readonly stopped: boolean;
-  /** Of computing. */
+  /** Time the worker computed. */
   readonly seconds: number;
   /** With the baseline's text; null where either of them failed. */
   readonly agreement: Agreement | null;
@@ -82,11 +82,11 @@ export interface ComparedText {
 
 /** How far a text agrees with the baseline's. */
 export interface Agreement {
-  /** The same tokens to the end. */
+  /** Whether both texts are the same, token by token, to the end. */
   readonly identical: boolean;
-  /** How many are the same before the first that differs. */
+  /** How many tokens are the same before the first that differs. */
   readonly tokens: number;
-  /** How many are the same before the first that differs. */
+  /** How many characters, of both texts as decoded, are the same before the first that differs. */
   readonly characters: number;
 }
 
@@ -114,14 +114,14 @@ export async function comparePrompts(
   if (sourced !== undefined) {
     throw new SparkablateError(
       "config_invalid",
-      `mode ${sourced} takes activations of other tokens at the same positions, and a text that is yet to be written has none; allowed: zero, mean`,
+      `mode ${sourced} takes activations from other tokens at the same positions, and a text that is yet to be written has none; allowed: zero, mean`,
       { help: "Measure it with 'sparkablate run'." },
     );
   }
   if (conditions.length > MAX_SLICE_CONDITIONS) {
     throw new SparkablateError(
       "config_invalid",
-      `${conditions.length} conditions are too many to compare; allowed: ${MAX_SLICE_CONDITIONS}, the baseline included`,
+      `${conditions.length} conditions are too many to compare; allowed: up to ${MAX_SLICE_CONDITIONS}, the baseline included`,
     );
   }
   await sendDirections(directions.values(), client);
@@ -172,15 +172,15 @@ export async function comparePrompts(
 
 function checkPrompts(prompts: readonly string[], payload: Uint8Array): void {
   if (prompts.length === 0)
-    throw new SparkablateError("config_invalid", "there is no prompt; allowed: one or more");
+    throw new SparkablateError("config_invalid", "there is no prompt: give at least one");
   if (prompts.some((prompt) => prompt === "")) {
-    throw new SparkablateError("config_invalid", "a prompt is empty; allowed: at least one character");
+    throw new SparkablateError("config_invalid", "a prompt is empty: give at least one character");
   }
   requireUnicode(prompts, "prompt");
   if (payload.length > MAX_PAYLOAD_BYTES) {
     throw new SparkablateError(
       "config_invalid",
-      `the prompts have ${payload.length} bytes; allowed: ${MAX_PAYLOAD_BYTES}`,
+      `the prompts have ${payload.length} bytes; allowed: up to ${MAX_PAYLOAD_BYTES}`,
     );
   }
 }
@@ -200,7 +200,7 @@ async function calibrated(
   if (calibration === null) {
     throw new SparkablateError(
       "config_invalid",
-      "eval.calibration is missing: mode mean needs a text to take means over; allowed: a .txt path or a dataset",
+      "eval.calibration is missing: mode mean needs a text for its means; allowed: a .txt path, a dataset",
     );
   }
   const { ids, notices = [] } = await tokenize(client, calibration, text, on);

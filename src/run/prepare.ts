@@ -76,7 +76,7 @@ function crlfNotices(name: string, bytes: Buffer): string[] {
   for (let at = bytes.indexOf("\r\n"); at >= 0; at = bytes.indexOf("\r\n", at + 2)) lines++;
   if (lines === 0) return [];
   return [
-    `${name}: ${lines} lines end with CR LF; the text is taken as it is, so every CR counts (tr -d '\\r' takes them out)`,
+    `${name}: ${lines} lines end with CR LF; the text is used as it is, so every CR counts (tr -d '\\r' removes them)`,
   ];
 }
 
@@ -162,7 +162,7 @@ export const bosNotices = (
 ): string[] =>
   add_bos === "auto" && bos_token_id !== null && !adds_bos
     ? [
-        `the tokenizer has a BOS token (id ${bos_token_id}) and does not put it before a text: no block begins with it; set eval.add_bos: true if the model was trained with it`,
+        `the tokenizer has a BOS token (id ${bos_token_id}) but does not put it before a text, so no block begins with it; set eval.add_bos: true if the model was trained with it`,
       ]
     : [];
 
@@ -171,7 +171,7 @@ function requireSource({ source, task }: TextInputs, { sources }: Needs): void {
   if (!sources.includes("patch") || (source !== null && task !== null)) return;
   throw new SparkablateError(
     "config_invalid",
-    "conditions of mode patch, and no source; allowed: with ablation.source and eval.task",
+    "mode patch has no donor: set ablation.source and eval.task",
   );
 }
 

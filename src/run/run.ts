@@ -17,7 +17,7 @@ import { untilAborted } from "./until-aborted.ts";
 
 /** How a sweep is run, beside what its config says. */
 export interface RunOptions {
-  /** Progress. */
+  /** Told every stage, measurement and notice as it comes. */
   readonly on?: OnEvent | undefined;
   /** Aborting finishes the condition in hand, saves, and ends the iteration with `interrupted`. */
   readonly signal?: AbortSignal | undefined;

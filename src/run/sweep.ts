@@ -343,7 +343,7 @@ export class Sweep {
       const what = changed?.[0] ?? "files";
       throw new SparkablateError(
         "baseline_changed",
-        `after the restart the worker's ${what} differ from before`,
+        `after its restart the worker's ${what} differ from before`,
         { cause: error },
       );
     }

@@ -152,9 +152,9 @@ function requireSame(id: string, block: number, sum: number, stored: number | un
   if (sum === stored) return;
   throw new SparkablateError(
     "measurement_conflict",
-    `${id}, block ${block}: measured again, its NLL is ${sum} where the run holds ${stored}; values a token would not belong to the run's numbers, and none of this batch is kept`,
+    `${id}, block ${block}: measured again, its NLL is ${sum}, but the run holds ${stored}; the token values would not add up to the run's numbers, so none of this batch is kept`,
     {
-      help: "The same machine, package versions and threads give the same bits. Where a condition was measured in smaller pieces ('degraded'), free memory and run the sweep anew.",
+      help: "Use the machine, package versions and threads that made the run. If the condition was measured in smaller pieces ('degraded'), free some memory and run the sweep again.",
     },
   );
 }

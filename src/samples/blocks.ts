@@ -170,7 +170,7 @@ export function chooseBlocks(choice: BlockChoice): ChosenBlocks {
   const paired = wholeBatches(drawn.length, batch_size);
   if (paired < evaluation.length) {
     notices.push(
-      `mode: resample gives every evaluation block a source block of its own: ${source.name} has ${drawn.length} for ${evaluation.length}, so ${paired} are evaluated`,
+      `mode resample needs a donor block for every evaluation block: ${source.name} has ${drawn.length} for ${evaluation.length}, so ${paired} are evaluated`,
     );
   }
   return {
@@ -199,7 +199,7 @@ function usable(text: Text, shape: BlockShape, notices: string[]): UsableText {
   const ids = text.ids.subarray(0, MAX_TEXT_TOKENS);
   const { blocks, dropped } = cutBlocks(ids, shape);
   if (blocks === 0) {
-    const bos = shape.bos === null ? "" : " behind its BOS token";
+    const bos = shape.bos === null ? "" : " after its BOS token";
     const need = `a block of eval.seq_len ${shape.seq_len} takes ${textTokens(shape)}${bos}`;
     throw new SparkablateError("text_too_short", `${name}: the text has ${ids.length} tokens, and ${need}`);
   }

@@ -34,7 +34,7 @@ export function sourceItems({ name, content }: SourceFile, { name: task, items }
   if (lines.at(-1)?.trim() === "") lines.pop();
   if (lines.length !== items.length) {
     throw invalid([
-      `${name}: has ${lines.length} lines, and ${task} has ${items.length}; allowed: a source line for every item`,
+      `${name}: has ${lines.length} lines, but ${task} has ${items.length}: give one donor line for each item`,
     ]);
   }
   const problems: string[] = [];
@@ -44,7 +44,7 @@ export function sourceItems({ name, content }: SourceFile, { name: task, items }
     const isText = (value: unknown): value is string =>
       typeof value === "string" && value !== "" && value.isWellFormed();
     if (isText(prompt) && isText(answer)) return { prompt, answer };
-    problems.push(`${name}:${index + 1}: is no source item; allowed: ${LINE}`);
+    problems.push(`${name}:${index + 1}: is not a donor line; allowed: ${LINE}`);
     return of;
   });
   if (problems.length > 0) throw invalid(problems);
@@ -74,7 +74,7 @@ export function requireAligned(
     if (other.ids.length === ids.length && other.answer.begin === answer.begin) return [];
     const counts = (item: EncodedItem) => `${item.answer.begin} and ${item.ids.length - item.answer.begin}`;
     return [
-      `${source}:${index + 1}: prompt and answer have ${counts(other)} tokens, ${task}:${index + 1} has ${counts({ ids, answer })}; allowed: as many`,
+      `${source}:${index + 1}: prompt and answer have ${counts(other)} tokens, but ${task}:${index + 1} has ${counts({ ids, answer })}: make them equal`,
     ];
   });
   if (problems.length > 0) throw invalid(problems);
@@ -111,6 +111,6 @@ function invalid(problems: readonly string[]): SparkablateError {
   const more = problems.length - MOST_PROBLEMS;
   const shown = [...problems.slice(0, MOST_PROBLEMS), ...(more > 0 ? [`… and ${more} more`] : [])];
   return new SparkablateError("config_invalid", shown, {
-    help: "docs/resample-or-patch.md says what a source file holds.",
+    help: "See docs/resample-or-patch.md for the donor file.",
   });
 }

@@ -66,7 +66,7 @@ export function checkLengths(
     if (broken === undefined) continue;
     const message = `${task.name}:${index + 1}: prompt and answer have ${ids.length} tokens; allowed: up to ${broken.tokens} (${broken.what})`;
     throw new SparkablateError("config_invalid", message, {
-      help: "Shorten the item, or raise eval.seq_len where the model's positions allow it.",
+      help: "Shorten the item, or raise eval.seq_len if the model has enough positions.",
     });
   }
 }
@@ -109,7 +109,7 @@ export function chooseItems(choice: ItemChoice): ChosenItems {
   }
   if (chosen.length < sampled.length) {
     notices.push(
-      `mode: resample gives every item a source item of its own with as many tokens, that evaluation does not use: ${task.name} has one for ${paired.length} of ${sampled.length}, and ${chosen.length} are evaluated (batches are whole)`,
+      `mode resample needs a donor item for every item, with as many tokens, that evaluation does not use: ${task.name} has one for ${paired.length} of ${sampled.length}, so ${chosen.length} are evaluated (in whole batches)`,
     );
   }
   if (calibration.length < calibrationWanted)

@@ -18,7 +18,7 @@ export function templateDay({ chat_template = false, template_date }: TemplateOp
     if (template_date === undefined) return null;
     throw new SparkablateError(
       "config_invalid",
-      "a template date without a chat template; allowed: with one",
+      "a template date needs a chat template",
     );
   }
   const day = template_date ?? today();
@@ -39,13 +39,13 @@ export const dateNotices = ({ template_date }: TemplateOptions, written: string 
   written === null || template_date !== undefined
     ? []
     : [
-        `the chat template writes the date into every prompt, here ${written}: --template-date ${written} gives the same prompts on another day`,
+        `the chat template writes the date, ${written}, into every prompt; pass --template-date ${written} to get the same prompts on another day`,
       ];
 
 /** @throws SparkablateError config_invalid for half a surrogate pair, which would be sent as another character. */
 export function requireUnicode(texts: readonly string[], what: string): void {
   const at = texts.findIndex((text) => !text.isWellFormed());
   if (at < 0) return;
-  const message = `${what} ${at + 1} holds half a surrogate pair; allowed: Unicode text`;
+  const message = `${what} ${at + 1} holds half a surrogate pair, which is not Unicode text`;
   throw new SparkablateError("config_invalid", message);
 }

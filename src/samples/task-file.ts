@@ -39,7 +39,7 @@ export interface Task {
 const text = z
   .string(leaf("a text"))
   .min(1, leaf("a text that is not empty"))
-  .refine((value) => value.isWellFormed(), { error: "holds half a surrogate pair; allowed: Unicode text" });
+  .refine((value) => value.isWellFormed(), { error: "holds half a surrogate pair, which is not Unicode text" });
 const item = section({ prompt: text, answer: text, wrong: text.optional() });
 
 /** @throws SparkablateError input_missing; config_invalid with file, line and key of the first faults. */
@@ -50,7 +50,7 @@ export function readTask(path: string): Task {
 
 /** @param path what messages call the file. */
 export function parseTask(content: string, path: string): Pick<Task, "items" | "wrong"> {
-  if (content.trim() === "") throw invalid([`${path}: is empty; allowed: ${LINE}, one a line`]);
+  if (content.trim() === "") throw invalid([`${path}: is empty; allowed: ${LINE}, one per line`]);
   const lines = content.split("\n");
   if (lines.at(-1)?.trim() === "") lines.pop();
   if (lines.length > MOST_ITEMS)
@@ -67,7 +67,7 @@ export function parseTask(content: string, path: string): Pick<Task, "items" | "
     const key = JSON.stringify([parsed.prompt, parsed.answer, parsed.wrong]);
     const first = seen.get(key);
     if (first === undefined) seen.set(key, index + 1);
-    else problems.push(`${path}:${index + 1}: repeats line ${first}; allowed: every item once`);
+    else problems.push(`${path}:${index + 1}: repeats line ${first}: remove one of them`);
     items.push(parsed);
   }
   const [first] = items;
@@ -76,7 +76,7 @@ export function parseTask(content: string, path: string): Pick<Task, "items" | "
     const [has, lacks] =
       first?.wrong === undefined ? ["has", "line 1 has none"] : ["has no", "line 1 has one"];
     problems.push(
-      `${path}:${odd + 1}: wrong: ${has} wrong answer, and ${lacks}; allowed: on all lines, or none`,
+      `${path}:${odd + 1}: wrong: ${has} wrong answer, but ${lacks}: give one on every line or on none`,
     );
   }
   if (problems.length > 0) throw invalid(problems);
@@ -97,7 +97,7 @@ function parseLine(line: string): TaskItem | string[] {
   const { data, error } = item.safeParse(value);
   if (error === undefined) {
     if (data.answer !== data.wrong) return data;
-    return ["wrong: is the answer itself; allowed: another answer"];
+    return ["wrong: is the answer itself: give another one"];
   }
   return error.issues.flatMap((issue) =>
     issue.code === "unrecognized_keys"
@@ -127,6 +127,6 @@ function invalid(problems: readonly string[]): SparkablateError {
   const more = problems.length - MOST_PROBLEMS;
   const shown = [...problems.slice(0, MOST_PROBLEMS), ...(more > 0 ? [`… and ${more} more`] : [])];
   return new SparkablateError("config_invalid", shown, {
-    help: "docs/tasks.md says what a task file holds.",
+    help: "See docs/tasks.md for the task file.",
   });
 }

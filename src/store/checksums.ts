@@ -176,7 +176,7 @@ export function verifyChecksums(
     if (then !== undefined && now?.rows === then.rows && now.sum === then.sum) continue;
     throw new SparkablateError(
       "store_corrupt",
-      `${path} is damaged: its table ${name} is not as it was written`,
+      `${path} is damaged: its table ${name} does not match its checksum`,
     );
   }
 }

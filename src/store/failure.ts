@@ -44,7 +44,7 @@ export function storeError(error: unknown, path: string): unknown {
   const reason = error instanceof Error ? error.message : code;
   // Wrong SQL, and ours is right for the tables that this version makes.
   if (code === "SQLITE_ERROR") {
-    return new SparkablateError("store_corrupt", `${path} has other tables than this version: ${reason}`, {
+    return new SparkablateError("store_corrupt", `${path} does not have this version's tables: ${reason}`, {
       cause: error,
     });
   }

@@ -59,7 +59,7 @@ function bytesOf(path: string): Buffer {
 const unmerged = (path: string, cause: unknown): SparkablateError =>
   new SparkablateError(
     "storage_failed",
-    `${path} has a log that is not merged, in a place that cannot be written to`,
+    `${path} has an unmerged log, in a place that cannot be written to`,
     {
       cause,
       help: "Copy the run directory to a place that you may write to, and read it there.",
@@ -143,5 +143,5 @@ const STRANGE = `
 
 function verifyUnchecked(database: Database.Database, path: string): void {
   if (database.prepare(STRANGE).get() === undefined) return;
-  throw new SparkablateError("store_corrupt", `${path} is damaged: it holds what no run has`);
+  throw new SparkablateError("store_corrupt", `${path} is damaged: its contents are not those of a run`);
 }

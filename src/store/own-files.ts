@@ -24,11 +24,11 @@ export function requireOwnFiles(directory: string, toWrite: boolean): void {
     throw foreign(journal, "is the journal of another program that was writing to the database");
 }
 
-/** @throws SparkablateError not_ours where `path` is there and is no directory itself. */
+/** @throws SparkablateError not_ours where `path` is there and is not a directory itself. */
 export function requireOwnFolder(path: string): void {
   const stats = stateOf(path);
   if (stats === undefined || stats.isDirectory()) return;
-  throw foreign(path, stats.isSymbolicLink() ? "is a symbolic link" : "is no directory");
+  throw foreign(path, stats.isSymbolicLink() ? "is a symbolic link" : "is not a directory");
 }
 
 /** undefined where nothing is there, and below a file nothing is. */
@@ -44,12 +44,12 @@ function stateOf(path: string): Stats | undefined {
 function faultOf(stats: Stats | undefined, toWrite: boolean): string | undefined {
   if (stats === undefined) return undefined;
   if (stats.isSymbolicLink()) return "is a symbolic link";
-  if (!stats.isFile()) return "is no file";
+  if (!stats.isFile()) return "is not a file";
   if (toWrite && stats.nlink > 1) return "has a second name elsewhere, a hard link";
   return undefined;
 }
 
 const foreign = (path: string, fault: string): SparkablateError =>
-  new SparkablateError("not_ours", `${path} ${fault}: a run directory keeps its files itself`, {
-    help: "Copy the run directory with 'cp -rL', which makes files of links, or remove this one.",
+  new SparkablateError("not_ours", `${path} ${fault}: a run directory must contain its own files`, {
+    help: "Copy the run directory with 'cp -rL', which replaces links by files, or remove this one.",
   });

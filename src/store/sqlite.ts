@@ -89,7 +89,7 @@ export class RunStore {
     if (!existsSync(path)) {
       throw new SparkablateError(
         "input_missing",
-        `${directory} is no run directory: it has no results.sqlite`,
+        `${directory} is not a run directory: it has no results.sqlite`,
       );
     }
     let version = SCHEMA_VERSION;

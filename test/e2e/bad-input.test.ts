@@ -80,8 +80,8 @@ const CASES: readonly Case[] = [
   { args: set("output.dir=/dev/null/x"), code: "config_invalid", says: "/dev/null is a file" },
   { args: set("output.dir=loop/x"), code: "config_invalid", says: "loop" },
   { args: set(`output.dir=${"x".repeat(300)}`), code: "config_invalid" },
-  { args: report("good.yaml"), code: "input_missing", says: "is no directory at all" },
-  { args: report("good.yaml", "--watch"), code: "input_missing", says: "is no directory at all" },
+  { args: report("good.yaml"), code: "input_missing", says: "is not even a directory" },
+  { args: report("good.yaml", "--watch"), code: "input_missing", says: "is not even a directory" },
   { args: report("", "--watch"), code: "usage" },
   { args: report("directry"), code: "input_missing", says: 'did you mean "directory"?' },
   { args: report("directory"), code: "input_missing", says: "has no results.sqlite" },
@@ -91,7 +91,7 @@ const CASES: readonly Case[] = [
   { args: report("garbage"), code: "store_corrupt", exit: 3 },
   { args: report("directory", "--top", "0"), code: COMMANDER, says: "whole number from 1 up" },
   { args: report("directory", "--format", "__proto__"), code: COMMANDER, says: "Allowed choices" },
-  { args: report("directory", "--port", "1"), code: "usage", says: "--port belongs to --watch" },
+  { args: report("directory", "--port", "1"), code: "usage", says: "--port needs --watch" },
   // Edits that are none.
   { args: compare("--layer", "1"), code: "usage", says: "--layer needs --kind" },
   { args: compare("--condition", "[".repeat(5000)), code: "usage" },
@@ -186,7 +186,7 @@ it("says so where the directory one stands in is gone, and where stdout takes no
   const gone = shell(
     'mkdir gone; cd gone; rmdir ../gone; "$1" "$0" bake -m x --kind mlp --layer 0 --out y; echo "exit $?"',
   );
-  expect(gone).toContain("error (input_missing): the directory you stand in was removed");
+  expect(gone).toContain("error (input_missing): your working directory was removed");
   expect(gone).toContain("exit 2");
   const full = shell('"$1" "$0" completion bash > /dev/full; echo "exit $?"');
   expect(full).toContain("error (disk_full): no space left");

@@ -172,7 +172,7 @@ describe("bake", () => {
         const out = join(directory, "out");
         const ran = await cli(["bake", "-m", tinyModel(), "--kind", "mlp", "--layer", "0", "--out", out]);
         expect(ran.exitCode).toBe(3);
-        expect(ran.stderr).toMatch(/error \(disk_full\).* free, and the bake needs /);
+        expect(ran.stderr).toMatch(/error \(disk_full\).* free, but the bake needs /);
         expect(files(directory)).toEqual([]);
       } finally {
         execFileSync("umount", ["-l", directory]);

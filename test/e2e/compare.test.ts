@@ -134,7 +134,7 @@ describe("compare", () => {
     const layer = ["--kind", "layer", "--layer", "0"];
     const cases: [string[], RegExp][] = [
       [[...model, ...prompt], /nothing to edit is named; allowed: --kind, --direction, --condition/],
-      [[...model, ...layer], /there is no prompt; allowed: --prompt, --prompts/],
+      [[...model, ...layer], /there is no prompt: give one with --prompt or --prompts/],
       [[...model, ...prompt, "--heads", "3"], /--heads needs --kind/],
       [[...model, ...prompt, "--op", "add"], /--op needs --direction/],
       [[...model, ...prompt, "--kind", "head", "--layer", "0"], /ablation\.targets\[0\].*heads/],

@@ -14,8 +14,8 @@ const ROOT = packageRoot();
 const PNG = Buffer.from("89504e47", "hex");
 
 /** All that may stand at the top of the npm package. */
-const TOP = ["CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "bin", "configs", "dist", "node_modules"];
-const TOP_REST = ["package.json", "worker"];
+const TOP = ["CHANGELOG.md", "LICENSE", "README.md", "SECURITY.md", "bin", "configs", "dist", "docs"];
+const TOP_REST = ["node_modules", "package.json", "worker"];
 const OF_CONTAINERS = /^(docker|\.dockerignore|compose.*\.yaml)$/;
 /** ELF, Mach-O (both orders, 32 and 64 bits, universal), PE. */
 const BINARY = /^(7f454c46|cffaedfe|cefaedfe|feedfacf|feedface|cafebabe|4d5a)/;
@@ -60,6 +60,29 @@ describe("the npm tarball", () => {
     ).toEqual([".dockerignore"]);
     for (const file of files)
       expect(/-----BEGIN|_authToken/.test(readFileSync(join(unpacked, file), "latin1")), file).toBe(false);
+  });
+
+  it("holds the pages that help and errors name, and the references of both APIs, where every name says something", () => {
+    const sources = filesOf(join(ROOT, "src"), (file) => file.endsWith(".ts"));
+    const named = sources.flatMap((file) => [
+      ...readFileSync(join(ROOT, "src", file), "utf8").matchAll(/docs\/[\w-]+\.md/g),
+    ]);
+    expect(named.length).toBeGreaterThan(10);
+    for (const [page] of named) expect(filesOf(join(unpacked, "docs"))).toContain(page.slice("docs/".length));
+
+    const [typescript, python] = ["api-typescript.md", "api-python.md"].map((page) =>
+      readFileSync(join(unpacked, "docs", page), "utf8"),
+    ) as [string, string];
+    const exported = readFileSync(join(unpacked, "dist", "index.d.ts"), "utf8").matchAll(/\{([^}]*)\}/g);
+    const names = [...exported].flatMap(([, list = ""]) => list.match(/\w+(?=,|\s*$)/g) ?? []);
+    expect(names.length).toBeGreaterThan(40);
+    for (const name of names) expect(typescript).toMatch(new RegExp(`^### ${name}(\\(\\))?$`, "m"));
+    for (const name of ["AblationManager.applied", "load_model", "load", "find_directions", "bake"])
+      expect(python).toMatch(new RegExp(`^#+ \`${name}\`$`, "m"));
+    // A field that only repeats its own name says nothing.
+    const fields = [...typescript.matchAll(/^\| `([\w.]+)\??` \| .* \| ([^|]+) \|$/gm)];
+    expect(fields.length).toBeGreaterThan(200);
+    expect(fields.filter(([, name = "", text = ""]) => !says(text, name)).map(([row]) => row)).toEqual([]);
   });
 
   it("bundles the canvas that chartjs-node-canvas asks for, and no platform's binary", () => {
@@ -113,6 +136,15 @@ describe("the npm tarball", () => {
 });
 
 const version = (): string => JSON.parse(readFileSync(join(ROOT, "package.json"), "utf8")).version;
+
+const SMALL = /^(a|an|the|of|in|for|that|this|its?|one|is|was|class|what|which)$/;
+
+/** Whether a comment holds a word beside the name's own and small ones. A parameter without a comment is `-`. */
+const says = (comment: string, name: string): boolean => {
+  const known = (name.split(".").at(-1) ?? "").toLowerCase();
+  const words = comment.toLowerCase().match(/[a-z0-9]+/g) ?? [];
+  return comment.trim() === "-" || words.some((word) => !SMALL.test(word) && !known.includes(word));
+};
 
 /** What others publish may hold tests and dot files. */
 const ours = (file: string): string => (file.startsWith("node_modules/") ? "" : file);

@@ -68,7 +68,7 @@ it("shows the table without Python, sees what changed, and says what it did not 
     expect(attempts(output)).toBe(measured);
     return String(again.stderr);
   };
-  expect(await expectRecognised(true)).toContain("finished before");
+  expect(await expectRecognised(true)).toContain("already finished");
   await expectRecognised(true, "--verify", "--retry-failed"); // none failed
 
   const weights = join(model, "model.safetensors");

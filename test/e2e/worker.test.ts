@@ -10,7 +10,7 @@ it("serves one run after another without loading again", { timeout: 120_000 }, a
   const directory = scratch();
   const worker = await startWorker(directory);
   const tables = [];
-  for (const [index, loaded] of ["loaded in", "was loaded already"].entries()) {
+  for (const [index, loaded] of ["loaded in", "was already loaded"].entries()) {
     const output = join(directory, `out${index}`);
     const config = sweepFile(directory, { model: tinyModel(), output, batches: 1 });
     const run = await cli(["run", "-c", config, "--worker", worker, "--no-plots"]);
@@ -75,7 +75,7 @@ runpy.run_module("sparkablate.server", run_name="__main__", alter_sys=True)`;
   ]);
   expect(run.exitCode).toBe(3);
   expect(run.stderr).toContain("error (protocol_mismatch)");
-  expect(run.stderr).toContain("install the same one");
+  expect(run.stderr).toContain("Install the same version");
 });
 
 it("is reached over IPv6, written in brackets", { timeout: 120_000 }, async () => {

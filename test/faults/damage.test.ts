@@ -271,7 +271,7 @@ it(`a run of 0.1.0, which has no checksums: never a traceback ${repeatable}`, {
   const database = new Database(databasePath(checked));
   database.exec("UPDATE measurement SET sum = sum + 1 WHERE condition = 3 AND block = 5");
   database.close();
-  expect(() => readRun(checked)).toThrow(/its table measurement is not as it was written/);
+  expect(() => readRun(checked)).toThrow(/its table measurement does not match its checksum/);
 });
 
 function strip(directory: string): void {

@@ -141,9 +141,9 @@ describe("kills", () => {
       const again = await cli(["run", "-c", config, "--no-plots"], { mark: output });
       expect(again.exitCode, String(again.stderr)).toBe(0);
       if (kept.length === TOTAL)
-        expect(again.stderr).toMatch(new RegExp(`finished before|${TOTAL} of ${TOTAL} measurements`));
+        expect(again.stderr).toMatch(new RegExp(`already finished|${TOTAL} of ${TOTAL} measurements`));
       else if (kept.length > 0)
-        expect(again.stderr).toContain(`${kept.length} of ${TOTAL} measurements are there already`);
+        expect(again.stderr).toContain(`${kept.length} of ${TOTAL} measurements are already stored`);
       expect(table(output)).toEqual(whole);
       expect(attempts(output).slice(0, kept.length)).toEqual(kept);
     }
@@ -159,7 +159,7 @@ describe("kills", () => {
     run.kill("SIGINT");
     const { exitCode, stderr } = await run;
     expect(exitCode, String(stderr)).toBe(130);
-    expect(stderr).toContain("finishing the condition in hand");
+    expect(stderr).toContain("finishing the current condition");
     expect(processesOf(output)).toEqual([]);
     const again = await cli(["run", "-c", config, "-q", "--no-plots"]);
     expect(again.exitCode, String(again.stderr)).toBe(0);
@@ -176,7 +176,7 @@ describe("kills", () => {
     run.kill("SIGINT");
     const { exitCode, stderr } = await run;
     expect(exitCode, String(stderr)).toBe(130);
-    expect(stderr).not.toContain("finishing the condition in hand");
+    expect(stderr).not.toContain("finishing the current condition");
     expect(processesOf(output)).toEqual([]);
     expect(stored(output)).toBe(0);
   });

@@ -44,7 +44,7 @@ it("5,000 conditions: every row is there, q is over all of them, and the control
   const scan = await resume(output, 5_001, 8);
   expect(scan.sums).toBe(5_001 * 8);
   const again = await sweepHeads(worker, output, ["--no-plots", "--json"]);
-  expect(again.said).toContain("this run was finished before; nothing is loaded");
+  expect(again.said).toContain("this run is already finished; nothing is loaded");
 });
 
 it("2,000 joint targets: each is measured, and the controller stays small", {

@@ -110,7 +110,7 @@ needing("root", isRoot, "only root may mount a disk of 1 MiB")(
     execFileSync("mount", ["-o", "remount,size=64m", disk]);
     const finished = await cli(["run", "-c", config, "--no-plots"], { mark: output });
     expect(finished.exitCode, String(finished.stderr)).toBe(0);
-    expect(finished.stderr).toContain("measurements are there already");
+    expect(finished.stderr).toContain("measurements are already stored");
     expectKept();
 
     const whole = join(directory, "whole");

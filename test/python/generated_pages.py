@@ -9,8 +9,6 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
-import python_reference
-
 import tiny_models
 from sparkablate.anatomy.architectures import WRAPPERS, locate
 from sparkablate.anatomy.sites import SiteMap
@@ -22,7 +20,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 HEAD = """# Architectures
 
 Which models can be edited, and where. This page is made from `worker/sparkablate/anatomy/architectures.py`
-and a tiny model of every row; a test compares. `npx sparkablate inspect -m MODEL` says so of your model,
+and a tiny model of every row; a test compares. `npx sparkablate inspect -m MODEL` says it for your model,
 with module paths, and runs the self-test. A model that no row describes is refused with its module tree;
 [extending.md](extending.md) shows how to add a row.
 
@@ -123,7 +121,6 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "architectures.md": architectures_page(),
         bake: bake_page(bake.read_text(encoding="utf-8")),
-        DOCS / "api-python.md": python_reference.python_page(),
     }
 
 

@@ -1,4 +1,7 @@
-"""docs/api-python.md: the public names of the Python package, as its source writes them, with docstrings."""
+"""api-python.md: the public names of the Python package, as its source writes them, with docstrings.
+
+`npm run reference` and `npm run package` print it from here.
+"""
 
 from __future__ import annotations
 
@@ -29,11 +32,10 @@ PUBLIC = {
 
 HEAD = """# Python API
 
-What notebooks and other harnesses import; no controller is needed. This page is made from the docstrings by
-`npm run generate`, and `npm run check` compares. Examples: [README.md](../README.md#python),
-[python-api.ipynb](python-api.ipynb), [directions.md](directions.md#in-python). The controller's API is
-[api-typescript.md](api-typescript.md). Every error is a `SparkablateError`;
-[errors.md](errors.md) explains its `code`.
+What notebooks and other harnesses import; no controller is needed. This page is made from the docstrings when the
+package is made, and by `npm run reference`. Examples: [README.md](../README.md#python),
+[python-api.ipynb](python-api.ipynb), [directions.md](directions.md#in-python). The controller has a page of its own,
+[api-typescript.md](api-typescript.md). Every error is a `SparkablateError`; [errors.md](errors.md) explains its `code`.
 """
 
 #: A longer signature has one parameter a line.
@@ -132,3 +134,7 @@ def _text(node: Definition) -> str:
         else:
             out.append(f"  {line.strip()}" if in_arguments and line else line)
     return "\n".join(out) + "\n"
+
+
+if __name__ == "__main__":
+    print(python_page(), end="")

@@ -22,7 +22,7 @@ it.runIf(process.platform === "linux")("a disk that fails is no path that was gi
   expect(told(() => readFileSync("/proc/self/mem"))).toEqual({
     code: "storage_failed",
     message: expect.stringContaining("EIO"),
-    help: "Check the disk that it lies on, and run the same command again.",
+    help: "Check the disk that it is on, and run the same command again.",
     exitCode: 3,
   });
 });

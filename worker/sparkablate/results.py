@@ -73,10 +73,10 @@ def load(directory: str | os.PathLike[str]) -> Results:
         path = Path(directory) / "results.sqlite"
     except TypeError as error:
         raise SparkablateError(
-            "usage", f"the path of a run directory is wanted, not {directory!r:.200}"
+            "usage", f"expected the path of a run directory, not {directory!r:.200}"
         ) from error
     if not _is_own(path):
-        raise SparkablateError("input_missing", f"{directory} is no run directory: it has no results.sqlite")
+        raise SparkablateError("input_missing", f"{directory} is not a run directory: it has no results.sqlite")
     with _reading(path) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         begun = tables and database.execute("SELECT facts, finished_at FROM run").fetchone()
@@ -130,15 +130,15 @@ def _is_file(path: Path) -> bool:
     if stat.S_ISLNK(mode):
         raise _foreign(path, "is a symbolic link")
     if not stat.S_ISREG(mode):
-        raise _foreign(path, "is no file")
+        raise _foreign(path, "is not a file")
     return True
 
 
 def _foreign(path: Path, fault: str) -> SparkablateError:
     return SparkablateError(
         "not_ours",
-        f"{path} {fault}: a run directory keeps its files itself; copy it with 'cp -rL', which makes files "
-        "of links, or remove this one",
+        f"{path} {fault}: a run directory must contain its own files; copy it with 'cp -rL', which "
+        "replaces links by files, or remove this one",
     )
 
 

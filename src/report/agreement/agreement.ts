@@ -81,7 +81,7 @@ export function agree(first: NamedRun, second: NamedRun): Agreement {
   if (measured.length === 0) {
     const why = pairing.pairs.length === 0 ? "no condition in common" : "no condition measured in both";
     throw new SparkablateError("usage", `${first.name} and ${second.name} have ${why}`, {
-      help: "Runs are compared where they edit the same sites: the same sweep of the same model, say.",
+      help: "Compare runs that edit the same sites, such as the same sweep of the same model.",
     });
   }
   const shared = sharedBlocks(a, b);
@@ -159,7 +159,7 @@ function requireSameShape(first: NamedRun, second: NamedRun): void {
     "usage",
     `${first.name} (${first.run.facts.model}) and ${second.name} (${second.run.facts.model}) are runs of differently built models: ${list}`,
     {
-      help: "Sites of differently built models do not correspond; compare runs of models with the same layers.",
+      help: "Compare runs of models with the same layers; sites of differently built models do not correspond.",
     },
   );
 }

@@ -90,6 +90,6 @@ function listenError(error: NodeJS.ErrnoException, port: number): unknown {
   const why = error.code === "EACCES" ? "may not be used by you" : "is in use";
   return new SparkablateError("usage", `port ${port} ${why}`, {
     cause: error,
-    help: "Give another --port, or none for one that is free.",
+    help: "Give another --port, or leave it out to use a free one.",
   });
 }

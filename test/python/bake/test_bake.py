@@ -585,11 +585,11 @@ def test_a_work_directory_of_somebody_else_is_left_alone(tmp_path: Path) -> None
     (work / "replaced").unlink()
     (work / "lock").unlink()
     (work / "lock").symlink_to(home / "made")
-    refused("lock is no file")
+    refused("lock is not a file")
     assert not (home / "made").exists()
     (work / "lock").unlink()
     os.mkfifo(work / "lock")
-    refused("lock is no file")
+    refused("lock is not a file")
     assert sorted(path.name for path in home.rglob("*")) == ["photos", "thesis.txt"]
 
 
@@ -617,10 +617,10 @@ def test_force_deletes_nothing_that_no_bake_made(tmp_path: Path) -> None:
     assert check_target(out, tmp_path / "model", False).startswith(f"usage: {out} exists; pass --force")
     (out / "plots").mkdir()
     (out / "plots" / "figure\n1.png").write_text("mine")
-    assert r"plots/figure\n1.png'; --force would delete it" in check_target(out, tmp_path / "model", True)
+    assert r"plots/figure\n1.png'; --force would delete them" in check_target(out, tmp_path / "model", True)
     (out / "plots" / "figure\n1.png").unlink()
     (out / "data").symlink_to(tmp_path)
-    assert "data; --force would delete it" in check_target(out, tmp_path / "model", True)
+    assert "data; --force would delete them" in check_target(out, tmp_path / "model", True)
     for damaged in ("{", "[]", "null", '{"files": 3}'):
         (out / place.RECORD).write_text(damaged)
         assert "cannot be read" in check_target(out, tmp_path / "model", True)

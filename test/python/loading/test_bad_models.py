@@ -222,7 +222,7 @@ WHOLE: dict[str, tuple[Change, str, str]] = {
     "config is a pipe": (
         instead("config.json", os.mkfifo),
         "load_failed",
-        "config.json: it is no regular file",
+        "config.json: it is not a regular file",
     ),
     "config links nowhere": (
         instead("config.json", lambda path: path.symlink_to("nothing")),
@@ -265,7 +265,7 @@ WHOLE: dict[str, tuple[Change, str, str]] = {
             auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}, model_type="mine"
         ),
         "load_failed",
-        "code of its own .auto_map., which is not run; set model.trust_remote_code",
+        "code of its own .auto_map., which was not run; set model.trust_remote_code",
     ),
     "quantised by nobody": (config(quantization_config={"quant_method": "nobody"}), "load_failed", "nobody"),
     "quantisation a number": (
@@ -304,23 +304,23 @@ WHOLE: dict[str, tuple[Change, str, str]] = {
     "weights are a pipe": (
         instead("model.safetensors", os.mkfifo),
         "load_failed",
-        "model.safetensors: it is no regular",
+        "model.safetensors: it is not a regular",
     ),
     "weights link to a device": (
         instead("model.safetensors", lambda path: path.symlink_to("/dev/zero")),
         "load_failed",
-        "model.safetensors: it is no regular file",
+        "model.safetensors: it is not a regular file",
     ),
     "header is a list": (header(lambda held: [1]), "load_failed", "model.safetensors: .*header is damaged"),
     "header of another dtype": (
         header(lambda held: first(held, dtype="F99")),
         "load_failed",
-        "model.safetensors: it is no sound safetensors file",
+        "model.safetensors: it is not a valid safetensors file",
     ),
     "header with a negative shape": (
         header(lambda held: first(held, shape=[-1, 2])),
         "load_failed",
-        "model.safetensors: it is no sound safetensors file",
+        "model.safetensors: it is not a valid safetensors file",
     ),
     "header with offsets in words": (
         header(lambda held: first(held, data_offsets=["a", "b"])),
@@ -363,7 +363,7 @@ WHOLE: dict[str, tuple[Change, str, str]] = {
     "tokenizer is a pipe": (
         instead("tokenizer.json", os.mkfifo),
         "load_failed",
-        "tokenizer.json: it is no regular",
+        "tokenizer.json: it is not a regular",
     ),
     "tokenizer config a list": (
         text("tokenizer_config.json", "[]"),

@@ -265,7 +265,7 @@ def test_a_tensor_of_two_shards_that_the_index_does_not_name_is_refused(tmp_path
     index = json.loads(path.read_text())
     del index["weight_map"][name]
     path.write_text(json.dumps(index))
-    refused(directory, "the index does not say which of the two counts")
+    refused(directory, "the index does not say which of them to use")
 
 
 @pytest.mark.parametrize("other", ["pytorch_model.bin", "consolidated.safetensors", "model-0.safetensors"])

@@ -61,7 +61,7 @@ def test_keys_that_are_missing_open_or_broken_are_refused_and_not_shown(
     with pytest.raises(SparkablateError, match=r"controller\.pub cannot be read"):
         read_keys(tmp_path)
     secret.write_bytes(worker[1][:-1])
-    with pytest.raises(SparkablateError, match="no key of 40 characters") as caught:
+    with pytest.raises(SparkablateError, match="not a key of 40 characters") as caught:
         read_keys(tmp_path)
     assert worker[1][:10].decode() not in caught.value.message
     assert caught.value.code == "usage"

@@ -102,7 +102,7 @@ def test_a_path_that_is_long_a_link_or_no_directory_is_refused(private: Path) ->
     for path, why in (
         (private / ("x" * 100), "is longer than"),
         (private / "link", "is no socket"),
-        (private / "file" / "s", "is no directory"),
+        (private / "file" / "s", "is not a directory"),
         (private / "none" / "s", "does not exist"),
     ):
         with pytest.raises(SparkablateError, match=why):

@@ -112,7 +112,7 @@ def test_text_files_of_no_split_are_named(tmp_path: Path) -> None:
     directory = write_files(tmp_path / "d", train__txt="a", test__txt="b", notes__txt="c")
     texts, (notice,) = read(directory)
     assert texts == ["a"]
-    assert notice == f"{directory}: notes.txt: of no split by their names, and left out"
+    assert notice == f"{directory}: notes.txt: their names belong to no split, so they are left out"
     assert read(directory, split="test")[0] == ["b"]
 
 
@@ -136,11 +136,11 @@ def test_packed_text_files_are_rows_and_that_is_said(tmp_path: Path) -> None:
             {"train__txt": "caf\xe9".encode("latin-1")},
             r"train\.txt: is not UTF-8 text: 0xe9 at byte offset 3 .*iconv",
         ),
-        ({"train__txt": "text".encode("utf-16")}, "UTF-16, as its first bytes say.*iconv -f UTF-16"),
+        ({"train__txt": "text".encode("utf-16")}, "UTF-16, by its first bytes.*iconv -f UTF-16"),
         ({"train__txt": "text".encode("utf-16-le")}, "NUL at byte offset 1 .line 1."),
         ({"a__jsonl": '{"text": "a"}\n\n{"text": "b"\n'}, r"a\.jsonl:3: is not JSON"),
         ({"a__jsonl": '{"text": "a"}\n{"text": "b"} c\n'}, r"a\.jsonl:2: is not JSON"),
-        ({"a__jsonl": '{"text": "a"}\n[]\n'}, r"a\.jsonl:2: is no JSON object"),
+        ({"a__jsonl": '{"text": "a"}\n[]\n'}, r"a\.jsonl:2: is not a JSON object"),
         ({"a__jsonl": b'{"text": "a"}\n{"text": "\xe9"}\n'}, r"0xe9 at byte offset 24 .line 2."),
         ({"a__jsonl": '{"text": "\\ud800"}\n'}, r"a\.jsonl|surrogate"),
         ({"a__jsonl": '{"text": "a", "text": "b"}\n'}, "specified twice"),
@@ -170,7 +170,7 @@ def test_what_cannot_be_read_is_missing(tmp_path: Path) -> None:
     (directory / "c.txt").symlink_to(directory / "b.txt")
     (directory / "loop").symlink_to(directory)
     assert read(directory)[0] == ["a"]
-    with pytest.raises(SparkablateError, match="cannot be read: it is no file") as caught:
+    with pytest.raises(SparkablateError, match="cannot be read: it is not a file") as caught:
         texts.join_files([directory / "gone.txt"])
     assert caught.value.code == "input_missing"
 

@@ -65,11 +65,11 @@ def test_eos_behind_a_prompt_is_taken_off_and_typed_eos_stays(
     ]
     encoded = encode_prompts(tokenizer, prompts)
     assert [text_of(tokenizer, ids) for ids in encoded.ids] == [front + text for text in prompts]
-    assert any("ends a prompt with '</s>': it is taken off" in notice for notice in encoded.notices)
+    assert any("ends a prompt with '</s>': it is removed" in notice for notice in encoded.notices)
     tokenizer.chat_template = "{{ messages[0].content + eos_token }}"
     encoded = encode_prompts(tokenizer, ["ab"], template_date=DAY)
     assert text_of(tokenizer, encoded.ids[0]) == "ab"
-    assert "is taken off" in encoded.notices[0]
+    assert "is removed" in encoded.notices[0]
 
 
 def test_bos_is_put_where_the_model_needs_it_once(tokenizer_of: Callable[..., Any]) -> None:

@@ -230,7 +230,7 @@ stop: {top: 0}
     [
       "output where one stands",
       `${MODEL}output: {dir: .}`,
-      /output\.dir: .* holds the directory you stand in/,
+      /output\.dir: .* contains your working directory/,
     ],
   ])("refuses %s", (_, text, line) => {
     const { code, lines } = refusal(text);
@@ -409,7 +409,7 @@ describe("--set", () => {
     ["eval.seed", /^--set eval\.seed: is not an assignment; allowed: key=value/],
     ["=1", /is not an assignment/],
     ["eval..seed=1", /is not an assignment/],
-    ["eval.seed.x=1", /eval\.seed: is a value; allowed: nothing below it/],
+    ["eval.seed.x=1", /eval\.seed: is a value, and has no keys/],
     ["ablation.targets[0].layer=1", /ablation\.targets: has no entry 0/],
     ["eval[0]=1", /eval: has no "0"; allowed: a key behind a dot/],
     ["eval.__proto__.polluted=1", /eval\.__proto__\.polluted: is not a key/],

@@ -51,7 +51,7 @@ describe("text", () => {
     const path = written(bytes);
     for (const refused of [refusal(() => read(path)), refusal(() => readBeginning(path, "the text", 4))]) {
       expect(refused.code).toBe("config_invalid");
-      expect(refused.message).toBe(`${path}: is not UTF-8 text, but ${encoding}, as its first bytes say`);
+      expect(refused.message).toBe(`${path}: is not UTF-8 text, but ${encoding}, by its first bytes`);
       expect(refused.help).toBe(`Convert it: iconv -f ${encoding} -t UTF-8 OLD > NEW`);
     }
   });

@@ -59,8 +59,8 @@ describe("a direction file", () => {
   const huge = Buffer.from(whole);
   huge.writeBigUInt64LE(2n ** 63n);
   const cases: [string, Buffer, RegExp][] = [
-    ["empty", Buffer.alloc(0), /0 bytes are no safetensors/],
-    ["cut in the length", whole.subarray(0, 5), /5 bytes are no safetensors/],
+    ["empty", Buffer.alloc(0), /0 bytes are not a safetensors/],
+    ["cut in the length", whole.subarray(0, 5), /5 bytes are not a safetensors/],
     ["cut in the header", whole.subarray(0, 40), /truncated/],
     ["cut in the data", whole.subarray(0, -1), /11 bytes .* 3 float32 take 12: it is truncated/],
     ["with bytes behind the data", Buffer.concat([whole, Buffer.alloc(4)]), /16 bytes/],

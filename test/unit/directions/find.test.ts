@@ -37,7 +37,7 @@ it("refuses sides that are too small or share a prompt", () => {
   expect(check(lines(8, "bad"))).not.toThrow();
   expect(check(lines(7, "bad"))).toThrow("bad.txt holds 7 prompts; allowed: 8 or more");
   expect(check(`${lines(8, "bad")}\n good 3 `)).toThrow(
-    'prompt 9 of bad.txt is the same as prompt 4 of good.txt: "good 3"; allowed: each prompt once',
+    'prompt 9 of bad.txt is the same as prompt 4 of good.txt: "good 3": remove one of them',
   );
   expect(check(`${lines(8, "bad")}\nbad 0`)).toThrow(
     "prompt 9 of bad.txt is the same as prompt 1 of bad.txt",

@@ -31,8 +31,8 @@ it.each([
   ["tcp://localhost:65536", "a port is a number from 1 to 65535"],
   ["tcp://localhost:5757/path", "host:port is wanted"],
   ["tcp://::1:5757", "host:port is wanted"],
-  ["tcp://[localhost]:5757", "in brackets stands an IPv6 address"],
-  ["tcp://[127.0.0.1]:5757", "in brackets stands an IPv6 address"],
+  ["tcp://[localhost]:5757", "the brackets must hold an IPv6 address"],
+  ["tcp://[127.0.0.1]:5757", "the brackets must hold an IPv6 address"],
 ])("%j is none", (text, why) => {
   expect(() => parseAddress(text)).toThrow(
     expect.objectContaining({ code: "usage", message: expect.stringContaining(why) }),
@@ -45,7 +45,7 @@ describe("nobody is there", () => {
     expect(await unreachable(`ipc://${directory}/none`)).toBe("there is no such socket");
     expect(await unreachable(`ipc://${directory}/none/either`)).toBe("there is no such socket");
     writeFileSync(join(directory, "file"), "");
-    expect(await unreachable(`ipc://${directory}/file`)).toMatch(/no worker listens there|this is no socket/);
+    expect(await unreachable(`ipc://${directory}/file`)).toMatch(/no worker listens there|this is not a socket/);
     const server = createServer().listen(0, "127.0.0.1");
     await new Promise((resolve) => server.once("listening", resolve));
     const { port } = server.address() as { port: number };

@@ -95,7 +95,7 @@ describe("several modes", () => {
   it("are one, where a list names one; none twice; and no race", () => {
     expect(ids("{sweep: mlp, mode: [mean], layers: [0]}")).toEqual(["baseline", "L0.mlp.mean"]);
     expect(refusal("{sweep: mlp, mode: [zero, mean, zero]}").lines).toEqual([
-      "run.yaml:2: ablation.mode[2]: zero is listed twice; allowed: once",
+      "run.yaml:2: ablation.mode[2]: zero is listed twice: keep one",
     ]);
     expect(refusal("{sweep: mlp, mode: [zero, meen]}").lines[0]).toMatch(
       /ablation\.mode\[1\]: "meen" does not fit, did you mean "mean"\?/,

@@ -351,6 +351,6 @@ describe("on the command line", () => {
     expect(twice.stderr).toContain("the same directory");
     const confirm = await report(...directories, "--confirm", "3");
     expect(confirm.exitCode).toBe(2);
-    expect(confirm.stderr).toContain("--confirm does not go with several directories");
+    expect(confirm.stderr).toContain("--confirm cannot be combined with several directories");
   });
 });

@@ -222,7 +222,7 @@ describe("sparkablate report --watch", () => {
     expect(await watchCommand(directory)).toMatchObject({ exitCode: 3, stdout: "" });
     const other = await watchCommand(directory, "--top", "3");
     expect(other).toMatchObject({ exitCode: 2, stdout: "" });
-    expect(other.stderr).toContain("--top does not go with --watch");
+    expect(other.stderr).toContain("--top cannot be combined with --watch");
     expect((await watchCommand(directory, "--port", "70000")).exitCode).toBe(2);
   });
 });

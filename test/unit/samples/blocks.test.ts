@@ -164,7 +164,7 @@ describe("choosing", () => {
       refused(/^text\.txt: the text has 63 tokens, and a block of eval\.seq_len 64 takes 64$/),
     );
     expect(() => choose({ evaluation: counting(62), ...BOS })).toThrow(
-      refused(/has 62 tokens, .* takes 63 behind its BOS token$/),
+      refused(/has 62 tokens, .* takes 63 after its BOS token$/),
     );
     expect(() => choose({ evaluation: new Int32Array(0) })).toThrow(refused(/has 0 tokens/));
     expect(() =>

@@ -66,7 +66,7 @@ describe("source blocks of mode resample", () => {
     const { evaluation, sources, notices } = choose({ calibration: text(10, 10_000) });
     expect(evaluation).toHaveLength(8);
     expect(sources.resample).toHaveLength(8);
-    expect(notices.join()).toMatch(/a source block of its own: 10000\.txt has 10 for 16, so 8 are evaluated/);
+    expect(notices.join()).toMatch(/needs a donor block for every evaluation block: 10000\.txt has 10 for 16, so 8 are evaluated/);
     const whole = choose({ calibration: null, max_batches: null });
     expect(whole.evaluation.length).toBe(20);
     expect(whole.sources.resample).toHaveLength(20);
@@ -139,14 +139,14 @@ describe("a source file of mode patch", () => {
 
   it("is refused with file and line", () => {
     expect(() => sourceItems(file('{"prompt": "x"}'), task(2))).toThrow(
-      /^s\.jsonl: has 1 lines, and task\.jsonl has 2/,
+      /^s\.jsonl: has 1 lines, but task\.jsonl has 2/,
     );
     expect(() => sourceItems(file('{"prompt": "x"}', "nonsense"), task(2))).toThrow(
-      /^s\.jsonl:2: is no source item/,
+      /^s\.jsonl:2: is not a donor line/,
     );
     for (const line of ['{"prompt": "x", "prompt": "y"}', '{"prompt": "\\ud800"}'])
       expect(() => sourceItems(file(line, '{"prompt": "x"}'), task(2))).toThrow(
-        /^s\.jsonl:1: is no source item/,
+        /^s\.jsonl:1: is not a donor line/,
       );
     expect(() => sourceItems(file('{"prompt": 3}', "[]"), task(2))).toThrow(/s\.jsonl:1: .*\ns\.jsonl:2: /);
     expect(() => requireAligned("s.jsonl", "t.jsonl", [encoded([5, 7]), encoded([5, 6])])).toThrow(

@@ -108,17 +108,17 @@ describe("a task file", () => {
     [
       "a line twice",
       lines(GOOD, '{"prompt": "x", "answer": "b", "wrong": "c"}', GOOD),
-      /^t\.jsonl:3: repeats line 1; allowed: every item once/,
+      /^t\.jsonl:3: repeats line 1: remove one of them/,
     ],
     [
       "a wrong answer on some lines",
       lines(GOOD, '{"prompt": "x", "answer": "b"}'),
-      /^t\.jsonl:2: wrong: has no wrong answer, and line 1 has one/,
+      /^t\.jsonl:2: wrong: has no wrong answer, but line 1 has one/,
     ],
     [
       "no wrong answer on some lines",
       lines('{"prompt": "x", "answer": "b"}', GOOD),
-      /^t\.jsonl:2: wrong: has a? ?wrong answer, and line 1 has none/,
+      /^t\.jsonl:2: wrong: has a? ?wrong answer, but line 1 has none/,
     ],
   ])("is refused with %s", (_, content, words) => {
     expect(refusal(content)[0]).toMatch(words);

@@ -65,7 +65,7 @@ test("the measured heads are whole, and on average cost what the bench's bound s
     expect(values.every(Number.isFinite)).toBe(true);
   }
   const mean = forwards.reduce((sum, share) => sum + share, 0) / forwards.length;
-  // docs/log.md, "Bench": the walk is at most 1.63 times as fast on all heads.
+  // docs/dev/log-engine.md, "Bench": the walk is at most 1.63 times as fast on all heads.
   expect(1 / mean).toBeCloseTo(1.63, 2);
 });
 

@@ -234,10 +234,10 @@ describe("a run directory that somebody else made", () => {
   it("has a pipe, a directory or another's journal for its database: refused at once", () => {
     const path = scratch();
     execFileSync("mkfifo", [databasePath(path)]);
-    expect(() => readRun(path)).toThrow(coded("not_ours", /is no file/));
+    expect(() => readRun(path)).toThrow(coded("not_ours", /is not a file/));
     rmSync(databasePath(path));
     mkdirSync(databasePath(path));
-    expect(() => readRun(path)).toThrow(coded("not_ours", /is no file/));
+    expect(() => readRun(path)).toThrow(coded("not_ours", /is not a file/));
     const other = scratch();
     finish(other);
     writeFileSync(`${databasePath(other)}-journal`, "");

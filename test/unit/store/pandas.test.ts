@@ -11,7 +11,7 @@ import { scratch } from "../../fixtures/harness.ts";
 import { begin, conditionsOf, measured, planted, TOKENS } from "./run.ts";
 
 const BLOCKS = Array.from({ length: 20 }, (_, block) => block);
-const PAGE = join(packageRoot(), "docs", "results.md");
+const PAGE = join(packageRoot(), "docs", "statistics.md");
 
 type Cells = Readonly<Record<string, unknown>>;
 interface Frames {
@@ -95,7 +95,7 @@ describe("a run as pandas frames", () => {
       BLOCKS.map((ordinal) => 100 + 7 * ordinal),
     );
 
-    // docs/results.md, with scipy.
+    // docs/statistics.md, with scipy.
     expect(Object.keys(p)).toEqual(["L1.layer.skip", "L2.layer.skip", "L3.layer.skip"]);
     for (const { condition, p: ours } of rows) {
       if (ours !== null)
@@ -142,7 +142,7 @@ describe("a run as pandas frames", () => {
     const missing = join(path, "nowhere");
     expect(frames(missing, [], path)).toEqual({
       code: "input_missing",
-      message: `${missing} is no run directory: it has no results.sqlite`,
+      message: `${missing} is not a run directory: it has no results.sqlite`,
     });
 
     writeFileSync(databasePath(path), "");

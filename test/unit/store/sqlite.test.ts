@@ -233,7 +233,7 @@ describe("a database that is", () => {
     database.exec("ALTER TABLE condition DROP COLUMN nudge");
     database.close();
     expect(() => readRun(directory)).toThrow(
-      coded("store_corrupt", /its table condition is not as it was written/),
+      coded("store_corrupt", /its table condition does not match its checksum/),
     );
   });
 

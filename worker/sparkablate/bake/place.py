@@ -75,7 +75,7 @@ def _check(target: Path, source: Path | None, force: bool) -> None:
         return
     holders = () if source is None else (source, *source.parents)
     if target.exists() and any(target.samefile(path) for path in holders):
-        raise SparkablateError("usage", f"--out {target} is the source model's own directory, or holds it")
+        raise SparkablateError("usage", f"--out {target} is the source model's own directory, or contains it")
     if not force:
         raise SparkablateError(
             "usage", f"{target} exists; pass --force to replace it, or choose another --out"
@@ -91,8 +91,8 @@ def _check(target: Path, source: Path | None, force: bool) -> None:
     if strangers := _strangers(target):
         raise SparkablateError(
             "usage",
-            f"{target} holds what no bake put there: {shown(strangers)}; --force would delete it. "
-            "Move it away, or choose another --out",
+            f"{target} holds files that no bake put there: {shown(strangers)}; --force would delete them. "
+            "Move them away, or choose another --out",
         )
 
 
@@ -232,11 +232,11 @@ def _held(directory: int, work: Path, target: Path) -> int | None:
         return None
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-            raise _not_ours(work, "its lock is no file") from error
+            raise _not_ours(work, "its lock is not a file") from error
         raise
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _not_ours(work, "its lock is no file")
+            raise _not_ours(work, "its lock is not a file")
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.stat("lock", dir_fd=directory, follow_symlinks=False).st_ino == os.fstat(descriptor).st_ino:
             return descriptor
@@ -269,7 +269,7 @@ def _require_leftovers(directory: int, work: Path) -> None:
 def _not_ours(work: Path, why: str) -> SparkablateError:
     return SparkablateError(
         "usage",
-        f"{work} is needed to write beside --out and was not left there by a bake of yours: {why}. Nothing "
+        f"{work} is needed to write beside --out, and no bake of yours left it there: {why}. Nothing "
         "in it was touched; move it away, or choose another --out",
     )
 
@@ -305,7 +305,7 @@ def require_space(directory: Path, needed: int) -> None:
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise SparkablateError(
-            "disk_full", f"{directory} has {_gib(free)} free, and the bake needs {_gib(needed)} there"
+            "disk_full", f"{directory} has {_gib(free)} free, but the bake needs {_gib(needed)} there"
         )
 
 
@@ -326,7 +326,7 @@ def _disk_error(error: OSError | SafetensorError, target: Path) -> SparkablateEr
     """safetensors wraps what the system said into a text."""
     full = (errno.ENOSPC, errno.EDQUOT)
     if getattr(error, "errno", None) in full or any(f"os error {code}" in str(error) for code in full):
-        return SparkablateError("disk_full", f"no room left for {target}: {error}")
+        return SparkablateError("disk_full", f"no space left for {target}: {error}")
     return SparkablateError("usage", f"{target} cannot be written: {error}")
 
 

@@ -134,5 +134,5 @@ def _refuse(raw: Mapping[str, Any], config: Any, renumbering: Renumbering) -> No
     if reasons:
         raise SparkablateError(
             "bake_refused",
-            f"--prune-layers: {'; '.join(reasons)}. Without --prune-layers the layer is made the identity.",
+            f"--prune-layers: {'; '.join(reasons)}. Leave --prune-layers out to make the layer the identity instead.",
         )

@@ -63,7 +63,7 @@ def _load(data: bytes) -> Any:
             "is no .pt file as torch ≥ 1.6 writes it: it is truncated, or from an older torch"
         ) from error
     if unpacked > MAX_UNPACKED_BYTES:
-        raise _invalid(f"unpacks to {unpacked} bytes; allowed: {MAX_UNPACKED_BYTES}")
+        raise _invalid(f"unpacks to {unpacked} bytes; allowed: up to {MAX_UNPACKED_BYTES}")
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -86,7 +86,7 @@ def _unit(tensor: Tensor) -> tuple[Tensor, float]:
     vector = tensor.detach().reshape(-1).double()
     length = vector.norm().item()
     if not math.isfinite(length) or length == 0:
-        raise _invalid(f"the direction's length is {length}; allowed: finite values that are not all 0")
+        raise _invalid(f"the direction's length is {length}: give finite values that are not all 0")
     is_unit = abs(length - 1) <= UNIT_TOLERANCE  # then its bits are kept: they name it
     return (vector if is_unit else vector / length).float(), length
 

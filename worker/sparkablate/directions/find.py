@@ -226,7 +226,7 @@ def _check_prompts(
             before = seen.setdefault(tuple(prompt), name)
             if before != name:
                 raise SparkablateError(
-                    "config_invalid", f"{name} has the same tokens as {before}; allowed: each prompt once"
+                    "config_invalid", f"{name} has the same tokens as {before}: remove one of them"
                 )
     sites = manager.sites
     size = len(seen) * sites.n_layers * len(end_positions) * sites.d_model * 4

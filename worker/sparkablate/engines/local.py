@@ -294,7 +294,7 @@ class LocalEngine:
         if modes := _source_modes(conditions):
             raise SparkablateError(
                 "config_invalid",
-                f"mode {modes[0]} takes activations of other tokens at the same positions, and a text that is"
+                f"mode {modes[0]} takes activations from other tokens at the same positions, and a text that is"
                 " yet to be written has none; measure it with 'sparkablate run'",
             )
         run = GenerationRun(

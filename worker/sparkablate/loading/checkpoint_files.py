@@ -87,14 +87,14 @@ def require_config(directory: Path) -> Path:
         return path
     if (adapter := _adapter_alone(directory)) is not None:
         raise adapter
-    raise SparkablateError("model_not_found", f"{directory} is no model directory: it has no config.json")
+    raise SparkablateError("model_not_found", f"{directory} is not a model directory: it has no config.json")
 
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises ``load_failed`` with the file's name and what is wrong."""
     try:
         if path.stat().st_size > OBJECT_BYTES:
-            raise failed(path, f"it has {path.stat().st_size} bytes: that is no configuration")
+            raise failed(path, f"it has {path.stat().st_size} bytes: that is too many for a configuration")
         content = path.read_bytes()
     except OSError as error:
         raise failed(path, f"it cannot be read: {error.strerror or error}") from error
@@ -145,7 +145,7 @@ def config_names_weights(directory: Path) -> str | None:
         return None
     path = directory / "config.json"
     if not isinstance(name, str) or not name.endswith((".safetensors", ".safetensors.index.json")):
-        raise failed(path, f"transformers_weights {name!r} is no safetensors file or index")
+        raise failed(path, f"transformers_weights {name!r} is not a safetensors file or index")
     _named(path, "transformers_weights", name)
     return name
 
@@ -193,7 +193,7 @@ def header(path: Path) -> dict[str, Held]:
         with safe_open(path, framework="pt"):
             return found
     except SafetensorError as error:
-        raise failed(path, f"it is no sound safetensors file: {error}") from error
+        raise failed(path, f"it is not a valid safetensors file: {error}") from error
 
 
 def _header_length(path: Path, first: bytes, size: int) -> int:
@@ -225,7 +225,7 @@ def _check_kind(path: Path) -> None:
         if path.suffix in (".json", ".safetensors", ".bin", ".model", ".jinja"):
             raise failed(path, "it is a directory, and a file is expected")
     elif not stat.S_ISREG(mode):
-        raise failed(path, "it is no regular file (a pipe, socket or device)")
+        raise failed(path, "it is not a regular file (but a pipe, socket or device)")
 
 
 def _weight_map(path: Path) -> dict[str, str]:

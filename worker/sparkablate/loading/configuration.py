@@ -43,7 +43,7 @@ def resolve_source(name: str) -> str:
     if not isinstance(name, str) or not name:
         raise SparkablateError(
             "model_not_found",
-            f"model.name {described(name)} is no name: give a Hugging Face id or a directory, as a text",
+            f"model.name {described(name)} is not a name: give a Hugging Face id or a directory, as a string",
         )
     if name.startswith("builtin:"):
         key = name.removeprefix("builtin:")
@@ -57,7 +57,7 @@ def resolve_source(name: str) -> str:
             raise SparkablateError(
                 "environment_missing",
                 f"{name} is not in {directory}: run 'sparkablate setup', or 'python -m sparkablate.builtin' "
-                "where the extra sparkablate[builtin] is installed",
+                "if the extra sparkablate[builtin] is installed",
             )
         return str(directory)
     try:
@@ -69,7 +69,7 @@ def resolve_source(name: str) -> str:
         checkpoint_files.require_config(path.resolve())
         return str(path.resolve())
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
-        what = "no directory, but a file" if path.is_file() else "there is no directory"
+        what = "not a directory, but a file:" if path.is_file() else "there is no directory"
         raise SparkablateError("model_not_found", f"model.name {name!r}: {what} {path.absolute()}")
     return name
 
@@ -78,10 +78,10 @@ def check_trust(source: str, revision: str | None, trust_remote_code: bool) -> N
     """Raises ``config_invalid`` for code from the hub that is not pinned."""
     if not isinstance(trust_remote_code, bool):  # the text "false" is true
         raise SparkablateError(
-            "config_invalid", f"model.trust_remote_code is True or False, not {described(trust_remote_code)}"
+            "config_invalid", f"model.trust_remote_code must be True or False, not {described(trust_remote_code)}"
         )
     if not isinstance(revision, str | None):
-        raise SparkablateError("config_invalid", f"model.revision is a text, not {described(revision)}")
+        raise SparkablateError("config_invalid", f"model.revision must be a string, not {described(revision)}")
     local = Path(source).is_dir()
     if trust_remote_code and not local and not (revision and _COMMIT.fullmatch(revision)):
         raise SparkablateError(
@@ -117,7 +117,7 @@ def not_read(source: str, what: str, error: BaseException, *, local: bool) -> Sp
     words = str(error).strip() or "no reason given"
     if "trust_remote_code" in words:
         words = (
-            "it names code of its own (auto_map), which is not run; set model.trust_remote_code: true if you "
+            "it names code of its own (auto_map), which was not run; set model.trust_remote_code: true if you "
             "trust it"
         )
     words = words if type(error) in (OSError, ValueError) else f"{type(error).__name__}: {words}"
@@ -143,7 +143,7 @@ def _check_layers(source: str, described: dict[str, Any]) -> None:
             value = part.get(key)
             if isinstance(value, int | float) and not value <= MOST_LAYERS:
                 raise SparkablateError(
-                    "load_failed", f"{source}: config.json: {key} is {value}: no model has so many layers"
+                    "load_failed", f"{source}: config.json: {key} is {value}: no model has that many layers"
                 )
 
 
@@ -201,7 +201,7 @@ def model_class(config: Any) -> Any:
             return auto
     raise SparkablateError(
         "architecture_unsupported",
-        f"model type {config.model_type!r} is no causal language model in transformers",
+        f"model type {config.model_type!r} is not a causal language model in transformers",
     )
 
 
@@ -217,7 +217,7 @@ def build_empty(config: Any, *, trust_remote_code: bool = False) -> Any:
     except Exception as error:  # whatever modelling code makes of a value that it does not expect
         raise SparkablateError(
             "load_failed",
-            f"{config.name_or_path}: config.json describes no model: {type(error).__name__}: {error}",
+            f"{config.name_or_path}: config.json does not describe a model: {type(error).__name__}: {error}",
             detail=repr(error),
         ) from error
     return model.eval()

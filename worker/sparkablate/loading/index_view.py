@@ -40,7 +40,7 @@ def contested(weights: Weights, found: Mapping[str, Mapping[str, Held]]) -> dict
             raise SparkablateError(
                 "load_failed",
                 f"{weights.directory}: {' and '.join(sorted(holders))} both hold {tensor}, and the index "
-                "does not say which of the two counts",
+                "does not say which of them to use",
             )
         if named != max(holders):
             wanted[tensor] = named
@@ -67,8 +67,8 @@ def make(weights: Weights, wanted: Mapping[str, str]) -> str:
     except OSError as error:
         raise SparkablateError(
             "load_failed",
-            f"{directory} is read through a directory of links in {offload.root()}, which cannot be made "
-            f"({error}); SPARKABLATE_HOME may name another place",
+            f"{directory} is read through a directory of links in {offload.root()}, which cannot be created "
+            f"({error}); set SPARKABLATE_HOME to another place",
         ) from error
     return str(view)
 

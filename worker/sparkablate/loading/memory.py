@@ -143,7 +143,7 @@ def require_room(what: str, needed: int, device: torch.device) -> None:
         raise SparkablateError(
             "load_failed",
             f"{what}: the weights take {gib(needed)}, and {device} has room for {budget(device)}; "
-            "nothing was loaded; model.device_map: auto puts layers elsewhere, which is slow",
+            "nothing was loaded; set model.device_map: auto to put layers elsewhere, which is slow",
         )
 
 

@@ -36,7 +36,7 @@ def placement(rooms: dict[int | str, int]) -> dict[str, Any]:
         raise SparkablateError(
             "load_failed",
             f"layers that do not fit the memory go to a directory in {root()}, which cannot be "
-            f"made ({error}); SPARKABLATE_HOME may name another place",
+            f"created ({error}); set SPARKABLATE_HOME to another place",
         ) from error
     return {"device_map": "auto", "max_memory": rooms, "offload_folder": folder}
 

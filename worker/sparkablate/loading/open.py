@@ -115,7 +115,7 @@ def open_model(
     offloaded = False
     needed = _weight_bytes(config, source, numerics.DTYPES[dtype], where, trust_remote_code)
     if needed is None:
-        notices.append(f"{source} is quantised: whether it fits the memory was not checked before loading")
+        notices.append(f"{source} is quantised: whether it fits in memory was not checked before loading")
     elif not (
         offloaded := (may_offload or device_map == "auto")
         and where.type != "mps"

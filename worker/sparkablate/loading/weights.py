@@ -126,7 +126,7 @@ def read_model(
             folders.remove(view)
         if isinstance(error, torch.OutOfMemoryError | MemoryError):
             raise SparkablateError(
-                "load_failed", f"{source}: no memory for the weights on {where}: {error}"
+                "load_failed", f"{source}: not enough memory for the weights on {where}: {error}"
             ) from error
         if isinstance(error, SparkablateError) or not isinstance(error, Exception | SystemExit):
             raise
@@ -144,7 +144,7 @@ def check_filled(source: str, model: Any, info: Mapping[str, Any], files: Files)
         if (quantisation := getattr(model.config, "quantization_config", None)) is not None:
             raise SparkablateError(
                 "load_failed",
-                f"{source}: config.json: quantization_config: transformers knows no such quantisation: "
+                f"{source}: config.json: quantization_config: transformers does not know this quantisation: "
                 f"{quantisation!r:.200}",
             )
         files.require_plain()
@@ -154,7 +154,7 @@ def check_filled(source: str, model: Any, info: Mapping[str, Any], files: Files)
         name, on_disk, in_model = mismatched[0]
         raise SparkablateError(
             "load_failed",
-            f"{source}: {len(mismatched)} weights have another shape than config.json says, e.g. {name}: "
+            f"{source}: {len(mismatched)} weights do not have the shape that config.json says, e.g. {name}: "
             f"{list(on_disk)} in the checkpoint, {list(in_model)} by config.json",
         )
     tower = unread.Tower(model)

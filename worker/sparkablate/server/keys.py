@@ -32,7 +32,7 @@ def read_keys(directory: Path) -> WorkerKeys:
     secret, controllers = directory / "worker.key", directory / "controller.pub"
     lines = _lines(secret)
     if len(lines) != 1:
-        raise SparkablateError("usage", f"--keys: {secret} holds {len(lines)} lines, and one key is wanted")
+        raise SparkablateError("usage", f"--keys: {secret} holds {len(lines)} lines, and must hold one key")
     if secret.stat().st_mode & 0o077:
         raise SparkablateError("usage", f"--keys: others may read {secret}; run 'chmod 600 {secret}' first")
     if not (listed := _lines(controllers)):
@@ -54,5 +54,5 @@ def _lines(file: Path) -> list[bytes]:
     lines = text.split()
     for number, line in enumerate(lines, 1):
         if _KEY.fullmatch(line) is None:  # never quoted: it may be a secret with a slip in it
-            raise SparkablateError("usage", f"--keys: {file}: entry {number} is no key of 40 characters")
+            raise SparkablateError("usage", f"--keys: {file}: entry {number} is not a key of 40 characters")
     return [line.encode() for line in lines]

@@ -53,7 +53,7 @@ def _check_socket(path: Path) -> None:
     except OSError as error:
         raise SparkablateError("usage", f"--bind: {directory}: {error.strerror}") from error
     if not stat.S_ISDIR(mode):
-        raise SparkablateError("usage", f"--bind: {directory} is no directory")
+        raise SparkablateError("usage", f"--bind: {directory} is not a directory")
     if mode & 0o077:
         # Never chmod: what others may enter may be theirs as well, such as /tmp.
         raise SparkablateError(
@@ -64,7 +64,7 @@ def _check_socket(path: Path) -> None:
     if not os.access(directory, os.W_OK | os.X_OK):
         raise SparkablateError("usage", f"--bind: {directory} cannot be written")
     if path.is_symlink() or (path.exists() and not path.is_socket()):
-        raise SparkablateError("usage", f"--bind: {path} is there already, and is no socket")
+        raise SparkablateError("usage", f"--bind: {path} already exists, and is not a socket")
     if answers(path):
         # libzmq would silently take the path over from a worker that still listens there.
         raise SparkablateError("usage", f"--bind: another worker listens on {path}")

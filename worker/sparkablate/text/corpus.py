@@ -87,7 +87,7 @@ def dataset_rows(dataset: dict[str, Any]) -> Rows:
         from datasets.packaged_modules.text.text import Text  # type: ignore[import-untyped]
     except ImportError as error:
         raise SparkablateError(
-            "environment_missing", "datasets need the Python package 'datasets': run 'sparkablate setup'"
+            "environment_missing", "reading a dataset needs the Python package 'datasets': run 'sparkablate setup'"
         ) from error
     path, split, column = dataset["path"], dataset["split"], dataset["column"]
     try:
@@ -141,7 +141,7 @@ def _text_directory(directory: Path, split: str, column: str, files: Mapping[str
         if _is_plain(file) and not file.name.startswith(".") and os.path.realpath(file) not in used
     ):
         shown = ", ".join(unused[:SHOWN_FILES]) + (", …" if len(unused) > SHOWN_FILES else "")
-        notices.append(f"{directory}: {shown}: of no split by their names, and left out")
+        notices.append(f"{directory}: {shown}: their names belong to no split, so they are left out")
     return Rows(iter((joined.text,)), joined.more, notices)
 
 
@@ -182,10 +182,10 @@ def require_sound(file: Path) -> None:
             sound = not line.strip() or isinstance(json.loads(line), dict)
         except (ValueError, RecursionError) as error:
             raise SparkablateError(
-                "config_invalid", f"{file}:{number}: is not JSON: {error}; allowed: a JSON object a line"
+                "config_invalid", f"{file}:{number}: is not JSON: {error}; write one JSON object per line"
             ) from error
         if not sound:
-            raise SparkablateError("config_invalid", f"{file}:{number}: is no JSON object")
+            raise SparkablateError("config_invalid", f"{file}:{number}: is not a JSON object")
 
 
 def _texts(rows: Iterable[dict[str, Any]], path: str, column: str) -> Iterator[str]:

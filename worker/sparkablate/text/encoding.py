@@ -66,12 +66,12 @@ def encode_prompts(
     notices = []
     if ended:
         notices.append(
-            f"the tokenizer ends a prompt with {tokenizer.eos_token!r}: it is taken off, since a prompt is "
-            "to be continued"
+            f"the tokenizer ends a prompt with {tokenizer.eos_token!r}: it is removed, because the "
+            "prompt is to be continued"
         )
     if bare and not needs_bos and template_date is None:
         notices.append(
-            f"the tokenizer has a BOS token ({tokenizer.bos_token!r}) and does not put it before a prompt; "
+            f"the tokenizer has a BOS token ({tokenizer.bos_token!r}) but does not put it before a prompt; "
             "write it there if the model was trained with it"
         )
     return EncodedPrompts(encoded, notices, template_date if dated else None)
@@ -82,7 +82,7 @@ def _ids(tokenizer: Any, text: str, *, special: bool, number: int) -> list[int]:
         text.encode()
     except UnicodeEncodeError as error:
         raise SparkablateError(
-            "config_invalid", f"prompt {number} holds half a surrogate pair; allowed: Unicode text"
+            "config_invalid", f"prompt {number} holds half a surrogate pair, which is not Unicode text"
         ) from error
     return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 

@@ -38,7 +38,7 @@ def decode(data: bytes, name: str) -> str:
         if data.startswith(mark):
             raise SparkablateError(
                 "config_invalid",
-                f"{name}: is not UTF-8 text, but {encoding}, as its first bytes say; convert it: "
+                f"{name}: is not UTF-8 text, but {encoding}, by its first bytes; convert it: "
                 f"{_iconv(encoding)}",
             )
     try:
@@ -49,8 +49,8 @@ def decode(data: bytes, name: str) -> str:
             value = f"0x{data[error.start]:02x}"
             raise SparkablateError(
                 "config_invalid",
-                f"{name}: is not UTF-8 text: {value} {_place(data, error.start)}; convert it from the "
-                f"encoding that it has, like {_iconv('WINDOWS-1252')}",
+                f"{name}: is not UTF-8 text: {value} {_place(data, error.start)}; convert it from "
+                f"its encoding, for example: {_iconv('WINDOWS-1252')}",
             ) from error
     else:
         nul = data.find(b"\0")
@@ -100,8 +100,8 @@ def _crlf_notices(ends: dict[str, int]) -> list[str]:
     name, *others = ends
     more = f" and {len(others)} more files" if others else ""
     return [
-        f"{name}{more}: {sum(ends.values())} lines end with CR LF; the text is taken as it is, so every CR "
-        "counts (tr -d '\\r' takes them out)"
+        f"{name}{more}: {sum(ends.values())} lines end with CR LF; the text is used as it is, so every CR "
+        "counts (tr -d '\\r' removes them)"
     ]
 
 
@@ -109,7 +109,7 @@ def _beginning(path: Path, most: int) -> tuple[bytes, bool]:
     """The last whole lines within ``most`` bytes, and whether there is more; of one endless line, whole
     characters."""
     if not path.is_file():
-        raise SparkablateError("input_missing", f"{path}: cannot be read: it is no file (any more)")
+        raise SparkablateError("input_missing", f"{path}: cannot be read: it is not a file (any more)")
     try:
         with path.open("rb") as stream:
             data = stream.read(most + 4)

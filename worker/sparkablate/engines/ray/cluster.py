@@ -84,7 +84,7 @@ def connect(address: str | None) -> None:
     except AuthenticationError as error:
         raise SparkablateError(
             "device_unavailable",
-            f"the Ray cluster at {address} did not take this machine's token; docs/scale.md says how its "
+            f"the Ray cluster at {address} did not accept this machine's token; docs/scale.md says how its "
             "nodes get one",
             str(error),
         ) from error

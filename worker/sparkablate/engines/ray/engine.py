@@ -46,7 +46,7 @@ class RayEngine:
     ) -> dict[str, Any]:
         """Raises what ``LocalEngine.load`` and ``Fleet.load`` do, ``usage`` for what is to be baked."""
         if may_offload:
-            raise SparkablateError("usage", "the Ray engine does not bake: use a worker of --engine local")
+            raise SparkablateError("usage", "the Ray engine cannot bake: use a worker with --engine local")
         self._name = None
         request = {"model": model, "seq_len": seq_len, "batch_size": batch_size}
         loaded = self._fleet.load(request, progress)
@@ -168,11 +168,11 @@ class RayEngine:
         force: bool,
     ) -> None:
         """Nothing is loaded for a bake."""
-        raise SparkablateError("usage", "the Ray engine does not bake: use a worker of --engine local")
+        raise SparkablateError("usage", "the Ray engine cannot bake: use a worker with --engine local")
 
     def bake(self, *_: Any, **__: Any) -> dict[str, Any]:
         """A model that is to be baked is refused at its load; this one was loaded for something else."""
-        raise SparkablateError("usage", "the Ray engine does not bake: use a worker of --engine local")
+        raise SparkablateError("usage", "the Ray engine cannot bake: use a worker with --engine local")
 
     def _need(self) -> None:
         if self._name is None:
@@ -208,8 +208,8 @@ def start(num_cpus: float | None, actors: int | None) -> RayEngine:
     if not gpus and num_cpus is None:
         raise SparkablateError(
             "usage",
-            "this cluster has no GPU: --num-cpus says how many CPUs each actor gets, model.threads how "
-            "many threads it computes with",
+            "this cluster has no GPU: set --num-cpus, the CPUs of each actor, and model.threads, the "
+            "threads that it computes with",
         )
     needs = Needs(num_cpus=1.0 if num_cpus is None else num_cpus, num_gpus=1.0 if gpus else 0.0)
     return RayEngine(Fleet(LocalEngine, needs, actors))
