@@ -343,7 +343,7 @@ def _check_overlaps(specs: Sequence[AblationSpec], sites: SiteMap) -> None:
                 raise _overlap(here, f"layer {index} is skipped and edited")
             inside = [spec.kind for spec in here if is_within(spec.kind, kind)]
             if inside:
-                raise _overlap(here, f"{inside[0]} is a part of {kind}, and layer {index} has edits of both")
+                raise _overlap(here, f"layer {index}'s {kind} is edited both by {inside[0]} and as a whole")
 
 
 def _units(spec: AblationSpec, layer: LayerSites) -> Iterable[tuple[str, int]]:

@@ -315,7 +315,7 @@ describe("refusals", () => {
     [
       "a kv_group and attn",
       "{kind: kv_group, layer: 0, groups: [1]}, {kind: attn, layer: 0}",
-      /heads are part of attn/,
+      /groups are part of attn/,
     ],
     ["one mlp twice", "{kind: mlp, layer: 0}, {kind: mlp, layer: 0, mode: mean}", /one site, twice/],
     [
