@@ -1,10 +1,13 @@
 /** ★ The columns of a row, in order: what each holds, and where it comes from. JSON, CSV, SQLite and docs follow. */
-import { conditionColumns } from "../plan/conditions.ts";
+import { type ConditionColumns, conditionColumns } from "../plan/conditions.ts";
 import { type Estimate, finite, ratioInterval } from "../statistics/effects.ts";
 import type { ConditionMeasurements, Draft, Row } from "./row.ts";
 
 /** What is known of a condition before anything is compared. */
-export type Begun = Pick<ConditionMeasurements, "condition" | "flags" | "seconds">;
+type Begun = Pick<ConditionMeasurements, "condition" | "flags" | "seconds">;
+interface Described extends Begun {
+  readonly edit: ConditionColumns;
+}
 
 /** What a condition's own measurements say, over the blocks that count. */
 export interface Level {
@@ -17,8 +20,9 @@ export interface Level {
 interface Column<T> {
   /** In results.sqlite. */
   readonly sql: "TEXT" | "INTEGER" | "REAL" | "TEXT NOT NULL UNIQUE";
-  /** Where nothing is measured. */
-  readonly begun: (begun: Begun) => T;
+  /** Where nothing is measured; absent: `begun` says it. */
+  readonly blank?: T;
+  readonly begun?: (begun: Described) => T;
   /** Once it is measured. */
   readonly level?: (level: Level) => T;
   /** Once it is compared with the baseline. */
@@ -31,48 +35,47 @@ interface Column<T> {
 
 type Columns = { readonly [K in keyof Row]: Column<Row[K]> };
 
-const nothing = () => null;
 const listed = (values: readonly string[]): string => values.join("; ");
 
 export const COLUMNS: Columns = {
   condition: { sql: "TEXT NOT NULL UNIQUE", begun: ({ condition }) => condition.id },
-  kind: { sql: "TEXT", begun: ({ condition }) => conditionColumns(condition).kind },
-  layer: { sql: "INTEGER", begun: ({ condition }) => conditionColumns(condition).layer },
+  kind: { sql: "TEXT", begun: ({ edit }) => edit.kind },
+  layer: { sql: "INTEGER", begun: ({ edit }) => edit.layer },
   heads: {
     sql: "TEXT",
-    begun: ({ condition }) => conditionColumns(condition).heads,
+    begun: ({ edit }) => edit.heads,
     flat: (heads) => heads?.join(" ") ?? null,
   },
-  mode: { sql: "TEXT", begun: ({ condition }) => conditionColumns(condition).mode },
+  mode: { sql: "TEXT", begun: ({ edit }) => edit.mode },
   interventions: {
     sql: "TEXT",
     begun: ({ condition }) => condition.interventions,
     flat: (interventions) => JSON.stringify(interventions),
   },
-  status: { sql: "TEXT", begun: () => "pending", baseline: "done" },
-  nll: { sql: "REAL", begun: nothing, level: ({ nll }) => nll },
-  delta_nll: { sql: "REAL", begun: nothing, effect: ({ mean }) => mean, baseline: 0 },
-  se: { sql: "REAL", begun: nothing, effect: ({ se }) => se },
-  ci95: { sql: "REAL", begun: nothing, effect: ({ ci95 }) => ci95 },
-  p: { sql: "REAL", begun: nothing, effect: ({ p }) => p },
-  q: { sql: "REAL", begun: nothing },
-  distinguishable: { sql: "INTEGER", begun: nothing },
+  status: { sql: "TEXT", blank: "pending", baseline: "done" },
+  nll: { sql: "REAL", blank: null, level: ({ nll }) => nll },
+  delta_nll: { sql: "REAL", blank: null, effect: ({ mean }) => mean, baseline: 0 },
+  se: { sql: "REAL", blank: null, effect: ({ se }) => se },
+  ci95: { sql: "REAL", blank: null, effect: ({ ci95 }) => ci95 },
+  p: { sql: "REAL", blank: null, effect: ({ p }) => p },
+  q: { sql: "REAL", blank: null },
+  distinguishable: { sql: "INTEGER", blank: null },
   flags: { sql: "TEXT", begun: ({ flags }) => flags, flat: listed },
-  perplexity: { sql: "REAL", begun: nothing, level: ({ nll }) => finite(Math.exp(nll)) },
+  perplexity: { sql: "REAL", blank: null, level: ({ nll }) => finite(Math.exp(nll)) },
   perplexity_ratio: {
     sql: "REAL",
-    begun: nothing,
+    blank: null,
     effect: ({ mean }) => finite(Math.exp(mean)),
     baseline: 1,
   },
-  perplexity_ratio_ci95: { sql: "REAL", begun: nothing, effect: ({ ci95 }) => ci95 && ratioInterval(ci95) },
-  blocks: { sql: "INTEGER", begun: () => 0, level: ({ blocks }) => blocks },
-  tokens: { sql: "INTEGER", begun: () => 0, level: ({ tokens }) => tokens },
+  perplexity_ratio_ci95: { sql: "REAL", blank: null, effect: ({ ci95 }) => ci95 && ratioInterval(ci95) },
+  blocks: { sql: "INTEGER", blank: 0, level: ({ blocks }) => blocks },
+  tokens: { sql: "INTEGER", blank: 0, level: ({ tokens }) => tokens },
   seconds: { sql: "REAL", begun: ({ seconds }) => seconds },
-  metrics: { sql: "REAL", begun: () => ({}) },
-  interaction: { sql: "REAL", begun: nothing },
-  error: { sql: "TEXT", begun: nothing },
-  standing: { sql: "REAL", begun: nothing },
+  metrics: { sql: "REAL", blank: {} },
+  interaction: { sql: "REAL", blank: null },
+  error: { sql: "TEXT", blank: null },
+  standing: { sql: "REAL", blank: null },
 };
 
 type Name = keyof Row;
@@ -89,24 +92,33 @@ const OF_INTERACTION: Readonly<Record<string, string>> = {
   interaction_blocks: "INTEGER",
 };
 
+type Maker<T> = readonly [Name, (from: T) => unknown];
+
+/** The columns that say something, one by one: a hundred thousand rows are made of them. */
+const making = <T>(of: (column: Column<unknown>) => ((from: T) => unknown) | undefined): Maker<T>[] =>
+  NAMES.flatMap((name): Maker<T>[] => {
+    const make = of(COLUMNS[name] as Column<unknown>);
+    return make === undefined ? [] : [[name, make]];
+  });
+const BEGUN = making<Described>(({ begun }) => begun);
+const LEVEL = making<Level>(({ level }) => level);
+const EFFECT = making<Estimate>(({ effect }) => effect);
+const BASELINE = making<void>(({ baseline }) => (baseline === undefined ? undefined : () => baseline));
+/** All of them in order: a copy of it is faster than a row that grows. */
+const BLANK = Object.fromEntries(NAMES.map((name) => [name, COLUMNS[name].blank ?? null])) as unknown as Row;
+
+function fill<T>(row: Draft, makers: readonly Maker<T>[], from: T): Draft {
+  const cells = row as Record<Name, unknown>;
+  for (const [name, make] of makers) cells[name] = make(from);
+  return row;
+}
+
 /** The row of a condition of which nothing is measured. */
-export function begunRow(begun: Begun): Draft {
-  const row: Partial<Record<Name, unknown>> = {};
-  for (const name of NAMES) row[name] = COLUMNS[name].begun(begun);
-  return row as Draft;
-}
-
-export const fillLevel = (row: Draft, level: Level): void => fill(row, ({ level: of }) => of?.(level));
-export const fillEffect = (row: Draft, effect: Estimate): void => fill(row, ({ effect: of }) => of?.(effect));
-export const fillBaseline = (row: Draft): void => fill(row, ({ baseline }) => baseline);
-
-/** @param value undefined: the column stays as it is. */
-function fill(row: Draft, value: (column: Column<unknown>) => unknown): void {
-  for (const name of NAMES) {
-    const found = value(COLUMNS[name] as Column<unknown>);
-    if (found !== undefined) Object.assign(row, { [name]: found });
-  }
-}
+export const begunRow = (begun: Begun): Draft =>
+  fill({ ...BLANK }, BEGUN, { ...begun, edit: conditionColumns(begun.condition) });
+export const fillLevel = (row: Draft, level: Level) => fill(row, LEVEL, level);
+export const fillEffect = (row: Draft, effect: Estimate) => fill(row, EFFECT, effect);
+export const fillBaseline = (row: Draft) => fill(row, BASELINE, undefined);
 
 /** A value of the column as CSV and SQLite hold it. */
 export function flat(column: string, value: unknown): string | number | boolean | null {

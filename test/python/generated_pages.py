@@ -12,8 +12,8 @@ from pathlib import Path
 import tiny_models
 from sparkablate.anatomy.architectures import WRAPPERS, locate
 from sparkablate.anatomy.sites import SiteMap
-from sparkablate.catalog import SITE_ORDER
 from sparkablate.bake import readers, rules
+from sparkablate.catalog import SITE_ORDER
 
 DOCS = Path(__file__).parents[2] / "docs"
 

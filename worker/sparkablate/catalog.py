@@ -1,7 +1,7 @@
 """What exists: sites, modes, positions, operations, metrics and limits, as src/protocol/catalog.ts has them.
 
-`catalog.json` is generated from it. Tables in this package add functions; `complete` holds each to the catalogue's
-names when it is imported.
+`catalog.json` is generated from it. Tables in this package add functions; `complete` holds each to the
+catalogue's names when it is imported.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ class AblationManager:
         return bound
 
     def _given(self, spec: AblationSpec) -> Tensor | None:
-        """What the spec's mode puts in: a mean [width], a donor [batch, pos, width]; None: it needs nothing."""
+        """What the mode puts in: a mean [width], a donor [batch, pos, width]; None: it needs nothing."""
         mode, site = MODES.get(spec.mode), SITES[spec.kind].values
         if mode is None or mode.needs is None or site is None:
             return None

@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import tiny_models
 from sparkablate.anatomy import architectures
 from sparkablate.anatomy.architectures import ARCHITECTURES, WRAPPERS, locate
-from sparkablate.anatomy.sites import SITE_ORDER, Tap
+from sparkablate.anatomy.sites import Tap
+from sparkablate.catalog import SITE_ORDER
 from sparkablate.edits.hooks import recording
 from sparkablate.errors import CODES, SparkablateError
 

@@ -324,4 +324,6 @@ def replaced(root: nn.Module, tap: Tap) -> str | None:
 def _skips(union: Iterable[Bound]) -> dict[int, AblationSpec]:
     """Layer → the spec that skips it."""
     specs = (bound.spec for bound in union)
-    return {spec.layer: spec for spec in specs if isinstance(spec, AblationSpec) and spec.kind not in SITE_ROWS}
+    return {
+        spec.layer: spec for spec in specs if isinstance(spec, AblationSpec) and spec.kind not in SITE_ROWS
+    }

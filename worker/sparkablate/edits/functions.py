@@ -29,9 +29,11 @@ def replace(values: Tensor, given: Tensor | None) -> Tensor:
 
 @dataclass(frozen=True)
 class Mode:
-    """What becomes of the edited values [..., width], given what is needed for it, if anything: the site's mean
-    over the calibration tokens [width], or a donor, its activation at the same positions of another forward
-    pass [..., width]."""
+    """What becomes of the edited values [..., width], given what is needed for it, if anything.
+
+    That is the site's mean over the calibration tokens [width], or a donor: its activation at the same
+    positions of another forward pass [..., width].
+    """
 
     function: Callable[[Tensor, Tensor | None], Tensor]
     needs: Literal["mean", "donor"] | None = None

@@ -18,8 +18,8 @@ from sparkablate.anatomy.sites import SiteMap
 from sparkablate.bake.baking import Baking, Source, resolved, result_dtype, to_wire
 from sparkablate.bake.checkpoint import check_plain
 from sparkablate.bake.foresight import Wanted, foresee
-from sparkablate.directions.on_texts import find_on_texts
 from sparkablate.catalog import DONOR_MODES
+from sparkablate.directions.on_texts import find_on_texts
 from sparkablate.errors import SparkablateError
 from sparkablate.generation.run import Generation, GenerationRun
 from sparkablate.loading import model_files, numerics

@@ -78,10 +78,13 @@ def check_trust(source: str, revision: str | None, trust_remote_code: bool) -> N
     """Raises ``config_invalid`` for code from the hub that is not pinned."""
     if not isinstance(trust_remote_code, bool):  # the text "false" is true
         raise SparkablateError(
-            "config_invalid", f"model.trust_remote_code must be True or False, not {described(trust_remote_code)}"
+            "config_invalid",
+            f"model.trust_remote_code must be True or False, not {described(trust_remote_code)}",
         )
     if not isinstance(revision, str | None):
-        raise SparkablateError("config_invalid", f"model.revision must be a string, not {described(revision)}")
+        raise SparkablateError(
+            "config_invalid", f"model.revision must be a string, not {described(revision)}"
+        )
     local = Path(source).is_dir()
     if trust_remote_code and not local and not (revision and _COMMIT.fullmatch(revision)):
         raise SparkablateError(

@@ -1,7 +1,8 @@
 """★ Table: metric → chunk of logits, targets, baseline logits → values a position.
 
-What a metric's columns are and need is said in src/protocol/catalog.ts. Every column is summed per block in float64, or made into one value an item
-of a task, stored, and carried through to the results under its name.
+What a metric's columns are, and what it needs, is said in src/protocol/catalog.ts. Every column is summed
+per block in float64, or made into one value an item of a task, stored, and carried through to the results
+under its name.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparkablate.anatomy.sites import Stage
 from sparkablate.edits.hooks import editing
 from sparkablate.edits.rounding import one_ulp
 from sparkablate.errors import SparkablateError
@@ -23,7 +24,7 @@ from sparkablate.measure.failures import condition_failure
 from sparkablate.measure.items import Answers
 from sparkablate.measure.likelihood import Likelihood, block_sums
 from sparkablate.measure.metrics import Metric, metrics_of
-from sparkablate.measure.walk import Stage, Start, Walk, first_edit
+from sparkablate.measure.walk import Start, Walk, first_edit
 from sparkablate.progress import Progress
 from sparkablate.specs import Spec, from_wire, validate
 
@@ -120,7 +121,9 @@ class SliceRun:
 
     def __post_init__(self) -> None:
         self._metrics = metrics_of(self.metrics)
-        unmet = [metric.columns[0] for metric in self._metrics if metric.needs == "wrong" and self._wrong is None]
+        unmet = [
+            metric.columns[0] for metric in self._metrics if metric.needs == "wrong" and self._wrong is None
+        ]
         if unmet:
             raise SparkablateError("config_invalid", f"{unmet[0]} needs a task with wrong answers")
         if self.per_token and "nll" not in self.metrics:
