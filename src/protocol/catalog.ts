@@ -61,6 +61,14 @@ export const SITES = {
     sweep: "attn",
     words: "attention block",
   },
+  neuron: {
+    within: "mlp",
+    parts: { field: "neurons", count: "n_neurons", holds: null, one: "neuron", words: "MLP neurons" },
+    edit: "mode",
+    values: "neuron",
+    sweep: null,
+    words: "MLP neuron",
+  },
   mlp: { within: "layer", parts: null, edit: "mode", values: "mlp", sweep: "mlp", words: "MLP" },
   layer: { within: null, parts: null, edit: "skip", values: null, sweep: "layers", words: "layer" },
   direction: {

@@ -13,7 +13,7 @@ interface Case {
 }
 
 const { layers, cases } = JSON.parse(readFileSync(new URL("conditions.json", import.meta.url), "utf8")) as {
-  layers: Pick<ModelMap["layers"][number], "n_heads" | "n_kv_heads">[];
+  layers: Pick<ModelMap["layers"][number], "n_heads" | "n_kv_heads" | "n_neurons">[];
   cases: Case[];
 };
 
@@ -27,7 +27,7 @@ describe("conditions.json", () => {
   it("holds hundreds, of every kind", () => {
     expect(cases.length).toBeGreaterThanOrEqual(400);
     const kinds = new Set(cases.flatMap(({ interventions }) => interventions.map(({ kind }) => kind)));
-    expect([...kinds].sort()).toEqual(["attn", "direction", "head", "kv_group", "layer", "mlp"]);
+    expect([...kinds].sort()).toEqual(["attn", "direction", "head", "kv_group", "layer", "mlp", "neuron"]);
   });
 
   it.each(cases)("$id", ({ interventions, id, order, overlap }) => {

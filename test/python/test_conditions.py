@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from sparkablate.anatomy.architectures import locate
+from sparkablate.catalog import PART_COUNTS
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import canonical, check_overlaps, condition_id, from_wire, spec_id
 
@@ -16,8 +17,10 @@ CONTRACT = json.loads((Path(__file__).parents[1] / "contract" / "conditions.json
 
 
 def test_the_tiny_model_has_the_layers_that_the_file_speaks_of(tiny: Any) -> None:
-    layers = [(layer["n_heads"], layer["n_kv_heads"]) for layer in CONTRACT["layers"]]
-    assert [(layer.n_heads, layer.n_kv_heads) for layer in locate(tiny("llama")).layers] == layers
+    layers = [tuple(layer[name] for name in PART_COUNTS) for layer in CONTRACT["layers"]]
+    assert [
+        tuple(getattr(layer, name) for name in PART_COUNTS) for layer in locate(tiny("llama")).layers
+    ] == layers
 
 
 @pytest.mark.parametrize("case", CONTRACT["cases"], ids=lambda case: case["id"])

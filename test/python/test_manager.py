@@ -7,6 +7,7 @@ follows from what an edit must leave unchanged.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -58,6 +59,9 @@ def specs_of(
                 specs += [AblationSpec(kind, layer, heads=(h,), mode=mode) for h in (0, here.n_heads - 1)]
             elif kind == "kv_group":
                 specs.append(AblationSpec(kind, layer, groups=(here.n_kv_heads - 1,), mode=mode))
+            elif kind == "neuron":
+                last = here.n_neurons - 1
+                specs.append(AblationSpec(kind, layer, neurons=(0, last), mode=mode))
             elif kind in ("attn", "mlp"):
                 specs.append(AblationSpec(kind, layer, mode=mode))
     return [*specs, AblationSpec("layer", layer)]
@@ -82,7 +86,7 @@ def head_columns(attention: Any, head: int) -> slice:
     return slice(head * width, (head + 1) * width)
 
 
-def silence_columns(projection: Any, columns: slice, mean: Tensor | None) -> None:
+def silence_columns(projection: Any, columns: slice | list[int], mean: Tensor | None) -> None:
     """Weights such that the projection ignores these inputs, or sees `mean` there whatever they are."""
     is_conv1d = hasattr(projection, "nx")
     with torch.no_grad():
@@ -120,6 +124,31 @@ class TestEveryRow:
                     mean = subject.mean(MeanKey("head", layer.index)) if mode == "mean" else None
                     silence_columns(other.attention_output, columns, None if mean is None else mean[columns])
                     got = edited(subject, AblationSpec("head", layer.index, heads=(head,), mode=mode))
+                    if mode == "zero":
+                        assert torch.equal(got, logits(reference))
+                    else:
+                        torch.testing.assert_close(got, logits(reference), rtol=1e-4, atol=1e-5)
+                    assert not torch.equal(got, logits(subject.model))
+
+    def test_neuron_zero_is_zero_columns_and_neuron_mean_a_bias(
+        self, row: str, manager: Callable[[str], AblationManager]
+    ) -> None:
+        subject = manager(row)
+        subject.calibrate_means([IDS])
+        for layer in subject.sites.layers:
+            readers = [
+                name for name, _ in layer.module.named_modules() if tiny_models.NEURON_READER.match(name)
+            ]
+            assert ("neuron" in layer.sites) == bool(readers)
+            for neurons in ([0], [3, layer.n_neurons - 1]) if readers else ():
+                for mode in ("zero", "mean"):
+                    reference = copy.deepcopy(subject.model)
+                    other = AblationManager(reference).sites.layers[layer.index].module
+                    (projection,) = (other.get_submodule(name) for name in readers)
+                    mean = subject.mean(MeanKey("neuron", layer.index))[neurons] if mode == "mean" else None
+                    silence_columns(projection, neurons, mean)
+                    spec = AblationSpec("neuron", layer.index, neurons=tuple(neurons), mode=mode)
+                    got = edited(subject, spec)
                     if mode == "zero":
                         assert torch.equal(got, logits(reference))
                     else:
@@ -182,7 +211,11 @@ class TestEveryRow:
     ) -> None:
         subject = manager(row)
         one = IDS[:1, :1]  # one token: every activation is its own mean
-        kinds = [(kind, layer.index) for layer in subject.sites.layers for kind in ("head", "attn", "mlp")]
+        kinds = [
+            (kind, layer.index)
+            for layer in subject.sites.layers
+            for kind in ("head", "attn", "neuron", "mlp")
+        ]
         offered = [key for key in kinds if key[0] in subject.sites.layers[key[1]].sites]
         subject.calibrate_means([one], [MeanKey(*key) for key in offered])
         before = logits(subject.model, one)
@@ -344,9 +377,7 @@ class TestPositions:
         for spec in specs_of(subject, 1):
             if spec.kind == "layer":
                 continue
-            elsewhere = AblationSpec(
-                spec.kind, 1, heads=spec.heads, groups=spec.groups, mode=spec.mode, positions="not_first"
-            )
+            elsewhere = dataclasses.replace(spec, positions="not_first")
             got = edited(subject, elsewhere)
             assert torch.equal(got[:, 0], before[:, 0])
             assert not torch.equal(got[:, 1], before[:, 1])

@@ -27,7 +27,7 @@ class TestFields:
     @pytest.mark.parametrize(
         ("fields", "said"),
         [
-            ({"kind": "heads", "layer": 0}, "none of head, kv_group, attn, mlp, layer"),
+            ({"kind": "heads", "layer": 0}, "none of head, kv_group, attn, neuron, mlp, layer"),
             ({"kind": "head", "layer": 0}, "needs heads"),
             ({"kind": "kv_group", "layer": 0, "heads": (1,)}, "takes no heads"),
             ({"kind": "mlp", "layer": 0, "heads": (1,)}, "takes no heads"),
@@ -201,7 +201,9 @@ class TestTogether:
     def test_a_refused_site_is_not_offered(self, tiny: Any) -> None:
         sites = locate(tiny("llama")).refusing(["L1.head"])
         validate([AblationSpec("head", 0, heads=(0,))], sites)
-        with pytest.raises(SparkablateError, match="layer 1 offers kv_group, attn, mlp, layer, direction"):
+        with pytest.raises(
+            SparkablateError, match="layer 1 offers kv_group, attn, neuron, mlp, layer, direction"
+        ):
             validate([AblationSpec("head", 1, heads=(0,))], sites)
 
 

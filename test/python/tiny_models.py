@@ -6,6 +6,7 @@ widths differ from d_model / heads wherever the architecture allows it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,10 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
+#: The projection that reads the neurons of a dense MLP, or of a mixture's shared expert.
+NEURON_READER = re.compile(
+    r"^(?!.*experts?\.\d)(.*shared_experts?\.down_proj|mlp\.(down_proj|c_proj|fc2|dense_4h_to_h)|fc2)$"
+)
 D_MODEL, LAYERS, HEADS, KV_HEADS, D_HEAD, VOCAB = 32, 3, 4, 2, 16, 96
 
 COMMON = {

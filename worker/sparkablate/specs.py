@@ -39,9 +39,10 @@ class AblationSpec:
     """Zero one site of one layer, skip it, or replace it by its mean or by its activation elsewhere.
 
     Args:
-        kind: "head", "kv_group", "attn", "mlp" or "layer".
+        kind: "head", "kv_group", "attn", "neuron", "mlp" or "layer".
         layer: index from 0.
-        heads, groups: which query heads ("head") or key/value heads ("kv_group").
+        heads, groups, neurons: which query heads ("head"), key/value heads ("kv_group"), or inputs of the
+            MLP's output projection ("neuron"; of the shared expert in a mixture of experts).
         mode: "zero" (default), "mean", "resample" or "patch" (the site's activation on other tokens:
             `AblationManager.record_sources`); "layer" only knows "skip", and "zero" as another word for it.
         positions: "all", or "not_first" to leave each sequence's first token alone.
@@ -55,6 +56,7 @@ class AblationSpec:
     groups: tuple[int, ...] = ()
     mode: str = ""
     positions: str = "all"
+    neurons: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         as_choice("kind", self.kind, [*MODED_SITES, "layer"])

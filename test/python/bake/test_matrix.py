@@ -77,15 +77,27 @@ def jointly(sites: SiteMap) -> list[Spec] | None:
     ]
 
 
-ZERO, MEAN = "head, kv_group, attn, mlp zero", "head, attn mean"
+def on_neurons(mode: str) -> Callable[[SiteMap], list[Spec] | None]:
+    def specs(sites: SiteMap) -> list[Spec] | None:
+        layer = sites.layers[LAYER]
+        if "neuron" not in layer.sites:
+            return None
+        return [AblationSpec("neuron", LAYER, neurons=(0, layer.n_neurons - 1), mode=mode)]
+
+    return specs
+
+
+ZERO, MEAN = "head, kv_group, attn, neuron, mlp zero", "head, attn, neuron mean"
 CASES = {
     "head zero": Case(ZERO, on_heads("head", "zero")),
     "kv_group zero": Case(ZERO, on_heads("kv_group", "zero")),
     "attn zero": Case(ZERO, on_site("attn")),
     "mlp zero": Case(ZERO, on_site("mlp")),
+    "neuron zero": Case(ZERO, on_neurons("zero")),
     "head mean": Case(MEAN, on_heads("head", "mean")),
     "kv_group mean": Case(MEAN, on_heads("kv_group", "mean")),
     "attn mean": Case(MEAN, on_site("attn", "mean")),
+    "neuron mean": Case(MEAN, on_neurons("mean")),
     "mlp mean": Case("mlp mean", on_site("mlp", "mean")),
     "layer skip": Case("layer skip", on_site("layer")),
     "layer 0 skip": Case("layer skip", lambda sites: [AblationSpec("layer", 0)]),
@@ -107,6 +119,12 @@ def biased(manager: AblationManager, spec: AblationSpec) -> bool:
     layer = manager.sites.layers[spec.layer]
     if spec.kind != "mlp":
         projection: Any = layer.attention_output
+        if spec.kind == "neuron":
+            (projection,) = (
+                module
+                for name, module in layer.module.named_modules()
+                if tiny_models.NEURON_READER.match(name)
+            )
         if projection is None:  # a mixer without heads
             projection = layer.attention.out_proj if layer.attention is not None else None
         return getattr(projection, "bias", None) is not None

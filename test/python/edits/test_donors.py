@@ -44,6 +44,8 @@ def conditions(sites: SiteMap, mode: str) -> Iterator[list[Spec]]:
             yield [AblationSpec("head", index, heads=(layer.n_heads - 1,), mode=mode)]
         if "kv_group" in layer.sites:
             yield [AblationSpec("kv_group", index, groups=(0,), mode=mode)]
+        if "neuron" in layer.sites:
+            yield [AblationSpec("neuron", index, neurons=(0, 2), mode=mode, positions="not_first")]
         for kind in ("attn", "mlp"):
             if kind in layer.sites:
                 yield [AblationSpec(kind, index, mode=mode)]

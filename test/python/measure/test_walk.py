@@ -45,6 +45,8 @@ def conditions(sites: SiteMap, layer: int) -> Iterator[list[Spec]]:
             yield [AblationSpec("attn", layer, mode=mode)]
         if "mlp" in offered:
             yield [AblationSpec("mlp", layer, mode=mode)]
+        if "neuron" in offered:
+            yield [AblationSpec("neuron", layer, neurons=(1, 3), mode=mode)]
     if "mlp" in offered:
         yield [AblationSpec("mlp", layer, mode="mean", positions="not_first")]
     yield [AblationSpec(kind="layer", layer=layer)]

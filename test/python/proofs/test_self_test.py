@@ -13,10 +13,11 @@ import tiny_models
 from sparkablate import AblationManager, AblationSpec
 from sparkablate.anatomy import additions, architectures
 from sparkablate.anatomy.architectures import ARCHITECTURES, locate
+from sparkablate.anatomy.projections import DENSE, linear, stacked
 from sparkablate.errors import SparkablateError
 from sparkablate.proofs import self_test
 
-NAMES = ["value_rows", "replayed_additions", "all_heads_zero"]
+NAMES = ["value_rows", "replayed_additions", "all_heads_zero", "neurons"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -28,7 +29,7 @@ def test_true_rows_pass_and_the_model_is_left_alone(row: str, dtype: torch.dtype
         results = self_test.run(model, locate(model))
         assert torch.equal(model(input_ids=ids, use_cache=False).logits, before)
     assert [result["name"] for result in results] == NAMES
-    assert [(result["passed"], result["refused"]) for result in results] == [(True, [])] * 3
+    assert [(result["passed"], result["refused"]) for result in results] == [(True, [])] * 4
     assert all(set(result) == {"name", "passed", "detail", "refused"} for result in results)
 
 
@@ -105,6 +106,9 @@ def halve_heads(config: Any) -> int:
             "off its output",
         ),
         ("gpt_neox", {"additions": additions.sequential}, "replayed_additions", "off its output"),
+        # what is not read last in the MLP
+        ("llama", {"outputs": (("mlp", (linear("mlp.gate_proj"),)),)}, "neurons", "not what the MLP gives"),
+        ("gpt2", {"outputs": (("mlp", (linear("mlp.c_fc", -1),)),)}, "neurons", "not what the MLP gives"),
         # a missing write
         ("llama", {"writes": (("attn", "self_attn"),)}, "replayed_additions", "cannot be replayed"),
         ("gemma4_text", {"writes": architectures.POST_NORMS}, "replayed_additions", "off its output"),
@@ -124,19 +128,38 @@ def test_a_sabotaged_row_is_caught_by_name(
     results = {result["name"]: result for result in self_test.run(model, sites)}
     assert not results[caught_by]["passed"]
     assert re.search(said, results[caught_by]["detail"]), results[caught_by]["detail"]
-    concerned = ("head", "kv_group") if caught_by == "value_rows" else ("attn", "direction")
+    concerned = {"value_rows": ("head", "kv_group"), "neurons": ("neuron",)}.get(
+        caught_by, ("attn", "direction")
+    )
     for layer in sites.layers:
         for site in concerned:
             assert f"L{layer.index}.{site}" in results[caught_by]["refused"]
 
     refused = [label for result in results.values() for label in result["refused"]]
     manager = AblationManager(model, sites.refusing(refused))
-    spec = AblationSpec("head", 0, heads=(0,)) if caught_by == "value_rows" else AblationSpec("attn", 0)
+    spec = {
+        "value_rows": AblationSpec("head", 0, heads=(0,)),
+        "neurons": AblationSpec("neuron", 0, neurons=(0,)),
+    }.get(caught_by, AblationSpec("attn", 0))
     with pytest.raises(SparkablateError) as caught, manager.applied(spec):
         pass
     assert caught.value.code == "site_unsupported"
     with manager.applied(AblationSpec("layer", 0)), torch.inference_mode():  # what is sound stays on offer
         model(input_ids=tiny_models.tokens(), use_cache=False)
+
+
+def test_a_mixture_must_be_linear_in_its_shared_experts_neurons(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny("qwen2_moe")
+    (row,) = (row for row in ARCHITECTURES if "qwen2_moe" in row.model_types)
+    wrong = (*DENSE, stacked("mlp.experts.down_proj"), linear("mlp.shared_expert.gate_proj"))
+    monkeypatch.setattr(
+        architectures, "ARCHITECTURES", (dataclasses.replace(row, outputs=(("mlp", wrong),)),)
+    )
+    neurons = self_test.run(model, locate(model))[-1]
+    assert neurons["refused"] == ["L0.neuron", "L2.neuron"]  # layer 1 is dense
+    assert "is not linear in them" in neurons["detail"]
 
 
 def test_one_wrong_layer_refuses_that_layer_alone(tiny: Any) -> None:
@@ -156,7 +179,7 @@ def test_heads_that_are_not_silenced_are_caught(tiny: Any, monkeypatch: pytest.M
     nothing = interventions.Mode(lambda values, mean: values.clone())
     monkeypatch.setitem(interventions.MODES, "zero", nothing)  # type: ignore[arg-type]
     model = tiny("llama_bias")
-    value_rows, replayed, all_heads = self_test.run(model, locate(model))
+    value_rows, replayed, all_heads, _ = self_test.run(model, locate(model))
     assert value_rows["passed"]
     assert replayed["passed"]
     assert not all_heads["passed"]

@@ -11,7 +11,7 @@ import type { SiteKind } from "../../../src/protocol/catalog.ts";
 import { condition, type Intervention, type ModelMap, modelMap } from "../../../src/protocol/messages.ts";
 
 const ALL: SiteKind[] = ["head", "kv_group", "attn", "mlp", "layer", "direction"];
-const DENSE = { sites: ALL, n_heads: 6, n_kv_heads: 2, d_head: 16, modules: {} };
+const DENSE = { sites: ALL, n_heads: 6, n_kv_heads: 2, n_neurons: 64, d_head: 16, modules: {} };
 /** A layer as a state-space model has it: no attention. */
 const HEADLESS = { ...DENSE, sites: ["mlp", "layer", "direction"] as SiteKind[], n_heads: 0, n_kv_heads: 0 };
 

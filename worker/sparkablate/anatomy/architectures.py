@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from sparkablate.anatomy.additions import (
     bloom_post_norm,
@@ -416,6 +416,13 @@ def _locate_layer(
             tap = Tap(f"{path}.{found[0]}", found[1], "output")
             values = Values(tap, row.value_layout, output_width(found[1]))
 
+    neurons, has_experts = _find_neurons(row, layer)
+    if neurons is None:
+        missing["neuron"] = (
+            f"the experts that layer {index} chooses from have no neurons to name"
+            if has_experts
+            else f"layer {index} has no MLP"
+        )
     here = LayerSites(
         index=index,
         path=path,
@@ -425,10 +432,13 @@ def _locate_layer(
         attention_output=attention_output,
         mlp=mlp,
         heads=heads,
+        neurons=None if neurons is None else Tap(f"{path}.{neurons[0]}", neurons[1], "input"),
         writes=writes,
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         d_head=d_head,
+        n_neurons=0 if neurons is None else input_width(neurons[1]),
+        has_experts=has_experts,
         values=values,
         additions=row.additions,
         returns_tuple=row.returns_tuple,
@@ -438,3 +448,18 @@ def _locate_layer(
     )
     offered = {name for name, row in SITE_ROWS.items() if row.tap(here) is not None} | {"layer", "direction"}
     return replace(here, sites=tuple(site for site in SITE_ORDER if site in offered))
+
+
+def _find_neurons(row: Architecture, layer: nn.Module) -> tuple[tuple[str, nn.Module] | None, bool]:
+    """The projection that reads the MLP's neurons, the dense one or the shared expert's; and whether the
+    layer chooses among experts besides."""
+    reader: tuple[str, nn.Module] | None = None
+    has_experts = False
+    for one in dict(row.outputs).get("mlp", ()):
+        path = one.weight.removesuffix(".weight")
+        found = resolve(layer, path)
+        if one.experts:
+            has_experts = has_experts or isinstance(found, nn.Module | Tensor)
+        elif reader is None and isinstance(found, nn.Module):
+            reader = path, found
+    return reader, has_experts

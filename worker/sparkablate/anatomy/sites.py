@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sparkablate.catalog import MODED_SITES, PART_COUNTS, SITES, complete
 
+
 @dataclass(frozen=True)
 class Tap:
     """One tensor of the forward pass: the first input of a module, or its output (item 0 of a tuple)."""
@@ -90,10 +91,15 @@ class LayerSites:
     attention_output: nn.Module | None = field(repr=False)
     mlp: nn.Module | None = field(repr=False)
     heads: Tap | None
+    #: Input of the dense MLP's output projection, in a mixture of the shared expert's: one column a neuron.
+    neurons: Tap | None
     writes: Mapping[str, Tap]
     n_heads: int
     n_kv_heads: int
     d_head: int
+    n_neurons: int
+    #: True where routed experts make the MLP's output too.
+    has_experts: bool
     values: Values | None
     additions: Additions = field(repr=False)
     returns_tuple: bool
@@ -177,6 +183,7 @@ SITE_ROWS: Mapping[str, SiteRow] = {
         lambda layer: layer.heads, lambda layer: layer.n_heads * layer.d_head, Stage.ATTENTION, write="attn"
     ),
     "attn": SiteRow(lambda layer: layer.attention_write, None, Stage.ATTENTION, write="attn"),
+    "neuron": SiteRow(lambda layer: layer.neurons, lambda layer: layer.n_neurons, Stage.MLP, write="mlp"),
     "mlp": SiteRow(lambda layer: layer.mlp_write, None, Stage.MLP, write="mlp"),
 }
 complete("SITE_ROWS", SITE_ROWS, MODED_SITES)

@@ -24,13 +24,16 @@ TOKENS = 16
 #: Factor on the attention's input that makes near-uniform attention patterns differ.
 SHARPEN = 8.0
 
+#: Roundings of the largest value that a sum of a few terms may be off.
+LINEAR = 8
+
 #: Layer → what is wrong with it, in words; missing where nothing is.
 Faults = dict[int, str]
 Recorded = dict[tuple[str, str], Tensor]
 
 
 def run(model: nn.Module, sites: SiteMap) -> list[dict[str, Any]]:
-    """Runs the three tests and returns a `selfTest` of src/protocol/messages.ts for each.
+    """Runs the four tests and returns a `selfTest` of src/protocol/messages.ts for each.
 
     A failure is a result, not an exception: it names the layers and the sites to refuse
     (`SiteMap.refusing` takes them out).
@@ -65,6 +68,14 @@ def run(model: nn.Module, sites: SiteMap) -> list[dict[str, Any]]:
                 _with_heads(sites),
                 ("head", "kv_group"),
                 _all_heads_faults(model, sites, ids, untested=value_faults),
+            ),
+            _result(
+                sites,
+                "neurons",
+                "what reads the neurons ends the MLP, and gives its bias, or 0, where all of them are zero",
+                tuple(layer for layer in sites.layers if layer.neurons is not None),
+                ("neuron",),
+                _neuron_faults(sites, ids),
             ),
         ]
 
@@ -310,11 +321,67 @@ def _all_heads_faults(model: nn.Module, sites: SiteMap, ids: Tensor, untested: F
         if not sites.norm_after_write and layer.attention_write is not None:
             written.append(layer.attention_write)
         for tap in written:
-            tensor = recorded[tap.path, tap.side]
-            expected = torch.zeros_like(tensor) if bias is None else bias.to(tensor.dtype).expand_as(tensor)
-            if not torch.equal(tensor, expected):
-                faults.setdefault(layer.index, f"{tap.path} is not {'0' if bias is None else 'its bias'}")
+            fault = _bias_fault(tap, recorded[tap.path, tap.side], bias)
+            if fault is not None:
+                faults.setdefault(layer.index, fault)
     return faults
+
+
+# ── 4. Neurons ───────────────────────────────────────────────────────────────────────────────
+def _neuron_faults(sites: SiteMap, ids: Tensor) -> Faults:
+    """What reads the neurons must be the last thing that the MLP does; where routed experts write too, the
+    write must be linear in the neurons instead."""
+    faults: Faults = {}
+    here = [
+        (layer, layer.neurons, layer.mlp_write, Tap(f"{layer.path} MLP", layer.mlp, "output"))
+        for layer in sites.layers
+        if layer.neurons is not None and layer.mlp_write is not None and layer.mlp is not None
+    ]
+    outputs = {neurons: Tap(f"{neurons.path} output", neurons.module, "output") for _, neurons, _, _ in here}
+    taps = [*outputs.values(), *(tap for _, _, write, whole in here for tap in (write, whole))]
+
+    entries = [Tap(layer.path, layer.module, "input") for layer in sites.layers]
+    plain = _pass(sites, ids, [*taps, *entries])
+
+    def scaled(factor: float) -> Recorded:
+        """Every layer on its own input, whatever those below write."""
+        kept = [(entry, lambda _, entry=entry: plain[entry.path, entry.side].clone()) for entry in entries]
+        return _pass(
+            sites, ids, taps, [*kept, *((neurons, lambda x: x * factor) for _, neurons, _, _ in here)]
+        )
+
+    zeroed = scaled(0)
+    routed = {layer.index for layer, *_ in here if layer.has_experts and not sites.norm_after_write}
+    doubled = scaled(2) if routed else {}
+    for layer, neurons, write, whole in here:
+        made = outputs[neurons]
+        fault = _bias_fault(made, zeroed[made.path, made.side], _bias(made.module))
+        if fault is None and layer.index in routed:
+            fault = _linear_fault(write, zeroed, plain, doubled)
+        elif fault is None:
+            output = plain[made.path, made.side].flatten()
+            if not any(torch.equal(output, plain[end.path, end.side].flatten()) for end in (whole, write)):
+                fault = f"what {neurons.path} gives is not what the MLP gives"
+        if fault is not None:
+            faults[layer.index] = fault
+    return faults
+
+
+def _linear_fault(tap: Tap, zeroed: Recorded, plain: Recorded, doubled: Recorded) -> str | None:
+    none, once, twice = (one[tap.path, tap.side].float() for one in (zeroed, plain, doubled))
+    error, size = ((twice - once) - (once - none)).abs().max(), twice.abs().max()
+    if torch.equal(none, once):
+        return f"{tap.path} does not depend on them"
+    eps = torch.finfo(plain[tap.path, tap.side].dtype).eps
+    return None if error <= LINEAR * eps * size else f"{tap.path} is not linear in them, by {error:.3g}"
+
+
+def _bias_fault(tap: Tap, tensor: Tensor, bias: Tensor | None) -> str | None:
+    """What is wrong with what stands at the tap where a projection of this bias had an input of 0."""
+    expected = torch.zeros_like(tensor) if bias is None else bias.to(tensor.dtype).expand_as(tensor)
+    return (
+        None if torch.equal(tensor, expected) else f"{tap.path} is not {'0' if bias is None else 'its bias'}"
+    )
 
 
 def _bias(module: Any) -> Tensor | None:
