@@ -76,7 +76,9 @@ def load(directory: str | os.PathLike[str]) -> Results:
             "usage", f"expected the path of a run directory, not {directory!r:.200}"
         ) from error
     if not _is_own(path):
-        raise SparkablateError("input_missing", f"{directory} is not a run directory: it has no results.sqlite")
+        raise SparkablateError(
+            "input_missing", f"{directory} is not a run directory: it has no results.sqlite"
+        )
     with _reading(path) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         begun = tables and database.execute("SELECT facts, finished_at FROM run").fetchone()

@@ -45,7 +45,9 @@ describe("nobody is there", () => {
     expect(await unreachable(`ipc://${directory}/none`)).toBe("there is no such socket");
     expect(await unreachable(`ipc://${directory}/none/either`)).toBe("there is no such socket");
     writeFileSync(join(directory, "file"), "");
-    expect(await unreachable(`ipc://${directory}/file`)).toMatch(/no worker listens there|this is not a socket/);
+    expect(await unreachable(`ipc://${directory}/file`)).toMatch(
+      /no worker listens there|this is not a socket/,
+    );
     const server = createServer().listen(0, "127.0.0.1");
     await new Promise((resolve) => server.once("listening", resolve));
     const { port } = server.address() as { port: number };

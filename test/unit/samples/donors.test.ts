@@ -66,7 +66,9 @@ describe("source blocks of mode resample", () => {
     const { evaluation, sources, notices } = choose({ calibration: text(10, 10_000) });
     expect(evaluation).toHaveLength(8);
     expect(sources.resample).toHaveLength(8);
-    expect(notices.join()).toMatch(/needs a donor block for every evaluation block: 10000\.txt has 10 for 16, so 8 are evaluated/);
+    expect(notices.join()).toMatch(
+      /needs a donor block for every evaluation block: 10000\.txt has 10 for 16, so 8 are evaluated/,
+    );
     const whole = choose({ calibration: null, max_batches: null });
     expect(whole.evaluation.length).toBe(20);
     expect(whole.sources.resample).toHaveLength(20);

@@ -78,10 +78,13 @@ def check_trust(source: str, revision: str | None, trust_remote_code: bool) -> N
     """Raises ``config_invalid`` for code from the hub that is not pinned."""
     if not isinstance(trust_remote_code, bool):  # the text "false" is true
         raise SparkablateError(
-            "config_invalid", f"model.trust_remote_code must be True or False, not {described(trust_remote_code)}"
+            "config_invalid",
+            f"model.trust_remote_code must be True or False, not {described(trust_remote_code)}",
         )
     if not isinstance(revision, str | None):
-        raise SparkablateError("config_invalid", f"model.revision must be a string, not {described(revision)}")
+        raise SparkablateError(
+            "config_invalid", f"model.revision must be a string, not {described(revision)}"
+        )
     local = Path(source).is_dir()
     if trust_remote_code and not local and not (revision and _COMMIT.fullmatch(revision)):
         raise SparkablateError(
@@ -117,8 +120,8 @@ def not_read(source: str, what: str, error: BaseException, *, local: bool) -> Sp
     words = str(error).strip() or "no reason given"
     if "trust_remote_code" in words:
         words = (
-            "it names code of its own (auto_map), which was not run; set model.trust_remote_code: true if you "
-            "trust it"
+            "it names code of its own (auto_map), which was not run; set model.trust_remote_code: true if "
+            "you trust it"
         )
     words = words if type(error) in (OSError, ValueError) else f"{type(error).__name__}: {words}"
     return SparkablateError("load_failed", f"{source}: {what}: {words[:2000]}", detail=repr(error))

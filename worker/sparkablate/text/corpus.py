@@ -87,7 +87,8 @@ def dataset_rows(dataset: dict[str, Any]) -> Rows:
         from datasets.packaged_modules.text.text import Text  # type: ignore[import-untyped]
     except ImportError as error:
         raise SparkablateError(
-            "environment_missing", "reading a dataset needs the Python package 'datasets': run 'sparkablate setup'"
+            "environment_missing",
+            "reading a dataset needs the Python package 'datasets': run 'sparkablate setup'",
         ) from error
     path, split, column = dataset["path"], dataset["split"], dataset["column"]
     try:
