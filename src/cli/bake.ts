@@ -53,7 +53,10 @@ export function bakeCommand(): Command {
     .optionsGroup("Model:")
     .option("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("--revision <commit>", "commit, branch or tag of a Hugging Face model")
-    .option("-c, --config <file>", "take the model and the edits from a config; its entries are applied together")
+    .option(
+      "-c, --config <file>",
+      "take the model and the edits from a config; its entries are applied together",
+    )
     .option("--set <key=value>", "override a key of the config; may be repeated", collect, [])
     .option("--trust-remote-code", "run code from the model's repository (the config must ask for it too)")
     .addOption(new Option("--joint", "a config's entries are applied together anyway").hideHelp())
@@ -161,7 +164,10 @@ const SAID_BY_CONFIG = [
 function configFile(file: string, flags: BakeFlags): RunConfig {
   const twice = SAID_BY_CONFIG.find((name) => flags[name] !== undefined);
   if (twice !== undefined || flags.condition.length > 0) {
-    throw new SparkablateError("usage", `--${twice ?? "condition"} cannot be combined with --config: both say what to bake`);
+    throw new SparkablateError(
+      "usage",
+      `--${twice ?? "condition"} cannot be combined with --config: both say what to bake`,
+    );
   }
   return withTexts((texts) =>
     loadConfig(file, { set: flags.set, trustRemoteCode: flags.trustRemoteCode ?? false, texts }),

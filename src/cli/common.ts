@@ -38,7 +38,8 @@ export const keysOption = (): Option =>
     "directory of keys for a tcp:// worker (default: $SPARKABLATE_KEYS, else sparkablate/keys in $XDG_CONFIG_HOME)",
   );
 
-export const TEMPLATE_DATE = "the day that a chat template writes into the prompts, like 2026-11-29 (default: today)";
+export const TEMPLATE_DATE =
+  "the day that a chat template writes into the prompts, like 2026-11-29 (default: today)";
 
 /** A controller of the worker that the flags name. */
 export const controllerFor = ({ worker, keys, quiet }: WorkerFlags & CommonFlags): Controller =>

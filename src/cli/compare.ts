@@ -79,7 +79,10 @@ Examples:
       });
       const means = asksFor(config.ablation, "mean");
       if (means && calibration === undefined) {
-        throw new SparkablateError("usage", "mode mean needs a text for its means: name one with --calibration");
+        throw new SparkablateError(
+          "usage",
+          "mode mean needs a text for its means: name one with --calibration",
+        );
       }
       requireBytes(flags.prompt);
       const prompts = [...flags.prompt, ...flags.prompts.flatMap((path) => readPrompts(path).prompts)];
@@ -109,13 +112,9 @@ Examples:
 
 function requireBytes(prompts: readonly string[]): void {
   if (!prompts.some((prompt) => prompt.includes(REPLACEMENT))) return;
-  throw new SparkablateError(
-    "usage",
-    "--prompt contains bytes that are not UTF-8 (or U+FFFD)",
-    {
-      help: "Set the terminal to UTF-8, or give the prompt in a UTF-8 file with --prompts.",
-    },
-  );
+  throw new SparkablateError("usage", "--prompt contains bytes that are not UTF-8 (or U+FFFD)", {
+    help: "Set the terminal to UTF-8, or give the prompt in a UTF-8 file with --prompts.",
+  });
 }
 
 type Paint = (style: "bold" | "dim" | "red", text: string) => string;

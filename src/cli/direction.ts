@@ -42,7 +42,10 @@ export function directionCommand(): Command {
     .description("find a direction that tells two sets of prompts apart")
     .requiredOption("--positive <file>", "file of 8 or more prompts that have the property, one per line")
     .requiredOption("--negative <file>", "file of 8 or more prompts that do not")
-    .requiredOption("--out <file>", "where to write the direction (.safetensors); the table goes beside it, as .json")
+    .requiredOption(
+      "--out <file>",
+      "where to write the direction (.safetensors); the table goes beside it, as .json",
+    )
     .option("--chat-template", "put each prompt into the model's chat template, as a user's message")
     .option("--template-date <day>", TEMPLATE_DATE)
     .option("--end-positions <numbers...>", "token positions, counted from the end: 1 is the last", ["1"])

@@ -40,7 +40,9 @@ export async function leavable<T>(work: (signal: AbortSignal) => Promise<T>): Pr
   const { promise: interrupted, reject } = Promise.withResolvers<never>();
   const release = onInterrupt(() => {
     left.abort();
-    reject(new SparkablateError("interrupted", "interrupted", { help: "Run the same command again to continue." }));
+    reject(
+      new SparkablateError("interrupted", "interrupted", { help: "Run the same command again to continue." }),
+    );
   });
   try {
     return await Promise.race([work(left.signal), interrupted]);

@@ -32,7 +32,10 @@ export async function showTokens(
 ): Promise<void> {
   const { format = "table", quiet, json, plots, top } = flags;
   if (format !== "table" && format !== "json")
-    throw new SparkablateError("usage", `--format ${format} cannot be combined with --tokens; allowed: table, json`);
+    throw new SparkablateError(
+      "usage",
+      `--format ${format} cannot be combined with --tokens; allowed: table, json`,
+    );
   const run = readTokenRun(directory, condition) ?? (await measured(directory, condition, flags));
   const report = tokenReport(run, top ?? DEFAULT_TOP);
   if (json || format === "json") printJson(tokensRecord(report), 2);

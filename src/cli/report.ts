@@ -43,7 +43,10 @@ export function reportCommand(): Command {
       "measure this many of the largest again, on blocks that the run did not use",
       positiveInteger,
     )
-    .option("--tokens <condition>", "the tokens that this condition (its id) hurts most, and its effect by position and frequency")
+    .option(
+      "--tokens <condition>",
+      "the tokens that this condition (its id) hurts most, and its effect by position and frequency",
+    )
     .option("--watch", "serve a live page of a running sweep on this machine, until Ctrl-C")
     .option("--port <number>", "the live page's port (default: any free one)", portNumber)
     .addHelpText(
@@ -117,8 +120,7 @@ function requireDirectory(path: string, isAwaited: boolean): void {
 /** @throws SparkablateError usage for the first option that was given though it does not fit. */
 function refuseTogether(what: string, options: Readonly<Record<string, unknown>>): void {
   for (const [name, value] of Object.entries(options)) {
-    if (value !== undefined)
-      throw new SparkablateError("usage", `${name} cannot be combined with ${what}`);
+    if (value !== undefined) throw new SparkablateError("usage", `${name} cannot be combined with ${what}`);
   }
 }
 

@@ -28,13 +28,16 @@ export function setupCommand(): Command {
         "which build of torch (default: cuda if there is an NVIDIA device, else cpu)",
       ).choices(TORCH_CHOICES),
     )
-    .option("--index-url <url>", "take torch from this index, in addition to those that pip is configured with")
-    .option("--system-site-packages", "let the environment use the packages of the Python that it is made from")
+    .option(
+      "--index-url <url>",
+      "take torch from this index, in addition to those that pip is configured with",
+    )
+    .option(
+      "--system-site-packages",
+      "let the environment use the packages of the Python that it is made from",
+    )
     .addOption(
-      new Option("--engine <engine>", "also install what this worker engine needs").choices([
-        "local",
-        "ray",
-      ]),
+      new Option("--engine <engine>", "also install what this worker engine needs").choices(["local", "ray"]),
     )
     .option("--dev", "also install what the tests and checks of a checkout need")
     .addHelpText(

@@ -179,9 +179,7 @@ class Reader {
       const keyPath = [...path, name];
       const place = this.#placeOf(key as Node);
       if (isForbiddenKey(name) || entries.has(name)) {
-        const why = entries.has(name)
-          ? "is written twice: keep one"
-          : "is not a key of any config";
+        const why = entries.has(name) ? "is written twice: keep one" : "is not a key of any config";
         this.#problems.push({ code: "config_invalid", line: `${place}: ${keyName(keyPath)}: ${why}` });
         continue;
       }

@@ -140,7 +140,8 @@ function split(path: string, file: Buffer): { header: Record<string, unknown>; d
   } catch (cause) {
     throw invalid(path, "its header is not JSON, so it is not a safetensors file", cause);
   }
-  if (!isRecord(header)) throw invalid(path, "its header is not a JSON object, so it is not a safetensors file");
+  if (!isRecord(header))
+    throw invalid(path, "its header is not a JSON object, so it is not a safetensors file");
   return { header, data: file.subarray(end) };
 }
 

@@ -130,7 +130,10 @@ async function checkTorch(): Promise<Result> {
   if (refused !== undefined && refused !== null) return failed(`${found}; ${refused}`, "see the message");
   const slow = report.devices.map((device) => device.slow_first_pass).find((words) => words !== null);
   if (slow !== undefined && slow !== null) {
-    return warning(`${found}; ${slow}`, "nothing needs fixing; setup --torch or --index-url installs another build");
+    return warning(
+      `${found}; ${slow}`,
+      "nothing needs fixing; setup --torch or --index-url installs another build",
+    );
   }
   if (report.devices.length === 0 && (await nvidiaPresent())) {
     const mend =

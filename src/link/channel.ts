@@ -121,7 +121,10 @@ export class Channel {
         else if (event.type === "handshake:error:other") {
           failingSince ??= performance.now();
           if (performance.now() - failingSince > HANDSHAKE_PATIENCE_MS)
-            refuse("the worker breaks off every handshake", "Check that worker.pub is the key of this worker.");
+            refuse(
+              "the worker breaks off every handshake",
+              "Check that worker.pub is the key of this worker.",
+            );
         }
       }
     };

@@ -80,11 +80,9 @@ function requirePrivate(directory: string, stats: Stats): void {
   const above = (path: string): boolean => existsSync(path) && isInside(realpathSync(path), real);
   const shared = above(homedir()) || above(tmpdir()) || (stats.mode & STICKY) !== 0;
   if (!shared && (process.getuid === undefined || stats.uid === process.getuid())) return;
-  throw new SparkablateError(
-    "usage",
-    `${directory} holds more than keys, and would become private to you`,
-    { help: "Name a directory for the keys alone, or leave --keys out to use the default." },
-  );
+  throw new SparkablateError("usage", `${directory} holds more than keys, and would become private to you`, {
+    help: "Name a directory for the keys alone, or leave --keys out to use the default.",
+  });
 }
 
 /**
@@ -128,7 +126,8 @@ function readKey(file: string, directory: string): string {
   // A worker's list of controllers may have more lines; the first is this machine's own.
   const key = readFileSync(file, "utf8").trim().split("\n", 1)[0] ?? "";
   // Never quoted: it may be a secret with a slip in it.
-  if (!KEY.test(key)) throw new SparkablateError("input_missing", `${file} does not hold a key of 40 characters`);
+  if (!KEY.test(key))
+    throw new SparkablateError("input_missing", `${file} does not hold a key of 40 characters`);
   return key;
 }
 

@@ -100,7 +100,10 @@ function jointly(config: RunConfig): RunConfig {
     );
   }
   if (targets.flat().some((spec) => "mode" in spec && typeof spec.mode === "object"))
-    throw new SparkablateError("config_invalid", "a list of modes makes many conditions, and a bake has one: name one mode");
+    throw new SparkablateError(
+      "config_invalid",
+      "a list of modes makes many conditions, and a bake has one: name one mode",
+    );
   const specs = [...targets.flat(), ...directions.map((spec) => ({ kind: "direction" as const, ...spec }))];
   return { ...config, ablation: { ...config.ablation, targets: [specs], directions: [] } };
 }

@@ -169,10 +169,7 @@ export const bosNotices = (
 /** A sweep of pairs learns from an earlier run which modes it has: the config cannot tell. */
 function requireSource({ source, task }: TextInputs, { sources }: Needs): void {
   if (!sources.includes("patch") || (source !== null && task !== null)) return;
-  throw new SparkablateError(
-    "config_invalid",
-    "mode patch has no donor: set ablation.source and eval.task",
-  );
+  throw new SparkablateError("config_invalid", "mode patch has no donor: set ablation.source and eval.task");
 }
 
 /** Evaluation items, and calibration rows out of the other items or of a text. */

@@ -16,10 +16,7 @@ export interface TemplateOptions {
 export function templateDay({ chat_template = false, template_date }: TemplateOptions): string | null {
   if (!chat_template) {
     if (template_date === undefined) return null;
-    throw new SparkablateError(
-      "config_invalid",
-      "a template date needs a chat template",
-    );
+    throw new SparkablateError("config_invalid", "a template date needs a chat template");
   }
   const day = template_date ?? today();
   // What has no such day counts on into the next month.

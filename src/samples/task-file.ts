@@ -39,7 +39,9 @@ export interface Task {
 const text = z
   .string(leaf("a text"))
   .min(1, leaf("a text that is not empty"))
-  .refine((value) => value.isWellFormed(), { error: "holds half a surrogate pair, which is not Unicode text" });
+  .refine((value) => value.isWellFormed(), {
+    error: "holds half a surrogate pair, which is not Unicode text",
+  });
 const item = section({ prompt: text, answer: text, wrong: text.optional() });
 
 /** @throws SparkablateError input_missing; config_invalid with file, line and key of the first faults. */

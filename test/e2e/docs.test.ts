@@ -17,7 +17,9 @@ const ROOT = packageRoot();
 /** Made for a release, and not kept: here only where somebody made them. */
 const REFERENCES = ["api-python.md", "api-typescript.md"];
 const pagesOf = (directory: string): string[] =>
-  readdirSync(join(ROOT, directory)).filter((name) => /\.(md|ipynb)$/.test(name) && !REFERENCES.includes(name));
+  readdirSync(join(ROOT, directory)).filter(
+    (name) => /\.(md|ipynb)$/.test(name) && !REFERENCES.includes(name),
+  );
 const PAGES = [
   "CONTRIBUTING.md",
   "SECURITY.md",
@@ -187,9 +189,9 @@ describe("docs", () => {
     const named = places.flatMap((place) =>
       readdirSync(join(ROOT, place), { recursive: true, withFileTypes: true })
         .filter((entry) => entry.isFile() && /\.(ts|py|cjs|yaml|sh)$/.test(entry.name))
-        .flatMap(({ parentPath, name }) =>
-          [...readFileSync(join(parentPath, name), "utf8").matchAll(/\bdocs\/[\w-]+\.md(?:#([\w-]+))?/g)],
-        ),
+        .flatMap(({ parentPath, name }) => [
+          ...readFileSync(join(parentPath, name), "utf8").matchAll(/\bdocs\/[\w-]+\.md(?:#([\w-]+))?/g),
+        ]),
     );
     expect(named.length).toBeGreaterThan(10);
     for (const [page, anchor] of named) {

@@ -31,7 +31,7 @@ beforeAll(async () => {
   unpacked = join(directory, "package");
   await execa("tar", ["xzf", made.sdist, "-C", directory]);
   await execa(resolveEnvironment().python, ["-m", "zipfile", "-e", made.wheel, join(directory, "wheel")]);
-}, 120_000);
+}, 300_000);
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 /** Files below a directory, relative to it, sorted. */

@@ -32,10 +32,11 @@ PUBLIC = {
 
 HEAD = """# Python API
 
-What notebooks and other harnesses import; no controller is needed. This page is made from the docstrings when the
-package is made, and by `npm run reference`. Examples: [README.md](../README.md#python),
-[python-api.ipynb](python-api.ipynb), [directions.md](directions.md#in-python). The controller has a page of its own,
-[api-typescript.md](api-typescript.md). Every error is a `SparkablateError`; [errors.md](errors.md) explains its `code`.
+What notebooks and other harnesses import; no controller is needed. This page is made from the docstrings
+when the package is made, and by `npm run reference`. Examples: [README.md](../README.md#python),
+[python-api.ipynb](python-api.ipynb), [directions.md](directions.md#in-python). The controller has a page
+of its own, [api-typescript.md](api-typescript.md). Every error is a `SparkablateError`;
+[errors.md](errors.md) explains its `code`.
 """
 
 #: A longer signature has one parameter a line.

@@ -101,7 +101,7 @@ def test_a_path_that_is_long_a_link_or_no_directory_is_refused(private: Path) ->
     (private / "file").write_text("")
     for path, why in (
         (private / ("x" * 100), "is longer than"),
-        (private / "link", "is no socket"),
+        (private / "link", "is not a socket"),
         (private / "file" / "s", "is not a directory"),
         (private / "none" / "s", "does not exist"),
     ):

@@ -24,13 +24,13 @@ it.each([
   ["ipc://", "the path of a socket is missing"],
   [`ipc:///${"x".repeat(MAX_SOCKET_PATH_BYTES)}`, "a socket's path has at most"],
   ["ipc:///a\0b", "zero bytes"],
-  ["tcp://localhost", "host:port is wanted"],
-  ["tcp://localhost:", "host:port is wanted"],
-  ["tcp://*:5757", "host:port is wanted"],
+  ["tcp://localhost", "give host:port"],
+  ["tcp://localhost:", "give host:port"],
+  ["tcp://*:5757", "give host:port"],
   ["tcp://localhost:0", "a port is a number from 1 to 65535"],
   ["tcp://localhost:65536", "a port is a number from 1 to 65535"],
-  ["tcp://localhost:5757/path", "host:port is wanted"],
-  ["tcp://::1:5757", "host:port is wanted"],
+  ["tcp://localhost:5757/path", "give host:port"],
+  ["tcp://::1:5757", "give host:port"],
   ["tcp://[localhost]:5757", "the brackets must hold an IPv6 address"],
   ["tcp://[127.0.0.1]:5757", "the brackets must hold an IPv6 address"],
 ])("%j is none", (text, why) => {
@@ -45,7 +45,9 @@ describe("nobody is there", () => {
     expect(await unreachable(`ipc://${directory}/none`)).toBe("there is no such socket");
     expect(await unreachable(`ipc://${directory}/none/either`)).toBe("there is no such socket");
     writeFileSync(join(directory, "file"), "");
-    expect(await unreachable(`ipc://${directory}/file`)).toMatch(/no worker listens there|this is not a socket/);
+    expect(await unreachable(`ipc://${directory}/file`)).toMatch(
+      /no worker listens there|this is not a socket/,
+    );
     const server = createServer().listen(0, "127.0.0.1");
     await new Promise((resolve) => server.once("listening", resolve));
     const { port } = server.address() as { port: number };

@@ -75,7 +75,7 @@ it("refuses a directory that others use too, and leaves its mode alone", () => {
   for (const directory of places) {
     const { mode } = statSync(directory);
     expect(() => writeKeys(directory, makeKeyPair, true), directory).toThrow(
-      refusal("usage", /not for keys alone/),
+      refusal("usage", /holds more than keys/),
     );
     expect(statSync(directory).mode, directory).toBe(mode);
     expect(existsSync(join(directory, "worker.pub")), directory).toBe(false);
@@ -101,7 +101,7 @@ it("names a key that is open to others, missing or broken, and never shows it", 
   } catch (error) {
     message = String(error);
   }
-  expect(message).toContain("controller.key holds no key");
+  expect(message).toContain("controller.key does not hold a key");
   expect(message).not.toContain(typo.slice(0, 10));
 });
 

@@ -66,7 +66,9 @@ describe("source blocks of mode resample", () => {
     const { evaluation, sources, notices } = choose({ calibration: text(10, 10_000) });
     expect(evaluation).toHaveLength(8);
     expect(sources.resample).toHaveLength(8);
-    expect(notices.join()).toMatch(/needs a donor block for every evaluation block: 10000\.txt has 10 for 16, so 8 are evaluated/);
+    expect(notices.join()).toMatch(
+      /needs a donor block for every evaluation block: 10000\.txt has 10 for 16, so 8 are evaluated/,
+    );
     const whole = choose({ calibration: null, max_batches: null });
     expect(whole.evaluation.length).toBe(20);
     expect(whole.sources.resample).toHaveLength(20);
@@ -150,7 +152,7 @@ describe("a source file of mode patch", () => {
       );
     expect(() => sourceItems(file('{"prompt": 3}', "[]"), task(2))).toThrow(/s\.jsonl:1: .*\ns\.jsonl:2: /);
     expect(() => requireAligned("s.jsonl", "t.jsonl", [encoded([5, 7]), encoded([5, 6])])).toThrow(
-      "s.jsonl:2: prompt and answer have 6 and 1 tokens, t.jsonl:2 has 5 and 1; allowed: as many",
+      "s.jsonl:2: prompt and answer have 6 and 1 tokens, but t.jsonl:2 has 5 and 1: make them equal",
     );
     expect(() => readSource(join(scratch, "absent.jsonl"))).toThrow(/cannot be read \(ENOENT\)/);
     writeFileSync(join(scratch, "binary.jsonl"), Buffer.from([0xff, 0xfe]));

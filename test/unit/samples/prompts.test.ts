@@ -25,7 +25,7 @@ it.each([
 });
 
 it("a day without a chat template is refused, not ignored", () => {
-  expect(() => templateDay({ template_date: "2026-11-29" })).toThrow(/without a chat template/);
+  expect(() => templateDay({ template_date: "2026-11-29" })).toThrow(/needs a chat template/);
 });
 
 it("a date that is written is told, but not to whoever gave it", () => {

@@ -134,5 +134,6 @@ def _refuse(raw: Mapping[str, Any], config: Any, renumbering: Renumbering) -> No
     if reasons:
         raise SparkablateError(
             "bake_refused",
-            f"--prune-layers: {'; '.join(reasons)}. Leave --prune-layers out to make the layer the identity instead.",
+            f"--prune-layers: {'; '.join(reasons)}. Leave --prune-layers out to make the layer the identity "
+            "instead.",
         )

@@ -294,8 +294,8 @@ class LocalEngine:
         if modes := _source_modes(conditions):
             raise SparkablateError(
                 "config_invalid",
-                f"mode {modes[0]} takes activations from other tokens at the same positions, and a text that is"
-                " yet to be written has none; measure it with 'sparkablate run'",
+                f"mode {modes[0]} takes activations from other tokens at the same positions, and a text that "
+                "is yet to be written has none; measure it with 'sparkablate run'",
             )
         run = GenerationRun(
             held.opened.model,

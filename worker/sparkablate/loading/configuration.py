@@ -120,8 +120,8 @@ def not_read(source: str, what: str, error: BaseException, *, local: bool) -> Sp
     words = str(error).strip() or "no reason given"
     if "trust_remote_code" in words:
         words = (
-            "it names code of its own (auto_map), which was not run; set model.trust_remote_code: true if you "
-            "trust it"
+            "it names code of its own (auto_map), which was not run; set model.trust_remote_code: true if "
+            "you trust it"
         )
     words = words if type(error) in (OSError, ValueError) else f"{type(error).__name__}: {words}"
     return SparkablateError("load_failed", f"{source}: {what}: {words[:2000]}", detail=repr(error))

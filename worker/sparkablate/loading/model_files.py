@@ -259,8 +259,8 @@ def _changed(path: Path, what: str) -> SparkablateError:
     return SparkablateError(
         "baseline_changed",
         f"{path} {what} while the model was in use. What was measured before is the loaded model's and is "
-        "kept. Put the old file back and run the same command again to continue; choose another output.dir to "
-        "measure the new one",
+        "kept. Put the old file back and run the same command again to continue; choose another output.dir "
+        "to measure the new one",
     )
 
 
