@@ -12,7 +12,7 @@ import pytest
 from sparkablate.engines.local import LocalEngine
 from sparkablate.engines.ray.actor import Actor
 from sparkablate.engines.ray.engine import RayEngine
-from sparkablate.engines.ray.fleet import Needs, Standing
+from sparkablate.engines.ray.member import Needs, Standing
 from sparkablate.errors import SparkablateError
 from sparkablate.measure.slice import Measurement
 

@@ -12,7 +12,8 @@ import ray
 from ray.exceptions import RayActorError
 
 from sparkablate.engines.local import INSPECT_SHAPE, Generation, LocalEngine, Measurement
-from sparkablate.engines.ray.fleet import Callbacks, Fleet, Member, Needs, actor_died
+from sparkablate.engines.ray.fleet import Callbacks, Fleet
+from sparkablate.engines.ray.member import Member, Needs, actor_died
 from sparkablate.errors import SparkablateError
 from sparkablate.measure.items import EncodedItem
 from sparkablate.measure.slice import EvaluateSummary
