@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,24 @@ import torch
 from torch import Tensor
 
 from sparkablate.anatomy.architectures import locate, needs_bos
-from sparkablate.anatomy.sites import SiteMap
 from sparkablate.bake.baking import Baking, Source, resolved, result_dtype, to_wire
 from sparkablate.bake.checkpoint import check_plain
 from sparkablate.bake.foresight import Wanted, foresee
 from sparkablate.directions.on_texts import find_on_texts
 from sparkablate.edits.donors import SOURCE_MODES
+from sparkablate.engines.loaded import Loaded, check_positions, load_proved, random_ids, refused_by
 from sparkablate.errors import SparkablateError
 from sparkablate.generation.run import Generation, GenerationRun
-from sparkablate.loading import model_files, numerics
+from sparkablate.loading import numerics
 from sparkablate.loading.configuration import build_empty, load_config, resolve_source
-from sparkablate.loading.model_files import ModelFiles
-from sparkablate.loading.open import OpenedModel, open_model
+from sparkablate.loading.open import open_model
 from sparkablate.manager import AblationManager, MeanKey
-from sparkablate.measure.cost import warm_up
 from sparkablate.measure.donors import Donors
 from sparkablate.measure.failures import first_passes
 from sparkablate.measure.items import Answers, EncodedItem, encode_items
-from sparkablate.measure.likelihood import Likelihood
 from sparkablate.measure.slice import Canary, EvaluateSummary, Measurement, SliceRun
-from sparkablate.measure.walk import PROOF_POSITIONS, Entries, Walk, prove_entries
+from sparkablate.measure.walk import PROOF_POSITIONS, Walk
 from sparkablate.progress import Progress
-from sparkablate.proofs import self_test
 from sparkablate.proofs.causality import prove_causal
 from sparkablate.specs import from_wire
 from sparkablate.text import corpus
@@ -50,33 +45,13 @@ INSPECT_SHAPE = (1, PROOF_POSITIONS)
 LOOK_EVERY = 200
 
 
-@dataclass
-class _Loaded:
-    """The one model that is loaded, and what was proved of it."""
-
-    request: dict[str, Any]
-    opened: OpenedModel
-    manager: AblationManager
-    likelihood: Likelihood
-    entries: Entries
-    canary: Canary
-    self_test: list[dict[str, Any]]
-    notices: list[str]
-    files: ModelFiles
-    #: When the baseline was last found unchanged, monotonic.
-    looked: float
-    walk: Walk | None = None
-    donors: Donors | None = None
-    directions: dict[str, float] = field(default_factory=dict)
-
-
 class LocalEngine:
     """Answers the wire's load, inspect, tokenize, calibrate, put and evaluate, shaped as in protocol.ts."""
 
     slots = 1
 
     def __init__(self) -> None:
-        self._held: _Loaded | None = None
+        self._held: Loaded | None = None
         self._means: dict[str, dict[MeanKey, Tensor]] = {}
 
     @property
@@ -117,18 +92,18 @@ class LocalEngine:
         )
         if reused:
             assert held is not None
-            _check_positions(held.manager.sites, model["name"], shape[1])
+            check_positions(held.manager.sites, model["name"], shape[1])
             with first_passes(model["name"]):
                 held.likelihood.check_chunks(*shape)
                 if shape[1] != held.canary.ids.shape[1]:
                     prove_causal(held.likelihood, shape[1])
-            held.canary = Canary.measure(held.likelihood, _random_ids(held.likelihood, shape))
+            held.canary = Canary.measure(held.likelihood, random_ids(held.likelihood, shape))
         else:
             if may_offload:
                 check_plain(_config(model), {})
             self._held, held = None, None  # the old model's memory is needed for the new one
             self._means.clear()
-            held = self._held = _open(model, shape, may_offload, progress)
+            held = self._held = load_proved(model, shape, may_offload, progress)
         sites = held.manager.sites
         bos, adds_bos = corpus.special_tokens(held.opened.tokenizer, sites.vocab_size)
         return {
@@ -354,7 +329,7 @@ class LocalEngine:
             self._held = None
             del opened, manager  # the new model needs their memory
             opened = open_model(**{**request, "dtype": wanted}, may_offload=True)
-            manager = AblationManager(opened.model, locate(opened.model).refusing(_refused(tests)))
+            manager = AblationManager(opened.model, locate(opened.model).refusing(refused_by(tests)))
             manager.set_means(means)
         source = Source(request["name"], opened.revision, opened.directory, opened.tokenizer, manager)
         baking = Baking(source, specs, Path(out), dtype, prune_layers, force)
@@ -387,7 +362,7 @@ class LocalEngine:
         self._check_files()
         return found
 
-    def _ready(self, conditions: list[dict[str, Any]], means_sha256: str | None) -> _Loaded:
+    def _ready(self, conditions: list[dict[str, Any]], means_sha256: str | None) -> Loaded:
         """The loaded model with the means in use. Raises ``means_missing`` for vectors that were not put."""
         held = self._need()
         if means_sha256 is not None:
@@ -399,7 +374,7 @@ class LocalEngine:
             raise SparkablateError("means_missing", f"the direction {absent[0]} is not here")
         return held
 
-    def _need(self) -> _Loaded:
+    def _need(self) -> Loaded:
         if self._held is None:
             raise SparkablateError("session_lost", "this worker has no model loaded")
         return self._held
@@ -445,66 +420,3 @@ def _config(model: dict[str, Any]) -> Any:
     """Of a `model` section. Raises what ``resolve_source`` and ``load_config`` do."""
     source, trusted = resolve_source(model["name"]), model["trust_remote_code"]
     return load_config(source, revision=model["revision"], trust_remote_code=trusted)
-
-
-def _open(model: dict[str, Any], shape: tuple[int, int], may_offload: bool, progress: Progress) -> _Loaded:
-    progress("load", 0.0, None, "models")
-    before = model_files.settled(model_files.here(resolve_source(model["name"]), model["revision"]))
-    opened = open_model(**model, may_offload=may_offload)
-    notices = list(opened.notices)
-    files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
-    with first_passes(model["name"]):
-        sites = locate(opened.model)
-    notices += corpus.bos_notices(opened.tokenizer, sites, needs_bos(opened.model))
-    _check_positions(sites, model["name"], shape[1])
-    progress("check", 0.0, None, "logits")
-    likelihood = Likelihood(opened.model, sites)
-    with first_passes(model["name"]):
-        likelihood.check_chunks(*shape)
-        small = _random_ids(likelihood, (1, min(PROOF_POSITIONS, shape[1])))
-        likelihood.prove_head(small)
-        prove_causal(likelihood, shape[1])
-        batch = _random_ids(likelihood, shape)
-        warm_up(likelihood, batch)
-        canary = Canary.measure(likelihood, batch)
-        progress("self-test", 0.0, None, "tests")
-        tests = self_test.run(opened.model, sites)
-    if refused := _refused(tests):
-        notices.append(f"the self-test refused {', '.join(refused)}"[:4096])
-        sites = sites.refusing(refused)
-    progress("check", 0.0, float(sites.n_layers), "layers")
-    entries = prove_entries(likelihood, small)
-    if not entries.walkable:
-        notices.append(f"every condition takes a whole forward pass: {entries.reason}"[:4096])
-    progress("check", float(sites.n_layers), float(sites.n_layers), "layers")
-    return _Loaded(
-        request=dict(model),
-        opened=opened,
-        manager=AblationManager(opened.model, sites),
-        likelihood=likelihood,
-        entries=entries,
-        canary=canary,
-        self_test=tests,
-        notices=notices,
-        files=files,
-        looked=time.monotonic(),
-    )
-
-
-def _check_positions(sites: SiteMap, name: str, seq_len: int) -> None:
-    if sites.max_positions is not None and seq_len > sites.max_positions:
-        raise SparkablateError(
-            "config_invalid", f"eval.seq_len {seq_len}: {name} has {sites.max_positions} positions"
-        )
-
-
-def _refused(tests: list[dict[str, Any]]) -> list[str]:
-    """Sites that the self-test refused, e.g. "L0.head"."""
-    return [label for test in tests for label in test["refused"]]
-
-
-def _random_ids(likelihood: Likelihood, shape: tuple[int, int]) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(likelihood.sites.vocab_size, shape, generator=generator).to(
-        numerics.device_of(likelihood.model)
-    )
