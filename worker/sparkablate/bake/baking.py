@@ -36,7 +36,6 @@ from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import numerics
 from sparkablate.loading.configuration import load_config, model_class
-from sparkablate.loading.open import OpenedModel
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, condition_id, validate
@@ -47,12 +46,13 @@ SPARE_BYTES = 16 << 20
 LEFT_BYTES = 256 << 10
 
 
-def result_dtype(opened: OpenedModel, dtype: str) -> str:
-    """The dtype in which a bake's live side has to run. `dtype`: "float32" or "source"."""
+def result_dtype(source: str, dtype: str, revision: str | None = None) -> str:
+    """The dtype of the result, in which the live side has to run, as `load_model` calls it."""
     if dtype == "float32":
         return dtype
-    config = load_config(str(opened.directory), revision=None, trust_remote_code=False)
-    return source_dtype(config)
+    if dtype != "source":
+        raise SparkablateError("usage", f"dtype {dtype!r}: use float32 or source")
+    return source_dtype(load_config(source, revision=revision, trust_remote_code=False))
 
 
 @dataclass(frozen=True)

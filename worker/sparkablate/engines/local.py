@@ -324,7 +324,7 @@ class LocalEngine:
         request, tests = held.request, held.self_test
         opened, manager, files = held.opened, held.manager, held.files
         del held
-        wanted = result_dtype(opened, dtype)
+        wanted = result_dtype(str(opened.directory), dtype)
         if numerics.DTYPES[wanted] != opened.model.dtype:
             self._held = None
             del opened, manager  # the new model needs their memory

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from sparkablate.engines.ray.actor import Place
-from sparkablate.errors import SparkablateError
+from sparkablate.errors import SparkablateError, first_line
 
 
 @dataclass(frozen=True)
@@ -78,5 +78,4 @@ class Member:
 
 
 def actor_died(member: Member, error: Exception) -> SparkablateError:
-    text = str(error).strip().split("\n")[0]
-    return SparkablateError("actor_died", f"{member} ended", f"{type(error).__name__}: {text}")
+    return SparkablateError("actor_died", f"{member} ended", f"{type(error).__name__}: {first_line(error)}")
