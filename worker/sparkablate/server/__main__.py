@@ -17,7 +17,7 @@ from sparkablate.printable import guard_stderr
 from sparkablate.server import place
 
 if TYPE_CHECKING:
-    from sparkablate.engines import Engine
+    from sparkablate.engines.requests import Engine
 
 
 def main() -> int:

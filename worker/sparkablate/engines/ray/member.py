@@ -1,4 +1,4 @@
-"""One actor as the fleet knows it: what it needs of a node, where it stands, whether it agrees with another."""
+"""One actor as the fleet knows it: what it needs of a node, whether it works and agrees with others."""
 
 from __future__ import annotations
 
@@ -76,6 +76,5 @@ class Member:
     def __str__(self) -> str:
         return f"actor {self.number} on {self.place or 'no node'}"
 
-
-def actor_died(member: Member, error: Exception) -> SparkablateError:
-    return SparkablateError("actor_died", f"{member} ended", f"{type(error).__name__}: {first_line(error)}")
+    def died(self, error: Exception) -> SparkablateError:
+        return SparkablateError("actor_died", f"{self} ended", f"{type(error).__name__}: {first_line(error)}")
