@@ -13,6 +13,7 @@ import torch
 from model_directory import model_config
 
 from sparkablate import AblationManager, AblationSpec, SparkablateError
+from sparkablate.directions import find_directions
 from sparkablate.engines.local import LocalEngine
 from sparkablate.engines.requests import Calibrate, Caller, Evaluate, Load, PutMeans
 from sparkablate.loading import memory, offload
@@ -145,3 +146,18 @@ def test_rooms_are_those_of_gpus_of_one_kind_then_main_memory(monkeypatch: pytes
 
 def _index(device: Any) -> int:
     return device if isinstance(device, int) else (device.index or 0)
+
+
+def test_a_direction_is_found_where_layers_lie_on_disk(tmp_path: Path) -> None:
+    directory = model_directory.save(tmp_path / "model", "llama")
+    plain, _ = load_model(str(directory), dtype="float32", device="cpu")
+    spread, _ = load_model(str(directory), dtype="float32", device="cpu")
+    accelerate.disk_offload(spread, tmp_path / "offload", execution_device=torch.device("cpu"))
+    sides = tokens(10, 6, seed=0).tolist(), tokens(10, 6, seed=1).tolist()
+    held, found = (
+        find_directions(AblationManager(model), *sides, resamples=2).candidates for model in (plain, spread)
+    )
+    assert len(held) == len(found) > 0
+    for one, other in zip(held, found, strict=True):
+        assert torch.equal(one.vector, other.vector)
+        assert (one.scores, one.random) == (other.scores, other.random)

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from sparkablate.anatomy.sites import Tap
 from sparkablate.arguments import as_number, as_whole, described, listed, token_row
-from sparkablate.directions.prompts import Batch, batches, device_of
+from sparkablate.directions.prompts import Batch, batches
 from sparkablate.directions.scores import Answers, Scorer, Scores
 from sparkablate.edits.hooks import recording
 from sparkablate.errors import SparkablateError
+from sparkablate.loading.numerics import device_of
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress, silent
 from sparkablate.text.vocabulary import check_ids
@@ -189,7 +190,7 @@ class _Streams:
                     out[batch.indices, layers[tap.path], at] = batch.at_end(stream, position).float().cpu()
 
             with recording([layer.stream for layer in sites.layers], keep):
-                sites.stack(input_ids=batch.ids.to(device_of(self.manager)), use_cache=False)
+                sites.stack(input_ids=batch.ids.to(device_of(self.manager.model)), use_cache=False)
             done += len(batch.indices)
             self.progress(side, float(done), float(len(prompts)), "prompts")
         if not bool(torch.isfinite(out).all()):
