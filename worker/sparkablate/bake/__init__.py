@@ -68,15 +68,7 @@ def bake(
     name = result_dtype(resolve_source(model), dtype, revision)
     before = settled(here(resolve_source(model), revision))
     opened = open_model(
-        model,
-        revision=revision,
-        dtype=name,
-        device=device,
-        device_map=None,
-        attn_implementation=None,
-        threads=threads,
-        trust_remote_code=False,
-        may_offload=True,
+        model, revision=revision, dtype=name, device=device, threads=threads, may_offload=True
     )
     files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
     sites = locate(opened.model)
