@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparkablate.anatomy.architectures import row_of
 from sparkablate.bake import card, live, travel
-from sparkablate.bake.certificate import Loading, judge, run_jobs, write_job
+from sparkablate.bake.certificate import judge, run_jobs, write_job
 from sparkablate.bake.checkpoint import Checkpoint, check_plain, find_names
 from sparkablate.bake.edits import Planner
 from sparkablate.bake.foresight import source_dtype
@@ -230,23 +230,21 @@ class Baking:
             "versions": self.facts["versions"],
         }
 
-    def _loading(self) -> Loading:
+    def _loading(self) -> dict[str, Any]:
+        """How the fresh process loads the directory: as the live side did."""
         model: Any = self._held.manager.model
-        sites = self._held.manager.sites
-        implementation = model.config._attn_implementation
-        return Loading(
-            auto_class=model_class(model.config).__name__,
-            dtype=model.dtype,
-            device=numerics.device_of(model).type,
-            attn_implementation=implementation,
-            layers_path=sites.layers[0].path.removesuffix("0"),
-            kept=self.renumbering.kept,
-            must_be_read=[
-                output.name
-                for output in self.outputs
-                if output.edits or (self.edits.untied_head or ("", ""))[0] == output.name
-            ],
-        )
+        head = (self.edits.untied_head or ("", ""))[0]
+        return {
+            "auto_class": model_class(model.config).__name__,
+            "dtype": str(model.dtype),
+            "device": numerics.device_of(model).type,
+            "attn_implementation": model.config._attn_implementation,
+            # Prefix of the layers' module paths, and which of the source's layers each one is.
+            "layers_path": self._held.manager.sites.layers[0].path.removesuffix("0"),
+            "kept": self.renumbering.kept,
+            # Weights that stock transformers must not leave unread.
+            "must_be_read": [one.name for one in self.outputs if one.edits or one.name == head],
+        }
 
     def _bytes_needed(self) -> int:
         sites = self._held.manager.sites
