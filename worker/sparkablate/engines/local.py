@@ -19,28 +19,9 @@ from sparkablate.bake.checkpoint import check_plain
 from sparkablate.bake.foresight import Wanted, foresee
 from sparkablate.directions.on_texts import find_on_texts
 from sparkablate.edits.donors import SOURCE_MODES
+from sparkablate.engines import requests
 from sparkablate.engines.loaded import Loaded, load_proved
-from sparkablate.engines.requests import (
-    NOBODY,
-    Answer,
-    Bake,
-    Baseline,
-    Calibrate,
-    Caller,
-    CheckBake,
-    Evaluate,
-    FindDirection,
-    Generate,
-    Inspect,
-    Load,
-    PutDirection,
-    PutMeans,
-    Request,
-    TokenBytes,
-    Tokenize,
-    TokenizeTask,
-    Wire,
-)
+from sparkablate.engines.requests import NOBODY, Answer, Caller, Request, Wire
 from sparkablate.errors import SparkablateError
 from sparkablate.generation.run import GenerationRun
 from sparkablate.loading import numerics
@@ -74,7 +55,7 @@ class LocalEngine:
         return _ANSWERS[type(request)](self, request, caller)
 
     # ── The model ────────────────────────────────────────────────────────────────────────────
-    def _load(self, request: Load, caller: Caller) -> Wire:
+    def _load(self, request: requests.Load, caller: Caller) -> Wire:
         began = time.perf_counter()
         shape = (max(request.batch_size, 1), max(request.seq_len, 2))
         reused = self._held is not None and self._held.serves(request, caller.progress)
@@ -88,14 +69,14 @@ class LocalEngine:
             self._held = load_proved(request, shape, caller.progress)
         return self._need().to_wire(shape, time.perf_counter() - began, reused)
 
-    def _inspect(self, request: Inspect, caller: Caller) -> Wire:
+    def _inspect(self, request: requests.Inspect, caller: Caller) -> Wire:
         return inspect(request, lambda load: self._load(load, caller))
 
-    def _baseline(self, request: Baseline, caller: Caller) -> str:
+    def _baseline(self, request: requests.Baseline, caller: Caller) -> str:
         return self._need().canary.sha256
 
     # ── Texts ────────────────────────────────────────────────────────────────────────────────
-    def _tokenize(self, request: Tokenize, caller: Caller) -> tuple[np.ndarray, bool, list[str]]:
+    def _tokenize(self, request: requests.Tokenize, caller: Caller) -> tuple[np.ndarray, bool, list[str]]:
         tokenizer = self._need().opened.tokenizer
         rows = (
             corpus.dataset_rows(request.dataset or {})
@@ -106,7 +87,9 @@ class LocalEngine:
         check_ids([ids], self._need().manager.sites.vocab_size, tokenizer)
         return ids, cut or rows.more, rows.notices
 
-    def _tokenize_task(self, request: TokenizeTask, caller: Caller) -> tuple[list[EncodedItem], list[str]]:
+    def _tokenize_task(
+        self, request: requests.TokenizeTask, caller: Caller
+    ) -> tuple[list[EncodedItem], list[str]]:
         tokenizer = self._need().opened.tokenizer
         encoded, notices = encode_items(
             tokenizer, request.items, request.name, request.max_tokens, caller.progress
@@ -115,13 +98,13 @@ class LocalEngine:
         check_ids([*(item.ids for item in encoded), *wrong], self._need().manager.sites.vocab_size, tokenizer)
         return encoded, notices
 
-    def _token_bytes(self, request: TokenBytes, caller: Caller) -> list[bytes]:
+    def _token_bytes(self, request: requests.TokenBytes, caller: Caller) -> list[bytes]:
         held = self._need()
         held.tensor(request.ids)  # refuses ids outside the vocabulary
         return token_bytes(held.opened.tokenizer, request.ids.tolist())
 
     # ── Vectors ──────────────────────────────────────────────────────────────────────────────
-    def _calibrate(self, request: Calibrate, caller: Caller) -> tuple[list[Wire], np.ndarray]:
+    def _calibrate(self, request: requests.Calibrate, caller: Caller) -> tuple[list[Wire], np.ndarray]:
         held = self._need()
 
         def batches() -> Iterator[Tensor]:
@@ -141,7 +124,7 @@ class LocalEngine:
         wired = [{**site, "width": len(means[key])} for site, key in zip(request.sites, keys, strict=True)]
         return wired, np.concatenate([means[key].numpy() for key in keys])
 
-    def _put_means(self, request: PutMeans, caller: Caller) -> None:
+    def _put_means(self, request: requests.PutMeans, caller: Caller) -> None:
         self._need()
         sites, values = request.sites, request.values
         ends = np.cumsum([site["width"] for site in sites])
@@ -152,19 +135,19 @@ class LocalEngine:
             for site, part in zip(sites, np.split(values, ends[:-1]), strict=True)
         }
 
-    def _put_direction(self, request: PutDirection, caller: Caller) -> None:
+    def _put_direction(self, request: requests.PutDirection, caller: Caller) -> None:
         held = self._need()
         held.manager.set_direction(request.sha256, torch.from_numpy(request.vector.copy()), request.norm)
         held.directions.add(request.sha256)
 
-    def _find_direction(self, request: FindDirection, caller: Caller) -> tuple[Wire, np.ndarray]:
+    def _find_direction(self, request: requests.FindDirection, caller: Caller) -> tuple[Wire, np.ndarray]:
         held = self._need()
         found = find_on_texts(held.manager, held.opened.tokenizer, request, caller.cancelled, caller.progress)
         self._check_files()
         return found
 
     # ── Conditions ───────────────────────────────────────────────────────────────────────────
-    def _evaluate(self, request: Evaluate, caller: Caller) -> EvaluateSummary:
+    def _evaluate(self, request: requests.Evaluate, caller: Caller) -> EvaluateSummary:
         held = self._ready(request.conditions, request.means_sha256)
         ids = held.tensor(request.ids)
         given = {mode: held.tensor(rows) for mode, rows in request.sources.items()}
@@ -184,7 +167,7 @@ class LocalEngine:
             held.look_at_baseline()
         return summary
 
-    def _generate(self, request: Generate, caller: Caller) -> Wire:
+    def _generate(self, request: requests.Generate, caller: Caller) -> Wire:
         held = self._ready(request.conditions, request.means_sha256)
         if modes := _source_modes(request.conditions):
             raise SparkablateError(
@@ -205,13 +188,13 @@ class LocalEngine:
             request.prompts, request.template_date, request.conditions, self._watched(caller.report)
         )
 
-    def _check_bake(self, request: CheckBake, caller: Caller) -> None:
+    def _check_bake(self, request: requests.CheckBake, caller: Caller) -> None:
         model = request.model
         specs = [from_wire(wire) for wire in request.condition["interventions"]]
         wanted = Wanted(specs, Path(request.out), request.dtype, request.prune_layers, request.force)
         foresee(model["name"], model["revision"], model["trust_remote_code"], wanted)
 
-    def _bake(self, request: Bake, caller: Caller) -> Wire:
+    def _bake(self, request: requests.Bake, caller: Caller) -> Wire:
         began = time.perf_counter()
         held = self._ready([request.condition], request.means_sha256)
         specs = resolved([from_wire(wire) for wire in request.condition["interventions"]], held.manager)
@@ -281,14 +264,14 @@ class LocalEngine:
             raise
 
 
-def inspect(request: Inspect, load: Callable[[Load], Wire]) -> Wire:
+def inspect(request: requests.Inspect, load: Callable[[requests.Load], Wire]) -> Wire:
     """``load``: of the engine that is asked, where the configuration alone does not do."""
     if request.meta:
         name, trusted = request.model["name"], request.model["trust_remote_code"]
         empty = build_empty(_config(request.model), trust_remote_code=trusted)
         with first_passes(name):
             return {"model_map": locate(empty).to_wire(), "self_test": [], "notices": []}
-    found = load(Load(request.model, seq_len=PROOF_POSITIONS, batch_size=1))
+    found = load(requests.Load(request.model, seq_len=PROOF_POSITIONS, batch_size=1))
     return {key: found[key] for key in ("model_map", "self_test", "notices")}
 
 
@@ -309,18 +292,18 @@ def _source_modes(conditions: list[Wire]) -> list[str]:
 
 
 _ANSWERS: Mapping[type[Request[Any]], Callable[[LocalEngine, Any, Caller], Any]] = {
-    Load: LocalEngine._load,
-    Inspect: LocalEngine._inspect,
-    Baseline: LocalEngine._baseline,
-    Tokenize: LocalEngine._tokenize,
-    TokenizeTask: LocalEngine._tokenize_task,
-    TokenBytes: LocalEngine._token_bytes,
-    Calibrate: LocalEngine._calibrate,
-    PutMeans: LocalEngine._put_means,
-    PutDirection: LocalEngine._put_direction,
-    FindDirection: LocalEngine._find_direction,
-    Evaluate: LocalEngine._evaluate,
-    Generate: LocalEngine._generate,
-    CheckBake: LocalEngine._check_bake,
-    Bake: LocalEngine._bake,
+    requests.Load: LocalEngine._load,
+    requests.Inspect: LocalEngine._inspect,
+    requests.Baseline: LocalEngine._baseline,
+    requests.Tokenize: LocalEngine._tokenize,
+    requests.TokenizeTask: LocalEngine._tokenize_task,
+    requests.TokenBytes: LocalEngine._token_bytes,
+    requests.Calibrate: LocalEngine._calibrate,
+    requests.PutMeans: LocalEngine._put_means,
+    requests.PutDirection: LocalEngine._put_direction,
+    requests.FindDirection: LocalEngine._find_direction,
+    requests.Evaluate: LocalEngine._evaluate,
+    requests.Generate: LocalEngine._generate,
+    requests.CheckBake: LocalEngine._check_bake,
+    requests.Bake: LocalEngine._bake,
 }

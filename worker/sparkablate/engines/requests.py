@@ -59,12 +59,7 @@ class Engine(Protocol):
 @dataclass(frozen=True)
 class Load(Request[Wire]):
     """Loads, fingerprints and checks a model in the shape it will be run in; one that is there is kept.
-
-    ``may_offload``: the model is to be baked: see ``open_model``; a quantised one is refused unloaded.
-
-    Raises what ``open_model`` and ``locate`` do; ``config_invalid`` for a ``seq_len`` beyond the model's
-    positions.
-    """
+    Raises what ``open_model`` and ``locate`` do; ``config_invalid`` beyond the model's positions."""
 
     model: Wire
     seq_len: int
@@ -143,14 +138,11 @@ class PutDirection(Request[None]):
 @dataclass(frozen=True)
 class Evaluate(Request[EvaluateSummary]):
     """Measures every condition on ``ids`` (int32 [blocks, pos]), one batch, and reports each as it is done.
-
-    ``answers``: of a task's items, which ``ids`` then are, padded. ``per_token``: with the NLL at every
-    predicted token. ``sources``: mode → the tokens whose activations it puts in, row i into row i; same shape
-    as ``ids``.
+    ``answers``: of a task's items, which ``ids`` then are, padded. ``sources``: mode → the tokens whose
+    activations it puts in, row i into row i; same shape as ``ids``.
 
     Raises ``means_missing`` where means or a direction were not put, ``baseline_changed`` where the unedited
-    model is no longer what it was. What concerns one condition alone is in its ``Measurement.error``.
-    """
+    model is no longer what it was. What concerns one condition alone is in its ``Measurement.error``."""
 
     ids: np.ndarray
     conditions: list[Wire]
@@ -163,11 +155,8 @@ class Evaluate(Request[EvaluateSummary]):
 
 @dataclass(frozen=True)
 class Generate(Request[Wire]):
-    """Continues every prompt greedily under every condition, and reports each text as it is done.
-
-    Raises as ``Evaluate``; ``config_invalid`` for a prompt that does not fit the model's positions. What
-    concerns one text alone is in ``Generation.error``.
-    """
+    """Continues every prompt greedily under every condition, and reports each text as it is done. Raises as
+    ``Evaluate``; what concerns one text alone is in ``Generation.error``."""
 
     prompts: list[str]
     conditions: list[Wire]
@@ -196,9 +185,7 @@ class CheckBake(Request[None]):
 @dataclass(frozen=True)
 class Bake(Request[Wire]):
     """Bakes one condition of the loaded model; then no model is loaded, since the check needs the memory.
-
-    Raises ``means_missing`` as ``Evaluate``, ``interrupted``, and what ``sparkablate.bake.bake`` does.
-    """
+    Raises ``means_missing`` as ``Evaluate``, ``interrupted``, and what ``sparkablate.bake.bake`` does."""
 
     condition: Wire
     out: str

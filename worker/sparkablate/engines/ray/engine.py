@@ -10,23 +10,11 @@ from typing import Any, NoReturn
 import ray
 from ray.exceptions import RayActorError
 
+from sparkablate.engines import requests
 from sparkablate.engines.local import LocalEngine, inspect
 from sparkablate.engines.ray.fleet import Fleet
 from sparkablate.engines.ray.member import Member, Needs
-from sparkablate.engines.requests import (
-    NOBODY,
-    Answer,
-    Bake,
-    Caller,
-    CheckBake,
-    Evaluate,
-    Inspect,
-    Load,
-    PutDirection,
-    PutMeans,
-    Request,
-    Wire,
-)
+from sparkablate.engines.requests import NOBODY, Answer, Caller, Request, Wire
 from sparkablate.errors import SparkablateError
 from sparkablate.measure.slice import EvaluateSummary
 
@@ -58,7 +46,7 @@ class RayEngine:
         return self._call(member, request, caller)
 
     # ── What one actor alone does not answer ─────────────────────────────────────────────────
-    def _load(self, request: Load, caller: Caller) -> Wire:
+    def _load(self, request: requests.Load, caller: Caller) -> Wire:
         """Raises what ``Fleet.load`` does, ``usage`` for what is to be baked."""
         if request.may_offload:
             self._refuse(request, caller)
@@ -67,14 +55,14 @@ class RayEngine:
         self._name = str(request.model["name"])
         return loaded
 
-    def _inspect(self, request: Inspect, caller: Caller) -> Wire:
+    def _inspect(self, request: requests.Inspect, caller: Caller) -> Wire:
         return inspect(request, lambda load: self._load(load, caller))
 
-    def _put(self, request: PutMeans | PutDirection, caller: Caller) -> None:
+    def _put(self, request: requests.PutMeans | requests.PutDirection, caller: Caller) -> None:
         self._need()
         self._fleet.put((type(request), request.sha256), request)
 
-    def _evaluate(self, request: Evaluate, caller: Caller) -> EvaluateSummary:
+    def _evaluate(self, request: requests.Evaluate, caller: Caller) -> EvaluateSummary:
         """One slice on the first actor that is free. Raises ``actor_died`` where it is lost with it."""
         waiting = functools.partial(
             caller.progress, "evaluate", 0.0, float(len(request.conditions)), "conditions"
@@ -112,13 +100,13 @@ class RayEngine:
 
 
 _OTHERWISE: Mapping[type[Request[Any]], Callable[[RayEngine, Any, Caller], Any]] = {
-    Load: RayEngine._load,
-    Inspect: RayEngine._inspect,
-    PutMeans: RayEngine._put,
-    PutDirection: RayEngine._put,
-    Evaluate: RayEngine._evaluate,
-    CheckBake: RayEngine._refuse,
-    Bake: RayEngine._refuse,
+    requests.Load: RayEngine._load,
+    requests.Inspect: RayEngine._inspect,
+    requests.PutMeans: RayEngine._put,
+    requests.PutDirection: RayEngine._put,
+    requests.Evaluate: RayEngine._evaluate,
+    requests.CheckBake: RayEngine._refuse,
+    requests.Bake: RayEngine._refuse,
 }
 
 
