@@ -70,16 +70,17 @@ def wire_model(directory: str, threads: int) -> dict[str, Any]:
 
 def walk(directory: str, ids: np.ndarray, threads: int) -> Side:
     """The engine as the worker uses it, its checks at load included."""
-    from sparkablate.engines.local import LocalEngine, Measurement
-    from sparkablate.progress import silent
+    from sparkablate.engines.local import LocalEngine
+    from sparkablate.engines.requests import Caller, Evaluate, Load
+    from sparkablate.measure.slice import Measurement
 
     engine = LocalEngine()
-    engine.load(wire_model(directory, threads), ids.shape[1], ids.shape[0], silent)
+    engine.answer(Load(wire_model(directory, threads), ids.shape[1], ids.shape[0]))
 
     def measure(conditions: Conditions) -> dict[str, float]:
         measured: list[Measurement] = []
         engine._need().walk = None  # each round walks up again, as each batch of blocks does
-        engine.evaluate(ids, conditions, ["nll"], None, measured.append, lambda: False, silent)
+        engine.answer(Evaluate(ids, conditions, ["nll"]), Caller(report=measured.append))
         return {m.condition: m.sums.sum() / (m.tokens * len(ids)) for m in measured}
 
     return measure
@@ -92,19 +93,19 @@ def actors(directory: str, ids: np.ndarray, threads: int) -> Side:
     from sparkablate.engines.ray import cluster
 
     cluster.connect(None)
-    from sparkablate.engines.local import Measurement
     from sparkablate.engines.ray.engine import start
-    from sparkablate.progress import silent
+    from sparkablate.engines.requests import Caller, Evaluate, Load
+    from sparkablate.measure.slice import Measurement
 
     engine = start(num_cpus=1, actors=2)
-    engine.load(wire_model(directory, threads), ids.shape[1], ids.shape[0], silent)
+    engine.answer(Load(wire_model(directory, threads), ids.shape[1], ids.shape[0]))
     slots = ThreadPoolExecutor(2)
 
     def measure(conditions: Conditions) -> dict[str, float]:
         measured: list[Measurement] = []
 
         def evaluate(part: Conditions) -> None:
-            engine.evaluate(ids, part, ["nll"], None, measured.append, lambda: False, silent)
+            engine.answer(Evaluate(ids, part, ["nll"]), Caller(report=measured.append))
 
         size = -(-len(conditions) // 4)
         list(slots.map(evaluate, [conditions[at : at + size] for at in range(0, len(conditions), size)]))

@@ -12,6 +12,11 @@ _SCHEMA = json.loads((Path(__file__).parent / "server" / "schema.json").read_byt
 CODES = frozenset(_SCHEMA["failure"]["properties"]["error"]["properties"]["code"]["enum"])
 
 
+def first_line(error: BaseException) -> str:
+    """Of another library's error, whose other lines are advice and traces."""
+    return str(error).strip().split("\n")[0] or type(error).__name__
+
+
 class SparkablateError(Exception):
     """What went wrong (`code`), in words for a person (`message`), with facts for debugging (`detail`).
 

@@ -17,6 +17,15 @@ def printable(text: str) -> str:
     return "".join(_written_out(character) for character in text)
 
 
+def is_unicode(text: str) -> bool:
+    """Half a surrogate pair, which JSON and file names may hold, is no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _written_out(character: str) -> str:
     if character in "\n\t" or unicodedata.category(character) not in _HIDDEN:
         return character

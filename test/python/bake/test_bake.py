@@ -178,15 +178,17 @@ def test_shards_and_pickled_sources(llama: Path, tmp_path: Path, monkeypatch: py
     bake(str(llama), HEADS, tmp_path / "sharded", threads=1)
     index = json.loads((tmp_path / "sharded" / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 2
-    pickled = tmp_path / "pickled"
+    pickled, source = tmp_path / "pickled", tensors(llama)
     shutil.copytree(llama, pickled)
-    torch.save(tensors(pickled), pickled / "pytorch_model.bin")
     (pickled / "model.safetensors").unlink()
+    torch.save(source, pickled / "pytorch_model.bin")
     bake(str(pickled), HEADS, tmp_path / "from-pickle", threads=1)
+    torch.save(source, pickled / "pytorch_model.bin", _use_new_zipfile_serialization=False)  # as before 1.6
+    bake(str(pickled), HEADS, tmp_path / "from-old-pickle", threads=1)
     # a sharded source is a source as well
     bake(str(tmp_path / "sharded"), AblationSpec("mlp", 0), tmp_path / "again", threads=1)
     expected = tensors(tmp_path / "whole")
-    for name in ("sharded", "from-pickle"):
+    for name in ("sharded", "from-pickle", "from-old-pickle"):
         assert all(torch.equal(tensor, expected[key]) for key, tensor in tensors(tmp_path / name).items())
     assert whole["certificate"]["edit"]["edited"] == 1
 

@@ -19,9 +19,9 @@ import tiny_models
 from sparkablate import AblationSpec, DirectionSpec, SparkablateError
 from sparkablate.bake import bake, certificate, live
 from sparkablate.engines.local import LocalEngine
+from sparkablate.engines.requests import Load
 from sparkablate.loading import memory
 from sparkablate.loading.open import open_model
-from sparkablate.progress import silent
 
 #: Tied; tied, with transposed weights and biases; merged experts; a wrapper.
 ROWS = ["gemma", "gpt2", "qwen2_moe", "llava"]
@@ -84,12 +84,12 @@ def test_the_same_directory_and_certificate(
 def test_every_site_passes_its_tests_from_disk(row: str, tmp_path: Path, no_room: Callable[[], None]) -> None:
     source = model_directory.save(tmp_path / "model", row)
     engine = LocalEngine()
-    held = engine.load(model_config(source), 16, 2, silent)
+    held = engine.answer(Load(model_config(source), 16, 2))
     no_room()
     with pytest.raises(SparkablateError, match="has room for") as caught:
-        LocalEngine().load(model_config(source), 16, 2, silent)
+        LocalEngine().answer(Load(model_config(source), 16, 2))
     assert caught.value.code == "load_failed"
-    on_disk = LocalEngine().load(model_config(source), 16, 2, silent, may_offload=True)
+    on_disk = LocalEngine().answer(Load(model_config(source), 16, 2, may_offload=True))
     assert "on disk; what is on disk" in " ".join(on_disk["notices"])
     for key in ("self_test", "model_map", "numerics", "weights_sha256"):
         assert on_disk[key] == held[key], key

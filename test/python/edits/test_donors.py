@@ -19,6 +19,7 @@ from sparkablate.anatomy.sites import SiteMap
 from sparkablate.bake import rules
 from sparkablate.edits.donors import SourceKey, record_activations
 from sparkablate.engines.local import LocalEngine
+from sparkablate.engines.requests import Caller, Evaluate, Generate, Load
 from sparkablate.errors import SparkablateError
 from sparkablate.manager import AblationManager
 from sparkablate.measure import donors as donors_module
@@ -27,7 +28,6 @@ from sparkablate.measure.likelihood import Likelihood
 from sparkablate.measure.metrics import metrics_of
 from sparkablate.measure.slice import Measurement
 from sparkablate.measure.walk import Walk, first_edit, prove_entries
-from sparkablate.progress import silent
 from sparkablate.specs import AblationSpec, Spec, condition_id
 from tiny_models import TINY, tokens
 
@@ -201,7 +201,7 @@ def wire(kind: str, layer: int, mode: str, **more: Any) -> dict[str, Any]:
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalEngine:
     monkeypatch.setenv("SPARKABLATE_HOME", str(tmp_path / "home"))
     engine = LocalEngine()
-    engine.load(model_config(model_directory.save(tmp_path / "model")), SEQ_LEN, BATCH, silent)
+    engine.answer(Load(model_config(model_directory.save(tmp_path / "model")), SEQ_LEN, BATCH))
     return engine
 
 
@@ -209,18 +209,8 @@ def evaluate(
     engine: LocalEngine, seed: int, conditions: list[dict[str, Any]], sources: dict[str, np.ndarray]
 ) -> dict[str, Measurement]:
     measured: list[Measurement] = []
-    engine.evaluate(
-        block_ids(seed),
-        conditions,
-        ["nll"],
-        None,
-        measured.append,
-        lambda: False,
-        silent,
-        None,
-        False,
-        sources,
-    )
+    request = Evaluate(block_ids(seed), conditions, ["nll"], sources=sources)
+    engine.answer(request, Caller(report=measured.append))
     return {measurement.condition: measurement for measurement in measured}
 
 
@@ -315,7 +305,7 @@ class TestEngine:
 
     def test_texts_and_weights_have_no_source(self, engine: LocalEngine) -> None:
         with pytest.raises(SparkablateError, match="yet to be written"):
-            engine.generate(["a"], [ALL[1]], 2, None, None, lambda one: None, lambda: False, silent)
+            engine.answer(Generate(["a"], [ALL[1]], 2))
         for mode in MODES:
             with pytest.raises(SparkablateError, match="weights hold none") as caught:
                 rules.check([AblationSpec("mlp", 0, mode=mode)], ARCHITECTURES[0], False)

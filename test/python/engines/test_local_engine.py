@@ -16,9 +16,23 @@ from model_directory import model_config
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from sparkablate.engines.local import LocalEngine, Measurement
+from sparkablate.engines import local
+from sparkablate.engines.local import LocalEngine
+from sparkablate.engines.requests import (
+    Calibrate,
+    Caller,
+    Evaluate,
+    Generate,
+    Inspect,
+    Load,
+    PutDirection,
+    PutMeans,
+    Request,
+    Tokenize,
+    TokenizeTask,
+)
 from sparkablate.errors import SparkablateError
-from sparkablate.progress import silent
+from sparkablate.measure.slice import Measurement
 
 SEQ_LEN, BATCH = 24, 3
 BASELINE = {"id": "baseline", "interventions": []}
@@ -37,7 +51,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def engine(directory: Path) -> LocalEngine:
     engine = LocalEngine()
-    engine.load(model_config(directory), SEQ_LEN, BATCH, silent)
+    engine.answer(Load(model_config(directory), SEQ_LEN, BATCH))
     return engine
 
 
@@ -65,9 +79,8 @@ def evaluate(
     means: str | None = None,
 ) -> dict[str, Measurement]:
     measured: list[Measurement] = []
-    summary = engine.evaluate(
-        ids, conditions, metrics or ["nll"], means, measured.append, lambda: False, silent
-    )
+    request = Evaluate(ids, conditions, metrics or ["nll"], means)
+    summary = engine.answer(request, Caller(report=measured.append))
     assert summary.measured + summary.failed == len(conditions)
     return {measurement.condition: measurement for measurement in measured}
 
@@ -86,11 +99,9 @@ def stock_sums(directory: Path, ids: np.ndarray, remove: tuple[int, ...] = ()) -
 
 def test_load_says_what_the_wire_promises(directory: Path) -> None:
     stages: list[str] = []
-    loaded = LocalEngine().load(
-        model_config(directory),
-        SEQ_LEN,
-        BATCH,
-        lambda stage, done, total, unit: stages.append(stage),
+    loaded = LocalEngine().answer(
+        Load(model_config(directory), SEQ_LEN, BATCH),
+        Caller(lambda stage, done, total, unit: stages.append(stage)),
     )
     schema = pytest.importorskip("sparkablate.server.protocol", reason="the server's packages are missing")
     schema._check(schema._RESULTS["load"], loaded, "load")
@@ -107,13 +118,13 @@ def test_load_says_what_the_wire_promises(directory: Path) -> None:
 def test_an_identical_model_is_reused_until_its_files_or_its_settings_change(tmp_path: Path) -> None:
     directory = model_directory.save(tmp_path / "model")
     engine = LocalEngine()
-    first = engine.load(model_config(directory), SEQ_LEN, BATCH, silent)
-    again = engine.load(model_config(directory), SEQ_LEN, 1, silent)
+    first = engine.answer(Load(model_config(directory), SEQ_LEN, BATCH))
+    again = engine.answer(Load(model_config(directory), SEQ_LEN, 1))
     assert again["reused"] is True
     assert engine.loaded == str(directory)
-    assert engine.load(model_config(directory, dtype="bfloat16"), SEQ_LEN, BATCH, silent)["reused"] is False
+    assert engine.answer(Load(model_config(directory, dtype="bfloat16"), SEQ_LEN, BATCH))["reused"] is False
     model_directory.save(directory, seed=1)
-    changed = engine.load(model_config(directory, dtype="bfloat16"), SEQ_LEN, BATCH, silent)
+    changed = engine.answer(Load(model_config(directory, dtype="bfloat16"), SEQ_LEN, BATCH))
     assert changed["reused"] is False
     assert changed["weights_sha256"] != first["weights_sha256"]
     assert changed["tokenizer_sha256"] == first["tokenizer_sha256"]
@@ -121,14 +132,14 @@ def test_an_identical_model_is_reused_until_its_files_or_its_settings_change(tmp
 
 def test_more_positions_than_the_model_has_are_refused_loaded_or_not(directory: Path) -> None:
     engine = LocalEngine()
-    engine.load(model_config(directory), SEQ_LEN, BATCH, silent)
+    engine.answer(Load(model_config(directory), SEQ_LEN, BATCH))
     positions = engine._need().manager.sites.max_positions
     assert positions is not None
     for fresh in (engine, LocalEngine()):
         with pytest.raises(SparkablateError, match=f"has {positions} positions") as caught:
-            fresh.load(model_config(directory), positions + 1, 1, silent)
+            fresh.answer(Load(model_config(directory), positions + 1, 1))
         assert caught.value.code == "config_invalid"
-    assert engine.load(model_config(directory), positions, 1, silent)["reused"] is True
+    assert engine.answer(Load(model_config(directory), positions, 1))["reused"] is True
 
 
 def test_baseline_and_layer_skips_equal_stock_models_with_the_layer_deleted(
@@ -174,7 +185,7 @@ def test_means_come_back_and_are_used_by_their_sha256(engine: LocalEngine) -> No
     """A mean over equal tokens is that activation itself, so mean-ablating it changes nothing."""
     ids = np.full((2, SEQ_LEN), 17, dtype=np.int32)
     wanted = [{"kind": kind, "layer": 0, "positions": "all"} for kind in ("head", "attn", "mlp")]
-    sites, values = engine.calibrate(ids, 1, wanted, silent)
+    sites, values = engine.answer(Calibrate(ids, 1, wanted))
     assert [site["width"] for site in sites] == [4 * 16, 32, 32]
     assert values.dtype == np.float32
     assert len(values) == sum(site["width"] for site in sites)
@@ -186,7 +197,7 @@ def test_means_come_back_and_are_used_by_their_sha256(engine: LocalEngine) -> No
     with pytest.raises(SparkablateError) as caught:
         evaluate(engine, ids, conditions, means=sha256)
     assert caught.value.code == "means_missing"
-    engine.put_means(sha256, sites, values)
+    engine.answer(PutMeans(sha256, sites, values))
     measured = evaluate(engine, ids, conditions, means=sha256)
     for kind in ("head", "attn", "mlp"):
         np.testing.assert_allclose(measured[kind].sums, measured["baseline"].sums, rtol=1e-5)
@@ -206,7 +217,7 @@ def test_calibration_is_the_mean_over_all_blocks_whatever_the_batch(engine: Loca
         wanted = [{"kind": "mlp", "layer": 2, "positions": positions}]
         expected = outputs[0][:, first:].double().mean(dim=(0, 1))
         for batch_size in (1, 2, 5):
-            _, values = engine.calibrate(ids, batch_size, wanted, silent)
+            _, values = engine.answer(Calibrate(ids, batch_size, wanted))
             np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -225,7 +236,7 @@ def test_calibration_over_items_of_different_lengths_is_the_mean_over_their_toke
     wanted = [{"kind": "mlp", "layer": 2, "positions": "all"}]
     expected = torch.cat(outputs).double().mean(dim=0)
     for batch_size in (1, 2, 6):
-        _, values = engine.calibrate(items, batch_size, wanted, silent)
+        _, values = engine.answer(Calibrate(items, batch_size, wanted))
         np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -248,7 +259,7 @@ def test_a_direction_is_used_by_its_sha256(engine: LocalEngine) -> None:
     ]
     with pytest.raises(SparkablateError, match="is not here"):
         evaluate(engine, block_ids(), conditions)
-    engine.put_direction(sha256, vector, 1.0)
+    engine.answer(PutDirection(sha256, vector, 1.0))
     measured = evaluate(engine, block_ids(), conditions)
     assert (measured["identity"].sums == measured["baseline"].sums).all()
     assert (measured["out"].sums != measured["baseline"].sums).all()
@@ -257,8 +268,9 @@ def test_a_direction_is_used_by_its_sha256(engine: LocalEngine) -> None:
 def test_cancel_is_seen_between_conditions(engine: LocalEngine) -> None:
     measured: list[Measurement] = []
     conditions = [condition(f"mlp {n}", edit("mlp", n)) for n in range(3)]
-    summary = engine.evaluate(
-        block_ids(), conditions, ["nll"], None, measured.append, lambda: len(measured) == 2, silent
+    summary = engine.answer(
+        Evaluate(block_ids(), conditions, ["nll"]),
+        Caller(report=measured.append, cancelled=lambda: len(measured) == 2),
     )
     assert summary.cancelled
     assert (summary.measured, len(measured)) == (2, 2)
@@ -266,14 +278,20 @@ def test_cancel_is_seen_between_conditions(engine: LocalEngine) -> None:
 
 def test_inspect_from_the_configuration_alone_gives_the_loaded_models_map(directory: Path) -> None:
     engine = LocalEngine()
-    meta = engine.inspect(model_config(directory), True, silent)
+    meta = engine.answer(Inspect(model_config(directory), meta=True))
     assert engine.loaded is None
-    assert meta["model_map"] == engine.inspect(model_config(directory), False, silent)["model_map"]
+    loaded = engine.answer(Inspect(model_config(directory), meta=False))
+    assert meta["model_map"] == loaded["model_map"]
 
 
 def test_ids_outside_the_vocabulary_are_refused(engine: LocalEngine) -> None:
     with pytest.raises(SparkablateError, match="outside the vocabulary"):
         evaluate(engine, np.full((1, SEQ_LEN), 258, dtype=np.int32), [BASELINE])
+
+
+def test_every_request_is_answered() -> None:
+    ours = {one for one in Request.__subclasses__() if one.__module__ == Load.__module__}
+    assert local._ANSWERS.keys() == ours
 
 
 def test_without_a_model_the_controller_is_told_to_load_one() -> None:
@@ -304,7 +322,8 @@ def measure_with_fault(
     """Measures ``CONDITIONS``; ``act`` is called in layer 2 where the failing condition's mean arrives."""
     values = np.full(32, mean, dtype=np.float32)
     sha256 = hashlib.sha256(values.tobytes()).hexdigest()
-    engine.put_means(sha256, [{"kind": "mlp", "layer": 1, "positions": "all", "width": 32}], values)
+    site = {"kind": "mlp", "layer": 1, "positions": "all", "width": 32}
+    engine.answer(PutMeans(sha256, [site], values))
 
     def watch(module: Any, args: tuple[torch.Tensor, ...]) -> None:
         if bool((args[0].abs() > MARK / 2).any()):
@@ -371,7 +390,7 @@ def test_out_of_memory_even_for_one_block_fails_its_condition_alone(engine: Loca
 
 def test_a_model_that_a_failure_has_changed_stops_the_slice(directory: Path) -> None:
     engine = LocalEngine()
-    engine.load(model_config(directory), SEQ_LEN, BATCH, silent)
+    engine.answer(Load(model_config(directory), SEQ_LEN, BATCH))
 
     def act(stream: torch.Tensor) -> None:
         with torch.no_grad():
@@ -410,18 +429,18 @@ def test_a_tokenizer_of_another_model_is_refused_before_anything_is_measured(tmp
     vocabulary["Z"], vocabulary["beyond"] = 999, vocabulary["Z"]
     path.write_text(json.dumps(tokenizer))
     engine = LocalEngine()
-    engine.load(model_config(directory), SEQ_LEN, BATCH, silent)
+    engine.answer(Load(model_config(directory), SEQ_LEN, BATCH))
     everything = [BASELINE]
     asked: list[Callable[[], Any]] = [
-        lambda: engine.tokenize("A to Z", None, 100, silent),
-        lambda: engine.tokenize_task([{"prompt": "A to", "answer": " Z"}], "task", 100, silent),
-        lambda: engine.generate(["A to Z"], everything, 4, None, None, print, lambda: False, silent),
+        lambda: engine.answer(Tokenize("A to Z", None, 100)),
+        lambda: engine.answer(TokenizeTask([{"prompt": "A to", "answer": " Z"}], "task", 100)),
+        lambda: engine.answer(Generate(["A to Z"], everything, 4)),
     ]
     for ask in asked:
         with pytest.raises(SparkablateError, match=r"id 999 \('Z'\).* embedding has 258 rows") as caught:
             ask()
         assert caught.value.code == "config_invalid"
-    ids, _, _ = engine.tokenize("A to Y", None, 100, silent)
+    ids, _, _ = engine.answer(Tokenize("A to Y", None, 100))
     assert len(ids) == 6
 
 
@@ -430,7 +449,7 @@ def test_inspect_tells_what_was_read_past(meta: bool, tmp_path: Path) -> None:
     directory = model_directory.save(tmp_path / "model")
     weights = directory / "model.safetensors"
     save_file({**load_file(weights), "v_head.weight": torch.ones(3)}, weights, metadata={"format": "pt"})
-    notices = LocalEngine().inspect(model_config(directory), meta, silent)["notices"]
+    notices = LocalEngine().answer(Inspect(model_config(directory), meta))["notices"]
     assert [("v_head.weight" in notice) for notice in notices] == ([] if meta else [True])
 
 
@@ -439,7 +458,7 @@ def test_a_model_that_looks_ahead_is_refused_at_load_and_at_another_length(tmp_p
     path = directory / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "is_causal": False}))
     with pytest.raises(SparkablateError, match="looks ahead") as caught:
-        LocalEngine().load(model_config(directory), SEQ_LEN, BATCH, silent)
+        LocalEngine().answer(Load(model_config(directory), SEQ_LEN, BATCH))
     assert caught.value.code == "architecture_unsupported"
 
 
@@ -450,7 +469,7 @@ def test_a_baseline_that_is_not_finite_is_said_as_such(tmp_path: Path) -> None:
     tensors = load_file(weights)
     tensors["model.layers.1.mlp.down_proj.weight"] *= 1e6
     save_file(tensors, weights, metadata={"format": "pt"})
-    LocalEngine().load(model_config(directory), SEQ_LEN, BATCH, silent)
+    LocalEngine().answer(Load(model_config(directory), SEQ_LEN, BATCH))
     with pytest.raises(SparkablateError, match=r"the unedited .* in float16: set model\.dtype to") as caught:
-        LocalEngine().load(model_config(directory, dtype="float16"), SEQ_LEN, BATCH, silent)
+        LocalEngine().answer(Load(model_config(directory, dtype="float16"), SEQ_LEN, BATCH))
     assert caught.value.code == "nonfinite_logits"

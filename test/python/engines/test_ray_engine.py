@@ -1,36 +1,19 @@
-"""What of the Ray engine needs no cluster: its interface, who agrees with whom, what a node has room for."""
+"""What of the Ray engine needs no cluster: who agrees with whom, room on a node, what an actor tells."""
 
 from __future__ import annotations
 
-import inspect
 import pickle
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sparkablate.engines.local import LocalEngine
 from sparkablate.engines.ray.actor import Actor
-from sparkablate.engines.ray.engine import RayEngine
-from sparkablate.engines.ray.fleet import Needs, Standing
+from sparkablate.engines.ray.member import Needs, Standing
+from sparkablate.engines.requests import NOBODY, Caller, Request
 from sparkablate.errors import SparkablateError
 from sparkablate.measure.slice import Measurement
-
-
-def test_both_engines_take_the_same_requests() -> None:
-    def parameters(engine: type) -> dict[str, list[str]]:
-        return {
-            name: [str(parameter) for parameter in inspect.signature(method).parameters.values()]
-            for name, method in inspect.getmembers(engine, inspect.isfunction)
-            if not name.startswith("_")
-        }
-
-    local, ray = parameters(LocalEngine), parameters(RayEngine)
-    refused = {"bake"}
-    assert ray.keys() == local.keys()
-    assert {name: ray[name] for name in ray.keys() - refused} == {
-        name: local[name] for name in local.keys() - refused
-    }
 
 
 @pytest.mark.parametrize(
@@ -67,34 +50,44 @@ def test_actors_agree_on_all_that_changes_bits_and_on_nothing_else() -> None:
     )
 
 
+@dataclass(frozen=True)
+class Work(Request[str]):
+    """A request that no product code knows."""
+
+    ending: str
+
+
 class Engine:
-    """Calls back, and ends as it is told."""
+    """Tells its caller, and ends as it is told."""
 
-    def work(self, ending: str, progress: Any, cancelled: Any) -> str:
-        progress("stage", 1.0, None, "steps")
-        if ending == "refuses":
+    slots = 1
+    loaded = None
+
+    def answer(self, request: Any, caller: Caller = NOBODY) -> Any:
+        caller.progress("stage", 1.0, None, "steps")
+        caller.report("a measurement")
+        if request.ending == "refuses":
             raise SparkablateError("means_missing", "none here", "the traceback")
-        if ending == "exits":
+        if request.ending == "exits":
             raise SystemExit(3)
-        return "cancelled" if cancelled() else "done"
+        return "cancelled" if caller.cancelled() else "done"
 
 
-def test_an_actor_gives_what_its_engine_reports_and_one_end() -> None:
-    actor = Actor(Engine)  # type: ignore[arg-type]
+def test_an_actor_gives_what_its_engine_tells_and_one_end() -> None:
+    actor = Actor(Engine)
     actor.cancel(6)  # of a task that is over
 
     def run(task: int, ending: str) -> list[Any]:
-        groups = actor.run(task, "work", {"ending": ending}, ("progress", "cancelled"))
-        return [report for group in groups for report in group]
+        return [report for group in actor.run(task, Work(ending)) for report in group]
 
-    report = ("progress", ("stage", 1.0, None, "steps"))
-    assert run(7, "returns") == [report, ("result", ("done",))]
-    assert run(8, "refuses") == [report, ("failure", ("means_missing", "none here", "the traceback"))]
-    _, (name, (code, message, detail)) = run(9, "exits")
+    told = [("progress", ("stage", 1.0, None, "steps")), ("report", ("a measurement",))]
+    assert run(7, "returns") == [*told, ("answer", ("done",))]
+    assert run(8, "refuses") == [*told, ("failure", ("means_missing", "none here", "the traceback"))]
+    *_, (name, (code, message, detail)) = run(9, "exits")
     assert (name, code, message) == ("failure", "internal", "SystemExit: 3")
     assert "raise SystemExit" in detail
     actor.cancel(10)
-    assert run(10, "returns")[-1] == ("result", ("cancelled",))
+    assert run(10, "returns")[-1] == ("answer", ("cancelled",))
 
 
 def test_a_failed_measurement_travels_between_processes() -> None:

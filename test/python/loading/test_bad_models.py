@@ -26,8 +26,8 @@ from safetensors.torch import load_file, save_file
 
 import sparkablate
 from sparkablate.engines.local import LocalEngine
+from sparkablate.engines.requests import Inspect, Load
 from sparkablate.errors import SparkablateError
-from sparkablate.progress import silent
 
 Change = Callable[[Path], None]
 #: A hang is a failure by cause: nothing here reads what blocks. The alarm only ends the test.
@@ -466,7 +466,7 @@ SHARDED: dict[str, tuple[Change, str, str]] = {
 
 
 def load(directory: Path) -> None:
-    LocalEngine().load(model_directory.model_config(directory), 8, 2, silent)
+    LocalEngine().answer(Load(model_directory.model_config(directory), 8, 2))
 
 
 def check(source: Path, tmp_path: Path, change: Change, code: str, words: str) -> None:
@@ -504,7 +504,7 @@ def test_the_configuration_alone_is_refused_alike(name: str, whole: Path, tmp_pa
     shutil.copytree(whole, directory)
     change(directory)
     with pytest.raises(SparkablateError, match=words) as caught:
-        LocalEngine().inspect(model_directory.model_config(directory), True, silent)
+        LocalEngine().answer(Inspect(model_directory.model_config(directory), meta=True))
     assert caught.value.code == code
 
 

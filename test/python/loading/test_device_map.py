@@ -13,10 +13,12 @@ import torch
 from model_directory import model_config
 
 from sparkablate import AblationManager, AblationSpec, SparkablateError
-from sparkablate.engines.local import LocalEngine, Measurement
+from sparkablate.directions import find_directions
+from sparkablate.engines.local import LocalEngine
+from sparkablate.engines.requests import Calibrate, Caller, Evaluate, Load, PutMeans
 from sparkablate.loading import memory, offload
 from sparkablate.loading.open import load_model
-from sparkablate.progress import silent
+from sparkablate.measure.slice import Measurement
 from tiny_models import tokens
 
 #: Also transposed weights and biases, both orders of the additions, merged experts, a wrapper, no attention.
@@ -48,7 +50,7 @@ def conditions(model_map: dict[str, Any]) -> list[dict[str, Any]]:
 def measured(request: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Condition → its sums, and the notices of the load."""
     engine = LocalEngine()
-    loaded = engine.load(request, SEQ_LEN, BATCH, silent)
+    loaded = engine.answer(Load(request, SEQ_LEN, BATCH))
     rng = np.random.default_rng(0)
     ids, others = rng.integers(2, 258, (2, BATCH, SEQ_LEN)).astype(np.int32)
     wanted = conditions(loaded["model_map"])
@@ -62,17 +64,11 @@ def measured(request: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]
     )
     sites = [{"kind": kind, "layer": layer, "positions": "all"} for kind, layer in needed]
     if sites:
-        engine.put_means("0" * 64, *engine.calibrate(list(others), BATCH, sites, silent))
+        engine.answer(PutMeans("0" * 64, *engine.answer(Calibrate(list(others), BATCH, sites))))
     found: list[Measurement] = []
-    engine.evaluate(
-        ids,
-        wanted,
-        ["nll"],
-        "0" * 64 if sites else None,
-        found.append,
-        lambda: False,
-        silent,
-        sources={"resample": others},
+    means = "0" * 64 if sites else None
+    engine.answer(
+        Evaluate(ids, wanted, ["nll"], means, sources={"resample": others}), Caller(report=found.append)
     )
     assert [one.error for one in found] == [None] * len(wanted)
     return {one.condition: one.sums for one in found}, loaded["notices"]
@@ -150,3 +146,18 @@ def test_rooms_are_those_of_gpus_of_one_kind_then_main_memory(monkeypatch: pytes
 
 def _index(device: Any) -> int:
     return device if isinstance(device, int) else (device.index or 0)
+
+
+def test_a_direction_is_found_where_layers_lie_on_disk(tmp_path: Path) -> None:
+    directory = model_directory.save(tmp_path / "model", "llama")
+    plain, _ = load_model(str(directory), dtype="float32", device="cpu")
+    spread, _ = load_model(str(directory), dtype="float32", device="cpu")
+    accelerate.disk_offload(spread, tmp_path / "offload", execution_device=torch.device("cpu"))
+    sides = tokens(10, 6, seed=0).tolist(), tokens(10, 6, seed=1).tolist()
+    held, found = (
+        find_directions(AblationManager(model), *sides, resamples=2).candidates for model in (plain, spread)
+    )
+    assert len(held) == len(found) > 0
+    for one, other in zip(held, found, strict=True):
+        assert torch.equal(one.vector, other.vector)
+        assert (one.scores, one.random) == (other.scores, other.random)

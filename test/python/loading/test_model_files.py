@@ -18,11 +18,13 @@ import pytest
 from model_directory import model_config
 from safetensors import safe_open
 
-from sparkablate.engines.local import LocalEngine, Measurement
+from sparkablate.engines.local import LocalEngine
+from sparkablate.engines.requests import Bake, Calibrate, Caller, Evaluate, Generate, Load
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import model_files
 from sparkablate.loading.fingerprints import digest_files
 from sparkablate.loading.model_files import ModelFiles, list_files, settled
+from sparkablate.measure.slice import Measurement
 from sparkablate.progress import silent
 
 SEQ_LEN, BATCH = 16, 2
@@ -67,11 +69,11 @@ def test_what_the_index_names_is_looked_at_wherever_it_lies(
     name = str(tmp_path / "far" / "w.safetensors") if where == "absolute" else where
     moved_weights(model, name)
     engine = LocalEngine()
-    first = engine.load(model_config(model), SEQ_LEN, BATCH, silent)
+    first = engine.answer(Load(model_config(model), SEQ_LEN, BATCH))
     assert [file["name"] for file in first["model_files"]["files"] if file["name"] == name] == [name]
-    assert engine.load(model_config(model), SEQ_LEN, BATCH, silent)["reused"] is True
+    assert engine.answer(Load(model_config(model), SEQ_LEN, BATCH))["reused"] is True
     shutil.copy(saved[1] / "model.safetensors", model / name)
-    second = engine.load(model_config(model), SEQ_LEN, BATCH, silent)
+    second = engine.answer(Load(model_config(model), SEQ_LEN, BATCH))
     assert second["reused"] is False
     assert digests(second)[name] != digests(first)[name]
     assert second["weights_sha256"] == first["weights_sha256"]  # 0.1.0's, which did not see it
@@ -220,7 +222,7 @@ def test_weights_that_change_between_the_load_and_its_digest_are_refused(
 
     digests_begun: list[str] = []
     with pytest.raises(SparkablateError, match="written to while") as caught:
-        LocalEngine().load(model_config(model), SEQ_LEN, BATCH, meddle)
+        LocalEngine().answer(Load(model_config(model), SEQ_LEN, BATCH), Caller(meddle))
     assert caught.value.code == "load_failed"
 
 
@@ -276,7 +278,7 @@ def sums(engine: LocalEngine, after_first: Callable[[], None] = lambda: None) ->
             after_first()
 
     try:
-        engine.evaluate(IDS, CONDITIONS, ["nll"], None, on_measurement, lambda: False, silent)
+        engine.answer(Evaluate(IDS, CONDITIONS, ["nll"]), Caller(report=on_measurement))
     except SparkablateError as error:
         reported[error.code] = [len(error.message)]
     return reported
@@ -287,7 +289,7 @@ def test_a_swap_under_a_slice_ends_it_and_nothing_of_the_other_model_is_reported
     model: Path, saved: tuple[Path, Path], swap: Callable[[Path, Path], None]
 ) -> None:
     engine = LocalEngine()
-    engine.load(model_config(model), SEQ_LEN, BATCH, silent)
+    engine.answer(Load(model_config(model), SEQ_LEN, BATCH))
     whole = sums(engine)
     assert whole.keys() == {condition["id"] for condition in CONDITIONS}
     cut = sums(engine, lambda: swap(model, saved[1]))
@@ -303,15 +305,13 @@ def test_means_texts_and_directions_of_a_model_that_changed_are_not_given_out(
 ) -> None:
     site = {"kind": "mlp", "layer": 0, "positions": "all"}
     calls: list[Callable[[LocalEngine], Any]] = [
-        lambda engine: engine.calibrate(list(IDS), BATCH, [site], silent),
-        lambda engine: engine.generate(
-            ["a b"], CONDITIONS, 2, None, None, lambda made: None, lambda: False, silent
-        ),
+        lambda engine: engine.answer(Calibrate(list(IDS), BATCH, [site])),
+        lambda engine: engine.answer(Generate(["a b"], CONDITIONS, 2)),
     ]
     kept = shutil.copytree(model, model.parent / "kept")
     for call in calls:
         engine = LocalEngine()
-        engine.load(model_config(model), SEQ_LEN, BATCH, silent)
+        engine.answer(Load(model_config(model), SEQ_LEN, BATCH))
         call(engine)
         swap(model, saved[1])
         with pytest.raises(SparkablateError) as caught:
@@ -323,7 +323,7 @@ def test_means_texts_and_directions_of_a_model_that_changed_are_not_given_out(
 
 def test_a_new_link_or_mode_is_no_change(model: Path) -> None:
     engine = LocalEngine()
-    engine.load(model_config(model), SEQ_LEN, BATCH, silent)
+    engine.answer(Load(model_config(model), SEQ_LEN, BATCH))
     whole = sums(engine)
     weights = model / "model.safetensors"
 
@@ -343,21 +343,21 @@ def test_a_bake_reads_the_weights_that_were_loaded_or_fails(
     model: Path, saved: tuple[Path, Path], tmp_path: Path
 ) -> None:
     engine = LocalEngine()
-    engine.load(model_config(model), SEQ_LEN, BATCH, silent, may_offload=True)
+    engine.answer(Load(model_config(model), SEQ_LEN, BATCH, may_offload=True))
     in_place(model, saved[1])
     condition = {
         "id": "L0.mlp.zero",
         "interventions": [{"kind": "mlp", "layer": 0, "mode": "zero", "positions": "all"}],
     }
     with pytest.raises(SparkablateError) as caught:
-        engine.bake(condition, str(tmp_path / "out"), "float32", False, False, None, silent, lambda: None)
+        engine.answer(Bake(condition, str(tmp_path / "out"), "float32", prune_layers=False, force=False))
     assert caught.value.code == "baseline_changed"
     assert not (tmp_path / "out").exists()
 
 
 def test_bits_that_change_without_a_trace_are_found_by_the_look_at_the_baseline(model: Path) -> None:
     engine = LocalEngine()
-    engine.load(model_config(model, dtype="bfloat16"), SEQ_LEN, BATCH, silent)
+    engine.answer(Load(model_config(model, dtype="bfloat16"), SEQ_LEN, BATCH))
     held = engine._need()
     held.looked -= 3600  # as if it were long ago
     sums(engine)
@@ -375,10 +375,10 @@ def test_a_warm_worker_reads_anew_what_a_link_now_leads_to(saved: tuple[Path, Pa
     link = tmp_path / "current"
     link.symlink_to(saved[0])
     engine = LocalEngine()
-    first = engine.load(model_config(link), SEQ_LEN, BATCH, silent)
+    first = engine.answer(Load(model_config(link), SEQ_LEN, BATCH))
     link.unlink()
     link.symlink_to(saved[1])
-    second = engine.load(model_config(link), SEQ_LEN, BATCH, silent)
+    second = engine.answer(Load(model_config(link), SEQ_LEN, BATCH))
     assert second["reused"] is False
     assert second["weights_sha256"] != first["weights_sha256"]
 
@@ -387,9 +387,9 @@ def test_the_same_files_in_new_places_are_reused_and_still_watched(
     model: Path, saved: tuple[Path, Path]
 ) -> None:
     engine = LocalEngine()
-    engine.load(model_config(model), SEQ_LEN, BATCH, silent)
+    engine.answer(Load(model_config(model), SEQ_LEN, BATCH))
     whole = sums(engine)
     renamed_over(model, saved[0])
-    assert engine.load(model_config(model), SEQ_LEN, BATCH, silent)["reused"] is True
+    assert engine.answer(Load(model_config(model), SEQ_LEN, BATCH))["reused"] is True
     assert sums(engine) == whole
     assert "baseline_changed" in sums(engine, lambda: in_place(model, saved[1]))

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sparkablate.engines.local import LocalEngine
+from sparkablate.engines.requests import Inspect, Load
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import numerics
 from sparkablate.loading.configuration import resolve_source
@@ -97,8 +98,8 @@ def test_no_command_reads_remote_code_of_a_branch(meta: bool) -> None:
         "trust_remote_code": True,
     }
     for ask in (
-        lambda: LocalEngine().inspect(request, meta, silent),
-        lambda: LocalEngine().load(request, 8, 1, silent, may_offload=meta),
+        lambda: LocalEngine().answer(Inspect(request, meta)),
+        lambda: LocalEngine().answer(Load(request, 8, 1, may_offload=meta)),
     ):
         with pytest.raises(SparkablateError, match=r"pin model\.revision") as caught:
             ask()

@@ -509,7 +509,8 @@ import weakref
 from sparkablate.engines import local
 from sparkablate.errors import SparkablateError
 class Broken(local.LocalEngine):
-    def tokenize(self, text, dataset, max_tokens, progress):
+    def answer(self, request, caller):
+        text = request.text
         if text == "exit":
             sys.exit(3)
         if text == "hold":
@@ -520,7 +521,7 @@ class Broken(local.LocalEngine):
             import numpy
             return numpy.zeros(3), "not a truth value", []
         if text == "nan":
-            progress("tokenize", float("nan"), None, "tokens")
+            caller.progress("tokenize", float("nan"), None, "tokens")
         if text == "too much":
             import numpy
             return numpy.zeros(5_000_000), False, []
@@ -536,8 +537,8 @@ def test_whatever_an_engine_raises_is_a_failure_with_its_traceback(start: Start)
     peer = Peer(worker.address)
     peer.hello()
     for text, words, detail in [
-        ("boom", "RuntimeError: a file named boom?", "in tokenize"),
-        ("exit", "SystemExit: 3", "in tokenize"),
+        ("boom", "RuntimeError: a file named boom?", "in answer"),
+        ("exit", "SystemExit: 3", "in answer"),
         ("nothing sensible", "result of tokenize: truncated", ""),
         ("nan", "event progress: NaN and infinity", ""),
         ("too much", "20000000 bytes are over the wire's limit", ""),

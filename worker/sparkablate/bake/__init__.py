@@ -17,11 +17,10 @@ from torch import Tensor
 
 from sparkablate.anatomy.architectures import locate
 from sparkablate.arguments import require_path
-from sparkablate.bake.baking import Baking, Source
-from sparkablate.bake.foresight import Wanted, foresee, source_dtype
+from sparkablate.bake.baking import Baking, Source, result_dtype
+from sparkablate.bake.foresight import Wanted, foresee
 from sparkablate.edits.means import MeanKey
-from sparkablate.errors import SparkablateError
-from sparkablate.loading.configuration import load_config, resolve_source
+from sparkablate.loading.configuration import resolve_source
 from sparkablate.loading.model_files import ModelFiles, here, settled
 from sparkablate.loading.open import open_model
 from sparkablate.manager import AblationManager
@@ -66,18 +65,10 @@ def bake(
     wanted = as_specs(specs)
     require_path("out", out)
     foresee(model, revision, False, Wanted(wanted, Path(out), dtype, prune_layers, force))
-    name = dtype_of(model, dtype, revision)
+    name = result_dtype(resolve_source(model), dtype, revision)
     before = settled(here(resolve_source(model), revision))
     opened = open_model(
-        model,
-        revision=revision,
-        dtype=name,
-        device=device,
-        device_map=None,
-        attn_implementation=None,
-        threads=threads,
-        trust_remote_code=False,
-        may_offload=True,
+        model, revision=revision, dtype=name, device=device, threads=threads, may_offload=True
     )
     files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
     sites = locate(opened.model)
@@ -89,12 +80,3 @@ def bake(
     baking = Baking(source, wanted, Path(out), dtype, prune_layers, force)
     del opened, manager, source, sites  # the live model is freed before the fresh process loads its own
     return baking.run(progress, files.check)  # what is baked are the weights that were loaded
-
-
-def dtype_of(model: str, dtype: str, revision: str | None) -> str:
-    """The dtype of the result, as `load_model` calls it."""
-    if dtype == "float32":
-        return dtype
-    if dtype != "source":
-        raise SparkablateError("usage", f"dtype {dtype!r}: use float32 or source")
-    return source_dtype(load_config(resolve_source(model), revision=revision, trust_remote_code=False))

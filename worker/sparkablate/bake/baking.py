@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparkablate.anatomy.architectures import row_of
 from sparkablate.bake import card, live, travel
-from sparkablate.bake.certificate import Loading, judge, run_jobs, write_job
+from sparkablate.bake.certificate import judge, run_jobs, write_job
 from sparkablate.bake.checkpoint import Checkpoint, check_plain, find_names
 from sparkablate.bake.edits import Planner
 from sparkablate.bake.foresight import source_dtype
@@ -37,7 +37,6 @@ from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import numerics
 from sparkablate.loading.configuration import load_config, model_class
-from sparkablate.loading.open import OpenedModel
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, condition_id, validate
@@ -48,12 +47,13 @@ SPARE_BYTES = 16 << 20
 LEFT_BYTES = 256 << 10
 
 
-def result_dtype(opened: OpenedModel, dtype: str) -> str:
-    """The dtype in which a bake's live side has to run. `dtype`: "float32" or "source"."""
+def result_dtype(source: str, dtype: str, revision: str | None = None) -> str:
+    """The dtype of the result, in which the live side has to run, as `load_model` calls it."""
     if dtype == "float32":
         return dtype
-    config = load_config(str(opened.directory), revision=None, trust_remote_code=False)
-    return source_dtype(config)
+    if dtype != "source":
+        raise SparkablateError("usage", f"dtype {dtype!r}: use float32 or source")
+    return source_dtype(load_config(source, revision=revision, trust_remote_code=False))
 
 
 @dataclass(frozen=True)
@@ -231,23 +231,21 @@ class Baking:
             "versions": self.facts["versions"],
         }
 
-    def _loading(self) -> Loading:
+    def _loading(self) -> dict[str, Any]:
+        """How the fresh process loads the directory: as the live side did."""
         model: Any = self._held.manager.model
-        sites = self._held.manager.sites
-        implementation = model.config._attn_implementation
-        return Loading(
-            auto_class=model_class(model.config).__name__,
-            dtype=model.dtype,
-            device=numerics.device_of(model).type,
-            attn_implementation=implementation,
-            layers_path=sites.layers[0].path.removesuffix("0"),
-            kept=self.renumbering.kept,
-            must_be_read=[
-                output.name
-                for output in self.outputs
-                if output.edits or (self.edits.untied_head or ("", ""))[0] == output.name
-            ],
-        )
+        head = (self.edits.untied_head or ("", ""))[0]
+        return {
+            "auto_class": model_class(model.config).__name__,
+            "dtype": str(model.dtype),
+            "device": numerics.device_of(model).type,
+            "attn_implementation": model.config._attn_implementation,
+            # Prefix of the layers' module paths, and which of the source's layers each one is.
+            "layers_path": self._held.manager.sites.layers[0].path.removesuffix("0"),
+            "kept": self.renumbering.kept,
+            # Weights that stock transformers must not leave unread.
+            "must_be_read": [one.name for one in self.outputs if one.edits or one.name == head],
+        }
 
     def _bytes_needed(self) -> int:
         sites = self._held.manager.sites

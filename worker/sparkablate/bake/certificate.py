@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,32 +35,18 @@ REROUTED = 1e-3
 BEAT_S = 2.0
 
 
-@dataclass(frozen=True)
-class Loading:
-    """How the fresh process loads the directory: as the live side did."""
-
-    auto_class: str
-    dtype: torch.dtype
-    device: str
-    attn_implementation: str | None
-    #: Prefix of the layers' module paths, and which of the source's layers each one is.
-    layers_path: str
-    kept: list[int]
-    #: Weights that stock transformers must not leave unread.
-    must_be_read: list[str]
-
-
 def write_job(
     directory: Path,
     source: Path,
     files: dict[str, str],
     outputs: Iterable[Output],
-    loading: Loading,
+    loading: dict[str, Any],
     work: Path,
 ) -> dict[str, Any]:
     """What verify.py is to check; the vectors that edits need go into a file in `work`.
 
-    `files`: source tensor → its file. `work` holds the live side's blocks too.
+    `files`: source tensor → its file. `loading`: how it loads the directory. `work` holds the live side's
+    blocks too.
     """
     vectors: dict[str, Tensor] = {}
     tensors = [
@@ -81,14 +66,8 @@ def write_job(
         "tensors": tensors,
         "vectors": str(work / "vectors.safetensors") if vectors else None,
         "live": str(work),
-        "auto_class": loading.auto_class,
-        "dtype": str(loading.dtype),
-        "device": loading.device,
-        "attn_implementation": loading.attn_implementation,
         "threads": torch.get_num_threads(),
-        "layers_path": loading.layers_path,
-        "kept": loading.kept,
-        "must_be_read": loading.must_be_read,
+        **loading,
     }
 
 

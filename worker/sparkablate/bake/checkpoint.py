@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sparkablate.anatomy.architectures import WRAPPERS, Architecture
 from sparkablate.errors import SparkablateError
+from sparkablate.loading import bin_files
 from sparkablate.loading.checkpoint_files import name_in, weights_of
 
 #: safetensors' names of dtypes → torch's.
@@ -94,7 +95,7 @@ class Checkpoint:
             self._add(name, Entry(file, tuple(part.get_shape()), dtype))
 
     def _read_pickle(self, path: Path) -> None:
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        tensors = bin_files.read(path)
         file = name_in(self.directory, path)
         self._open[file] = tensors
         for name, tensor in tensors.items():

@@ -17,6 +17,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from sparkablate.errors import SparkablateError
+from sparkablate.loading.memory import gib
 
 #: Written into every baked directory; --force replaces nothing that lacks it.
 RECORD = "sparkablate_bake.json"
@@ -305,7 +306,7 @@ def require_space(directory: Path, needed: int) -> None:
     free = shutil.disk_usage(directory).free
     if free < needed:
         raise SparkablateError(
-            "disk_full", f"{directory} has {_gib(free)} free, but the bake needs {_gib(needed)} there"
+            "disk_full", f"{directory} has {gib(free)} free, but the bake needs {gib(needed)} there"
         )
 
 
@@ -328,7 +329,3 @@ def _disk_error(error: OSError | SafetensorError, target: Path) -> SparkablateEr
     if getattr(error, "errno", None) in full or any(f"os error {code}" in str(error) for code in full):
         return SparkablateError("disk_full", f"no space left for {target}: {error}")
     return SparkablateError("usage", f"{target} cannot be written: {error}")
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.2f} GiB"

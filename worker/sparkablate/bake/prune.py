@@ -9,9 +9,8 @@ from typing import Any
 
 from sparkablate.bake.checkpoint import Names
 from sparkablate.errors import SparkablateError
+from sparkablate.loading.configuration import LAYER_COUNTS
 
-#: Names of the number of layers.
-COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 #: One entry a layer.
 PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type")
 #: Numbers of layers.
@@ -66,7 +65,7 @@ def mend_config(raw: Mapping[str, Any], config: Any, renumbering: Renumbering) -
     _refuse(raw, config, renumbering)
     mended = copy.deepcopy(dict(raw))
     kept = renumbering.kept
-    for name in COUNTS:
+    for name in LAYER_COUNTS:
         if name in mended:
             mended[name] = len(kept)
     fields = config.to_dict()  # what a class computes from its other fields is not among them

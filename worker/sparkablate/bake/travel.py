@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from sparkablate.bake.place import RECORD, printable, sync_directory, sync_file
 from sparkablate.errors import SparkablateError
+from sparkablate.printable import is_unicode
 
 CARD = "README.md"
 #: Names that the result has files of its own under: the source's get another one.
@@ -255,7 +256,7 @@ def _why_folder_left(path: Path) -> str:
 
 
 def _why_left(path: Path, inside: tuple[Path, Path | None]) -> str:
-    if not _is_text(path.name):
+    if not is_unicode(path.name):
         return UNNAMED
     if why := _fitting(path.name, LEFT):
         return why
@@ -302,14 +303,6 @@ def _renamed(files: Mapping[str, Path]) -> dict[str, Path]:
             taken.add(new.lower())
         renamed[new] = path
     return renamed
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _text(name: str) -> str:

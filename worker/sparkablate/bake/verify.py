@@ -13,6 +13,7 @@ import os
 import sys
 import threading
 import traceback
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -72,7 +73,9 @@ def check_edits(job: Job) -> tuple[list[str], dict[str, Any]]:
                 readers[path] = (
                     stack.enter_context(safe_open(path, framework="pt"))
                     if path.endswith(".safetensors")
-                    else torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                    else torch.load(
+                        path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+                    )
                 )
             held = readers[path]
             return held[name] if isinstance(held, dict) else held.get_tensor(name)

@@ -6,6 +6,7 @@ Models Is Mediated by a Single Direction" (2024), for any contrast; controls sta
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,11 @@ from torch import Tensor
 
 from sparkablate.anatomy.sites import Tap
 from sparkablate.arguments import as_number, as_whole, described, listed, token_row
-from sparkablate.directions.prompts import Batch, batches, device_of
+from sparkablate.directions.prompts import Batch, batches
 from sparkablate.directions.scores import Answers, Scorer, Scores
 from sparkablate.edits.hooks import recording
 from sparkablate.errors import SparkablateError
+from sparkablate.loading.numerics import device_of
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress, silent
 from sparkablate.text.vocabulary import check_ids
@@ -92,28 +94,10 @@ def find_directions(
     if not isinstance(manager, AblationManager):
         raise SparkablateError("usage", f"an AblationManager is wanted, not {described(manager)}")
     positive, negative = _rows("positive prompt", positive), _rows("negative prompt", negative)
-    end_positions = [
-        as_whole("an end position", one, 1, 2**31) for one in listed("end_positions", end_positions)
-    ]
-    if not end_positions or len(set(end_positions)) != len(end_positions):
-        raise SparkablateError(
-            "config_invalid", f"end_positions {end_positions} must be different, and one or more"
-        )
-    if not 0 < as_number("held_out", held_out) < 1:
-        raise SparkablateError("config_invalid", f"held_out {held_out} must lie between 0 and 1")
-    as_whole("resamples", resamples, 1, 10**6)
-    as_whole("seed", seed, -(2**63), 2**63 - 1)
-    if answers is not None and not isinstance(answers, Answers):
-        raise SparkablateError(
-            "usage", f"answers are an Answers(positive, negative), not {described(answers)}"
-        )
+    end_positions = _positions(end_positions)
+    _check_settings(held_out, resamples, seed)
+    answers, answer_ids = _answers(answers)
     _check_prompts(manager, positive, negative, end_positions)
-    answer_ids: list[list[int]] = []
-    if answers is not None:
-        answer_ids = [
-            token_row(f"answers.{side}", getattr(answers, side)) for side in ("positive", "negative")
-        ]
-        answers = Answers(*map(tuple, answer_ids))
     check_ids([*positive, *negative, *answer_ids], manager.sites.vocab_size)
     generator = torch.Generator().manual_seed(seed)
     train_p, held_p = _split(len(positive), held_out, generator)
@@ -121,45 +105,76 @@ def find_directions(
     streams = _Streams(manager, end_positions, progress)
     p = streams.of([positive[i] for i in train_p], "positive")  # [prompts, layers, positions, d_model]
     n = streams.of([negative[i] for i in train_n], "negative")
+    held = [batches([side[i] for i in at]) for side, at in ((positive, held_p), (negative, held_n))]
     readout = _mean(p[:, -1, 0]) - _mean(n[:, -1, 0])  # [d_model], float64
-    scorer = Scorer(
-        manager,
-        batches([positive[i] for i in held_p]),
-        batches([negative[i] for i in held_n]),
-        readout,
-        answers,
-    )
-    places = [(layer, at) for layer in range(manager.sites.n_layers) for at in range(len(end_positions))]
+    scorer = Scorer(manager, held[0], held[1], readout, answers)
+    places = list(itertools.product(range(manager.sites.n_layers), enumerate(end_positions)))
     candidates = []
-    for done, (layer, at) in enumerate(places):
+    for done, (layer, (at, position)) in enumerate(places):
         if cancelled():
             raise SparkablateError("interrupted", "find_direction was cancelled")
         progress("score", float(done), float(len(places)), "candidates")
-        difference = _mean(p[:, layer, at]) - _mean(n[:, layer, at])
-        norm = difference.norm().item()
-        if norm == 0 or not math.isfinite(norm):
-            raise SparkablateError(
-                "config_invalid",
-                f"layer {layer}, position -{end_positions[at]}: both sides have the same mean (difference "
-                f"{norm}): the prompts end with the same tokens there; choose other end positions",
-            )
-        vector = (difference / norm).float()
-        split, bootstrap, low = _stability(p[:, layer, at], n[:, layer, at], vector, resamples, generator)
-        other = torch.randn(len(vector), generator=generator, dtype=torch.float64)
-        candidates.append(
-            Candidate(
-                layer,
-                end_positions[at],
-                vector,
-                norm,
-                split,
-                bootstrap,
-                low,
-                scorer.score(vector, norm, layer),
-                scorer.score((other / other.norm()).float(), norm, layer),
-            )
-        )
+        sides = p[:, layer, at], n[:, layer, at]
+        candidates.append(_candidate(layer, position, *sides, resamples, generator, scorer))
     return Found(candidates, (held_p, held_n))
+
+
+def _positions(given: Any) -> list[int]:
+    found = [as_whole("an end position", one, 1, 2**31) for one in listed("end_positions", given)]
+    if not found or len(set(found)) != len(found):
+        raise SparkablateError("config_invalid", f"end_positions {found} must be different, and one or more")
+    return found
+
+
+def _check_settings(held_out: Any, resamples: Any, seed: Any) -> None:
+    if not 0 < as_number("held_out", held_out) < 1:
+        raise SparkablateError("config_invalid", f"held_out {held_out} must lie between 0 and 1")
+    as_whole("resamples", resamples, 1, 10**6)
+    as_whole("seed", seed, -(2**63), 2**63 - 1)
+
+
+def _answers(given: Any) -> tuple[Answers | None, list[list[int]]]:
+    """With their ids."""
+    if given is None:
+        return None, []
+    if not isinstance(given, Answers):
+        raise SparkablateError("usage", f"answers are an Answers(positive, negative), not {described(given)}")
+    ids = [token_row(f"answers.{side}", getattr(given, side)) for side in ("positive", "negative")]
+    return Answers(*map(tuple, ids)), ids
+
+
+def _candidate(
+    layer: int,
+    position: int,
+    p: Tensor,
+    n: Tensor,
+    resamples: int,
+    generator: torch.Generator,
+    scorer: Scorer,
+) -> Candidate:
+    """p, n: the stream there, [prompts, d_model]."""
+    difference = _mean(p) - _mean(n)
+    norm = difference.norm().item()
+    if norm == 0 or not math.isfinite(norm):
+        raise SparkablateError(
+            "config_invalid",
+            f"layer {layer}, position -{position}: both sides have the same mean (difference "
+            f"{norm}): the prompts end with the same tokens there; choose other end positions",
+        )
+    vector = (difference / norm).float()
+    split, bootstrap, low = _stability(p, n, vector, resamples, generator)
+    other = torch.randn(len(vector), generator=generator, dtype=torch.float64)
+    return Candidate(
+        layer,
+        position,
+        vector,
+        norm,
+        split,
+        bootstrap,
+        low,
+        scorer.score(vector, norm, layer),
+        scorer.score((other / other.norm()).float(), norm, layer),
+    )
 
 
 def _rows(name: str, rows: Any) -> list[list[int]]:
@@ -189,7 +204,7 @@ class _Streams:
                     out[batch.indices, layers[tap.path], at] = batch.at_end(stream, position).float().cpu()
 
             with recording([layer.stream for layer in sites.layers], keep):
-                sites.stack(input_ids=batch.ids.to(device_of(self.manager)), use_cache=False)
+                sites.stack(input_ids=batch.ids.to(device_of(self.manager.model)), use_cache=False)
             done += len(batch.indices)
             self.progress(side, float(done), float(len(prompts)), "prompts")
         if not bool(torch.isfinite(out).all()):

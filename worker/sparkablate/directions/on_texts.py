@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,40 +22,55 @@ MAX_VECTOR_BYTES = 16 << 20
 MAX_CANDIDATES = 1500
 
 
+@dataclass(frozen=True)
+class Search:
+    """Two sets of texts, and the settings of ``find_direction`` (src/protocol/messages.ts)."""
+
+    positive: list[str]
+    negative: list[str]
+    template_date: str | None
+    end_positions: list[int]
+    held_out: float
+    resamples: int
+    seed: int
+    answer_tokens: dict[str, list[str]] | None
+
+
 def find_on_texts(
     manager: AblationManager,
     tokenizer: Any,
-    positive: list[str],
-    negative: list[str],
-    options: dict[str, Any],
+    search: Search,
     cancelled: Callable[[], bool],
     progress: Progress,
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """The result of ``find_direction`` (src/protocol/messages.ts); the vectors [candidates, d_model]."""
+    """The result of ``find_direction`` (src/protocol/messages.ts); the vectors [candidates, d_model].
+
+    Raises what ``find_directions`` and ``encode_prompts`` do.
+    """
     began = time.perf_counter()
     sites = manager.sites
-    count = sites.n_layers * len(options["end_positions"])
+    count = sites.n_layers * len(search.end_positions)
     if count > MAX_CANDIDATES or count * sites.d_model * 4 > MAX_VECTOR_BYTES:
         raise SparkablateError(
             "config_invalid", f"{count} candidates are too many; choose fewer end positions"
         )
-    answers = options["answer_tokens"]
+    answers, positives = search.answer_tokens, len(search.positive)
     encoded = encode_prompts(
         tokenizer,
-        [*positive, *negative],
-        template_date=options["template_date"],
+        [*search.positive, *search.negative],
+        template_date=search.template_date,
         needs_bos=needs_bos(manager.model),
         cancelled=cancelled,
         progress=progress,
     )
     found = find_directions(
         manager,
-        encoded.ids[: len(positive)],
-        encoded.ids[len(positive) :],
-        end_positions=options["end_positions"],
-        held_out=options["held_out"],
-        resamples=options["resamples"],
-        seed=options["seed"],
+        encoded.ids[:positives],
+        encoded.ids[positives:],
+        end_positions=search.end_positions,
+        held_out=search.held_out,
+        resamples=search.resamples,
+        seed=search.seed,
         answers=None if answers is None else _answers(tokenizer, answers),
         cancelled=cancelled,
         progress=progress,

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparkablate.manager import AblationManager
-
 #: Prompts that go through the model together.
 BATCH_PROMPTS = 16
 
@@ -44,7 +42,3 @@ def batches(prompts: Sequence[Sequence[int]]) -> list[Batch]:
         ids = torch.tensor([row + row[-1:] * (longest - len(row)) for row in rows])
         made.append(Batch(indices, ids, torch.tensor([len(row) for row in rows])))
     return made
-
-
-def device_of(manager: AblationManager) -> torch.device:
-    return next(manager.sites.stack.parameters()).device

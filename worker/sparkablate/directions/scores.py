@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from sparkablate.anatomy.sites import Tap
-from sparkablate.directions.prompts import Batch, device_of
+from sparkablate.directions.prompts import Batch
 from sparkablate.edits.hooks import recording
 from sparkablate.errors import SparkablateError
+from sparkablate.loading.numerics import device_of
 from sparkablate.manager import AblationManager
 from sparkablate.specs import DirectionSpec
 
@@ -123,7 +124,7 @@ class Scorer:
 
     @torch.inference_mode()
     def _see(self, batches: Sequence[Batch], spec: DirectionSpec | None) -> _Seen:
-        sites = self.manager.sites
+        sites, device = self.manager.sites, device_of(self.manager.model)
         count = sum(len(batch.indices) for batch in batches)
         streams = torch.empty(count, sites.d_model, dtype=torch.float64)
         logs = torch.empty(count, sites.vocab_size)
@@ -135,7 +136,7 @@ class Scorer:
             edit = self.manager.applied(spec) if spec is not None else nullcontext()
             # The edit first, so that what it leaves in the last layer's stream is seen.
             with edit, recording([sites.layers[-1].stream], keep):
-                hidden = sites.stack(input_ids=batch.ids.to(device_of(self.manager)), use_cache=False)[0]
+                hidden = sites.stack(input_ids=batch.ids.to(device), use_cache=False)[0]
             logits = sites.to_logits(batch.at_end(hidden)[:, None])[:, 0].float()
             logs[batch.indices] = logits.log_softmax(dim=-1).cpu()
         if not (bool(torch.isfinite(streams).all()) and bool(torch.isfinite(logs).all())):

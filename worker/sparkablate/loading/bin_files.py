@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sparkablate.errors import first_line
 from sparkablate.loading.checkpoint_files import Held, failed
 
 
@@ -21,7 +22,7 @@ def read(path: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped or None)
     except (RuntimeError, ValueError, EOFError, OSError, KeyError, AttributeError, TypeError) as error:
-        raise failed(path, f"it is cut off, or no file of torch's: {_first_line(error)}") from error
+        raise failed(path, f"it is cut off, or no file of torch's: {first_line(error)}") from error
     except pickle.UnpicklingError as error:
         raise failed(path, _why_refused(path, error)) from error
     if not isinstance(found, dict):
@@ -50,7 +51,3 @@ def _why_refused(path: Path, error: pickle.UnpicklingError) -> str:
     if zipfile.is_zipfile(path) or (protocol[:1] == pickle.PROTO and protocol[1] <= pickle.HIGHEST_PROTOCOL):
         return f"it is a pickle that torch's restricted loader does not read (it may hold code), and {remedy}"
     return "it is cut off, or no file of torch's"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -151,13 +151,11 @@ def config_names_weights(directory: Path) -> str | None:
 
 
 def headers(weights: Weights) -> dict[str, dict[str, Held]]:
-    """Tensor → file name → what the file holds of it. Of .bin files nothing is said here: {}.
+    """Tensor → file name → what the safetensors file holds of it.
 
     Raises ``load_failed`` with the file's name for one that is cut off or damaged.
     """
     found: dict[str, dict[str, Held]] = {}
-    if not weights.safetensors:
-        return found
     for path in weights.files:
         name = name_in(weights.directory, path)
         for tensor, held in header(path).items():

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from sparkablate.arguments import described
-from sparkablate.errors import SparkablateError
+from sparkablate.errors import SparkablateError, first_line
 from sparkablate.loading import checkpoint_files
 from sparkablate.loading.home import home
 
@@ -30,7 +30,7 @@ BUILTIN_MODELS = {"smollm2-135m": "smollm2-135m-instruct"}
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 #: What configurations call their number of layers. More than this many would take hours to build, empty.
-_LAYER_KEYS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 MOST_LAYERS = 4096
 
 
@@ -142,7 +142,7 @@ def _check_described(directory: Path, described: dict[str, Any]) -> None:
 def _check_layers(source: str, described: dict[str, Any]) -> None:
     text = described.get("text_config")
     for part in (described, text if isinstance(text, dict) else {}):
-        for key in _LAYER_KEYS:
+        for key in LAYER_COUNTS:
             value = part.get(key)
             if isinstance(value, int | float) and not value <= MOST_LAYERS:
                 raise SparkablateError(
@@ -191,7 +191,7 @@ def _hub_cause(source: str, error: BaseException) -> str | None:
                 )
                 return f"{source} is not on this machine (no directory, not in the cache), and {why}"
             case EntryNotFoundError():
-                return f"{source}: the repository holds no model: {_first_line(cause)}"
+                return f"{source}: the repository holds no model: {first_line(cause)}"
     return None
 
 
@@ -224,7 +224,3 @@ def build_empty(config: Any, *, trust_remote_code: bool = False) -> Any:
             detail=repr(error),
         ) from error
     return model.eval()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0]

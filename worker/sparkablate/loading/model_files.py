@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sparkablate.errors import SparkablateError
+from sparkablate.loading.checkpoint_files import WEIGHTS
 from sparkablate.loading.fingerprints import Stamp, combined, digest_each, tokenizer_files, weight_files
 from sparkablate.progress import Progress, silent
 
@@ -96,10 +97,7 @@ def _weight_names(directory: Path) -> Iterator[str]:
     if isinstance(explicit, str):
         yield explicit
         yield from _named_by_index(directory / explicit)
-    first = [
-        f"{name}{end}" for name in ("model.safetensors", "pytorch_model.bin") for end in ("", ".index.json")
-    ]
-    chosen = next((name for name in first if (directory / name).is_file()), None)
+    chosen = next((name for name, _ in WEIGHTS if (directory / name).is_file()), None)
     if chosen is None:
         return
     yield chosen

@@ -69,6 +69,6 @@ def places(model: Any) -> str:
     )
 
 
-def keep_while(model: Any, options: dict[str, Any]) -> None:
+def keep_while(model: Any, folder: str) -> None:
     """Removes the directory once the model is freed."""
-    weakref.finalize(model, folders.remove, options["offload_folder"])
+    weakref.finalize(model, folders.remove, folder)

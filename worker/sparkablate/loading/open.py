@@ -79,10 +79,10 @@ def open_model(
     revision: str | None,
     dtype: str,
     device: str,
-    device_map: str | None,
-    attn_implementation: str | None,
     threads: int | None,
-    trust_remote_code: bool,
+    device_map: str | None = None,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
     may_offload: bool = False,
 ) -> OpenedModel:
     """``load_model`` with what the worker reports besides.
@@ -100,57 +100,71 @@ def open_model(
         raise SparkablateError("config_invalid", f"model.device_map {device_map!r}: use auto or null")
     where = numerics.resolve_device(device)
     numerics.configure(threads)
-    dtype, notice = numerics.dtype_on(where.type, dtype)
-    notices = [] if notice is None else [notice]
-    if (slow := numerics.slow_first_pass(numerics.describe_device(where))) is not None:
-        notices.append(slow)
-    numerics.prove(where, numerics.DTYPES[dtype])
-
+    dtype, notices = _proved(where, dtype)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
     config = load_config(source, **common)
     options: dict[str, Any] = {"dtype": numerics.DTYPES[dtype], "config": config, **common}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
-    local = Path(source).is_dir()
-    offloaded = False
     needed = _weight_bytes(config, source, numerics.DTYPES[dtype], where, trust_remote_code)
     if needed is None:
         notices.append(f"{source} is quantised: whether it fits in memory was not checked before loading")
-    elif not (
-        offloaded := (may_offload or device_map == "auto")
-        and where.type != "mps"
-        and not memory.has_room(needed, where)
-    ):
-        memory.require_room(f"{source} in {dtype}", needed, where)
-    files = Files(Path(source)) if local else None
+    may_offload = may_offload or device_map == "auto"
+    offloaded = needed is not None and _beyond(f"{source} in {dtype}", needed, where, may_offload)
+    files = Files(Path(source)) if Path(source).is_dir() else None
     memory.limit_allocations(where)
     if offloaded:
-        rooms = offload.room(where) if device_map is None else offload.rooms(where)
-        options |= offload.placement(rooms)
-        notices.append(
-            f"{source} in {dtype} takes {memory.gib(needed or 0)}, and {where} has room for "
-            f"{memory.budget(where)}"
-        )
+        options |= offload.placement(offload.room(where) if device_map is None else offload.rooms(where))
+        room = f"{where} has room for {memory.budget(where)}"
+        notices.append(f"{source} in {dtype} takes {memory.gib(needed or 0)}, and {room}")
     elif where.type != "cpu":
         # Weights go to the device one by one: no second copy in memory, which a unified-memory machine
         # shares.
         options["device_map"] = {"": where}
+    model, directory, found = _read(source, files, options, where)
+    if offloaded:
+        notices[-1] += f": {offload.places(model)}"
+    commit = None if files is not None else getattr(config, "_commit_hash", None) or revision
+    tokenizer = _load_tokenizer(source, common)
+    return OpenedModel(model, tokenizer, source, directory, commit, (*notices, *found), offloaded)
+
+
+def _proved(where: torch.device, dtype: str) -> tuple[str, list[str]]:
+    """The dtype that the device computes in, proved, and what a person should know of the two."""
+    dtype, replaced = numerics.dtype_on(where.type, dtype)
+    slow = numerics.slow_first_pass(numerics.describe_device(where))
+    numerics.prove(where, numerics.DTYPES[dtype])
+    return dtype, [notice for notice in (replaced, slow) if notice is not None]
+
+
+def _beyond(what: str, needed: int, where: torch.device, may_offload: bool) -> bool:
+    """Whether weights of so many bytes do not fit the device and may stay elsewhere. Raises ``load_failed``
+    where they may not."""
+    if may_offload and where.type != "mps" and not memory.has_room(needed, where):
+        return True
+    memory.require_room(what, needed, where)
+    return False
+
+
+def _read(
+    source: str, files: Files | None, options: dict[str, Any], where: torch.device
+) -> tuple[Any, Path, list[str]]:
+    """The model in evaluation mode, the directory of its files, and what a person should know of them."""
+    folder = options.get("offload_folder")
     try:
-        model, info = read_model(source, files, config, options, where)
-        directory, commit = _files_of(source, revision, config)
+        model, info = read_model(source, files, options["config"], options, where)
+        directory = Path(source) if files is not None else _cached(source, options["revision"])
         files = files or _fetched(directory, model)
-        if offloaded:
-            offload.keep_while(model, options)
-            notices[-1] += f": {offload.places(model)}"
-        notices += [*files.notices(), *check_filled(source, model, info, files)]
+        if folder is not None:
+            offload.keep_while(model, folder)
+        notices = [*files.notices(), *check_filled(source, model, info, files)]
     except BaseException:
-        if offloaded:
-            folders.remove(options["offload_folder"])
+        if folder is not None:
+            folders.remove(folder)
         raise
     model.eval()
     model.requires_grad_(False)
-    tokenizer = _load_tokenizer(source, common)
-    return OpenedModel(model, tokenizer, source, directory, commit, tuple(notices), offloaded)
+    return model, directory, notices
 
 
 def _weight_bytes(
@@ -188,11 +202,8 @@ def _load_tokenizer(source: str, common: dict[str, Any]) -> Any:
         raise not_read(source, "the tokenizer", error, local=local) from error
 
 
-def _files_of(source: str, revision: str | None, config: Any) -> tuple[Path, str | None]:
-    """The directory the files were read from, and the commit (None for a local directory)."""
-    if Path(source).is_dir():
-        return Path(source), None
+def _cached(source: str, revision: str | None) -> Path:
+    """The directory that the hub's files were read from."""
     from transformers.utils.hub import cached_file
 
-    found = cached_file(source, "config.json", revision=revision)
-    return Path(str(found)).parent, getattr(config, "_commit_hash", None) or revision
+    return Path(str(cached_file(source, "config.json", revision=revision))).parent

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,7 +77,7 @@ class Files:
         if told.get("dequantize") or (where.type == "cpu" and told.get("quant_method") in DENSE_ON_CPU):
             return memory.weight_bytes(build_empty(config, trust_remote_code=trust), dtype)
         return sum(
-            _count(held.shape) * dtype.itemsize
+            math.prod(held.shape) * dtype.itemsize
             if held.dtype in PLAIN and not _is_scale(tensor)
             else held.bytes
             for tensor, holders in self.held.items()
@@ -97,13 +98,6 @@ def _held(weights: Weights) -> dict[str, dict[str, Held]]:
 def _is_scale(tensor: str) -> bool:
     """Scales keep the dtype that they are stored in."""
     return "scale" in tensor.rpartition(".")[2]
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
 
 
 def read_model(

@@ -17,29 +17,14 @@ from sparkablate.printable import guard_stderr
 from sparkablate.server import place
 
 if TYPE_CHECKING:
-    from sparkablate.engines import Engine
+    from sparkablate.engines.requests import Engine
 
 
 def main() -> int:
     # Before the slow imports: a Ctrl-C meant for the controller must not end the worker it still talks to.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     guard_stderr()
-    parser = argparse.ArgumentParser(prog="sparkablate worker", description=__doc__)
-    parser.add_argument("--bind", required=True, help="ipc:///private/dir/socket or tcp://address:port")
-    parser.add_argument("--keys", type=Path, help="directory with worker.key and controller.pub, for tcp://")
-    parser.add_argument("--lifeline", type=int, help="file descriptor whose end of file ends this process")
-    parser.add_argument(
-        "--mount",
-        action="append",
-        default=[],
-        metavar="HOST:WORKER[:ro]",
-        help="a directory of the host and where this worker sees it (in a container)",
-    )
-    parser.add_argument("--engine", choices=("local", "ray"), default="local")
-    parser.add_argument("--address", help="ray: of a running cluster; default: one of this machine alone")
-    parser.add_argument("--num-cpus", type=float, help="ray: CPUs an actor, where the cluster has no GPU")
-    parser.add_argument("--actors", type=int, help="ray: at most this many")
-    options = parser.parse_args()
+    options = _parser().parse_args()
     if options.lifeline is not None:
         place.hold(options.bind)
         threading.Thread(target=_die_with_parent, args=(options.lifeline, options.bind), daemon=True).start()
@@ -81,6 +66,25 @@ def main() -> int:
         cluster.disconnect()
     folders.remove_all()  # the process ends without freeing its model
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sparkablate worker", description=__doc__)
+    parser.add_argument("--bind", required=True, help="ipc:///private/dir/socket or tcp://address:port")
+    parser.add_argument("--keys", type=Path, help="directory with worker.key and controller.pub, for tcp://")
+    parser.add_argument("--lifeline", type=int, help="file descriptor whose end of file ends this process")
+    parser.add_argument(
+        "--mount",
+        action="append",
+        default=[],
+        metavar="HOST:WORKER[:ro]",
+        help="a directory of the host and where this worker sees it (in a container)",
+    )
+    parser.add_argument("--engine", choices=("local", "ray"), default="local")
+    parser.add_argument("--address", help="ray: of a running cluster; default: one of this machine alone")
+    parser.add_argument("--num-cpus", type=float, help="ray: CPUs an actor, where the cluster has no GPU")
+    parser.add_argument("--actors", type=int, help="ray: at most this many")
+    return parser
 
 
 def _engine(options: argparse.Namespace) -> Engine:

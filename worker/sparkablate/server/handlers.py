@@ -1,24 +1,30 @@
-"""★ Table: request type → what the engine does for it. No state of its own; runs on the compute thread."""
+"""★ Table: request type → how the wire's request becomes the engine's, and its answer the reply.
+
+No state of its own; runs on a compute thread.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from sparkablate.directions.files import unpickle_direction
-from sparkablate.engines.local import Generation, Measurement
+from sparkablate.engines import requests
+from sparkablate.engines.requests import Caller, Engine
 from sparkablate.errors import SparkablateError
+from sparkablate.generation.run import Generation
+from sparkablate.measure.slice import Measurement
 from sparkablate.server.protocol import Message, Request
 
-if TYPE_CHECKING:
-    from sparkablate.engines import Engine
-
 Reply = tuple[Message, bytes]
+Handler = Callable[[Engine, Request, Caller], Reply]
+Asked = TypeVar("Asked", bound=requests.Request[Any])
 
 
 class Context(Protocol):
@@ -29,13 +35,29 @@ class Context(Protocol):
     def cancelled(self) -> bool: ...
 
 
-def _progress(request: Request, context: Context) -> Callable[[str, float, float | None, str], None]:
+def answer(engine: Engine, request: Request, context: Context) -> Reply:
+    """Raises what the engine does, ``invalid_message`` for a payload that is not what the request says."""
+
     def progress(stage: str, done: float, total: float | None, unit: str) -> None:
         context.send(
             {"type": "progress", "id": request.id, "stage": stage, "done": done, "total": total, "unit": unit}
         )
 
-    return progress
+    def report(done: Measurement | Generation) -> None:
+        event, payload = _measurement(done) if isinstance(done, Measurement) else _generation(done)
+        context.send({**event, "id": request.id}, payload)
+
+    return HANDLERS[request.type](engine, request, Caller(progress, report, context.cancelled))
+
+
+def _asked(what: type[Asked], request: Request, **decoded: Any) -> Asked:
+    """The engine's request: what was decoded, and the wire's fields of the same names."""
+    names = {field.name for field in dataclasses.fields(what)}
+    return what(**{**{name: request.fields[name] for name in names & request.fields.keys()}, **decoded})
+
+
+def _plain(what: type[requests.Request[Any]]) -> Handler:
+    return lambda engine, request, caller: (engine.answer(_asked(what, request), caller) or {}, b"")
 
 
 def _int32(request: Request, width: int) -> np.ndarray:
@@ -48,40 +70,21 @@ def _int32(request: Request, width: int) -> np.ndarray:
     return np.frombuffer(request.payload, dtype="<i4").reshape(-1, width)
 
 
-def load(engine: Engine, request: Request, context: Context) -> Reply:
-    fields = request.fields
-    progress = _progress(request, context)
-    result = engine.load(
-        fields["model"], fields["seq_len"], fields["batch_size"], progress, fields["may_offload"]
-    )
-    return result, b""
-
-
-def inspect(engine: Engine, request: Request, context: Context) -> Reply:
-    fields = request.fields
-    return engine.inspect(fields["model"], fields["meta"], _progress(request, context)), b""
-
-
-def tokenize(engine: Engine, request: Request, context: Context) -> Reply:
-    fields = request.fields
+def tokenize(engine: Engine, request: Request, caller: Caller) -> Reply:
     text = None
-    if fields["dataset"] is None:
+    if request.fields["dataset"] is None:
         try:
             text = request.payload.decode("utf-8")
         except UnicodeDecodeError as error:
             raise SparkablateError("invalid_message", f"tokenize: the text is not UTF-8: {error}") from error
-    progress = _progress(request, context)
-    ids, truncated, notices = engine.tokenize(text, fields["dataset"], fields["max_tokens"], progress)
+    ids, truncated, notices = engine.answer(_asked(requests.Tokenize, request, text=text), caller)
     shown = [notice[:4096] for notice in notices]
     return {"tokens": len(ids), "truncated": truncated, "notices": shown}, ids.astype("<i4").tobytes()
 
 
-def tokenize_task(engine: Engine, request: Request, context: Context) -> Reply:
-    fields = request.fields
+def tokenize_task(engine: Engine, request: Request, caller: Caller) -> Reply:
     items = _items(request)
-    encoded, notices = engine.tokenize_task(
-        items, fields["name"], fields["max_tokens"], _progress(request, context)
-    )
+    encoded, notices = engine.answer(_asked(requests.TokenizeTask, request, items=items), caller)
     spans = [(item.begin, len(item.ids), item.at, item.wrong) for item in encoded]
     numbers = [*chain.from_iterable(spans), *chain.from_iterable(item.ids for item in encoded)]
     return {"items": len(items), "notices": notices}, np.asarray(numbers, dtype="<i4").tobytes()
@@ -104,22 +107,20 @@ def _items(request: Request) -> list[dict[str, str]]:
     return items
 
 
-def calibrate(engine: Engine, request: Request, context: Context) -> Reply:
-    fields = request.fields
-    lengths = fields["lengths"]
-    ids = _int32(request, fields["seq_len"] if lengths is None else 1)
+def calibrate(engine: Engine, request: Request, caller: Caller) -> Reply:
+    lengths = request.fields["lengths"]
+    ids = _int32(request, request.fields["seq_len"] if lengths is None else 1)
     if lengths is not None and sum(lengths) != len(ids):
         raise SparkablateError(
             "invalid_message", f"calibrate: {len(ids)} ids for rows of {sum(lengths)} in all"
         )
     rows = list(ids) if lengths is None else np.split(ids[:, 0], np.cumsum(lengths[:-1], dtype=np.int64))
-    progress = _progress(request, context)
-    sites, values = engine.calibrate(rows, fields["batch_size"], fields["sites"], progress)
+    sites, values = engine.answer(_asked(requests.Calibrate, request, rows=rows), caller)
     payload = values.astype("<f4").tobytes()
     return {"sites": sites, "sha256": _sha256(payload), "tokens": int(ids.size)}, payload
 
 
-def put(engine: Engine, request: Request, context: Context) -> Reply:
+def put(engine: Engine, request: Request, caller: Caller) -> Reply:
     fields = request.fields
     digest = _sha256(request.payload)
     if digest != fields["sha256"]:
@@ -130,65 +131,44 @@ def put(engine: Engine, request: Request, context: Context) -> Reply:
         raise SparkablateError("invalid_message", f"put: {len(request.payload)} bytes are no float32 values")
     values = np.frombuffer(request.payload, dtype="<f4")
     if fields["kind"] == "means":
-        engine.put_means(digest, fields["sites"], values)
+        engine.answer(_asked(requests.PutMeans, request, values=values), caller)
     else:
-        engine.put_direction(digest, values, fields["norm"])
+        engine.answer(_asked(requests.PutDirection, request, vector=values), caller)
     return {}, b""
 
 
-def read_direction(engine: Engine, request: Request, context: Context) -> Reply:
+def read_direction(engine: Engine, request: Request, caller: Caller) -> Reply:
     vector, norm, layer = unpickle_direction(request.payload)
     return {"norm": norm, "layer": layer}, vector.numpy().astype("<f4").tobytes()
 
 
-def evaluate(engine: Engine, request: Request, context: Context) -> Reply:
-    fields = request.fields
-    rows = _int32(request, fields["seq_len"])
-    blocks, modes = len(fields["blocks"]), fields["sources"]
+def evaluate(engine: Engine, request: Request, caller: Caller) -> Reply:
+    rows = _int32(request, request.fields["seq_len"])
+    blocks, modes = len(request.fields["blocks"]), request.fields["sources"]
     if len(rows) != blocks * (1 + len(modes)):
         raise SparkablateError(
             "invalid_message",
             f"evaluate: {blocks} block indices and {len(modes)} sources, but {len(rows)} blocks of ids",
         )
     ids, *given = np.split(rows, 1 + len(modes))
+    sources = dict(zip(modes, given, strict=True))
+    summary = engine.answer(_asked(requests.Evaluate, request, ids=ids, sources=sources), caller)
+    told = {**dataclasses.asdict(summary), "notices": list(summary.notices)}
+    return {**told, "slots": engine.slots}, b""
 
-    def on_measurement(measurement: Measurement) -> None:
-        error = measurement.error
-        context.send(
-            {
-                "type": "measurement",
-                "id": request.id,
-                "condition": measurement.condition,
-                "columns": [] if error else list(measurement.columns),
-                "tokens": measurement.tokens,
-                "seconds": measurement.seconds,
-                "flags": list(measurement.flags),
-                "error": error.to_wire() if error else None,
-            },
-            b"" if error else _values(measurement),
-        )
 
-    summary = engine.evaluate(
-        ids,
-        fields["conditions"],
-        fields["metrics"],
-        fields["means_sha256"],
-        on_measurement,
-        context.cancelled,
-        _progress(request, context),
-        fields["answers"],
-        fields.get("per_token", False),
-        dict(zip(modes, given, strict=True)),
-    )
-    result: dict[str, Any] = {
-        "measured": summary.measured,
-        "failed": summary.failed,
-        "cancelled": summary.cancelled,
-        "seconds": summary.seconds,
-        "slots": engine.slots,
-        "notices": list(summary.notices),
+def _measurement(measurement: Measurement) -> Reply:
+    error = measurement.error
+    event = {
+        "type": "measurement",
+        "condition": measurement.condition,
+        "columns": [] if error else list(measurement.columns),
+        "tokens": measurement.tokens,
+        "seconds": measurement.seconds,
+        "flags": list(measurement.flags),
+        "error": error.to_wire() if error else None,
     }
-    return result, b""
+    return event, b"" if error else _values(measurement)
 
 
 def _values(measurement: Measurement) -> bytes:
@@ -199,55 +179,36 @@ def _values(measurement: Measurement) -> bytes:
     return sums + np.ascontiguousarray(measurement.per_token, dtype="<f4").tobytes()
 
 
-def token_bytes(engine: Engine, request: Request, context: Context) -> Reply:
-    found = engine.token_bytes(_int32(request, 1)[:, 0])
+def token_bytes(engine: Engine, request: Request, caller: Caller) -> Reply:
+    found = engine.answer(requests.TokenBytes(_int32(request, 1)[:, 0]), caller)
     lengths = np.array([len(one) for one in found], dtype="<i4")
     return {"tokens": len(found)}, lengths.tobytes() + b"".join(found)
 
 
-def generate(engine: Engine, request: Request, context: Context) -> Reply:
-    fields = request.fields
-
-    def on_generation(generation: Generation) -> None:
-        made, error = generation.made, generation.error
-        context.send(
-            {
-                "type": "generation",
-                "id": request.id,
-                "condition": generation.condition,
-                "prompt": generation.prompt,
-                "text": "" if made is None else made.text,
-                "stopped": made is not None and made.stopped,
-                "seconds": generation.seconds,
-                "error": error.to_wire() if error else None,
-            },
-            b"" if made is None else np.asarray(made.ids, dtype="<i4").tobytes(),
-        )
-
-    result = engine.generate(
-        _texts(request, fields["prompt_bytes"]),
-        fields["conditions"],
-        fields["max_new_tokens"],
-        fields["template_date"],
-        fields["means_sha256"],
-        on_generation,
-        context.cancelled,
-        _progress(request, context),
-    )
-    return result, b""
+def generate(engine: Engine, request: Request, caller: Caller) -> Reply:
+    prompts = _texts(request, request.fields["prompt_bytes"])
+    return engine.answer(_asked(requests.Generate, request, prompts=prompts), caller), b""
 
 
-def find_direction(engine: Engine, request: Request, context: Context) -> Reply:
-    fields = request.fields
-    positive, negative = fields["positive_bytes"], fields["negative_bytes"]
-    texts = _texts(request, [*positive, *negative])
-    result, vectors = engine.find_direction(
-        texts[: len(positive)],
-        texts[len(positive) :],
-        fields,
-        context.cancelled,
-        _progress(request, context),
-    )
+def _generation(generation: Generation) -> Reply:
+    made, error = generation.made, generation.error
+    event = {
+        "type": "generation",
+        "condition": generation.condition,
+        "prompt": generation.prompt,
+        "text": "" if made is None else made.text,
+        "stopped": made is not None and made.stopped,
+        "seconds": generation.seconds,
+        "error": error.to_wire() if error else None,
+    }
+    return event, b"" if made is None else np.asarray(made.ids, dtype="<i4").tobytes()
+
+
+def find_direction(engine: Engine, request: Request, caller: Caller) -> Reply:
+    positive, negative = request.fields["positive_bytes"], request.fields["negative_bytes"]
+    texts, count = _texts(request, [*positive, *negative]), len(positive)
+    search = _asked(requests.FindDirection, request, positive=texts[:count], negative=texts[count:])
+    result, vectors = engine.answer(search, caller)
     return result, vectors.astype("<f4").tobytes()
 
 
@@ -267,46 +228,12 @@ def _texts(request: Request, lengths: list[int]) -> list[str]:
         raise SparkablateError("invalid_message", f"{request.type}: a text is not UTF-8: {error}") from error
 
 
-def check_bake(engine: Engine, request: Request, context: Context) -> Reply:
-    fields = request.fields
-    engine.check_bake(
-        fields["model"],
-        fields["condition"],
-        fields["out"],
-        fields["dtype"],
-        fields["prune_layers"],
-        fields["force"],
-    )
-    return {}, b""
-
-
-def bake(engine: Engine, request: Request, context: Context) -> Reply:
-    fields = request.fields
-
-    def stop() -> None:
-        if context.cancelled():
-            raise SparkablateError("interrupted", f"interrupted; {fields['out']} was not written")
-
-    result = engine.bake(
-        fields["condition"],
-        fields["out"],
-        fields["dtype"],
-        fields["prune_layers"],
-        fields["force"],
-        fields["means_sha256"],
-        _progress(request, context),
-        stop,
-    )
-    return result, b""
-
-
 def _sha256(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
-HANDLERS: dict[str, Callable[[Engine, Request, Context], Reply]] = {
-    "load": load,
-    "inspect": inspect,
+HANDLERS: dict[str, Handler] = {
+    **{name: _plain(what) for name, what in requests.PLAIN.items()},
     "tokenize": tokenize,
     "tokenize_task": tokenize_task,
     "token_bytes": token_bytes,
@@ -316,6 +243,4 @@ HANDLERS: dict[str, Callable[[Engine, Request, Context], Reply]] = {
     "evaluate": evaluate,
     "generate": generate,
     "find_direction": find_direction,
-    "check_bake": check_bake,
-    "bake": bake,
 }

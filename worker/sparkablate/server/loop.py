@@ -12,21 +12,18 @@ import threading
 import traceback
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
-from typing import TYPE_CHECKING
 
 import zmq
 from zmq.auth.thread import ThreadAuthenticator
 
+from sparkablate.engines.requests import Engine
 from sparkablate.errors import SparkablateError
-from sparkablate.server import protocol
-from sparkablate.server.handlers import HANDLERS, Reply
+from sparkablate.server import handlers, protocol
+from sparkablate.server.handlers import Reply
 from sparkablate.server.keys import WorkerKeys
 from sparkablate.server.place import check_address, remove_socket
 from sparkablate.server.protocol import InvalidMessage, Message, Request
 from sparkablate.server.session import Session, Sessions
-
-if TYPE_CHECKING:
-    from sparkablate.engines import Engine
 
 POLL_MS = 500
 #: ZMTP heartbeats prove the link, not progress: libzmq's own thread answers them.
@@ -342,7 +339,7 @@ class Server:
         outcome: Reply | SparkablateError
         self._working.add(threading.get_ident())
         try:
-            outcome = HANDLERS[job.request.type](self._engine, job.request, job)
+            outcome = handlers.answer(self._engine, job.request, job)
         except SparkablateError as error:
             outcome = error
         except BaseException as error:  # also the sys.exit() of a model's own code

@@ -158,10 +158,8 @@ def decode_request(frames: list[bytes]) -> Request:
     validator = _REQUESTS.get(kind) if isinstance(kind, str) else None
     if validator is None:
         raise InvalidMessage(f"unknown request type {kind!r:.80}; known: {', '.join(_REQUESTS)}", request_id)
-    problem = next(iter(validator.iter_errors(fields)), None)
-    if problem is not None:
-        where = "/".join(str(part) for part in problem.absolute_path) or "the envelope"
-        raise InvalidMessage(f"{kind}: {where}: {problem.message:.500}", request_id)
+    if wrong := _not_valid(validator, fields):
+        raise InvalidMessage(f"{kind}: {wrong}", request_id)
     assert request_id is not None  # the schema demands it
     return Request(type=str(kind), id=request_id, fields=fields, payload=payload)
 
@@ -202,12 +200,17 @@ def _pack(message: Message) -> bytes:
 
 
 def _check(validator: Any, message: Message, what: str) -> None:
-    if wrong := _not_plain(message):
+    if wrong := _not_plain(message) or _not_valid(validator, message):
         raise SparkablateError("internal", f"{what}: {wrong}")
+
+
+def _not_valid(validator: Any, message: Message) -> str | None:
+    """Where the message breaks the schema, and how."""
     problem = next(iter(validator.iter_errors(message)), None)
-    if problem is not None:
-        where = "/".join(str(part) for part in problem.absolute_path)
-        raise SparkablateError("internal", f"{what}: {where}: {problem.message:.500}")
+    if problem is None:
+        return None
+    where = "/".join(str(part) for part in problem.absolute_path) or "the envelope"
+    return f"{where}: {problem.message:.500}"
 
 
 def _unique_keys(pairs: list[tuple[Any, Any]]) -> Message:

@@ -12,6 +12,7 @@ import numpy as np
 
 from sparkablate.anatomy.sites import SiteMap
 from sparkablate.errors import SparkablateError
+from sparkablate.printable import is_unicode
 from sparkablate.progress import Progress
 from sparkablate.text.files import ROW_SEPARATOR, decode, join_files
 
@@ -202,20 +203,12 @@ def _texts(rows: Iterable[dict[str, Any]], path: str, column: str) -> Iterator[s
                 "config_invalid",
                 f"eval.dataset {path!r}: column {column!r}, row {number}: {type(text).__name__}, not text",
             )
-        if not _is_unicode(text):
+        if not is_unicode(text):
             raise SparkablateError(
                 "config_invalid",
                 f"eval.dataset {path!r}: column {column!r}, row {number}: half a surrogate pair, not text",
             )
         yield text
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def special_tokens(tokenizer: Any, vocab_size: int) -> tuple[int | None, bool]:

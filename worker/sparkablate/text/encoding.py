@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sparkablate.errors import SparkablateError
+from sparkablate.printable import is_unicode
 from sparkablate.progress import Progress, silent
 from sparkablate.text.chat_templates import render
 
@@ -78,12 +79,10 @@ def encode_prompts(
 
 
 def _ids(tokenizer: Any, text: str, *, special: bool, number: int) -> list[int]:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
+    if not is_unicode(text):
         raise SparkablateError(
             "config_invalid", f"prompt {number} holds half a surrogate pair, which is not Unicode text"
-        ) from error
+        )
     return list(tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
 
 

@@ -13,14 +13,15 @@ from typing import Any
 
 import ray
 
-from sparkablate.engines.local import LocalEngine
+from sparkablate.engines.requests import Caller, Engine, Request
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import memory
 
 #: A group goes out this often, also an empty one: whoever reads it looks whether the task is still wanted.
 REPORT_EVERY_S = 1.0
 
-#: A callback's name and what it was given; at the end ``result``, or ``failure`` (code, message, detail).
+#: ``progress`` or ``report`` and what the caller is told; last ``answer``, or ``failure`` (code, message,
+#: detail).
 Report = tuple[str, tuple[Any, ...]]
 
 
@@ -39,7 +40,7 @@ class Place:
 class Actor:
     """One engine. Its methods run one after the other; only ``cancel`` is answered while one runs."""
 
-    def __init__(self, make_engine: Callable[[], LocalEngine]) -> None:
+    def __init__(self, make_engine: Callable[[], Engine]) -> None:
         self._working = True
         memory.watch(memory.end_process, lambda: self._working)
         self._engine = make_engine()
@@ -52,29 +53,23 @@ class Actor:
         context = ray.get_runtime_context()
         return Place(context.get_node_id(), ray.util.get_node_ip_address(), os.getpid())
 
-    def baseline(self) -> str:
-        return self._engine.baseline_sha256
-
     @ray.method(concurrency_group="control")
     def cancel(self, task: int) -> None:
         self._unwanted = task
 
-    def run(
-        self, task: int, method: str, arguments: dict[str, Any], callbacks: tuple[str, ...]
-    ) -> Iterator[list[Report]]:
-        """Calls the engine's ``method``; what it calls back comes in groups, its result or failure last."""
+    def run(self, task: int, request: Request[Any]) -> Iterator[list[Report]]:
+        """Asks the engine; what it tells its caller comes in groups, its answer or failure last."""
         reports: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
-
-        def callback(name: str) -> Callable[..., Any]:
-            if name == "cancelled":
-                return lambda: self._unwanted == task
-            return lambda *values: reports.put((name, values))
+        caller = Caller(
+            progress=lambda *values: reports.put(("progress", values)),
+            report=lambda *values: reports.put(("report", values)),
+            cancelled=lambda: self._unwanted == task,
+        )
 
         def work() -> None:
             self._working = True
             try:
-                called = {name: callback(name) for name in callbacks}
-                reports.put(("result", (getattr(self._engine, method)(**arguments, **called),)))
+                reports.put(("answer", (self._engine.answer(request, caller),)))
             except SparkablateError as error:
                 reports.put(("failure", (error.code, error.message, error.detail)))
             except BaseException as error:  # also the sys.exit() of a model's own code

@@ -57,18 +57,9 @@ def connect(address: str | None) -> None:
         raise SparkablateError(
             "environment_missing", f"Ray cannot be imported ({error}): run 'sparkablate setup --engine ray'"
         ) from error
-    options: dict[str, Any] = {}
     if address is not None:
         _require_answer(address)
-    else:
-        folder = folders.make(_root())
-        _end_with_us(folder)
-        options = {
-            "_node_ip_address": "127.0.0.1",
-            "_temp_dir": folder,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
+    options = {} if address is not None else _own()
     try:
         ray.init(
             address=address or "local",
@@ -91,6 +82,18 @@ def connect(address: str | None) -> None:
     except (ConnectionError, RayError, RuntimeError, ValueError) as error:
         where = "a Ray cluster could not be started" if address is None else f"no Ray cluster at {address}"
         raise SparkablateError("device_unavailable", f"{where}: {error}") from error
+
+
+def _own() -> dict[str, Any]:
+    """Options of `ray.init` for a cluster of this machine alone, which ends with this process."""
+    folder = folders.make(_root())
+    _end_with_us(folder)
+    return {
+        "_node_ip_address": "127.0.0.1",
+        "_temp_dir": folder,
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+    }
 
 
 def _require_answer(address: str) -> None:

@@ -13,15 +13,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any, cast
 
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError
 
-from sparkablate.engines.local import LocalEngine
-from sparkablate.engines.ray.actor import Actor, Place
+from sparkablate.engines.ray.actor import Actor
+from sparkablate.engines.ray.member import Member, Needs, Standing, State
+from sparkablate.engines.requests import NOBODY, Answer, Baseline, Caller, Engine, Load, Request, Wire
 from sparkablate.errors import SparkablateError
 from sparkablate.progress import Progress
 
@@ -34,80 +33,11 @@ MOST_DEATHS_AT_LOAD = 3
 #: How often new nodes are looked for, and whoever waits looks whether it still should.
 LOOK_EVERY_S = 1.0
 
-Callbacks = dict[str, Callable[..., Any]]
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What one actor takes of its node."""
-
-    num_cpus: float
-    num_gpus: float
-
-    def room(self, resources: dict[str, float]) -> int:
-        """How many actors a node with these resources holds."""
-        wanted = {"CPU": self.num_cpus, "GPU": self.num_gpus}
-        return min(int(resources.get(name, 0.0) / each + 1e-9) for name, each in wanted.items() if each > 0)
-
-    def __str__(self) -> str:
-        parts = {"GPU": self.num_gpus, "CPU": self.num_cpus}
-        return " and ".join(f"{each:g} {name}" for name, each in parts.items() if each > 0)
-
-
-@dataclass(frozen=True)
-class Standing:
-    """A loaded model as one actor has it: ``load``'s result and the sha256 of its losses on a fixed batch."""
-
-    loaded: dict[str, Any]
-    baseline: str
-
-    def facts(self) -> dict[str, Any]:
-        """Name → value of all that must be equal for two actors' numbers to be one run's."""
-        numerics = self.loaded["numerics"]
-        versions = {f"{name}'s version": version for name, version in numerics["versions"].items()}
-        own = {name: value for name, value in numerics.items() if name != "versions"}
-        files = {name: self.loaded[name] for name in ("weights_sha256", "tokenizer_sha256")}
-        files |= {file["name"]: file["sha256"] for file in self.loaded["model_files"]["files"]}
-        return {**files, **own, **versions, "the baseline's losses": self.baseline}
-
-    def differences(self, other: Standing) -> str:
-        """In words, seen from the actor of ``self``; empty where there are none."""
-        mine, theirs = self.facts(), other.facts()
-        return ", ".join(
-            f"{name}: {str(mine.get(name))[:40]} instead of {str(theirs.get(name))[:40]}"
-            for name in theirs | mine
-            if mine.get(name) != theirs.get(name)
-        )
-
-
-class State(Enum):
-    COMING = "not placed, starting, or loading"
-    IDLE = "idle"
-    BUSY = "busy"
-    EXCLUDED = "excluded"
-
-
-@dataclass(eq=False)
-class Member:
-    """One actor, through all its restarts."""
-
-    number: int
-    handle: Any
-    #: The actor's method of this name, as a stream of reports.
-    run: Any
-    state: State = State.COMING
-    place: Place | None = None
-    standing: Standing | None = None
-    failure: SparkablateError | None = None
-
-    def __str__(self) -> str:
-        return f"actor {self.number} on {self.place or 'no node'}"
-
 
 class Fleet:
     """As many actors as the cluster has room for, also where its nodes change. Safe in several threads."""
 
-    def __init__(self, make_engine: Callable[[], LocalEngine], needs: Needs, most: int | None = None) -> None:
+    def __init__(self, make_engine: Callable[[], Engine], needs: Needs, most: int | None = None) -> None:
         self._make_engine = make_engine
         self._needs = needs
         self._most = most
@@ -116,9 +46,9 @@ class Fleet:
         self._changed = threading.Condition()
         self._tasks = itertools.count()
         self._epoch = 0
-        self._request: dict[str, Any] | None = None
+        self._request: Load | None = None
         self._reference: Standing | None = None
-        self._puts: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._puts: dict[object, Request[None]] = {}
         self._notes: list[str] = []
         threading.Thread(target=self._watch, name="fleet", daemon=True).start()
 
@@ -140,8 +70,8 @@ class Fleet:
         return notes
 
     # ── loading ──────────────────────────────────────────────────────────────────────────────
-    def load(self, request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-        """Loads the model on every actor and keeps those that agree. Gives ``LocalEngine.load``'s result.
+    def load(self, request: Load, progress: Progress) -> Wire:
+        """Loads the model on every actor and keeps those that agree.
 
         Raises ``device_unavailable`` where no actor finds a place, and what the actors' engines do.
         """
@@ -235,8 +165,8 @@ class Fleet:
             try:
                 member.place = ray.get(member.handle.where.remote())
                 assert self._request is not None
-                loaded = self.call(member, "load", self._request, {"progress": progress})
-                standing = Standing(loaded, ray.get(member.handle.baseline.remote()))
+                loaded = self.call(member, self._request, Caller(progress))
+                standing = Standing(loaded, self.call(member, Baseline()))
                 self._arrive(member, epoch, standing)
                 return
             except ActorUnavailableError as error:
@@ -244,19 +174,19 @@ class Fleet:
                     deaths += 1
                     member.place = None
                 if deaths >= MOST_DEATHS_AT_LOAD:
-                    self._give_up(member, epoch, actor_died(member, error))
+                    self._give_up(member, epoch, member.died(error))
                     return
                 time.sleep(LOOK_EVERY_S / 4)
             except SparkablateError as error:
                 self._give_up(member, epoch, error)
                 return
             except RayError as error:  # it can never start: no sparkablate on its node, for one
-                self._give_up(member, epoch, actor_died(member, error))
+                self._give_up(member, epoch, member.died(error))
                 return
 
     def _arrive(self, member: Member, epoch: int, standing: Standing) -> None:
         """A loaded actor is given what the others were given meanwhile, and admitted if it agrees."""
-        given: set[str] = set()
+        given: set[object] = set()
         while True:
             with self._changed:
                 if self._epoch != epoch:
@@ -269,8 +199,8 @@ class Fleet:
                     self._changed.notify_all()
                     return
                 puts = {key: self._puts[key] for key in missing}
-            for key, (method, arguments) in puts.items():
-                self.call(member, method, arguments, {})
+            for key, request in puts.items():
+                self.call(member, request)
                 given.add(key)
 
     def _admit(self, member: Member) -> None:
@@ -294,19 +224,19 @@ class Fleet:
         self._notes.append(text[:4096])
 
     # ── working ──────────────────────────────────────────────────────────────────────────────
-    def put(self, key: str, method: str, arguments: dict[str, Any]) -> None:
+    def put(self, key: object, request: Request[None]) -> None:
         """Gives every actor something to keep, also those that come later."""
         with self._changed:
-            self._puts[key] = (method, arguments)
+            self._puts[key] = request
             present = [member for member in self._members if member.state is State.IDLE]
         for member in present:
             try:
-                self.call(member, method, arguments, {})
+                self.call(member, request)
             except RayActorError:
                 self.lost(member)
 
-    def take(self, wanted: Callable[[], bool], waiting: Callable[[], None]) -> Member | None:
-        """An actor for one task, to be given back or reported lost; None where it is wanted no longer.
+    def take(self, cancelled: Callable[[], bool], waiting: Callable[[], None]) -> Member | None:
+        """An actor for one task, to be given back or reported lost; None where it was cancelled before.
 
         Raises ``device_unavailable`` where there has been no actor for ``ABSENCE_LIMIT_S``.
         """
@@ -317,7 +247,7 @@ class Fleet:
                     if member.state is State.IDLE:
                         member.state = State.BUSY
                         return member
-                if not wanted():
+                if cancelled():
                     return None
                 if any(member.state is State.BUSY for member in self._members):
                     absent_since = time.monotonic()
@@ -340,36 +270,28 @@ class Fleet:
             member.state, member.place, member.standing = State.COMING, None, None
             self._start_preparing(member, lambda *_: None)
 
-    def call(
-        self,
-        member: Member,
-        method: str,
-        arguments: dict[str, Any],
-        callbacks: Callbacks,
-    ) -> Any:
-        """Runs a method of the actor's engine and its callbacks here. Raises what it raised there, and
-        ``RayActorError`` where the actor died."""
+    def call(self, member: Member, request: Request[Answer], caller: Caller = NOBODY) -> Answer:
+        """Asks the actor's engine. Raises what that raised, and ``RayActorError`` where the actor died."""
         task = next(self._tasks)
-        cancelled = callbacks.get("cancelled", lambda: False)
-        stream = member.run.remote(task, method, arguments, tuple(callbacks))
+        stream = member.run.remote(task, request)
         told = ended = False
         try:
             for group in stream:
                 for name, values in ray.get(group):
-                    if name == "result":
+                    if name == "answer":
                         ended = True
-                        return values[0]
+                        return cast(Answer, values[0])
                     if name == "failure":
                         ended = True
                         raise SparkablateError(*values)
-                    callbacks[name](*values)
-                if not told and cancelled():
+                    getattr(caller, name)(*values)
+                if not told and caller.cancelled():
                     told = True
                     member.handle.cancel.remote(task)
         finally:
             if not ended:
                 member.handle.cancel.remote(task)
-        raise SparkablateError("internal", f"{member}: {method} ended without a result")
+        raise SparkablateError("internal", f"{member}: {type(request).__name__} ended without an answer")
 
     # ── nodes that come ──────────────────────────────────────────────────────────────────────
     def _grow(self) -> list[Member]:
@@ -396,11 +318,6 @@ class Fleet:
                     raise
                 for member in new:
                     self._start_preparing(member, lambda *_: None)
-
-
-def actor_died(member: Member, error: Exception) -> SparkablateError:
-    text = str(error).strip().split("\n")[0]
-    return SparkablateError("actor_died", f"{member} ended", f"{type(error).__name__}: {text}")
 
 
 # Ray's annotations know no concurrency_groups. Nobody looks at its record of every task.
