@@ -1,6 +1,7 @@
 /** The loop over batches and slices: what is missing is asked for, what comes is stored, what dies is retried. */
 
 import { SparkablateError } from "../errors.ts";
+import { type BatchShape, untilCancelled } from "../link/calls.ts";
 import type { Worker } from "../link/worker.ts";
 import { batches, Rate, workOrder } from "../plan/slices.ts";
 import { type Answer, type Condition, type Event, type Result, SOURCE_MODES } from "../protocol/messages.ts";
@@ -11,12 +12,14 @@ import { type RacePlan, race } from "../statistics/racing.ts";
 import type { RunStore } from "../store/sqlite.ts";
 import { Schedule, type Slice } from "./schedule.ts";
 
-/** Condemned conditions in a row, with nothing measured between: then it is not the conditions. */
-const MOST_CONDEMNED_IN_A_ROW = 3;
+/** Conditions that are given up in a row, with nothing measured between: then it is not the conditions. */
+const MOST_GIVEN_UP_IN_A_ROW = 3;
 /** Lost sessions and connections in a row, with nothing measured between. */
 const MOST_LOSSES_IN_A_ROW = 3;
 
-export interface MeasuringInput {
+/** A run's conditions and what they are measured on. */
+export interface Measurable {
+  /** By ordinal. */
   readonly conditions: readonly Condition[];
   /** Token ids of the evaluation blocks, in order  # each [seq_len] */
   readonly blocks: readonly Int32Array[];
@@ -24,10 +27,13 @@ export interface MeasuringInput {
   readonly answers: readonly Answer[] | null;
   /** Source rows of the modes that have them, one for each block. */
   readonly sources: SourceRows;
-  readonly batchSize: number;
-  readonly seqLen: number;
-  readonly metrics: readonly string[];
+  /** Of one batch. */
+  readonly shape: BatchShape;
   readonly meansSha256: string | null;
+}
+
+export interface MeasuringInput extends Measurable {
+  readonly metrics: readonly string[];
   /** `stop:`; null: every condition sees every block. */
   readonly race: RacePlan | null;
 }
@@ -85,7 +91,7 @@ class Measuring {
   #slots: number;
   #lost: Loss[] = [];
   #losses = 0;
-  #condemned = 0;
+  #givenUp = 0;
 
   constructor(
     input: MeasuringInput,
@@ -104,7 +110,7 @@ class Measuring {
     this.#slots = worker.greeting.slots;
     const order = workOrder(input.conditions);
     this.#schedule = new Schedule({
-      batches: batches(input.blocks.length, input.batchSize),
+      batches: batches(input.blocks.length, input.shape.batch_size),
       sizes: input.conditions.map((condition) => JSON.stringify(condition).length),
       rate: this.#rate,
       decidesBefore: (block) => input.race?.rounds.includes(block) ?? false,
@@ -165,7 +171,7 @@ class Measuring {
       if (this.#signal.aborted && error.code !== "actor_died") throw error;
       if (this.over) return;
       this.#store.flush();
-      if (error.code === "actor_died") this.#blame(slice, error);
+      if (error.code === "actor_died") this.#died(slice, error);
       else this.#lost.push({ slice, error });
     }
   }
@@ -177,7 +183,7 @@ class Measuring {
     const [first] = lost as [Loss];
     const died = first.error.code === "worker_died" || first.error.code === "worker_stalled";
     if (died && lost.length === 1) {
-      this.#blame(first.slice, first.error);
+      this.#died(first.slice, first.error);
     } else {
       // Several slices, or none of their doing: nothing speaks against one of them.
       for (const { slice } of lost) slice.batch.planner.ended(slice.conditions);
@@ -188,26 +194,26 @@ class Measuring {
   }
 
   /** Whoever measured the slice died of it. A condition that is alone in its slice and kills twice is given up. */
-  #blame({ batch, conditions }: Slice, error: SparkablateError): void {
-    const guilty = batch.planner.died(conditions);
-    if (guilty === null) return;
-    this.#condemned++;
-    if (guilty === 0 || this.#condemned > MOST_CONDEMNED_IN_A_ROW) throw error;
-    condemn(guilty, batch.ordinal, error, this.#store, this.#measurements);
-    this.#schedule.giveUp(guilty);
-    this.#hooks.onMeasured(guilty);
+  #died({ batch, conditions }: Slice, error: SparkablateError): void {
+    const condition = batch.planner.died(conditions);
+    if (condition === null) return;
+    this.#givenUp++;
+    if (condition === 0 || this.#givenUp > MOST_GIVEN_UP_IN_A_ROW) throw error;
+    giveUp(condition, batch.ordinal, error, this.#store, this.#measurements);
+    this.#schedule.giveUp(condition);
+    this.#hooks.onMeasured(condition);
   }
 
   /** Sends one slice and stores its measurements as they come. */
   async #send({ batch, conditions: slice }: Slice): Promise<Result<"evaluate">> {
-    const { conditions, blocks: ids, answers, sources, seqLen, metrics, meansSha256 } = this.#input;
+    const { conditions, blocks: ids, answers, sources, shape, metrics, meansSha256 } = this.#input;
     const { blocks, planner } = batch;
     const ordinals = new Map(slice.map((ordinal) => [conditions[ordinal]?.id, ordinal]));
     const { client } = this.#worker;
-    const { id, reply } = client.start(
+    const sent = client.start(
       "evaluate",
       {
-        seq_len: seqLen,
+        seq_len: shape.seq_len,
         blocks: [...blocks],
         answers: answers && blocks.map((block) => answers[block] as Answer),
         sources: modesOf(sources),
@@ -234,21 +240,12 @@ class Measuring {
           planner.settle(condition);
           if (measured.error !== null) this.#schedule.giveUp(condition);
           this.#losses = 0;
-          this.#condemned = 0;
+          this.#givenUp = 0;
           this.#hooks.onMeasured(condition);
         },
       },
     );
-    const cancel = (): void => {
-      // The reply comes all the same, after the condition in hand; a lost worker shows there too.
-      client.call("cancel", { target: id }).catch(() => undefined);
-    };
-    this.#signal.addEventListener("abort", cancel, { once: true });
-    try {
-      return (await reply).result;
-    } finally {
-      this.#signal.removeEventListener("abort", cancel);
-    }
+    return (await untilCancelled(client, sent, this.#signal)).result;
   }
 }
 
@@ -333,7 +330,7 @@ function note({ condition, blocks, sums, seconds, error }: Measured, measurement
   measurements.addSeconds(condition, seconds);
 }
 
-function condemn(
+function giveUp(
   condition: number,
   batch: number,
   cause: SparkablateError,
