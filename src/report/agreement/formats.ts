@@ -2,7 +2,7 @@
 
 import { printable, printableJson } from "../../printable.ts";
 import type { Row } from "../../results/row.ts";
-import { csv, markdown, markdownTable } from "../formats.ts";
+import { csv, markdown, markdownOf } from "../formats.ts";
 import { renderColumns, type TableOptions, wrap } from "../table.ts";
 import type { Agreement, NamedRun, Pair } from "./agreement.ts";
 import { columnsOfAgreement } from "./columns.ts";
@@ -83,16 +83,12 @@ export function agreementMarkdown(
   const paragraph = (text: string) => [markdown(text), ""];
   const parts = agreements.flatMap((agreement) => {
     const columns = columnsOfAgreement(agreement).filter(({ expendable }) => expendable !== null);
-    const decimals = pairDecimals(agreement);
     const shown = agreement.pairs.slice(0, top ?? agreement.pairs.length);
     return [
       ...[...cautions(agreement), ...findings(agreement)].flatMap(paragraph),
       `### ${markdown(tableHeading(agreement))}`,
       "",
-      ...markdownTable(
-        columns,
-        shown.map((pair, index) => columns.map(({ text }) => text(pair, index + 1, decimals))),
-      ),
+      ...markdownOf(columns, shown, pairDecimals(agreement)),
       "",
     ];
   });
