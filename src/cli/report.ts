@@ -31,20 +31,25 @@ interface ReportCommandFlags extends ReportFlags, WorkerFlags {
 }
 
 export function reportCommand(): Command {
+  const positive = wholeNumber(Number.POSITIVE_INFINITY, "up");
   return withWorker(withOutput(new Command("report")))
     .description("rank a run's conditions, draw the plots, write the HTML page; compare several runs")
     .argument("<directories...>", "run directories, finished or still running; several are compared")
     .addOption(new Option("--format <format>", "what to print on stdout (default: table)").choices(FORMATS))
-    .option("--top <count>", "only the conditions with the largest Δ NLL", positiveInteger)
+    .option("--top <count>", "only the conditions with the largest Δ NLL", positive)
     .option("--no-plots", "leave DIR/plots and DIR/report.html as they are")
     .option(
       "--confirm <count>",
       "measure the conditions with the largest Δ NLL again, on blocks that the run did not use",
-      positiveInteger,
+      positive,
     )
     .option("--tokens <condition>", "the tokens that a condition's id hurts most, by position and frequency")
     .option("--watch", "serve a live page of a running sweep on this machine, until Ctrl-C")
-    .option("--port <number>", "the live page's port (default: any free one)", portNumber)
+    .option(
+      "--port <number>",
+      "the live page's port (default: any free one)",
+      wholeNumber(65_535, "to 65535"),
+    )
     .addHelpText(
       "after",
       `
@@ -169,15 +174,10 @@ const PRINTERS: Readonly<Record<Format, Printer>> = {
     toJson(rows, facts, top, { ...more, ...(audit !== null && { modes: auditRecord(audit, top) }) }),
 };
 
-function portNumber(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1 || value > 65_535)
-    throw new InvalidArgumentError("Give a whole number from 1 to 65535.");
-  return value;
-}
-
-function positiveInteger(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError("Give a whole number from 1 up.");
-  return value;
-}
+const wholeNumber =
+  (most: number, allowed: string) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (Number.isInteger(value) && value >= 1 && value <= most) return value;
+    throw new InvalidArgumentError(`Give a whole number from 1 ${allowed}.`);
+  };

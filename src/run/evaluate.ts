@@ -36,6 +36,12 @@ export interface MeasuringInput extends Measurable {
   readonly metrics: readonly string[];
   /** `stop:`; null: every condition sees every block. */
   readonly race: RacePlan | null;
+  readonly worker: Worker;
+  readonly store: RunStore;
+  /** What is measured; grows. */
+  readonly measurements: Measurements;
+  /** Saves the work in hand, and ends it. */
+  readonly signal: AbortSignal;
 }
 
 export interface MeasuringHooks {
@@ -54,15 +60,8 @@ export interface MeasuringHooks {
  * Measures every missing (condition, batch), as many slices beside each other as the worker has slots. Throws
  * `interrupted` once the signal is given, work in hand saved.
  */
-export async function measureMissing(
-  input: MeasuringInput,
-  worker: Worker,
-  store: RunStore,
-  measurements: Measurements,
-  hooks: MeasuringHooks,
-  signal: AbortSignal,
-): Promise<void> {
-  const run = new Measuring(input, worker, store, measurements, hooks, signal);
+export async function measureMissing(input: MeasuringInput, hooks: MeasuringHooks): Promise<void> {
+  const run = new Measuring(input, hooks);
   try {
     await run.finish();
   } finally {
@@ -80,11 +79,7 @@ class Measuring {
   /** Nothing may be stored any more: what still comes is of no use. */
   over = false;
   readonly #input: MeasuringInput;
-  readonly #worker: Worker;
-  readonly #store: RunStore;
-  readonly #measurements: Measurements;
   readonly #hooks: MeasuringHooks;
-  readonly #signal: AbortSignal;
   readonly #rate = new Rate();
   readonly #schedule: Schedule;
   readonly #underWay = new Set<Promise<void>>();
@@ -93,21 +88,11 @@ class Measuring {
   #losses = 0;
   #givenUp = 0;
 
-  constructor(
-    input: MeasuringInput,
-    worker: Worker,
-    store: RunStore,
-    measurements: Measurements,
-    hooks: MeasuringHooks,
-    signal: AbortSignal,
-  ) {
+  constructor(input: MeasuringInput, hooks: MeasuringHooks) {
     this.#input = input;
-    this.#worker = worker;
-    this.#store = store;
-    this.#measurements = measurements;
     this.#hooks = hooks;
-    this.#signal = signal;
-    this.#slots = worker.greeting.slots;
+    this.#slots = input.worker.greeting.slots;
+    const { measurements } = input;
     const order = workOrder(input.conditions);
     this.#schedule = new Schedule({
       batches: batches(input.blocks.length, input.shape.batch_size),
@@ -115,7 +100,7 @@ class Measuring {
       rate: this.#rate,
       decidesBefore: (block) => input.race?.rounds.includes(block) ?? false,
       missingOn: (blocks) => {
-        const wanted = wantedOn(blocks, input, measurements);
+        const wanted = wantedOn(blocks, input);
         if (wanted !== null) hooks.onSpared(order.length - wanted.size);
         return order.filter(
           (condition) =>
@@ -129,7 +114,7 @@ class Measuring {
 
   async finish(): Promise<void> {
     for (;;) {
-      while (this.#underWay.size < this.#slots && this.#lost.length === 0 && !this.#signal.aborted) {
+      while (this.#underWay.size < this.#slots && this.#lost.length === 0 && !this.#input.signal.aborted) {
         const slice = this.#schedule.next(this.#slots);
         if (slice === null) break;
         const work = this.#measure(slice).finally(() => this.#underWay.delete(work));
@@ -140,7 +125,7 @@ class Measuring {
       if (this.#underWay.size > 0) {
         await Promise.race(this.#underWay);
         this.#noteBatches();
-      } else if (this.#signal.aborted) {
+      } else if (this.#input.signal.aborted) {
         if (this.#lost.length === 0 && this.#schedule.next(this.#slots) === null) return;
         throw new SparkablateError("interrupted", "interrupted");
       } else if (this.#lost.length > 0) {
@@ -154,7 +139,7 @@ class Measuring {
 
   #noteBatches(): void {
     if (!this.#schedule.forgetFinished()) return;
-    this.#store.flush();
+    this.#input.store.flush();
     this.#hooks.onBatch();
   }
 
@@ -168,9 +153,9 @@ class Measuring {
       planner.ended(slice.conditions);
     } catch (error) {
       if (!(error instanceof SparkablateError) || !error.retryable) throw error;
-      if (this.#signal.aborted && error.code !== "actor_died") throw error;
+      if (this.#input.signal.aborted && error.code !== "actor_died") throw error;
       if (this.over) return;
-      this.#store.flush();
+      this.#input.store.flush();
       if (error.code === "actor_died") this.#died(slice, error);
       else this.#lost.push({ slice, error });
     }
@@ -190,7 +175,7 @@ class Measuring {
       if (++this.#losses > MOST_LOSSES_IN_A_ROW) throw first.error;
     }
     await this.#hooks.recover(first.error);
-    this.#slots = this.#worker.greeting.slots;
+    this.#slots = this.#input.worker.greeting.slots;
   }
 
   /** Whoever measured the slice died of it. A condition that is alone in its slice and kills twice is given up. */
@@ -199,7 +184,7 @@ class Measuring {
     if (condition === null) return;
     this.#givenUp++;
     if (condition === 0 || this.#givenUp > MOST_GIVEN_UP_IN_A_ROW) throw error;
-    giveUp(condition, batch.ordinal, error, this.#store, this.#measurements);
+    giveUp(condition, batch.ordinal, error, this.#input);
     this.#schedule.giveUp(condition);
     this.#hooks.onMeasured(condition);
   }
@@ -209,7 +194,7 @@ class Measuring {
     const { conditions, blocks: ids, answers, sources, shape, metrics, meansSha256 } = this.#input;
     const { blocks, planner } = batch;
     const ordinals = new Map(slice.map((ordinal) => [conditions[ordinal]?.id, ordinal]));
-    const { client } = this.#worker;
+    const { client } = this.#input.worker;
     const sent = client.start(
       "evaluate",
       {
@@ -233,10 +218,10 @@ class Measuring {
             );
           }
           // It failed on another batch meanwhile: its row says so, and nothing more is wanted of it.
-          if (this.#measurements.hasFailed(condition)) return;
+          if (this.#input.measurements.hasFailed(condition)) return;
           const measured = asMeasured(event, payload, condition, batch.ordinal, blocks);
-          this.#store.record(measured);
-          note(measured, this.#measurements);
+          this.#input.store.record(measured);
+          note(measured, this.#input.measurements);
           planner.settle(condition);
           if (measured.error !== null) this.#schedule.giveUp(condition);
           this.#losses = 0;
@@ -245,7 +230,7 @@ class Measuring {
         },
       },
     );
-    return (await untilCancelled(client, sent, this.#signal)).result;
+    return (await untilCancelled(client, sent, this.#input.signal)).result;
   }
 }
 
@@ -255,8 +240,7 @@ class Measuring {
  */
 function wantedOn(
   [first = 0]: readonly number[],
-  { conditions, race: plan }: MeasuringInput,
-  measurements: Measurements,
+  { conditions, race: plan, measurements }: MeasuringInput,
 ): ReadonlySet<number> | null {
   if (plan === null) return null;
   const racers = conditions.flatMap(({ interventions }, ordinal) =>
@@ -334,8 +318,7 @@ function giveUp(
   condition: number,
   batch: number,
   cause: SparkablateError,
-  store: RunStore,
-  measurements: Measurements,
+  { store, measurements }: MeasuringInput,
 ): void {
   const error = {
     code: "worker_crashed" as const,

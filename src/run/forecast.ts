@@ -1,27 +1,18 @@
 /** What a run has still to measure, and what that will take. */
-import type { BatchShape } from "../link/calls.ts";
-import { peakBytes, type SweepCost, sweepCost } from "../plan/cost.ts";
+import type { SweepPlan } from "../events.ts";
+import { peakBytes, sweepCost } from "../plan/cost.ts";
 import { batches } from "../plan/slices.ts";
-import type { Condition, LoadedModel } from "../protocol/messages.ts";
 import type { Measurements } from "../results/measurements.ts";
-
-export interface Forecast extends Omit<SweepCost, "pairs"> {
-  readonly batches: number;
-  /** (condition, batch) pairs in all. */
-  readonly total: number;
-  /** Of them, those that are measured, or failed, before this. */
-  readonly stored: number;
-  readonly peak_bytes: number;
-}
+import { answersOf, type Described } from "./records.ts";
 
 export function forecast(
-  conditions: readonly Condition[],
-  blocks: number,
+  { plan: { conditions }, texts, loaded, shape }: Described,
   measurements: Measurements,
-  loaded: LoadedModel,
-  shape: BatchShape,
   metrics: readonly string[],
-): Forecast {
+  slots: number,
+): Omit<SweepPlan, "directory" | "may_stop"> {
+  const blocks = texts.evaluation.length;
+  const answers = answersOf(texts);
   const all = batches(blocks, shape.batch_size);
   const isDone = (condition: number, batch: readonly number[]): boolean =>
     measurements.hasFailed(condition) || batch.every((block) => measurements.has(condition, block));
@@ -30,13 +21,21 @@ export function forecast(
     share: batch.length / shape.batch_size,
     conditions: conditions.filter((_, condition) => !isDone(condition, batch)),
   }));
-  const { pairs, ...cost } = sweepCost(missing, loaded, metrics);
+  const { pairs, seconds, forward_equivalents } = sweepCost(missing, loaded, metrics);
   const total = conditions.length * all.length;
   return {
+    conditions: conditions.length,
+    blocks,
     batches: all.length,
+    tokens:
+      answers === null
+        ? blocks * (shape.seq_len - 1)
+        : answers.reduce((sum, { begin, end }) => sum + end - begin, 0),
+    of_task: answers !== null,
     total,
     stored: total - pairs,
-    ...cost,
+    forward_equivalents,
+    seconds: seconds / slots,
     peak_bytes: peakBytes(loaded, { ...shape, metrics, conditions }),
   };
 }

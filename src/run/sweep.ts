@@ -18,11 +18,11 @@ import { identityOf, requireSameRun } from "../store/fingerprint.ts";
 import { filePartsOf } from "../store/model-files.ts";
 import type { RunDirectory } from "../store/run-directory.ts";
 import { type Measurable, measureMissing } from "./evaluate.ts";
-import { type Forecast, forecast } from "./forecast.ts";
+import { forecast } from "./forecast.ts";
 import type { Inputs } from "./inputs.ts";
 import { type Asked, calibrated, prepare } from "./prepare.ts";
 import { answersOf, blockRecords, type Described, runRecord } from "./records.ts";
-import { RowStream } from "./row-stream.ts";
+import { rowStream } from "./row-stream.ts";
 import { chooseTexts } from "./texts.ts";
 import { measureTokens } from "./token-values.ts";
 import { untilAborted } from "./until-aborted.ts";
@@ -124,38 +124,44 @@ export class Sweep {
     retryFailed: boolean,
   ): AsyncGenerator<Row, void> {
     const { statistics } = run.facts;
-    const { conditions } = this.#ready.plan;
+    const { metrics } = this.#inputs;
     const measurements = this.#measured(run, directory, retryFailed);
-    const ahead = this.#foresee(measurements, directory);
-    const rows = new RowStream(conditions, measurements, statistics);
+    const ahead = forecast(this.#ready, measurements, metrics, this.#worker.greeting.slots);
+    const may_stop = this.#config.stop !== null;
+    this.#on({ type: "plan", plan: { directory: directory.path, ...ahead, may_stop } });
+    const { rows, rowOf, add } = rowStream(this.#ready.plan.conditions, measurements, statistics);
     let { stored: done, total } = ahead;
     const began = performance.now();
     const stop = new AbortController();
-    const signals = this.#signal === undefined ? stop.signal : AbortSignal.any([this.#signal, stop.signal]);
+    const signal = this.#signal === undefined ? stop.signal : AbortSignal.any([this.#signal, stop.signal]);
     const work = measureMissing(
-      { ...this.#measurable(means), metrics: this.#inputs.metrics, race: statistics.race ?? null },
-      this.#worker,
-      directory.store,
-      measurements,
+      {
+        ...this.#measurable(means),
+        metrics,
+        race: statistics.race ?? null,
+        worker: this.#worker,
+        store: directory.store,
+        measurements,
+        signal,
+      },
       {
         onMeasured: (condition) => {
-          const row = rows.of(condition);
+          const row = rowOf(condition);
           done++;
           const each = (performance.now() - began) / 1000 / (done - ahead.stored);
           this.#on({ type: "measured", row, done, total, seconds_left: each * (total - done) });
-          rows.add(condition, row);
+          add(condition, row);
         },
         onSpared: (pairs) => {
           total -= pairs;
         },
         onBatch: () => directory.projectNowAndThen(),
         onNotice: (message) => notify(this.#on, [message]),
-        recover: (error) => untilAborted(this.#recover(error, means), signals),
+        recover: (error) => untilAborted(this.#recover(error, means), signal),
       },
-      signals,
     ).then(
-      () => rows.end(),
-      (error) => rows.fail(error),
+      () => void rows.push(null),
+      (error) => void rows.destroy(error),
     );
     try {
       yield* rows;
@@ -177,32 +183,6 @@ export class Sweep {
     store.forEachSum((condition, block, metric, sum) => measurements.add(condition, block, metric, sum));
     if (!retryFailed) for (const [condition, error] of store.failures()) measurements.fail(condition, error);
     return measurements;
-  }
-
-  /** Tells people what will be measured. */
-  #foresee(measurements: Measurements, { path }: RunDirectory): Forecast {
-    const { plan, texts, loaded, shape } = this.#ready;
-    const { conditions } = plan;
-    const blocks = texts.evaluation.length;
-    const answers = answersOf(texts);
-    const ahead = forecast(conditions, blocks, measurements, loaded, shape, this.#inputs.metrics);
-    this.#on({
-      type: "plan",
-      plan: {
-        directory: path,
-        conditions: conditions.length,
-        blocks,
-        tokens:
-          answers === null
-            ? blocks * (shape.seq_len - 1)
-            : answers.reduce((sum, { begin, end }) => sum + end - begin, 0),
-        of_task: answers !== null,
-        ...ahead,
-        seconds: ahead.seconds / this.#worker.greeting.slots,
-        may_stop: this.#config.stop !== null,
-      },
-    });
-    return ahead;
   }
 
   async keepTokens(condition: string, means: Means | null, { store }: RunDirectory): Promise<void> {
