@@ -7,7 +7,7 @@ import { batches, Rate, workOrder } from "../plan/slices.ts";
 import { type Answer, type Condition, type Event, type Result, SOURCE_MODES } from "../protocol/messages.ts";
 import type { Measured, Measurements } from "../results/measurements.ts";
 import { packIds } from "../samples/bytes.ts";
-import type { Block, SourceMode, SourceRows } from "../samples/sample.ts";
+import type { Block, SourceRows } from "../samples/sample.ts";
 import { type RacePlan, race } from "../statistics/racing.ts";
 import type { RunStore } from "../store/sqlite.ts";
 import { Schedule, type Slice } from "./schedule.ts";
@@ -191,45 +191,34 @@ class Measuring {
 
   /** Sends one slice and stores its measurements as they come. */
   async #send({ batch, conditions: slice }: Slice): Promise<Result<"evaluate">> {
-    const { conditions, blocks: ids, answers, sources, shape, metrics, meansSha256 } = this.#input;
+    const { conditions, metrics } = this.#input;
     const { blocks, planner } = batch;
     const ordinals = new Map(slice.map((ordinal) => [conditions[ordinal]?.id, ordinal]));
     const { client } = this.#input.worker;
-    const sent = client.start(
-      "evaluate",
-      {
-        seq_len: shape.seq_len,
-        blocks: [...blocks],
-        answers: answers && blocks.map((block) => answers[block] as Answer),
-        sources: modesOf(sources),
-        conditions: slice.map((ordinal) => conditions[ordinal] as Condition),
-        metrics: [...metrics],
-        means_sha256: meansSha256,
+    const { fields, payload } = evaluation(this.#input, blocks, slice, metrics);
+    const sent = client.start("evaluate", fields, {
+      payload,
+      onEvent: (event, sums) => {
+        if (event.type !== "measurement" || this.over) return;
+        const condition = ordinals.get(event.condition);
+        if (condition === undefined) {
+          throw new SparkablateError(
+            "invalid_message",
+            `a measurement of ${event.condition}, which was not asked for`,
+          );
+        }
+        // It failed on another batch meanwhile: its row says so, and nothing more is wanted of it.
+        if (this.#input.measurements.hasFailed(condition)) return;
+        const measured = asMeasured(event, sums, condition, batch.ordinal, blocks);
+        this.#input.store.record(measured);
+        note(measured, this.#input.measurements);
+        planner.settle(condition);
+        if (measured.error !== null) this.#schedule.giveUp(condition);
+        this.#losses = 0;
+        this.#givenUp = 0;
+        this.#hooks.onMeasured(condition);
       },
-      {
-        payload: packRows(blocks, ids, sources),
-        onEvent: (event, payload) => {
-          if (event.type !== "measurement" || this.over) return;
-          const condition = ordinals.get(event.condition);
-          if (condition === undefined) {
-            throw new SparkablateError(
-              "invalid_message",
-              `a measurement of ${event.condition}, which was not asked for`,
-            );
-          }
-          // It failed on another batch meanwhile: its row says so, and nothing more is wanted of it.
-          if (this.#input.measurements.hasFailed(condition)) return;
-          const measured = asMeasured(event, payload, condition, batch.ordinal, blocks);
-          this.#input.store.record(measured);
-          note(measured, this.#input.measurements);
-          planner.settle(condition);
-          if (measured.error !== null) this.#schedule.giveUp(condition);
-          this.#losses = 0;
-          this.#givenUp = 0;
-          this.#hooks.onMeasured(condition);
-        },
-      },
-    );
+    });
     return (await untilCancelled(client, sent, this.#input.signal)).result;
   }
 }
@@ -257,23 +246,28 @@ function wantedOn(
   return new Set([...active, ...conditions.keys().filter((ordinal) => !racing.has(ordinal))]);
 }
 
-/** Modes whose rows `packRows` adds. */
-export const modesOf = (sources: SourceRows): SourceMode[] =>
-  SOURCE_MODES.filter((mode) => sources[mode] !== undefined);
-
-/** The payload of `evaluate`: the blocks' ids, then of each mode with a source its rows for them. */
-export function packRows(
+/** The request for conditions on some of the blocks; its payload: their ids, then the rows of each mode with a source. */
+export function evaluation(
+  { conditions, blocks: ids, answers, sources, shape, meansSha256 }: Measurable,
   blocks: readonly number[],
-  ids: readonly Int32Array[],
-  sources: SourceRows,
-): Uint8Array {
-  return packIds([
-    ...blocks.map((block) => ids[block] as Int32Array),
-    ...modesOf(sources).flatMap((mode) => {
-      const rows = sources[mode] as readonly Block[];
-      return blocks.map((block) => (rows[block] as Block).ids);
-    }),
-  ]);
+  ordinals: readonly number[],
+  metrics: readonly string[],
+) {
+  const donors = SOURCE_MODES.flatMap((mode) => {
+    const rows = sources[mode];
+    return rows === undefined ? [] : [{ mode, rows }];
+  });
+  const rows = donors.flatMap((donor) => blocks.map((block) => (donor.rows[block] as Block).ids));
+  const fields = {
+    seq_len: shape.seq_len,
+    blocks: [...blocks],
+    answers: answers && blocks.map((block) => answers[block] as Answer),
+    sources: donors.map(({ mode }) => mode),
+    conditions: ordinals.map((ordinal) => conditions[ordinal] as Condition),
+    metrics: [...metrics],
+    means_sha256: meansSha256,
+  };
+  return { fields, payload: packIds([...blocks.map((block) => ids[block] as Int32Array), ...rows]) };
 }
 
 function asMeasured(
