@@ -59,16 +59,8 @@ export function requireConfigKept(file: string, config: RunConfig, fresh: boolea
 
 function toBeWritten(config: RunConfig): string {
   const { dir } = config.output;
-  if (isRun(dir)) {
-    const store = RunStore.read(dir);
-    try {
-      const stored = store.run();
-      if (stored !== undefined) return stored.facts.config;
-    } finally {
-      store.close();
-    }
-  }
-  return resolvedYaml(config);
+  const stored = isRun(dir) ? RunStore.reading(dir, (store) => store.run()) : undefined;
+  return stored?.facts.config ?? resolvedYaml(config);
 }
 
 function isSameFile(left: string, right: string): boolean {

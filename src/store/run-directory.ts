@@ -140,14 +140,8 @@ export function hasFailures(path: string): boolean {
   return reading(path, ({ table }) => table.rows().some(isFailed));
 }
 
-function reading<T>(path: string, work: (read: ReturnType<typeof tableOf>) => T): T {
-  const store = RunStore.read(path);
-  try {
-    return store.atOnce(() => work(tableOf(store, requireBegun(store, path))));
-  } finally {
-    store.close();
-  }
-}
+const reading = <T>(path: string, work: (read: ReturnType<typeof tableOf>) => T): T =>
+  RunStore.reading(path, (store) => work(tableOf(store, requireBegun(store, path))));
 
 /** Throws `input_missing` for a directory whose run was never written down. */
 export function requireBegun(store: RunStore, path: string): RunRecord {
