@@ -74,3 +74,7 @@ export interface SweepPlan {
 
 /** Called for every event, as it happens. */
 export type OnEvent = (event: RunEvent) => void;
+
+export function notify(on: OnEvent, messages: Iterable<string>): void {
+  for (const message of messages) on({ type: "notice", message });
+}

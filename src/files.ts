@@ -1,5 +1,5 @@
 /** The file system as people meet it: making what they ask for, and what its errors mean. */
-import { mkdirSync, statSync } from "node:fs";
+import { closeSync, fsyncSync, mkdirSync, openSync, statSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { SparkablateError } from "./errors.ts";
 
@@ -20,6 +20,16 @@ export function makeDirectories(path: string, mode = 0o777): void {
       // Another process may have made it meanwhile.
       if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
     }
+  }
+}
+
+/** Renames in a directory are on the disk once it is synced. */
+export function syncDirectory(path: string): void {
+  const directory = openSync(path, "r");
+  try {
+    fsyncSync(directory);
+  } finally {
+    closeSync(directory);
   }
 }
 

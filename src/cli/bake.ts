@@ -5,16 +5,19 @@ import { Command, Option } from "commander";
 import { loadConfig, type RunConfig } from "../config/load.ts";
 import { asksFor } from "../config/modes.ts";
 import { SparkablateError } from "../errors.ts";
+import { notify, type OnEvent } from "../events.ts";
 import type { Baked } from "../run/bake.ts";
 import {
   type CommonFlags,
+  calibrationSection,
   collect,
   controllerFor,
+  refuseMean,
   type WorkerFlags,
   withOutput,
   withWorker,
 } from "./common.ts";
-import { interruptible } from "./interrupt.ts";
+import { watched } from "./interrupt.ts";
 import {
   configFromFlags,
   type EditFlags,
@@ -23,13 +26,7 @@ import {
   withEdits,
   withTexts,
 } from "./model-flags.ts";
-import { showProgress, silent } from "./progress.ts";
 import { lines, printFitted, printJson } from "./terminal.ts";
-
-/** Tokens a calibration block: long enough for a mean, short enough for a small text. */
-const CALIBRATION_BLOCK = 256;
-/** Where nothing is calibrated; any model has as many positions. */
-const UNUSED_BLOCK = 16;
 
 interface BakeFlags extends CommonFlags, WorkerFlags, EditFlags {
   readonly out: string;
@@ -83,41 +80,40 @@ Examples:
   sparkablate bake -m builtin:smollm2-135m --kind layer --layer 26 --prune-layers --out baked/29-layers
   sparkablate bake -c sweep.yaml --set model.device=cpu --out baked/all-of-it`,
     )
-    .action(async (flags: BakeFlags) => {
-      const config = flags.config === undefined ? configOf(flags) : configFile(flags.config, flags);
-      const out = resolve(flags.out);
-      // The worker checks it again; said here, it costs no model's loading.
-      if (flags.force !== true && flags.worker === undefined && lstatSync(out, { throwIfNoEntry: false })) {
-        throw new SparkablateError(
-          "usage",
-          `${out} exists; pass --force to replace it, or choose another --out`,
-        );
-      }
-      const means = flags.config === undefined && flags.calibration === undefined && takesMean(config);
-      await using controller = controllerFor(flags);
-      const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
-      const stop = new AbortController();
-      const baked = await interruptible(
-        controller,
-        () =>
-          controller.bake(config, {
-            out,
-            dtype: flags.dtype,
-            prune_layers: flags.pruneLayers ?? false,
-            force: flags.force ?? false,
-            on: progress.on,
-            onCondition: (id) => {
-              progress.on({ type: "notice", message: `condition: ${id}` });
-              // Asked for only now: what cannot bake needs no text.
-              if (means) throw new SparkablateError("usage", NEEDS_TEXT);
-            },
-            signal: stop.signal,
-          }),
-        stop,
-      ).finally(() => progress.end());
-      if (flags.json) printJson(baked);
-      else printFitted(lines(describe(baked)));
+    .action(bake);
+}
+
+async function bake(flags: BakeFlags): Promise<void> {
+  const config = flags.config === undefined ? configOf(flags) : configFile(flags.config, flags);
+  const out = resolve(flags.out);
+  // The worker checks it again; said here, it costs no model's loading.
+  if (flags.force !== true && flags.worker === undefined && lstatSync(out, { throwIfNoEntry: false })) {
+    throw new SparkablateError("usage", `${out} exists; pass --force to replace it, or choose another --out`);
+  }
+  const lacksText =
+    flags.config === undefined && flags.calibration === undefined && asksFor(config.ablation, "mean");
+  await using controller = controllerFor(flags);
+  const stop = new AbortController();
+  const options = {
+    out,
+    dtype: flags.dtype,
+    prune_layers: flags.pruneLayers ?? false,
+    force: flags.force ?? false,
+    signal: stop.signal,
+  };
+  const work = (on: OnEvent): Promise<Baked> =>
+    controller.bake(config, {
+      ...options,
+      on,
+      onCondition(id) {
+        notify(on, [`condition: ${id}`]);
+        // Asked for only now: what cannot bake needs no text.
+        if (lacksText) refuseMean();
+      },
     });
+  const baked = await watched(controller, flags, work, stop);
+  if (flags.json) printJson(baked);
+  else printFitted(lines(describe(baked)));
 }
 
 function configOf(flags: BakeFlags): RunConfig {
@@ -129,17 +125,9 @@ function configOf(flags: BakeFlags): RunConfig {
   return configFromFlags({
     model: { ...modelSection({ ...flags, model, dtype: "bfloat16" }) },
     ablation: editSection(flags),
-    eval: {
-      // Of one text a batch is set aside for evaluation; the means are taken over the rest.
-      ...(calibration !== undefined && { calibration, dataset: calibration }),
-      seq_len: calibration === undefined ? UNUSED_BLOCK : CALIBRATION_BLOCK,
-      max_batches: 1,
-    },
+    eval: { ...calibrationSection(calibration), max_batches: 1 },
   });
 }
-
-const NEEDS_TEXT = "mode mean needs a text for its means: name one with --calibration";
-const takesMean = ({ ablation }: RunConfig): boolean => asksFor(ablation, "mean");
 
 /** Flags that say what a config says already, and would be overruled silently. */
 const SAID_BY_CONFIG = [

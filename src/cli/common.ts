@@ -1,6 +1,7 @@
 /** Options and habits that every command shares. */
 import { type Command, Option } from "commander";
 import { Controller } from "../controller.ts";
+import { SparkablateError } from "../errors.ts";
 import { say } from "./terminal.ts";
 
 export interface CommonFlags {
@@ -44,6 +45,23 @@ export const TEMPLATE_DATE =
 /** A controller of the worker that the flags name. */
 export const controllerFor = ({ worker, keys, quiet }: WorkerFlags & CommonFlags): Controller =>
   new Controller({ worker: worker ?? null, keys, ...(quiet !== true && { say }) });
+
+/** Tokens a calibration block: long enough for a mean, short enough for a small text. */
+const CALIBRATION_BLOCK = 256;
+/** Where nothing is calibrated; any model has as many positions. */
+const UNUSED_BLOCK = 16;
+
+/** `eval` of a command that evaluates nothing. @param calibration the text to take means over. */
+export const calibrationSection = (calibration: string | undefined) => ({
+  // Of one text a batch is set aside for evaluation; the means are taken over the rest.
+  ...(calibration !== undefined && { calibration, dataset: calibration }),
+  seq_len: calibration === undefined ? UNUSED_BLOCK : CALIBRATION_BLOCK,
+});
+
+/** @throws SparkablateError usage: mode mean without --calibration. */
+export function refuseMean(): never {
+  throw new SparkablateError("usage", "mode mean needs a text for its means: name one with --calibration");
+}
 
 /** Collects a repeatable option. */
 export const collect = (value: string, before: string[]): string[] => [...before, value];

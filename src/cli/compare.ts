@@ -1,5 +1,4 @@
 /** `sparkablate compare`: greedy texts with and without an ablation, side by side. */
-import { styleText } from "node:util";
 import { Command } from "commander";
 import { getBorderCharacters, table } from "table";
 import { asksFor } from "../config/modes.ts";
@@ -9,14 +8,16 @@ import { printable, printableLines } from "../printable.ts";
 import type { ComparedPrompt, ComparedText, Comparison } from "../run/compare.ts";
 import {
   type CommonFlags,
+  calibrationSection,
   collect,
   controllerFor,
+  refuseMean,
   TEMPLATE_DATE,
   type WorkerFlags,
   withOutput,
   withWorker,
 } from "./common.ts";
-import { interruptible } from "./interrupt.ts";
+import { watched } from "./interrupt.ts";
 import {
   configFromFlags,
   type EditFlags,
@@ -26,15 +27,9 @@ import {
   withEdits,
   withModel,
 } from "./model-flags.ts";
-import { showProgress, silent } from "./progress.ts";
-import { print, printJson, Words } from "./terminal.ts";
+import { print, printJson, styled, Words } from "./terminal.ts";
 
 const DEFAULT_WIDTH = 100;
-/** Tokens a calibration block: long enough for a mean, short enough for a small text. */
-const CALIBRATION_BLOCK = 256;
-/** Where nothing is calibrated; any model has as many positions. */
-const UNUSED_BLOCK = 16;
-
 /** Bytes of an argument that are not UTF-8 reach us as this character. */
 const REPLACEMENT = "\ufffd";
 
@@ -67,47 +62,40 @@ Examples:
   sparkablate compare -m builtin:smollm2-135m --kind head --layer 14 --heads 3 7 --prompt "The capital of France is"
   sparkablate compare -m builtin:smollm2-135m --condition '{kind: layer, layer: 0}' --condition '{kind: mlp, layer: 2}' --prompt "Once upon a time"`,
     )
-    .action(async (flags: CompareFlags) => {
-      const { calibration } = flags;
-      const config = configFromFlags({
-        model: modelSection(flags),
-        ablation: editSection(flags),
-        eval: {
-          ...(calibration !== undefined && { calibration, dataset: calibration }),
-          seq_len: calibration === undefined ? UNUSED_BLOCK : CALIBRATION_BLOCK,
-        },
-      });
-      const means = asksFor(config.ablation, "mean");
-      if (means && calibration === undefined) {
-        throw new SparkablateError(
-          "usage",
-          "mode mean needs a text for its means: name one with --calibration",
-        );
-      }
-      requireBytes(flags.prompt);
-      const prompts = [...flags.prompt, ...flags.prompts.flatMap((path) => readPrompts(path).prompts)];
-      if (prompts.length === 0)
-        throw new SparkablateError("usage", "there is no prompt: give one with --prompt or --prompts");
-      const max_new_tokens = Number(flags.maxNewTokens);
-      if (!Number.isInteger(max_new_tokens) || max_new_tokens < 1 || max_new_tokens > 65_536) {
-        throw new SparkablateError("usage", `--max-new-tokens ${flags.maxNewTokens}; allowed: 1 to 65536`);
-      }
-      await using controller = controllerFor(flags);
-      const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
-      const comparison = await interruptible(controller, () =>
-        controller.compare(config, {
-          prompts,
-          max_new_tokens,
-          chat_template: flags.chatTemplate ?? false,
-          template_date: flags.templateDate,
-          on: progress.on,
-        }),
-      ).finally(() => progress.end());
-      if (flags.json) printJson(comparison);
-      else print(Words.made(render(comparison, { width: process.stdout.columns || DEFAULT_WIDTH, paint })));
-      const failed = comparison.prompts.some(({ texts }) => texts.some(({ error }) => error !== null));
-      if (failed) process.exitCode = 1;
-    });
+    .action(compare);
+}
+
+async function compare(flags: CompareFlags): Promise<void> {
+  const { calibration } = flags;
+  const config = configFromFlags({
+    model: modelSection(flags),
+    ablation: editSection(flags),
+    eval: calibrationSection(calibration),
+  });
+  if (calibration === undefined && asksFor(config.ablation, "mean")) refuseMean();
+  requireBytes(flags.prompt);
+  const prompts = [...flags.prompt, ...flags.prompts.flatMap((path) => readPrompts(path).prompts)];
+  if (prompts.length === 0)
+    throw new SparkablateError("usage", "there is no prompt: give one with --prompt or --prompts");
+  const max_new_tokens = Number(flags.maxNewTokens);
+  if (!Number.isInteger(max_new_tokens) || max_new_tokens < 1 || max_new_tokens > 65_536) {
+    throw new SparkablateError("usage", `--max-new-tokens ${flags.maxNewTokens}; allowed: 1 to 65536`);
+  }
+  await using controller = controllerFor(flags);
+  const comparison = await watched(controller, flags, (on) =>
+    controller.compare(config, {
+      prompts,
+      max_new_tokens,
+      chat_template: flags.chatTemplate ?? false,
+      template_date: flags.templateDate,
+      on,
+    }),
+  );
+  const options = { width: process.stdout.columns || DEFAULT_WIDTH, paint: styled };
+  if (flags.json) printJson(comparison);
+  else print(Words.made(render(comparison, options)));
+  const failed = comparison.prompts.some(({ texts }) => texts.some(({ error }) => error !== null));
+  if (failed) process.exitCode = 1;
 }
 
 function requireBytes(prompts: readonly string[]): void {
@@ -123,8 +111,6 @@ interface RenderOptions {
   readonly width: number;
   readonly paint: Paint;
 }
-
-const paint: Paint = (style, text) => styleText(style, text, { stream: process.stdout });
 
 /** One two-column table a prompt and condition: left the unedited model, right the edited one. */
 export function render({ prompts }: Comparison, options: RenderOptions): string {

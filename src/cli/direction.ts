@@ -1,8 +1,7 @@
 /** `sparkablate direction`: finds a direction that tells two sets of prompts apart. */
 import { extname, resolve } from "node:path";
-import { styleText } from "node:util";
 import { Command } from "commander";
-import { getBorderCharacters, table } from "table";
+import { getBorderCharacters, table as tableText } from "table";
 import { DEFAULT_MAX_KL, type ScoreEstimate, weaker } from "../directions/choice.ts";
 import { checkSides, type DirectionTable, readPrompts, type ScoredCandidate } from "../directions/find.ts";
 import { SparkablateError } from "../errors.ts";
@@ -16,10 +15,9 @@ import {
   withOutput,
   withWorker,
 } from "./common.ts";
-import { interruptible } from "./interrupt.ts";
+import { watched } from "./interrupt.ts";
 import { configFromFlags, type ModelFlags, modelSection, withModel } from "./model-flags.ts";
-import { showProgress, silent } from "./progress.ts";
-import { print, printJson, say, Words } from "./terminal.ts";
+import { print, printJson, say, styled, Words } from "./terminal.ts";
 
 const TOP = 8;
 
@@ -67,38 +65,38 @@ the held-out ones. docs/directions.md explains the columns.
 Example:
   sparkablate direction -m builtin:smollm2-135m --positive docs/examples/french.txt --negative docs/examples/english.txt --out french.safetensors`,
     )
-    .action(async (flags: DirectionFlags) => {
-      const out = outputPaths(flags);
-      const positive = readPrompts(flags.positive);
-      const negative = readPrompts(flags.negative);
-      checkSides(positive, negative);
-      const { model } = configFromFlags({ model: modelSection(flags) });
-      await using controller = controllerFor(flags);
-      const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
-      const found = await interruptible(controller, () =>
-        controller.direction(model, {
-          positive,
-          negative,
-          chat_template: flags.chatTemplate ?? false,
-          template_date: flags.templateDate,
-          end_positions: flags.endPositions.flatMap((text) => text.split(",")).map(endPosition),
-          answer_tokens: answerTokens(flags),
-          max_kl: number("--max-kl", flags.maxKl, 0, 1e6),
-          seed: whole("--seed", flags.seed, 0, Number.MAX_SAFE_INTEGER),
-          on: progress.on,
-        }),
-      ).finally(() => progress.end());
-      const json = `${JSON.stringify(found.table, null, 1)}\n`;
-      const parts = [
-        { path: out.table, bytes: json },
-        { path: out.direction, bytes: found.file },
-      ];
-      writeTogether(parts, flags.force ?? false);
-      if (flags.json) printJson(found.table);
-      else print(Words.made(describe(found.table)));
-      if (!flags.quiet) conclude(found.table, out);
-      if (found.file === null) process.exitCode = 1;
-    });
+    .action(direction);
+}
+
+async function direction(flags: DirectionFlags): Promise<void> {
+  const out = outputPaths(flags);
+  const positive = readPrompts(flags.positive);
+  const negative = readPrompts(flags.negative);
+  checkSides(positive, negative);
+  const { model } = configFromFlags({ model: modelSection(flags) });
+  await using controller = controllerFor(flags);
+  const { table, file } = await watched(controller, flags, (on) =>
+    controller.direction(model, {
+      positive,
+      negative,
+      chat_template: flags.chatTemplate ?? false,
+      template_date: flags.templateDate,
+      end_positions: flags.endPositions.flatMap((text) => text.split(",")).map(endPosition),
+      answer_tokens: answerTokens(flags),
+      max_kl: number("--max-kl", flags.maxKl, 0, 1e6),
+      seed: whole("--seed", flags.seed, 0, Number.MAX_SAFE_INTEGER),
+      on,
+    }),
+  );
+  const parts = [
+    { path: out.table, bytes: `${JSON.stringify(table, null, 1)}\n` },
+    { path: out.direction, bytes: file },
+  ];
+  writeTogether(parts, flags.force ?? false);
+  if (flags.json) printJson(table);
+  else print(Words.made(describe(table)));
+  if (!flags.quiet) conclude(table, out);
+  if (file === null) process.exitCode = 1;
 }
 
 interface OutputPaths {
@@ -156,7 +154,7 @@ export function describe({ candidates, chosen, unit, contrast, max_kl }: Directi
     figure(Math.max(...candidates.map(({ random }) => random[name]?.value ?? Number.NEGATIVE_INFINITY)));
   const heading = ["", "layer", "token", "norm", "lowered", "raised", "KL", "halves", "bootstrap"];
   const control = ["", "random", "", "", `≤ ${best("lowered")}`, `≤ ${best("raised")}`, "", "", ""];
-  const body = table([heading.map((text) => styleText("bold", text)), ...rows, control], {
+  const body = tableText([heading.map((text) => styled("bold", text)), ...rows, control], {
     border: getBorderCharacters("void"),
     columnDefault: { paddingLeft: 0, paddingRight: 2, alignment: "right" },
     drawHorizontalLine: () => false,

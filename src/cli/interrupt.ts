@@ -1,6 +1,9 @@
 /** Ctrl-C in a command that has nothing to save: it ends at once, and the exit code says why. */
 import type { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
+import type { OnEvent } from "../events.ts";
+import type { CommonFlags } from "./common.ts";
+import { showProgress } from "./progress.ts";
 import { onInterrupt } from "./signals.ts";
 
 /**
@@ -32,6 +35,17 @@ export async function interruptible<T>(
   } finally {
     release();
   }
+}
+
+/** As `interruptible`, with progress on the terminal. */
+export async function watched<T>(
+  controller: Controller,
+  flags: CommonFlags,
+  work: (on: OnEvent) => Promise<T>,
+  tidy?: AbortController,
+): Promise<T> {
+  const progress = showProgress(flags);
+  return await interruptible(controller, () => work(progress.on), tidy).finally(() => progress.end());
 }
 
 /** Work that may be left at any moment: what it started ends with us. @param work is told when. */

@@ -5,6 +5,7 @@ import { printable } from "../printable.ts";
 import { counted } from "../report/numbers.ts";
 import { cut } from "../report/table.ts";
 import type { Row } from "../results/row.ts";
+import type { CommonFlags } from "./common.ts";
 import { lines, paint, quoted, say, type Words, words } from "./terminal.ts";
 
 const TOP = 5;
@@ -20,9 +21,9 @@ export interface Progress {
   end(): void;
 }
 
-export const silent: Progress = { on: () => undefined, end: () => undefined };
-
-export function showProgress(verbose: boolean): Progress {
+export function showProgress(flags: CommonFlags): Progress {
+  if (flags.quiet) return { on: () => undefined, end: () => undefined };
+  const verbose = flags.verbose ?? false;
   const live = process.stderr.isTTY && process.env.TERM !== "dumb" && !process.env.CI;
   const draw = live ? liveBlock() : plainLines();
   const rows = new Map<string, Shown>();

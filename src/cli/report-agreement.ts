@@ -1,7 +1,6 @@
 /** `sparkablate report DIR DIR…`: how far the rankings of several runs agree. */
 import { realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { styleText } from "node:util";
 import { SparkablateError } from "../errors.ts";
 import { type Agreement, agree, type NamedRun } from "../report/agreement/agreement.ts";
 import { writeAgreement } from "../report/agreement/files.ts";
@@ -12,8 +11,8 @@ import {
   agreementTable,
 } from "../report/agreement/formats.ts";
 import { readBlockRun } from "../store/block-run.ts";
-import type { ReportFlags } from "./report-flags.ts";
-import { print, say, Words } from "./terminal.ts";
+import { type Format, formatOf, type ReportFlags, sayFiles } from "./report-flags.ts";
+import { print, tableOptions, Words } from "./terminal.ts";
 
 const LETTERS = "ABCDEFGH";
 
@@ -22,24 +21,17 @@ export async function showAgreement(directories: readonly string[], flags: Repor
   const agreements = runs.flatMap((first, index) =>
     runs.slice(index + 1).map((second) => agree(first, second)),
   );
-  const format = flags.json ? "json" : (flags.format ?? (flags.quiet ? null : "table"));
+  const format = formatOf(flags);
   if (format !== null) print(Words.made(PRINTERS[format](runs, agreements, flags.top ?? null)));
   if (flags.plots === false) return;
   const { plots, page } = await writeAgreement(runs, agreements);
-  if (flags.quiet) return;
-  for (const path of plots) say(`plot: ${path}`);
-  say(`page: ${page}`);
+  sayFiles(flags, plots, page);
 }
 
 type Printer = (runs: readonly NamedRun[], agreements: readonly Agreement[], top: number | null) => string;
 
-const PRINTERS: Readonly<Record<NonNullable<ReportFlags["format"]>, Printer>> = {
-  table: (runs, agreements, top) =>
-    agreementTable(runs, agreements, {
-      top,
-      width: process.stdout.isTTY ? process.stdout.columns : null,
-      paint: (style, text) => styleText(style, text, { stream: process.stdout }),
-    }),
+const PRINTERS: Readonly<Record<Format, Printer>> = {
+  table: (runs, agreements, top) => agreementTable(runs, agreements, tableOptions(top)),
   csv: (_, agreements, top) => agreementCsv(agreements, top),
   md: agreementMarkdown,
   json: agreementJson,

@@ -1,5 +1,6 @@
 /** How a command that shows a run's rows is told to show them. */
 import type { CommonFlags } from "./common.ts";
+import { say } from "./terminal.ts";
 
 export const FORMATS = ["table", "csv", "md", "json"] as const;
 export type Format = (typeof FORMATS)[number];
@@ -8,4 +9,17 @@ export interface ReportFlags extends CommonFlags {
   readonly format?: Format;
   readonly top?: number;
   readonly plots?: boolean;
+}
+
+/** null: nothing is printed. */
+export function formatOf({ json, format, quiet }: ReportFlags): Format | null {
+  if (json) return "json";
+  return format ?? (quiet ? null : "table");
+}
+
+/** Says where the drawings are. */
+export function sayFiles({ quiet }: ReportFlags, plots: readonly string[], page: string): void {
+  if (quiet) return;
+  for (const path of plots) say(`plot: ${path}`);
+  say(`page: ${page}`);
 }

@@ -1,15 +1,13 @@
 /** `sparkablate report DIR --tokens CONDITION`. */
-import { join, resolve } from "node:path";
-import { styleText } from "node:util";
-import { parseConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import { tokensRecord, tokensTable } from "../report/tokens/formats.ts";
 import { type TokenRun, tokenReport } from "../results/tokens.ts";
+import { configOfRun } from "../run/earlier-run.ts";
 import { type ReportedRun, readPacked } from "../store/run-directory.ts";
 import { readTokenRun } from "../store/token-run.ts";
 import type { CommonFlags, WorkerFlags } from "./common.ts";
 import { attended } from "./sweep.ts";
-import { print, printJson, say, Words } from "./terminal.ts";
+import { print, printJson, say, tableOptions, Words } from "./terminal.ts";
 
 /** Single tokens shown where no number was asked for. */
 const DEFAULT_TOP = 20;
@@ -39,26 +37,14 @@ export async function showTokens(
   const run = readTokenRun(directory, condition) ?? (await measured(directory, condition, flags));
   const report = tokenReport(run, top ?? DEFAULT_TOP);
   if (json || format === "json") printJson(tokensRecord(report), 2);
-  else if (!quiet)
-    print(
-      Words.made(
-        tokensTable(report, {
-          top: null,
-          width: process.stdout.isTTY ? process.stdout.columns : null,
-          paint: (style, text) => styleText(style, text, { stream: process.stdout }),
-        }),
-      ),
-    );
+  else if (!quiet) print(Words.made(tokensTable(report, tableOptions(null))));
   if (plots === false) return;
   const page = writePage(readPacked(directory));
   if (!quiet) say(`page: ${page}`);
 }
 
 async function measured(directory: string, condition: string, flags: WorkerFlags): Promise<TokenRun> {
-  const { facts } = readPacked(directory);
-  const file = join(directory, "config.yaml");
-  // The directory may have been moved since the run.
-  const config = { ...parseConfig(facts.config, file), output: { dir: resolve(directory) } };
+  const config = configOfRun(directory, readPacked(directory).facts);
   await attended(config, flags, (controller, options) => controller.keepTokens(config, condition, options));
   const run = readTokenRun(directory, condition);
   if (run === null) throw new SparkablateError("internal", `${condition}: no values a token were kept`);

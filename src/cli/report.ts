@@ -1,9 +1,7 @@
 /** `sparkablate report`, and what `run` and `quickstart` end with. */
 import { statSync } from "node:fs";
-import { join, resolve } from "node:path";
-import { styleText } from "node:util";
 import { Command, InvalidArgumentError, Option } from "commander";
-import { parseConfig, type RunConfig } from "../config/load.ts";
+import type { RunConfig } from "../config/load.ts";
 import { neighbour } from "../config/paths.ts";
 import { SparkablateError } from "../errors.ts";
 import { toCsv, toJson, toMarkdown } from "../report/formats.ts";
@@ -11,18 +9,19 @@ import { auditModes, type ModeAudit } from "../report/modes/audit.ts";
 import { auditMarkdown, auditRecord, auditTable } from "../report/modes/formats.ts";
 import { writePage, writePlots } from "../report/report.ts";
 import { surveyOf } from "../report/survey.ts";
-import { renderTable, type TableOptions } from "../report/table.ts";
+import { renderTable } from "../report/table.ts";
 import { confirmation } from "../run/confirm.ts";
+import { configOfRun } from "../run/earlier-run.ts";
 import { readBlockRun } from "../store/block-run.ts";
 import { hasFailures, isFailed, type ReportedRun, readPacked } from "../store/run-directory.ts";
 import { readTokenRuns } from "../store/token-run.ts";
 import { type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { showAgreement } from "./report-agreement.ts";
-import { FORMATS, type Format, type ReportFlags } from "./report-flags.ts";
+import { FORMATS, type Format, formatOf, type ReportFlags, sayFiles } from "./report-flags.ts";
 import { showTokens } from "./report-tokens.ts";
 import { watchRun } from "./report-watch.ts";
 import { type SweepFlags, sweep } from "./sweep.ts";
-import { print, say, Words } from "./terminal.ts";
+import { print, tableOptions, Words } from "./terminal.ts";
 
 interface ReportCommandFlags extends ReportFlags, WorkerFlags {
   readonly confirm?: number;
@@ -32,23 +31,28 @@ interface ReportCommandFlags extends ReportFlags, WorkerFlags {
 }
 
 export function reportCommand(): Command {
+  const positive = wholeNumber(Number.POSITIVE_INFINITY, "up");
   return withWorker(withOutput(new Command("report")))
     .description("rank a run's conditions, draw the plots, write the HTML page; compare several runs")
     .argument("<directories...>", "run directories, finished or running; several are compared")
     .addOption(new Option("--format <format>", "what to print on stdout (default: table)").choices(FORMATS))
-    .option("--top <count>", "show only this many conditions, those with the largest Δ NLL", positiveInteger)
+    .option("--top <count>", "show only this many conditions, those with the largest Δ NLL", positive)
     .option("--no-plots", "leave DIR/plots and DIR/report.html as they are")
     .option(
       "--confirm <count>",
       "measure this many of the largest again, on blocks that the run did not use",
-      positiveInteger,
+      positive,
     )
     .option(
       "--tokens <condition>",
       "the tokens that this condition (its id) hurts most, and its effect by position and frequency",
     )
     .option("--watch", "serve a live page of a running sweep on this machine, until Ctrl-C")
-    .option("--port <number>", "the live page's port (default: any free one)", portNumber)
+    .option(
+      "--port <number>",
+      "the live page's port (default: any free one)",
+      wholeNumber(65_535, "to 65535"),
+    )
     .addHelpText(
       "after",
       `
@@ -63,44 +67,36 @@ Examples:
   sparkablate report results/heads-zero results/heads-mean
   sparkablate report results/heads --watch`,
     )
-    .action(async (directories: string[], flags: ReportCommandFlags) => {
-      for (const path of directories) requireDirectory(path, flags.watch ?? false);
-      const [directory = "", ...others] = directories;
-      if (others.length > 0) {
-        const { confirm, tokens, watch } = flags;
-        refuseTogether("several directories", { "--confirm": confirm, "--tokens": tokens, "--watch": watch });
-        await showAgreement(directories, flags);
-        return;
-      }
-      if (flags.watch) {
-        const { format, top, confirm, tokens, worker } = flags;
-        refuseTogether("--watch", {
-          "--format": format,
-          "--top": top,
-          "--confirm": confirm,
-          "--tokens": tokens,
-          "--worker": worker,
-        });
-        await watchRun(directory, flags.port ?? 0, flags);
-        return;
-      }
-      if (flags.port !== undefined) throw new SparkablateError("usage", "--port needs --watch");
-      if (flags.tokens !== undefined) {
-        refuseTogether("--tokens", { "--confirm": flags.confirm });
-        await showTokens(directory, flags.tokens, flags, (run) => writePageOf(directory, run));
-        return;
-      }
-      const run = readPacked(directory);
-      if (flags.confirm === undefined) {
-        await showRun(directory, run, flags);
-        return;
-      }
-      const file = join(directory, "config.yaml");
-      // The directory may have been moved since the run.
-      const parsed = { ...parseConfig(run.facts.config, file), output: { dir: resolve(directory) } };
-      const config = confirmation(parsed, run, flags.confirm);
-      process.exitCode = await sweepAndShow(config, flags);
+    .action(report);
+}
+
+async function report(directories: string[], flags: ReportCommandFlags): Promise<void> {
+  const { format, top, confirm, tokens, watch, port, worker } = flags;
+  for (const path of directories) requireDirectory(path, watch ?? false);
+  const [directory = "", ...others] = directories;
+  if (others.length > 0) {
+    refuseTogether("several directories", { "--confirm": confirm, "--tokens": tokens, "--watch": watch });
+    return await showAgreement(directories, flags);
+  }
+  if (watch) {
+    refuseTogether("--watch", {
+      "--format": format,
+      "--top": top,
+      "--confirm": confirm,
+      "--tokens": tokens,
+      "--worker": worker,
     });
+    return await watchRun(directory, port ?? 0, flags);
+  }
+  if (port !== undefined) throw new SparkablateError("usage", "--port needs --watch");
+  if (tokens !== undefined) {
+    refuseTogether("--tokens", { "--confirm": confirm });
+    return await showTokens(directory, tokens, flags, (run) => writePageOf(directory, run));
+  }
+  const run = readPacked(directory);
+  if (confirm === undefined) return await showRun(directory, run, flags);
+  const config = confirmation(configOfRun(directory, run.facts), run, confirm);
+  process.exitCode = await sweepAndShow(config, flags);
 }
 
 /**
@@ -135,11 +131,6 @@ export async function sweepAndShow(config: RunConfig, flags: SweepFlags & Report
   return run.rows.values().some(isFailed) ? 1 : 0;
 }
 
-function formatOf({ json, format, quiet }: ReportFlags): Format | null {
-  if (json) return "json";
-  return format ?? (quiet ? null : "table");
-}
-
 /**
  * The result on stdout, the plots into the run's directory, and where they are on stderr.
  * @param more further keys of the JSON document.
@@ -155,10 +146,7 @@ async function showRun(
   if (format !== null) print(Words.made(PRINTERS[format](run, flags.top ?? null, audit, more)));
   if (flags.plots === false) return;
   const plots = await writePlots(directory, run, audit);
-  const page = writePage(directory, run, audit, readTokenRuns(directory));
-  if (flags.quiet) return;
-  for (const path of plots) say(`plot: ${path}`);
-  say(`page: ${page}`);
+  sayFiles(flags, plots, writePage(directory, run, audit, readTokenRuns(directory)));
 }
 
 const auditOf = (directory: string, { rows }: ReportedRun): ModeAudit | null =>
@@ -177,12 +165,7 @@ type Printer = (
 
 const PRINTERS: Readonly<Record<Format, Printer>> = {
   table({ rows, facts }, top, audit) {
-    const options: TableOptions = {
-      top,
-      width: process.stdout.isTTY ? process.stdout.columns : null,
-      // Plain where NO_COLOR is set or nobody watches.
-      paint: (style, text) => styleText(style, text, { stream: process.stdout }),
-    };
+    const options = tableOptions(top);
     return renderTable(rows, facts, options) + (audit === null ? "" : auditTable(audit, options));
   },
   // One table, of the rows: their ids name the modes.
@@ -193,15 +176,10 @@ const PRINTERS: Readonly<Record<Format, Printer>> = {
     toJson(rows, facts, top, { ...more, ...(audit !== null && { modes: auditRecord(audit, top) }) }),
 };
 
-function portNumber(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1 || value > 65_535)
-    throw new InvalidArgumentError("Give a whole number from 1 to 65535.");
-  return value;
-}
-
-function positiveInteger(text: string): number {
-  const value = Number(text);
-  if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError("Give a whole number from 1 up.");
-  return value;
-}
+const wholeNumber =
+  (most: number, allowed: string) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (Number.isInteger(value) && value >= 1 && value <= most) return value;
+    throw new InvalidArgumentError(`Give a whole number from 1 ${allowed}.`);
+  };

@@ -5,7 +5,7 @@ import { SparkablateError } from "../errors.ts";
 import type { RunEvent } from "../events.ts";
 import type { RunOptions } from "../run/run.ts";
 import { type CommonFlags, controllerFor, type WorkerFlags } from "./common.ts";
-import { showProgress, silent } from "./progress.ts";
+import { showProgress } from "./progress.ts";
 import { onInterrupt } from "./signals.ts";
 import { say, words } from "./terminal.ts";
 
@@ -39,7 +39,7 @@ export async function attended(
   work: (controller: Controller, options: Pick<RunOptions, "on" | "signal">) => Promise<void>,
 ): Promise<void> {
   const controller = controllerFor(flags);
-  const progress = flags.quiet ? silent : showProgress(flags.verbose ?? false);
+  const progress = showProgress(flags);
   const interrupt = new AbortController();
   let measuring = false;
   const save = (): void => {

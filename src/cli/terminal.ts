@@ -46,6 +46,17 @@ export const quoted = (text: string, indent = ""): Words =>
 export const paint = (style: Parameters<typeof styleText>[0], text: Part): Words =>
   Words.made(styleText(style, shown(text), { stream: process.stderr }));
 
+/** `styleText` for stdout, where the result is text that is made already. */
+export const styled = (style: Parameters<typeof styleText>[0], text: string): string =>
+  styleText(style, text, { stream: process.stdout });
+
+/** A table on stdout: of all its rows and columns where nobody watches, and plain, as under NO_COLOR. */
+export const tableOptions = (top: number | null) => ({
+  top,
+  width: process.stdout.isTTY ? process.stdout.columns : null,
+  paint: styled,
+});
+
 /** Words for people: stderr, so that stdout stays the result's. */
 export function say(text: Part): void {
   process.stderr.write(`${fitted(shown(text), process.stderr)}\n`);

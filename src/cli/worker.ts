@@ -48,42 +48,42 @@ Example:
 With --engine ray there is one actor per GPU, or per --num-cpus CPUs, and the actors measure in parallel:
 docs/scale.md.`,
     )
-    .action(async ({ bind, keys, engine, ...ray }: WorkerCommandFlags) => {
-      const address = bind ?? defaultAddress();
-      const directory = keysFor(address, "worker", keys);
-      const { python, env } = pythonCommand(resolveEnvironment());
-      const flags = {
-        "--bind": address,
-        "--keys": directory ?? undefined,
-        "--engine": engine,
-        "--address": ray.address,
-        "--num-cpus": ray.numCpus,
-        "--actors": ray.actors,
-      };
-      const given = Object.entries(flags).flatMap(([flag, value]) =>
-        value === undefined ? [] : [flag, value],
-      );
-      const worker = execa(python, ["-m", "sparkablate.server", "--lifeline", "3", ...given], {
-        env,
-        // fd 3 is the lifeline: whatever ends this process ends the worker.
-        stdio: ["inherit", "inherit", "inherit", "pipe"],
-        reject: false,
-        // Out of the terminal's process group: the signals below decide.
-        detached: true,
-        cleanup: false,
-      });
-      let interrupted = false;
-      const release = onInterrupt(
-        () => {
-          interrupted = true;
-          worker.kill("SIGTERM");
-        },
-        () => void worker.kill("SIGKILL"),
-      );
-      const { exitCode } = await worker;
-      release();
-      process.exitCode = exitCode ?? ERROR_KINDS[interrupted ? "interrupted" : "worker_died"].exit;
-    });
+    .action(runWorker);
+}
+
+async function runWorker({ bind, keys, engine, ...ray }: WorkerCommandFlags): Promise<void> {
+  const address = bind ?? defaultAddress();
+  const directory = keysFor(address, "worker", keys);
+  const { python, env } = pythonCommand(resolveEnvironment());
+  const flags = {
+    "--bind": address,
+    "--keys": directory ?? undefined,
+    "--engine": engine,
+    "--address": ray.address,
+    "--num-cpus": ray.numCpus,
+    "--actors": ray.actors,
+  };
+  const given = Object.entries(flags).flatMap(([flag, value]) => (value === undefined ? [] : [flag, value]));
+  const worker = execa(python, ["-m", "sparkablate.server", "--lifeline", "3", ...given], {
+    env,
+    // fd 3 is the lifeline: whatever ends this process ends the worker.
+    stdio: ["inherit", "inherit", "inherit", "pipe"],
+    reject: false,
+    // Out of the terminal's process group: the signals below decide.
+    detached: true,
+    cleanup: false,
+  });
+  let interrupted = false;
+  const release = onInterrupt(
+    () => {
+      interrupted = true;
+      worker.kill("SIGTERM");
+    },
+    () => void worker.kill("SIGKILL"),
+  );
+  const { exitCode } = await worker;
+  release();
+  process.exitCode = exitCode ?? ERROR_KINDS[interrupted ? "interrupted" : "worker_died"].exit;
 }
 
 function defaultAddress(): string {

@@ -44,23 +44,18 @@ export function dataset(cwd: string, texts: boolean) {
   return z.union([written, rows], leaf(ALLOWED));
 }
 
-/** The absolute path of a file with the sources of a task's items. */
-export function sourceFile(cwd: string, texts: boolean) {
-  return resolved("a .jsonl path", (written, complain) => {
+/** The absolute path of a file of JSON lines. */
+const jsonLines = (what: string) => (cwd: string, texts: boolean) =>
+  resolved("a .jsonl path", (written, complain) => {
     if (written.endsWith(".jsonl")) return textFile(written, cwd, texts, complain);
-    complain("config_invalid", `"${written}" is not a source file`);
+    complain("config_invalid", `"${written}" is not ${what}`);
     return undefined;
   });
-}
 
-/** The absolute path of a task file. */
-export function taskFile(cwd: string, texts: boolean) {
-  return resolved("a .jsonl path", (written, complain) => {
-    if (written.endsWith(".jsonl")) return textFile(written, cwd, texts, complain);
-    complain("config_invalid", `"${written}" is not a task file`);
-    return undefined;
-  });
-}
+/** Items. */
+export const taskFile = jsonLines("a task file");
+/** The sources of a task's items. */
+export const sourceFile = jsonLines("a source file");
 
 /** @param texts whether the file has to be there: a command that reads no text asks for none. */
 function textFile(written: string, cwd: string, texts: boolean, complain: Complain): string | undefined {

@@ -5,14 +5,15 @@
 import { basename, extname } from "node:path";
 import { stringify } from "yaml";
 import type { z } from "zod";
-import { ERROR_CODES, type ErrorCode } from "../errors.ts";
+import { ERROR_CODES } from "../errors.ts";
 import { PLACEHOLDER } from "./chunks.ts";
 import { override } from "./overrides.ts";
-import { Origins, type Path, type Problem, problem, refuse } from "./problems.ts";
+import { noteWritten, type Origins, type Path, type Problem, problem, refuse } from "./problems.ts";
 import { type RunConfig, runConfigSchema } from "./schema.ts";
 import { readTextFile } from "./text-file.ts";
 import { readYaml } from "./yaml.ts";
 
+export { configProblem } from "./problems.ts";
 export type { RunConfig } from "./schema.ts";
 
 /** What of a config does not stand in the file. */
@@ -30,9 +31,6 @@ export interface ConfigOptions {
 const TARGETS_A_PIECE = 256;
 /** Longer than any config that is meant. */
 const MAX_CONFIG_BYTES = 16 << 20;
-
-/** A side table: where the keys of each config were written. */
-const originsOfConfigs = new WeakMap<RunConfig, Origins>();
 
 /**
  * Reads a YAML file into a complete config: every default filled in, every path absolute.
@@ -68,13 +66,19 @@ export function parseConfig(text: string, file: string, options: ConfigOptions =
   const issues = parsed.error?.issues.flatMap(unwrap) ?? [];
   refuse([...source.problems, ...issues.flatMap((issue) => problemsOf(issue, source.value, source.origins))]);
   const config = parsed.data as RunConfig;
-  originsOfConfigs.set(config, source.origins);
+  noteOrigins(config, source.origins);
   return config;
 }
 
-/** Says what is wrong with a key of a config that was read earlier, at its line where that is known. */
-export function configProblem(config: RunConfig, code: ErrorCode, path: Path, message: string): Problem {
-  return problem(code, originsOfConfigs.get(config) ?? new Origins("config"), path, message);
+/** Notes on every section, and on every entry of the lists, where it was written. */
+function noteOrigins(config: RunConfig, origins: Origins): void {
+  for (const [name, section] of Object.entries(config)) if (section) noteWritten(section, origins, [name]);
+  const { targets, directions } = config.ablation;
+  for (const [index, specs] of targets.entries())
+    for (const [part, spec] of specs.entries())
+      noteWritten(spec, origins, ["ablation", "targets", index, ...(specs.length > 1 ? [part] : [])]);
+  for (const [index, spec] of directions.entries())
+    noteWritten(spec, origins, ["ablation", "directions", index]);
 }
 
 /** The text of a run directory's config.yaml: nothing left to defaults, and it parses back to `config`. */

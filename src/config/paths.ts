@@ -161,7 +161,8 @@ export function outputDirectory(cwd: string) {
   });
 }
 
-const isRun = (directory: string): boolean => existsSync(join(directory, "results.sqlite"));
+/** Whether a run lies here, finished or not. */
+export const isRun = (directory: string): boolean => existsSync(join(directory, "results.sqlite"));
 
 /** Walks down to `path` and says what is in the way, if anything. */
 function outputFault(path: string): { code: ErrorCode; message: string } | undefined {

@@ -45,6 +45,43 @@ export class Origins {
   }
 }
 
+/** What a section of a config, or an entry of a list, carries where nobody sees it: copies that hold it have it too. */
+const WRITTEN = Symbol("written");
+
+interface Written {
+  readonly origins: Origins;
+  readonly path: Path;
+}
+
+const writtenOf = (value: object): Written | undefined => (value as { [WRITTEN]?: Written })[WRITTEN];
+
+/** Notes on the section that it was written at `path`. */
+export function noteWritten(section: object, origins: Origins, path: Path): void {
+  Object.defineProperty(section, WRITTEN, { value: { origins, path }, configurable: true });
+}
+
+/** The copy, noted to be written where `original` was, or at `path` in it. */
+export function asWritten<T extends object>(original: object, copy: T, path: Path = []): T {
+  const written = writtenOf(original);
+  if (written !== undefined) noteWritten(copy, written.origins, [...written.path, ...path]);
+  return copy;
+}
+
+/** Where the key at `path` of a config was written, and under which path: as the innermost section around it says. */
+function writtenAt(config: object, path: Path): Written {
+  let written: Written = { origins: new Origins("config"), path };
+  let here: unknown = config;
+  for (let depth = 0; typeof here === "object" && here !== null; depth++) {
+    // A target's single spec stands in no list where it was written.
+    if (Array.isArray(here) && here.length === 1 && typeof path[depth] === "string")
+      [here] = here as [object];
+    const found = writtenOf(here as object);
+    if (found !== undefined) written = { ...found, path: [...found.path, ...path.slice(depth)] };
+    here = (here as Record<string | number, unknown>)[path[depth] ?? ""];
+  }
+  return written;
+}
+
 export interface Problem {
   readonly code: ErrorCode;
   readonly line: string;
@@ -57,6 +94,12 @@ export function problem(code: ErrorCode, origins: Origins, path: Path, message: 
     code,
     line: key === "" ? `${origins.of(path)}: ${message}` : `${origins.of(path)}: ${key}: ${message}`,
   };
+}
+
+/** Says what is wrong with a key of a config that was read earlier, at its line where that is known. */
+export function configProblem(config: object, code: ErrorCode, path: Path, message: string): Problem {
+  const written = writtenAt(config, path);
+  return problem(code, written.origins, written.path, message);
 }
 
 /** Throws all problems as one error, under their common code where they share one. */

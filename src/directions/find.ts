@@ -4,9 +4,9 @@ import { basename } from "node:path";
 import { readTextFile } from "../config/text-file.ts";
 import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
-import type { OnEvent } from "../events.ts";
+import { notify, type OnEvent } from "../events.ts";
 import { loadModel, stages } from "../link/calls.ts";
-import type { Client } from "../link/client.ts";
+import type { Client, Fields } from "../link/client.ts";
 import {
   type DirectionCandidate,
   type LoadedModel,
@@ -14,7 +14,13 @@ import {
   type ModelConfig,
   type Result,
 } from "../protocol/messages.ts";
-import { dateNotices, requireUnicode, type TemplateOptions, templateDay } from "../samples/prompts.ts";
+import {
+  dateNotices,
+  promptBytes,
+  requireUnicode,
+  type TemplateOptions,
+  templateDay,
+} from "../samples/prompts.ts";
 import { VERSION } from "../version.ts";
 import { choose, DEFAULT_MAX_KL, RULE, type ScoreEstimate, withInterval } from "./choice.ts";
 import { type Direction, directionBytes } from "./file.ts";
@@ -204,86 +210,98 @@ export async function findDirection(
   model: ModelConfig,
   options: DirectionOptions,
 ): Promise<FoundDirection> {
-  const { positive, negative, on = () => undefined } = options;
-  const { end_positions = [1], answer_tokens, max_kl = DEFAULT_MAX_KL } = options;
+  const { on = () => undefined, max_kl = DEFAULT_MAX_KL } = options;
+  const search = searchOf(options);
+  const payload = checkedPrompts(options, search.end_positions);
+  const loaded = await loadModel(client, model, SHAPE, on);
+  on({ type: "loaded", model: loaded });
+  const { result, payload: vectors } = await client.call("find_direction", search, {
+    payload,
+    onEvent: stages(on),
+  });
+  notify(on, [...result.notices, ...dateNotices(options, result.template_date)]);
+  const freedom = Math.min(result.held_out.positive.length, result.held_out.negative.length) - 1;
+  const choice = choose(result.candidates, max_kl, freedom);
+  const direction = choice === null ? null : vectorOf(result, vectors, choice.index, loaded);
+  const chosen =
+    choice === null || direction === null
+      ? null
+      : {
+          layer: direction.layer as number,
+          position: result.candidates[choice.index]?.position as number,
+          norm: direction.norm,
+          sha256: direction.sha256,
+          beyond_controls: choice.beyond_controls,
+        };
+  const candidates = result.candidates.map((candidate) => scored(candidate, freedom));
+  const table = { ...tableHead(options, search, loaded, result), max_kl, chosen, candidates };
+  return { direction, file: direction === null ? null : directionBytes(direction, metadata(table)), table };
+}
+
+/** What the worker is asked, defaults filled in. */
+function searchOf(options: DirectionOptions): Fields<"find_direction"> {
+  const { positive, negative, end_positions = [1], answer_tokens } = options;
   const { held_out = HELD_OUT, resamples = RESAMPLES, seed = 0 } = options;
-  const day = templateDay(options);
+  const bytes = ({ prompts }: PromptSet): number[] => prompts.map((prompt) => Buffer.byteLength(prompt));
+  return {
+    positive_bytes: bytes(positive),
+    negative_bytes: bytes(negative),
+    template_date: templateDay(options),
+    end_positions: [...end_positions],
+    held_out,
+    resamples,
+    seed,
+    answer_tokens: answer_tokens
+      ? { positive: [...answer_tokens.positive], negative: [...answer_tokens.negative] }
+      : null,
+  };
+}
+
+/** Both sides' bytes, the positive one's first. */
+function checkedPrompts(
+  { positive, negative, answer_tokens }: DirectionOptions,
+  end_positions: readonly number[],
+): Uint8Array {
   checkSides(positive, negative);
   for (const { name, prompts } of [positive, negative]) requireUnicode(prompts, `${name}: prompt`);
   requireUnicode(Object.values(answer_tokens ?? {}).flat(), "answer token");
   if (new Set(end_positions).size !== end_positions.length) {
     throw new SparkablateError("config_invalid", `end positions ${end_positions.join(", ")} list one twice`);
   }
-  const payload = Buffer.concat(
-    [...positive.prompts, ...negative.prompts].map((prompt) => Buffer.from(prompt)),
-  );
-  if (payload.length > MAX_PAYLOAD_BYTES) {
-    throw new SparkablateError(
-      "config_invalid",
-      `the prompts have ${payload.length} bytes; allowed: up to ${MAX_PAYLOAD_BYTES}`,
-    );
-  }
-  const loaded = await loadModel(client, model, SHAPE, on);
-  on({ type: "loaded", model: loaded });
-  const bytes = ({ prompts }: PromptSet): number[] => prompts.map((prompt) => Buffer.byteLength(prompt));
-  const { result, payload: vectors } = await client.call(
-    "find_direction",
-    {
-      positive_bytes: bytes(positive),
-      negative_bytes: bytes(negative),
-      template_date: day,
-      end_positions: [...end_positions],
-      held_out,
-      resamples,
-      seed,
-      answer_tokens: answer_tokens
-        ? { positive: [...answer_tokens.positive], negative: [...answer_tokens.negative] }
-        : null,
-    },
-    { payload, onEvent: stages(on) },
-  );
-  const notes = [...result.notices, ...dateNotices(options, result.template_date)];
-  for (const message of notes) on({ type: "notice", message });
-  const freedom = Math.min(result.held_out.positive.length, result.held_out.negative.length) - 1;
-  const choice = choose(result.candidates, max_kl, freedom);
-  const direction = choice === null ? null : vectorOf(result, vectors, choice.index, loaded);
-  const side = ({ name, prompts, sha256 }: PromptSet, held: readonly number[]): SideFacts => ({
-    name,
-    sha256,
-    prompts: prompts.length,
-    held_out: held.map((index) => index + 1),
-  });
-  const { source, revision, weights_sha256, tokenizer_sha256, numerics } = loaded;
-  const table: DirectionTable = {
+  return promptBytes([...positive.prompts, ...negative.prompts]);
+}
+
+/** The table but for what was chosen and what was looked at. */
+function tableHead(
+  { positive, negative, answer_tokens }: DirectionOptions,
+  { template_date, end_positions, seed, resamples }: Fields<"find_direction">,
+  { source, revision, weights_sha256, tokenizer_sha256, numerics }: LoadedModel,
+  { held_out, contrast, template_date: written }: Result<"find_direction">,
+): Omit<DirectionTable, "max_kl" | "chosen" | "candidates"> {
+  return {
     version: VERSION,
     model: { source, revision, weights_sha256, tokenizer_sha256, numerics },
     method: "difference_of_means",
-    positive: side(positive, result.held_out.positive),
-    negative: side(negative, result.held_out.negative),
-    chat_template: day !== null,
-    template_date: result.template_date,
+    positive: sideFacts(positive, held_out.positive),
+    negative: sideFacts(negative, held_out.negative),
+    chat_template: template_date !== null,
+    template_date: written,
     end_positions,
     answer_tokens: answer_tokens ?? null,
     seed,
     resamples,
-    contrast: result.contrast,
-    unit: result.contrast === "separation" ? "pooled standard deviations" : "nats",
+    contrast,
+    unit: contrast === "separation" ? "pooled standard deviations" : "nats",
     rule: RULE,
-    max_kl,
-    chosen:
-      choice === null || direction === null
-        ? null
-        : {
-            layer: direction.layer as number,
-            position: result.candidates[choice.index]?.position as number,
-            norm: direction.norm,
-            sha256: direction.sha256,
-            beyond_controls: choice.beyond_controls,
-          },
-    candidates: result.candidates.map((candidate) => scored(candidate, freedom)),
   };
-  return { direction, file: direction === null ? null : directionBytes(direction, metadata(table)), table };
 }
+
+const sideFacts = ({ name, prompts, sha256 }: PromptSet, held: readonly number[]): SideFacts => ({
+  name,
+  sha256,
+  prompts: prompts.length,
+  held_out: held.map((index) => index + 1),
+});
 
 function vectorOf(
   { candidates }: Result<"find_direction">,

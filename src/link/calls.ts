@@ -23,6 +23,25 @@ export function stages(on: OnEvent): (event: Event) => void {
   };
 }
 
+/** The reply to a request that aborting cancels; it comes all the same, and says what became of the work. */
+export async function untilCancelled<T>(
+  client: Client,
+  { id, reply }: { readonly id: number; readonly reply: Promise<T> },
+  signal: AbortSignal | undefined,
+): Promise<T> {
+  const cancel = (): void => {
+    // A worker that is lost shows in the reply.
+    client.call("cancel", { target: id }).catch(() => undefined);
+  };
+  signal?.addEventListener("abort", cancel, { once: true });
+  if (signal?.aborted) cancel();
+  try {
+    return await reply;
+  } finally {
+    signal?.removeEventListener("abort", cancel);
+  }
+}
+
 export async function loadModel(
   client: Client,
   model: ModelConfig,

@@ -27,7 +27,7 @@ export const STALL_DEADLINE_MS = 15 * 60_000;
 
 type Bare<R> = R extends unknown ? Omit<R, "type" | "id" | "session"> : never;
 /** A request without what the client fills in. */
-type Fields<T extends RequestType> = Bare<Request<T>>;
+export type Fields<T extends RequestType> = Bare<Request<T>>;
 
 export interface CallOptions {
   readonly payload?: Uint8Array;

@@ -107,6 +107,26 @@ export function tableData<T extends { readonly distinguishable: boolean | null }
   };
 }
 
+/** A table beside the ranking, which scrolls by itself. @param label what it is called where it is not seen. */
+export function htmlTable<T>(
+  caption: string,
+  columns: readonly Column<T>[],
+  items: readonly T[],
+  decimals: number,
+  { label = caption, id }: { readonly label?: string; readonly id?: string } = {},
+): string {
+  const side = ({ align }: Column<T>) => (align === "right" ? ' class="number"' : "");
+  const header = columns.map((column) => `<th scope="col"${side(column)}>${escapeHtml(column.title)}</th>`);
+  const body = items.map((item, index) => {
+    const cells = columns.map(
+      (column) => `<td${side(column)}>${escapeHtml(column.text(item, index + 1, decimals))}</td>`,
+    );
+    return `<tr>${cells.join("")}</tr>`;
+  });
+  const name = id === undefined ? "" : ` id="${id}"`;
+  return `<div class="scroll" tabindex="0" role="region" aria-label="${escapeHtml(label)}"><table${name}><caption>${escapeHtml(caption)}</caption><thead><tr>${header.join("")}</tr></thead><tbody>${body.join("")}</tbody></table></div>`;
+}
+
 export const paragraphs = (lines: readonly string[], name = ""): string =>
   lines.map((line) => `<p${name === "" ? "" : ` class="${name}"`}>${escapeHtml(line)}</p>`).join("\n");
 

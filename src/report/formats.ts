@@ -6,7 +6,7 @@ import { flatColumns, flatRecord, rowRecord } from "../results/layout.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { rankInteractions, rankRows } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
-import { interactionColumns } from "./columns.ts";
+import { type Column, interactionColumns } from "./columns.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
 import { interval, probability, ratio, signed } from "./numbers.ts";
 import { surveyOf } from "./survey.ts";
@@ -77,10 +77,7 @@ export const markdown = (text: string): string =>
 const code = (text: string): string => `\`${printable(text).replaceAll("`", "'").replaceAll("|", "\\|")}\``;
 
 /** One line a row, whatever its cells hold. */
-export function markdownTable(
-  columns: readonly MarkdownColumn[],
-  rows: readonly (readonly string[])[],
-): string[] {
+function markdownTable(columns: readonly MarkdownColumn[], rows: readonly (readonly string[])[]): string[] {
   const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
   return [
     line(columns.map(({ title }) => markdown(title))),
@@ -88,6 +85,17 @@ export function markdownTable(
     ...rows.map((cells) => line(cells.map((cell, at) => (columns[at]?.code ? code(cell) : markdown(cell))))),
   ];
 }
+
+/** The items by columns that a terminal has too. */
+export const markdownOf = <T>(
+  columns: readonly Column<T>[],
+  items: readonly T[],
+  decimals: number,
+): string[] =>
+  markdownTable(
+    columns,
+    items.map((item, index) => columns.map(({ text }) => text(item, index + 1, decimals))),
+  );
 
 export function toMarkdown(rows: Rows, facts: RunFacts, top: number | null): string {
   const shown = rankRows(rows, top ?? rows.length);
@@ -115,12 +123,7 @@ export function toMarkdown(rows: Rows, facts: RunFacts, top: number | null): str
           "",
           markdown(`${INTERACTIONS_HEADING}.`),
           "",
-          ...markdownTable(
-            interactionColumns(facts),
-            interactions.map((row, index) =>
-              interactionColumns(facts).map(({ text }) => text(row, index + 1, decimals)),
-            ),
-          ),
+          ...markdownOf(interactionColumns(facts), interactions, decimals),
         ]),
     ...(legend.length > 0 ? ["", markdown(`Flags: ${legend.join("; ")}.`)] : []),
     "",

@@ -22,8 +22,7 @@ const MOST_COMPONENTS = Math.floor(Math.sqrt(MOST_CELLS));
 
 /** null where too few pairs are in the run. */
 export function interactionMatrix(rows: Rows, facts: RunFacts): Heatmap | null {
-  const pairsOf = () => rankedInteractions(rows).filter(({ interaction: { parts } }) => parts.length === 2);
-  const pairs = pairsOf()
+  const pairs = pairsOf(rows)
     .map(({ condition, interaction }) => ({ condition, interaction }))
     .toArray();
   if (pairs.length < LEAST_PAIRS) return null;
@@ -36,31 +35,12 @@ export function interactionMatrix(rows: Rows, facts: RunFacts): Heatmap | null {
     .toArray()
     .sort(byPlace);
   const labels = labelsOf(components.map(({ condition }) => condition));
-  const byParts = new Map(
-    pairsOf().flatMap((row) => {
-      if (!row.interaction.parts.every((part) => paired.has(part))) return [];
-      const [a, b] = row.interaction.parts as [string, string];
-      return [`${a}\n${b}`, `${b}\n${a}`].map((key) => [key, row] as const);
-    }),
-  );
   const effects = pairs.flatMap(({ interaction: { effect } }) => (effect === null ? [] : [effect]));
   const scale = scaleFor(effects, effects, true);
   const decimals = surveyOf(rows).decimals;
-  const cells = components.flatMap((row, y) =>
-    components.map((column, x): Cell => {
-      const place = { column: labels[x] as string, row: labels[y] as string };
-      if (row === column) return { ...place, ...alone(row, decimals) };
-      const joint = byParts.get(`${row.condition}\n${column.condition}`);
-      return {
-        ...place,
-        ...together(joint, `${row.condition} + ${column.condition}`, scale, decimals, facts),
-      };
-    }),
-  );
   const side = { title: "without", labels };
   const cell = Math.min(44, Math.max(14, 560 / components.length));
   const labelSpace = 7 * labels.reduce((length, label) => Math.max(length, label.length), 0);
-  const [top] = pairs;
   return {
     type: "heatmap",
     name: "interactions",
@@ -76,14 +56,56 @@ export function interactionMatrix(rows: Rows, facts: RunFacts): Heatmap | null {
         : [`Scale (symlog): linear within about ±${scale.linear_within}, logarithmic beyond.`]),
       sayer(facts)`Distinguishable: q ≤ 0.05 over the interactions and no flag; paired by block.`,
     ],
-    description: `Largest interaction: ${top?.condition}, ${orDash(top?.interaction.effect ?? null, (value) => signed(value, decimals))}; ${pairs.filter(({ interaction }) => interaction.distinguishable).length} of ${pairs.length} pairs are distinguishable from 0.`,
+    description: describe(pairs, decimals),
     columns: { ...side, upright: true },
     rows: { ...side, upright: false },
     width: Math.round(Math.max(640, 200 + labelSpace + cell * components.length)),
     height: Math.round(210 + labelSpace + cell * components.length),
     scale,
-    cells,
+    cells: cellsOf(components, labels, jointRows(rows, paired), scale, decimals, facts),
   };
+}
+
+const pairsOf = (rows: Rows) =>
+  rankedInteractions(rows).filter(({ interaction: { parts } }) => parts.length === 2);
+
+function describe(pairs: readonly Pick<JointRow, "condition" | "interaction">[], decimals: number): string {
+  const [top] = pairs;
+  const largest = orDash(top?.interaction.effect ?? null, (value) => signed(value, decimals));
+  const marked = pairs.filter(({ interaction }) => interaction.distinguishable).length;
+  return `Largest interaction: ${top?.condition}, ${largest}; ${marked} of ${pairs.length} pairs are distinguishable from 0.`;
+}
+
+/** Rows of two of the components, by the names of both, in either order. */
+function jointRows(rows: Rows, components: ReadonlySet<string>): Map<string, JointRow> {
+  const joint = pairsOf(rows).filter(({ interaction }) =>
+    interaction.parts.every((part) => components.has(part)),
+  );
+  return new Map(
+    joint.flatMap((row) => {
+      const [a, b] = row.interaction.parts as [string, string];
+      return [`${a}\n${b}`, `${b}\n${a}`].map((key) => [key, row] as const);
+    }),
+  );
+}
+
+function cellsOf(
+  components: readonly Row[],
+  labels: readonly string[],
+  joint: ReadonlyMap<string, JointRow>,
+  scale: Scale,
+  decimals: number,
+  facts: Evaluated,
+): Cell[] {
+  return components.flatMap((row, y) =>
+    components.map((column, x): Cell => {
+      const place = { column: labels[x] as string, row: labels[y] as string };
+      if (row === column) return { ...place, ...alone(row, decimals) };
+      const both = joint.get(`${row.condition}\n${column.condition}`);
+      const name = `${row.condition} + ${column.condition}`;
+      return { ...place, ...together(both, name, scale, decimals, facts) };
+    }),
+  );
 }
 
 /** The diagonal: no colour, the component's own effect to read. */

@@ -31,6 +31,9 @@ export function orDash(value: number | null, format: (value: number) => string):
   return value === null ? "–" : format(value);
 }
 
+/** Of tied ones the mean, which may end with a half. */
+export const rank = (value: number): string => fixed(value, Number.isInteger(value) ? 0 : 1);
+
 /** p and q: three decimals, or one digit and a power of ten below 0.001. */
 export function probability(value: number | null): string {
   if (value === null) return "–";

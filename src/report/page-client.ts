@@ -28,6 +28,7 @@ export interface PageRow {
 }
 
 /** @param follow in a live page, what fetches new data. */
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: the page carries its text, so it uses nothing from outside
 export function runPage(
   Chart: typeof ChartJs,
   configure: Configure,

@@ -2,21 +2,19 @@
 
 import type { RunConfig } from "../config/load.ts";
 import { asksFor } from "../config/modes.ts";
-import {
-  directionPaths,
-  readDirectionFiles,
-  requireWidth,
-  sendDirections,
-  unpickled,
-} from "../directions/file.ts";
+import { asWritten } from "../config/problems.ts";
+import { requireWidth, unpickled } from "../directions/file.ts";
 import { SparkablateError } from "../errors.ts";
-import type { OnEvent } from "../events.ts";
-import { calibrate, loadModel, sendMeans, stages } from "../link/calls.ts";
+import { notify, type OnEvent } from "../events.ts";
+import { stages, untilCancelled } from "../link/calls.ts";
 import type { Client } from "../link/client.ts";
-import { planConditions } from "../plan/conditions.ts";
-import { type Means, meanSites } from "../plan/needs.ts";
-import type { Condition, LoadedModel, Result } from "../protocol/messages.ts";
-import { chooseTexts, readTexts, shapeToLoad, type TextInputs } from "./prepare.ts";
+import { type DirectionFacts, planConditions } from "../plan/conditions.ts";
+import type { Needs } from "../plan/needs.ts";
+import type { Condition, ModelMap, Result } from "../protocol/messages.ts";
+import type { Block } from "../samples/sample.ts";
+import { readDirections, readTexts } from "./inputs.ts";
+import { type Asked, calibrated, prepare } from "./prepare.ts";
+import { chooseTexts } from "./texts.ts";
 
 /** Where a baked checkpoint goes, and in which form. */
 export interface BakeOptions {
@@ -38,6 +36,9 @@ export interface BakeOptions {
   readonly onCondition?: ((id: string) => void) | undefined;
 }
 
+/** What of a config's texts a bake uses. */
+const MEANS: Needs = { means: true, sources: [] };
+
 /** What was written, and what its certificate says. */
 export interface Baked extends Result<"bake"> {}
 
@@ -51,47 +52,41 @@ export async function bakeCondition(
   { out, dtype = "float32", prune_layers = false, force = false, ...rest }: BakeOptions,
 ): Promise<Baked> {
   const { on = () => undefined, onCondition, signal } = rest;
-  const together = jointly(written);
-  // The live side runs in the result's dtype; the worker loads anew where the source's is another one.
-  const model = dtype === "float32" ? { ...together.model, dtype } : together.model;
-  const config = { ...together, model };
-  const files = readDirectionFiles(directionPaths(config));
-  const directions = await unpickled(files, client);
+  const config = jointly(written, dtype);
+  const { model } = config;
+  const place = { out, dtype, prune_layers, force };
+  const directions = await unpickled(readDirections(config), client);
   const { model_map } = (await client.call("inspect", { model, meta: true })).result;
   requireWidth(directions, model_map);
-  const foreseen = onlyCondition(config, planConditions(config, model_map, directions).conditions);
-  const place = { out, dtype, prune_layers, force };
+  const foreseen = onlyCondition(config, model_map, directions);
   await client.call("check_bake", { model, condition: foreseen, ...place });
   onCondition?.(foreseen.id);
-  const texts = asksFor(config.ablation, "mean") ? readTexts(config) : null;
-  const loaded = await loadModel(client, model, shapeToLoad(config), on, true);
-  on({ type: "loaded", model: loaded });
-  for (const message of loaded.notices) on({ type: "notice", message });
-  // The self-test may have refused a site.
-  const condition = onlyCondition(config, planConditions(config, loaded.model_map, directions).conditions);
-  await sendDirections(directions.values(), client);
-  const means = texts === null ? null : await meansOf(client, config, texts, loaded, condition, on);
-  if (means !== null) await sendMeans(client, means);
-  const { id, reply } = client.start(
-    "bake",
-    { condition, ...place, means_sha256: means?.sha256 ?? null },
-    { onEvent: stages(on) },
-  );
-  const cancel = (): void => {
-    // The bake's own failure says what became of it.
-    client.call("cancel", { target: id }).catch(() => undefined);
+  const inputs = asksFor(config.ablation, "mean") ? readTexts(config) : null;
+  const asked: Asked<{ calibration: Block[] }> = {
+    config,
+    directions,
+    mayOffload: true,
+    plan(loaded) {
+      notify(on, loaded.notices);
+      // The self-test may have refused a site.
+      return { conditions: [onlyCondition(config, loaded.model_map, directions)], notices: [] };
+    },
+    async choose(loaded) {
+      if (inputs === null) return { calibration: [] };
+      const { calibration, notices } = await chooseTexts(client, config, inputs, loaded, MEANS, on);
+      notify(on, notices);
+      return { calibration };
+    },
   };
-  signal?.addEventListener("abort", cancel);
-  if (signal?.aborted) cancel();
-  try {
-    return (await reply).result;
-  } finally {
-    signal?.removeEventListener("abort", cancel);
-  }
+  const prepared = await prepare(client, asked, on);
+  const means = await calibrated(client, prepared, config.eval, on);
+  const [condition = foreseen] = prepared.plan.conditions;
+  const bake = { condition, ...place, means_sha256: means?.sha256 ?? null };
+  return (await untilCancelled(client, client.start("bake", bake, { onEvent: stages(on) }), signal)).result;
 }
 
-/** All entries as one; a sweep has no entries. */
-function jointly(config: RunConfig): RunConfig {
+/** All entries as one; a sweep has no entries. The live side runs in the result's dtype. */
+export function jointly(config: RunConfig, dtype: "float32" | "source"): RunConfig {
   const { sweep, targets, directions } = config.ablation;
   if (sweep !== "custom") {
     throw new SparkablateError(
@@ -104,34 +99,23 @@ function jointly(config: RunConfig): RunConfig {
       "config_invalid",
       "a list of modes makes many conditions, and a bake has one: name one mode",
     );
-  const specs = [...targets.flat(), ...directions.map((spec) => ({ kind: "direction" as const, ...spec }))];
-  return { ...config, ablation: { ...config.ablation, targets: [specs], directions: [] } };
+  const direct = directions.map((spec) => asWritten(spec, { kind: "direction" as const, ...spec }));
+  const specs = asWritten(config.ablation, [...targets.flat(), ...direct], ["targets"]);
+  return {
+    ...config,
+    model: dtype === "float32" ? { ...config.model, dtype } : config.model,
+    ablation: { ...config.ablation, targets: [specs], directions: [] },
+  };
 }
 
-function onlyCondition({ ablation }: RunConfig, [, condition]: readonly Condition[]): Condition {
+function onlyCondition(
+  config: RunConfig,
+  map: ModelMap,
+  directions: ReadonlyMap<string, DirectionFacts>,
+): Condition {
+  const [, condition] = planConditions(config, map, directions).conditions;
   if (condition === undefined) {
-    throw new SparkablateError("internal", `${ablation.targets.length} entries gave no condition`);
+    throw new SparkablateError("internal", `${config.ablation.targets.length} entries gave no condition`);
   }
   return condition;
-}
-
-/** The means that a run with this config uses. */
-async function meansOf(
-  client: Client,
-  config: RunConfig,
-  texts: TextInputs,
-  loaded: LoadedModel,
-  condition: Condition,
-  on: OnEvent,
-): Promise<Means | null> {
-  const { calibration, notices } = await chooseTexts(
-    client,
-    config,
-    texts,
-    loaded,
-    { means: true, sources: [] },
-    on,
-  );
-  for (const message of notices) on({ type: "notice", message });
-  return await calibrate(client, meanSites([condition]), calibration, config.eval, on);
 }

@@ -2,29 +2,30 @@
 
 import type { RunConfig } from "../config/load.ts";
 import { asksFor } from "../config/modes.ts";
-import {
-  directionPaths,
-  readDirectionFiles,
-  requireWidth,
-  sendDirections,
-  unpickled,
-} from "../directions/file.ts";
 import { SparkablateError } from "../errors.ts";
-import type { OnEvent } from "../events.ts";
-import { calibrate, loadModel, sendMeans, stages } from "../link/calls.ts";
+import { notify, type OnEvent } from "../events.ts";
+import { stages } from "../link/calls.ts";
 import type { Client } from "../link/client.ts";
 import { planConditions } from "../plan/conditions.ts";
-import { type Means, meanSites, sourceModes } from "../plan/needs.ts";
+import { meanSites, sourceModes } from "../plan/needs.ts";
 import {
   type Condition,
+  type Event,
   type LoadedModel,
-  MAX_PAYLOAD_BYTES,
   MAX_SLICE_CONDITIONS,
   type WireError,
 } from "../protocol/messages.ts";
-import { blockAt, cutBlocks, sampleBlocks } from "../samples/blocks.ts";
-import { dateNotices, requireUnicode, type TemplateOptions, templateDay } from "../samples/prompts.ts";
-import { bosNotices, bosOf, readText, shapeToLoad, type TextBytes, textName, tokenize } from "./prepare.ts";
+import {
+  dateNotices,
+  promptBytes,
+  requireUnicode,
+  type TemplateOptions,
+  templateDay,
+} from "../samples/prompts.ts";
+import type { Block } from "../samples/sample.ts";
+import { readDirections, readText } from "./inputs.ts";
+import { type Asked, calibrated, prepare } from "./prepare.ts";
+import { calibrationSample } from "./texts.ts";
 
 /** What is continued, and for how long. */
 export interface CompareOptions extends TemplateOptions {
@@ -100,34 +101,28 @@ export async function comparePrompts(
 ): Promise<Comparison> {
   const { prompts, max_new_tokens = MAX_NEW_TOKENS, on = () => undefined } = options;
   const day = templateDay(options);
-  const payload = Buffer.concat(prompts.map((prompt) => Buffer.from(prompt)));
-  checkPrompts(prompts, payload);
-  const files = readDirectionFiles(directionPaths(config));
+  checkPrompts(prompts);
+  const payload = promptBytes(prompts);
+  const directions = readDirections(config);
   const text = asksFor(config.ablation, "mean") ? readText(config.eval.calibration) : null;
-  const directions = await unpickled(files, client);
-  const loaded = await loadModel(client, config.model, shapeToLoad(config), on);
-  on({ type: "loaded", model: loaded });
-  requireWidth(directions, loaded.model_map);
-  const { conditions, notices } = planConditions(config, loaded.model_map, directions);
-  for (const message of notices) on({ type: "notice", message });
-  const [sourced] = sourceModes(conditions);
-  if (sourced !== undefined) {
-    throw new SparkablateError(
-      "config_invalid",
-      `mode ${sourced} takes activations from other tokens at the same positions, and a text that is yet to be written has none; allowed: zero, mean`,
-      { help: "Measure it with 'sparkablate run'." },
-    );
-  }
-  if (conditions.length > MAX_SLICE_CONDITIONS) {
-    throw new SparkablateError(
-      "config_invalid",
-      `${conditions.length} conditions are too many to compare; allowed: up to ${MAX_SLICE_CONDITIONS}, the baseline included`,
-    );
-  }
-  await sendDirections(directions.values(), client);
-  const means = await calibrated(client, config, text, loaded, conditions, on);
-  if (means !== null) await sendMeans(client, means);
-
+  const asked: Asked<{ calibration: Block[] }> = {
+    config,
+    directions,
+    plan(loaded, vectors) {
+      const plan = planConditions(config, loaded.model_map, vectors);
+      notify(on, plan.notices);
+      requireComparable(plan.conditions);
+      return plan;
+    },
+    async choose(loaded, conditions) {
+      if (meanSites(conditions).length === 0) return { calibration: [] };
+      return { calibration: await calibrationSample(client, config, text, loaded, on) };
+    },
+  };
+  const prepared = await prepare(client, asked, on);
+  const means = await calibrated(client, prepared, config.eval, on);
+  const { loaded, plan } = prepared;
+  const { conditions } = plan;
   const texts = prompts.map((): ComparedText[] => []);
   const forward = stages(on);
   const { result } = await client.call(
@@ -141,21 +136,11 @@ export async function comparePrompts(
     },
     {
       payload,
-      onEvent(event, bytes) {
-        if (event.type !== "generation") return forward(event);
-        const { condition, prompt, text, stopped, seconds, error } = event;
-        const ids = [...new Int32Array(new Uint8Array(bytes).buffer)];
-        const made = texts[prompt];
-        if (made === undefined || conditions[made.length]?.id !== condition) {
-          throw new SparkablateError("invalid_message", `a text of ${condition}, which was not due`);
-        }
-        const agreement = made[0] === undefined ? null : agreementOf(made[0], { text, ids, error });
-        made.push({ condition, text, ids, stopped, seconds, agreement, error });
-      },
+      onEvent: (event, ids) =>
+        event.type === "generation" ? keep(event, ids, conditions, texts) : forward(event),
     },
   );
-  const notes = [...result.notices, ...dateNotices(options, result.template_date)];
-  for (const message of notes) on({ type: "notice", message });
+  notify(on, [...result.notices, ...dateNotices(options, result.template_date)]);
   return {
     model: loaded,
     conditions,
@@ -170,53 +155,47 @@ export async function comparePrompts(
   };
 }
 
-function checkPrompts(prompts: readonly string[], payload: Uint8Array): void {
+/** @throws SparkablateError config_invalid for what no text can be written under, and for too many. */
+function requireComparable(conditions: readonly Condition[]): void {
+  const [sourced] = sourceModes(conditions);
+  if (sourced !== undefined) {
+    throw new SparkablateError(
+      "config_invalid",
+      `mode ${sourced} takes activations from other tokens at the same positions, and a text that is yet to be written has none; allowed: zero, mean`,
+      { help: "Measure it with 'sparkablate run'." },
+    );
+  }
+  if (conditions.length > MAX_SLICE_CONDITIONS) {
+    throw new SparkablateError(
+      "config_invalid",
+      `${conditions.length} conditions are too many to compare; allowed: up to ${MAX_SLICE_CONDITIONS}, the baseline included`,
+    );
+  }
+}
+
+/** Puts a text that the worker sent behind those of its prompt. */
+function keep(
+  { condition, prompt, text, stopped, seconds, error }: Event<"generation">,
+  bytes: Uint8Array,
+  conditions: readonly Condition[],
+  texts: readonly ComparedText[][],
+): void {
+  const ids = [...new Int32Array(new Uint8Array(bytes).buffer)];
+  const made = texts[prompt];
+  if (made === undefined || conditions[made.length]?.id !== condition) {
+    throw new SparkablateError("invalid_message", `a text of ${condition}, which was not due`);
+  }
+  const agreement = made[0] === undefined ? null : agreementOf(made[0], { text, ids, error });
+  made.push({ condition, text, ids, stopped, seconds, agreement, error });
+}
+
+function checkPrompts(prompts: readonly string[]): void {
   if (prompts.length === 0)
     throw new SparkablateError("config_invalid", "there is no prompt: give at least one");
   if (prompts.some((prompt) => prompt === "")) {
     throw new SparkablateError("config_invalid", "a prompt is empty: give at least one character");
   }
   requireUnicode(prompts, "prompt");
-  if (payload.length > MAX_PAYLOAD_BYTES) {
-    throw new SparkablateError(
-      "config_invalid",
-      `the prompts have ${payload.length} bytes; allowed: up to ${MAX_PAYLOAD_BYTES}`,
-    );
-  }
-}
-
-/** The means that `mode: mean` uses, over a sample of the calibration text. */
-async function calibrated(
-  client: Client,
-  { eval: settings }: RunConfig,
-  text: TextBytes | null,
-  loaded: LoadedModel,
-  conditions: readonly Condition[],
-  on: OnEvent,
-): Promise<Means | null> {
-  const sites = meanSites(conditions);
-  if (sites.length === 0) return null;
-  const { calibration, seq_len, batch_size, calibration_batches, add_bos, seed } = settings;
-  if (calibration === null) {
-    throw new SparkablateError(
-      "config_invalid",
-      "eval.calibration is missing: mode mean needs a text for its means; allowed: a .txt path, a dataset",
-    );
-  }
-  const { ids, notices = [] } = await tokenize(client, calibration, text, on);
-  for (const message of [...bosNotices(add_bos, loaded), ...notices]) on({ type: "notice", message });
-  const shape = { seq_len, bos: bosOf(add_bos, loaded) };
-  const total = cutBlocks(ids, shape).blocks;
-  if (total === 0) {
-    throw new SparkablateError(
-      "text_too_short",
-      `${textName(calibration)} has ${ids.length} tokens, less than one block of ${seq_len}`,
-      { help: "Use a longer calibration text, or lower eval.seq_len." },
-    );
-  }
-  const wanted = calibration_batches * batch_size;
-  const blocks = sampleBlocks({ total, wanted, seed, batch_size }).map((index) => blockAt(ids, index, shape));
-  return await calibrate(client, sites, blocks, { seq_len, batch_size }, on);
 }
 
 type Generated = Pick<ComparedText, "text" | "ids" | "error">;

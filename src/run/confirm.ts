@@ -1,6 +1,7 @@
 /** Pure: the config that measures the largest effects of a run again, on blocks that the run did not use. */
 import { BASELINE_ID } from "../conditions/ids.ts";
 import type { RunConfig } from "../config/load.ts";
+import { asWritten } from "../config/problems.ts";
 import { SparkablateError } from "../errors.ts";
 import { rankRows } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
@@ -27,10 +28,10 @@ export function confirmation(config: RunConfig, { rows, facts }: ReportedRun, to
   const drawn = facts.resample_source === facts.text ? batches : 0;
   return {
     ...config,
-    eval: {
+    eval: asWritten(config.eval, {
       ...config.eval,
       skip_batches: skip_batches + batches + Math.max(calibrated, drawn),
-    },
+    }),
     ablation: {
       ...config.ablation,
       sweep: "custom",

@@ -1,11 +1,19 @@
 /** The earlier run that a sweep of pairs starts from. */
 
+import { join, resolve } from "node:path";
 import { atoms } from "../conditions/parts.ts";
-import type { RunConfig } from "../config/load.ts";
+import { parseConfig, type RunConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import type { EarlierRun } from "../plan/pairs.ts";
+import type { RunFacts } from "../results/facts.ts";
 import { rankRows } from "../results/ranking.ts";
 import { readRun } from "../store/run-directory.ts";
+
+/** The config of the run in `directory`, which may have been moved since. */
+export const configOfRun = (directory: string, facts: RunFacts): RunConfig => ({
+  ...parseConfig(facts.config, join(directory, "config.yaml")),
+  output: { dir: resolve(directory) },
+});
 
 /** @throws SparkablateError input_missing for a run that is not finished: its ranking would still change. */
 export function readEarlier({

@@ -1,9 +1,10 @@
 /** The loop over batches and slices: what is missing is asked for, what comes is stored, what dies is retried. */
 
 import { SparkablateError } from "../errors.ts";
+import { type BatchShape, untilCancelled } from "../link/calls.ts";
 import type { Worker } from "../link/worker.ts";
 import { batches, Rate, workOrder } from "../plan/slices.ts";
-import { DONOR_MODES, type DonorMode } from "../protocol/catalog.ts";
+import { DONOR_MODES } from "../protocol/catalog.ts";
 import type { Answer, Condition, Event, Result } from "../protocol/messages.ts";
 import type { Measured, Measurements } from "../results/measurements.ts";
 import { packIds } from "../samples/bytes.ts";
@@ -12,12 +13,14 @@ import { type RacePlan, race } from "../statistics/racing.ts";
 import type { RunStore } from "../store/sqlite.ts";
 import { Schedule, type Slice } from "./schedule.ts";
 
-/** Condemned conditions in a row, with nothing measured between: then it is not the conditions. */
-const MOST_CONDEMNED_IN_A_ROW = 3;
+/** Conditions that are given up in a row, with nothing measured between: then it is not the conditions. */
+const MOST_GIVEN_UP_IN_A_ROW = 3;
 /** Lost sessions and connections in a row, with nothing measured between. */
 const MOST_LOSSES_IN_A_ROW = 3;
 
-export interface MeasuringInput {
+/** A run's conditions and what they are measured on. */
+export interface Measurable {
+  /** By ordinal. */
   readonly conditions: readonly Condition[];
   /** Token ids of the evaluation blocks, in order  # each [seq_len] */
   readonly blocks: readonly Int32Array[];
@@ -25,12 +28,21 @@ export interface MeasuringInput {
   readonly answers: readonly Answer[] | null;
   /** Source rows of the modes that have them, one for each block. */
   readonly sources: SourceRows;
-  readonly batchSize: number;
-  readonly seqLen: number;
-  readonly metrics: readonly string[];
+  /** Of one batch. */
+  readonly shape: BatchShape;
   readonly meansSha256: string | null;
+}
+
+export interface MeasuringInput extends Measurable {
+  readonly metrics: readonly string[];
   /** `stop:`; null: every condition sees every block. */
   readonly race: RacePlan | null;
+  readonly worker: Worker;
+  readonly store: RunStore;
+  /** What is measured; grows. */
+  readonly measurements: Measurements;
+  /** Saves the work in hand, and ends it. */
+  readonly signal: AbortSignal;
 }
 
 export interface MeasuringHooks {
@@ -49,15 +61,8 @@ export interface MeasuringHooks {
  * Measures every missing (condition, batch), as many slices beside each other as the worker has slots. Throws
  * `interrupted` once the signal is given, work in hand saved.
  */
-export async function measureMissing(
-  input: MeasuringInput,
-  worker: Worker,
-  store: RunStore,
-  measurements: Measurements,
-  hooks: MeasuringHooks,
-  signal: AbortSignal,
-): Promise<void> {
-  const run = new Measuring(input, worker, store, measurements, hooks, signal);
+export async function measureMissing(input: MeasuringInput, hooks: MeasuringHooks): Promise<void> {
+  const run = new Measuring(input, hooks);
   try {
     await run.finish();
   } finally {
@@ -75,42 +80,28 @@ class Measuring {
   /** Nothing may be stored any more: what still comes is of no use. */
   over = false;
   readonly #input: MeasuringInput;
-  readonly #worker: Worker;
-  readonly #store: RunStore;
-  readonly #measurements: Measurements;
   readonly #hooks: MeasuringHooks;
-  readonly #signal: AbortSignal;
   readonly #rate = new Rate();
   readonly #schedule: Schedule;
   readonly #underWay = new Set<Promise<void>>();
   #slots: number;
   #lost: Loss[] = [];
   #losses = 0;
-  #condemned = 0;
+  #givenUp = 0;
 
-  constructor(
-    input: MeasuringInput,
-    worker: Worker,
-    store: RunStore,
-    measurements: Measurements,
-    hooks: MeasuringHooks,
-    signal: AbortSignal,
-  ) {
+  constructor(input: MeasuringInput, hooks: MeasuringHooks) {
     this.#input = input;
-    this.#worker = worker;
-    this.#store = store;
-    this.#measurements = measurements;
     this.#hooks = hooks;
-    this.#signal = signal;
-    this.#slots = worker.greeting.slots;
+    this.#slots = input.worker.greeting.slots;
+    const { measurements } = input;
     const order = workOrder(input.conditions);
     this.#schedule = new Schedule({
-      batches: batches(input.blocks.length, input.batchSize),
+      batches: batches(input.blocks.length, input.shape.batch_size),
       sizes: input.conditions.map((condition) => JSON.stringify(condition).length),
       rate: this.#rate,
       decidesBefore: (block) => input.race?.rounds.includes(block) ?? false,
       missingOn: (blocks) => {
-        const wanted = wantedOn(blocks, input, measurements);
+        const wanted = wantedOn(blocks, input);
         if (wanted !== null) hooks.onSpared(order.length - wanted.size);
         return order.filter(
           (condition) =>
@@ -124,7 +115,7 @@ class Measuring {
 
   async finish(): Promise<void> {
     for (;;) {
-      while (this.#underWay.size < this.#slots && this.#lost.length === 0 && !this.#signal.aborted) {
+      while (this.#underWay.size < this.#slots && this.#lost.length === 0 && !this.#input.signal.aborted) {
         const slice = this.#schedule.next(this.#slots);
         if (slice === null) break;
         const work = this.#measure(slice).finally(() => this.#underWay.delete(work));
@@ -135,7 +126,7 @@ class Measuring {
       if (this.#underWay.size > 0) {
         await Promise.race(this.#underWay);
         this.#noteBatches();
-      } else if (this.#signal.aborted) {
+      } else if (this.#input.signal.aborted) {
         if (this.#lost.length === 0 && this.#schedule.next(this.#slots) === null) return;
         throw new SparkablateError("interrupted", "interrupted");
       } else if (this.#lost.length > 0) {
@@ -149,7 +140,7 @@ class Measuring {
 
   #noteBatches(): void {
     if (!this.#schedule.forgetFinished()) return;
-    this.#store.flush();
+    this.#input.store.flush();
     this.#hooks.onBatch();
   }
 
@@ -163,10 +154,10 @@ class Measuring {
       planner.ended(slice.conditions);
     } catch (error) {
       if (!(error instanceof SparkablateError) || !error.retryable) throw error;
-      if (this.#signal.aborted && error.code !== "actor_died") throw error;
+      if (this.#input.signal.aborted && error.code !== "actor_died") throw error;
       if (this.over) return;
-      this.#store.flush();
-      if (error.code === "actor_died") this.#blame(slice, error);
+      this.#input.store.flush();
+      if (error.code === "actor_died") this.#died(slice, error);
       else this.#lost.push({ slice, error });
     }
   }
@@ -178,78 +169,58 @@ class Measuring {
     const [first] = lost as [Loss];
     const died = first.error.code === "worker_died" || first.error.code === "worker_stalled";
     if (died && lost.length === 1) {
-      this.#blame(first.slice, first.error);
+      this.#died(first.slice, first.error);
     } else {
       // Several slices, or none of their doing: nothing speaks against one of them.
       for (const { slice } of lost) slice.batch.planner.ended(slice.conditions);
       if (++this.#losses > MOST_LOSSES_IN_A_ROW) throw first.error;
     }
     await this.#hooks.recover(first.error);
-    this.#slots = this.#worker.greeting.slots;
+    this.#slots = this.#input.worker.greeting.slots;
   }
 
   /** Whoever measured the slice died of it. A condition that is alone in its slice and kills twice is given up. */
-  #blame({ batch, conditions }: Slice, error: SparkablateError): void {
-    const guilty = batch.planner.died(conditions);
-    if (guilty === null) return;
-    this.#condemned++;
-    if (guilty === 0 || this.#condemned > MOST_CONDEMNED_IN_A_ROW) throw error;
-    condemn(guilty, batch.ordinal, error, this.#store, this.#measurements);
-    this.#schedule.giveUp(guilty);
-    this.#hooks.onMeasured(guilty);
+  #died({ batch, conditions }: Slice, error: SparkablateError): void {
+    const condition = batch.planner.died(conditions);
+    if (condition === null) return;
+    this.#givenUp++;
+    if (condition === 0 || this.#givenUp > MOST_GIVEN_UP_IN_A_ROW) throw error;
+    giveUp(condition, batch.ordinal, error, this.#input);
+    this.#schedule.giveUp(condition);
+    this.#hooks.onMeasured(condition);
   }
 
   /** Sends one slice and stores its measurements as they come. */
   async #send({ batch, conditions: slice }: Slice): Promise<Result<"evaluate">> {
-    const { conditions, blocks: ids, answers, sources, seqLen, metrics, meansSha256 } = this.#input;
+    const { conditions, metrics } = this.#input;
     const { blocks, planner } = batch;
     const ordinals = new Map(slice.map((ordinal) => [conditions[ordinal]?.id, ordinal]));
-    const { client } = this.#worker;
-    const { id, reply } = client.start(
-      "evaluate",
-      {
-        seq_len: seqLen,
-        blocks: [...blocks],
-        answers: answers && blocks.map((block) => answers[block] as Answer),
-        sources: modesOf(sources),
-        conditions: slice.map((ordinal) => conditions[ordinal] as Condition),
-        metrics: [...metrics],
-        means_sha256: meansSha256,
+    const { client } = this.#input.worker;
+    const { fields, payload } = evaluation(this.#input, blocks, slice, metrics);
+    const sent = client.start("evaluate", fields, {
+      payload,
+      onEvent: (event, sums) => {
+        if (event.type !== "measurement" || this.over) return;
+        const condition = ordinals.get(event.condition);
+        if (condition === undefined) {
+          throw new SparkablateError(
+            "invalid_message",
+            `a measurement of ${event.condition}, which was not asked for`,
+          );
+        }
+        // It failed on another batch meanwhile: its row says so, and nothing more is wanted of it.
+        if (this.#input.measurements.hasFailed(condition)) return;
+        const measured = asMeasured(event, sums, condition, batch.ordinal, blocks);
+        this.#input.store.record(measured);
+        note(measured, this.#input.measurements);
+        planner.settle(condition);
+        if (measured.error !== null) this.#schedule.giveUp(condition);
+        this.#losses = 0;
+        this.#givenUp = 0;
+        this.#hooks.onMeasured(condition);
       },
-      {
-        payload: packRows(blocks, ids, sources),
-        onEvent: (event, payload) => {
-          if (event.type !== "measurement" || this.over) return;
-          const condition = ordinals.get(event.condition);
-          if (condition === undefined) {
-            throw new SparkablateError(
-              "invalid_message",
-              `a measurement of ${event.condition}, which was not asked for`,
-            );
-          }
-          // It failed on another batch meanwhile: its row says so, and nothing more is wanted of it.
-          if (this.#measurements.hasFailed(condition)) return;
-          const measured = asMeasured(event, payload, condition, batch.ordinal, blocks);
-          this.#store.record(measured);
-          note(measured, this.#measurements);
-          planner.settle(condition);
-          if (measured.error !== null) this.#schedule.giveUp(condition);
-          this.#losses = 0;
-          this.#condemned = 0;
-          this.#hooks.onMeasured(condition);
-        },
-      },
-    );
-    const cancel = (): void => {
-      // The reply comes all the same, after the condition in hand; a lost worker shows there too.
-      client.call("cancel", { target: id }).catch(() => undefined);
-    };
-    this.#signal.addEventListener("abort", cancel, { once: true });
-    try {
-      return (await reply).result;
-    } finally {
-      this.#signal.removeEventListener("abort", cancel);
-    }
+    });
+    return (await untilCancelled(client, sent, this.#input.signal)).result;
   }
 }
 
@@ -259,8 +230,7 @@ class Measuring {
  */
 function wantedOn(
   [first = 0]: readonly number[],
-  { conditions, race: plan }: MeasuringInput,
-  measurements: Measurements,
+  { conditions, race: plan, measurements }: MeasuringInput,
 ): ReadonlySet<number> | null {
   if (plan === null) return null;
   const racers = conditions.flatMap(({ interventions }, ordinal) =>
@@ -277,23 +247,28 @@ function wantedOn(
   return new Set([...active, ...conditions.keys().filter((ordinal) => !racing.has(ordinal))]);
 }
 
-/** Modes whose rows `packRows` adds. */
-export const modesOf = (sources: SourceRows): DonorMode[] =>
-  DONOR_MODES.filter((mode) => sources[mode] !== undefined);
-
-/** The payload of `evaluate`: the blocks' ids, then of each mode with a source its rows for them. */
-export function packRows(
+/** The request for conditions on some of the blocks; its payload: their ids, then the rows of each mode with a source. */
+export function evaluation(
+  { conditions, blocks: ids, answers, sources, shape, meansSha256 }: Measurable,
   blocks: readonly number[],
-  ids: readonly Int32Array[],
-  sources: SourceRows,
-): Uint8Array {
-  return packIds([
-    ...blocks.map((block) => ids[block] as Int32Array),
-    ...modesOf(sources).flatMap((mode) => {
-      const rows = sources[mode] as readonly Block[];
-      return blocks.map((block) => (rows[block] as Block).ids);
-    }),
-  ]);
+  ordinals: readonly number[],
+  metrics: readonly string[],
+) {
+  const donors = DONOR_MODES.flatMap((mode) => {
+    const rows = sources[mode];
+    return rows === undefined ? [] : [{ mode, rows }];
+  });
+  const rows = donors.flatMap((donor) => blocks.map((block) => (donor.rows[block] as Block).ids));
+  const fields = {
+    seq_len: shape.seq_len,
+    blocks: [...blocks],
+    answers: answers && blocks.map((block) => answers[block] as Answer),
+    sources: donors.map(({ mode }) => mode),
+    conditions: ordinals.map((ordinal) => conditions[ordinal] as Condition),
+    metrics: [...metrics],
+    means_sha256: meansSha256,
+  };
+  return { fields, payload: packIds([...blocks.map((block) => ids[block] as Int32Array), ...rows]) };
 }
 
 function asMeasured(
@@ -334,12 +309,11 @@ function note({ condition, blocks, sums, seconds, error }: Measured, measurement
   measurements.addSeconds(condition, seconds);
 }
 
-function condemn(
+function giveUp(
   condition: number,
   batch: number,
   cause: SparkablateError,
-  store: RunStore,
-  measurements: Measurements,
+  { store, measurements }: MeasuringInput,
 ): void {
   const error = {
     code: "worker_crashed" as const,

@@ -1,12 +1,51 @@
-/** What a config names that is read before any worker starts. */
+/** What a config names that is read before any worker starts. Datasets are loaded by the worker. */
 import type { RunConfig } from "../config/load.ts";
+import { readBeginning } from "../config/text-file.ts";
 import { type DirectionFiles, directionPaths, readDirectionFiles } from "../directions/file.ts";
+import { MAX_PAYLOAD_BYTES } from "../protocol/messages.ts";
 import { measuredMetrics } from "../protocol/metrics.ts";
+import { readSource, type SourceFile } from "../samples/donors.ts";
+import { readTask, type Task } from "../samples/task-file.ts";
 import { readEarlier } from "./earlier-run.ts";
-import { readTexts, type TextInputs } from "./prepare.ts";
 import { inputsOf } from "./recognise.ts";
 
-/** The files that the config names, read before any Python starts. Datasets are loaded by the worker. */
+export type TextSource = NonNullable<RunConfig["eval"]["dataset"]>;
+
+/** A `.txt` file's text, as much of it as one payload holds. */
+export interface TextBytes {
+  readonly bytes: Buffer;
+  /** Whether the file goes on. */
+  readonly more: boolean;
+}
+
+/** null for a dataset. Throws what `readBeginning` does. */
+export const readText = (source: TextSource | null): TextBytes | null =>
+  typeof source === "string" ? readBeginning(source, "the text", MAX_PAYLOAD_BYTES) : null;
+
+/** What a config's texts hold: what `readText` gave of them, or its task. */
+export interface TextInputs {
+  readonly evaluation: TextBytes | null;
+  readonly calibration: TextBytes | null;
+  readonly task: Task | null;
+  /** What `ablation.source` names. */
+  readonly source: SourceFile | null;
+}
+
+/** Reads the texts that a config names. Throws what `readTask` and `readSource` do. */
+export function readTexts({ eval: { dataset, calibration, task }, ablation }: RunConfig): TextInputs {
+  return {
+    evaluation: readText(dataset),
+    calibration: readText(calibration),
+    task: task === null ? null : readTask(task),
+    source: ablation.source === null ? null : readSource(ablation.source),
+  };
+}
+
+/** The files of the directions that a config's conditions name. Throws what `readDirectionFiles` does. */
+export const readDirections = (config: RunConfig): DirectionFiles =>
+  readDirectionFiles(directionPaths(config));
+
+/** All that a run reads. */
 export interface Inputs extends TextInputs {
   readonly metrics: readonly string[];
   readonly directions: DirectionFiles;
@@ -22,7 +61,7 @@ export function readInputs(config: RunConfig): Inputs {
   return {
     ...texts,
     metrics: measuredMetrics(config.eval.metrics, texts.task),
-    directions: readDirectionFiles(directionPaths(config)),
+    directions: readDirections(config),
     earlier,
     digests: inputsOf(config, earlier),
   };

@@ -1,29 +1,22 @@
-/** What a worker does before it measures: load, tokenise, calibrate. Shared by every command that needs a model. */
-
-import { basename } from "node:path";
+/**
+ * What every command that needs a model begins with: load, plan, choose the texts, send the directions; then the means.
+ * Commands differ in their conditions and in their texts alone.
+ */
 import type { RunConfig } from "../config/load.ts";
-import { readBeginning } from "../config/text-file.ts";
-import { SparkablateError } from "../errors.ts";
-import type { OnEvent } from "../events.ts";
-import { type BatchShape, stages } from "../link/calls.ts";
-import type { Client } from "../link/client.ts";
-import type { Needs } from "../plan/needs.ts";
-import { type LoadedModel, MAX_PAYLOAD_BYTES } from "../protocol/messages.ts";
 import {
-  type ChosenBlocks,
-  chooseBlocks,
-  cutBlocks,
-  disjoint,
-  MAX_TEXT_TOKENS,
-  shuffled,
-  type Text,
-} from "../samples/blocks.ts";
-import { readSource, requireAligned, type SourceFile, sourceItems, sourceRow } from "../samples/donors.ts";
-import { type ChosenItems, checkLengths, chooseItems, decodeItems } from "../samples/items.ts";
-import type { Block, EncodedItem } from "../samples/sample.ts";
-import { readTask, type Task, type TaskItem } from "../samples/task-file.ts";
-
-export type TextSource = NonNullable<RunConfig["eval"]["dataset"]>;
+  type Direction,
+  type DirectionFiles,
+  requireWidth,
+  sendDirections,
+  unpickled,
+} from "../directions/file.ts";
+import type { OnEvent } from "../events.ts";
+import { type BatchShape, calibrate, loadModel, sendMeans } from "../link/calls.ts";
+import type { Client } from "../link/client.ts";
+import type { Plan } from "../plan/conditions.ts";
+import { type Means, meanSites } from "../plan/needs.ts";
+import type { Condition, LoadedModel } from "../protocol/messages.ts";
+import type { Block } from "../samples/sample.ts";
 
 /** A task's items are as long as they are once the tokenizer is there; until then nothing is asked of the shape. */
 const SHORTEST_ROW = 2;
@@ -34,218 +27,69 @@ export const shapeToLoad = ({ eval: { task, seq_len, batch_size } }: RunConfig):
   seq_len: task === null ? seq_len : SHORTEST_ROW,
 });
 
-export const textName = (source: TextSource): string =>
-  typeof source === "string"
-    ? basename(source)
-    : [source.path, source.config, source.split].filter((part) => part !== null).join(" ");
-
-/** A `.txt` file's text, as much of it as one payload holds. */
-export interface TextBytes {
-  readonly bytes: Buffer;
-  /** Whether the file goes on. */
-  readonly more: boolean;
+/** What conditions are measured on, and what their means are taken over. */
+interface Rows {
+  readonly calibration: readonly Block[];
+  /** How long the rows of a task were found to be. */
+  readonly seq_len?: number;
 }
 
-/** null for a dataset, which the worker loads. Throws what `readBeginning` does. */
-export const readText = (source: TextSource | null): TextBytes | null =>
-  typeof source === "string" ? readBeginning(source, "the text", MAX_PAYLOAD_BYTES) : null;
+/** What a command asks for. */
+export interface Asked<Texts extends Rows> {
+  readonly config: RunConfig;
+  readonly directions: DirectionFiles;
+  /** Whether weights that do not fit the device may stay on disk. */
+  readonly mayOffload?: boolean;
+  /** What is measured on this model, or baked. */
+  readonly plan: (loaded: LoadedModel, directions: ReadonlyMap<string, Direction>) => Plan;
+  readonly choose: (loaded: LoadedModel, conditions: readonly Condition[]) => Promise<Texts>;
+  /** Whether only `choose` finds how long the rows are; the model is then checked for that length too. */
+  readonly findsLength?: boolean;
+}
 
-/** @param text what `readText` gave. */
-export async function tokenize(
+/** A worker that has the model and the directions. */
+export interface Prepared<Texts> {
+  readonly loaded: LoadedModel;
+  /** Of one batch, as the worker measures it. */
+  readonly shape: BatchShape;
+  readonly plan: Plan;
+  readonly directions: ReadonlyMap<string, Direction>;
+  readonly texts: Texts;
+}
+
+/** Nothing is measured, written or calibrated yet. @throws SparkablateError as loading, `plan` and `choose` do. */
+export async function prepare<Texts extends Rows>(
   client: Client,
-  source: TextSource,
-  text: TextBytes | null,
+  { config, directions: files, mayOffload, findsLength = false, ...asked }: Asked<Texts>,
   on: OnEvent,
-): Promise<Text> {
-  const name = textName(source);
-  const { result, payload } = await client.call(
-    "tokenize",
-    { dataset: typeof source === "string" ? null : source, max_tokens: MAX_TEXT_TOKENS },
-    { ...(text && { payload: text.bytes }), onEvent: stages(on) },
-  );
-  if (result.truncated || text?.more === true) {
-    on({ type: "notice", message: `${name} is too long; its first ${result.tokens} tokens are used` });
+): Promise<Prepared<Texts>> {
+  const directions = await unpickled(files, client);
+  let shape = shapeToLoad(config);
+  const load = () => loadModel(client, config.model, shape, on, mayOffload);
+  let loaded = await load();
+  if (!findsLength) on({ type: "loaded", model: loaded });
+  requireWidth(directions, loaded.model_map);
+  const plan = asked.plan(loaded, directions);
+  const texts = await asked.choose(loaded, plan.conditions);
+  if (findsLength && texts.seq_len !== undefined) {
+    shape = { ...shape, seq_len: texts.seq_len };
+    const { seconds, reused } = loaded;
+    const again = await load();
+    loaded = { ...again, seconds: seconds + again.seconds, reused };
+    on({ type: "loaded", model: loaded });
   }
-  const notices = [...(text === null ? [] : crlfNotices(name, text.bytes)), ...result.notices];
-  return { name, notices, ids: new Int32Array(new Uint8Array(payload).buffer) };
+  await sendDirections(directions.values(), client);
+  return { loaded, shape, plan, directions, texts };
 }
 
-/** What a person may not see in an editor: the line ends of another system are tokens of their own. */
-function crlfNotices(name: string, bytes: Buffer): string[] {
-  let lines = 0;
-  for (let at = bytes.indexOf("\r\n"); at >= 0; at = bytes.indexOf("\r\n", at + 2)) lines++;
-  if (lines === 0) return [];
-  return [
-    `${name}: ${lines} lines end with CR LF; the text is used as it is, so every CR counts (tr -d '\\r' removes them)`,
-  ];
-}
-
-/** What a config's texts hold: what `readText` gave of them, or its task. */
-export interface TextInputs {
-  readonly evaluation: TextBytes | null;
-  readonly calibration: TextBytes | null;
-  readonly task: Task | null;
-  /** What `ablation.source` names. */
-  readonly source: SourceFile | null;
-}
-
-/** Reads the texts that a config names. Throws what `readTask` and `readSource` do. */
-export function readTexts({ eval: { dataset, calibration, task }, ablation }: RunConfig): TextInputs {
-  return {
-    evaluation: readText(dataset),
-    calibration: readText(calibration),
-    task: task === null ? null : readTask(task),
-    source: ablation.source === null ? null : readSource(ablation.source),
-  };
-}
-
-/** What a config evaluates, as a person knows it. */
-export const evaluatedName = ({ dataset, task }: RunConfig["eval"]): string =>
-  dataset === null ? basename(task ?? "") : textName(dataset);
-
-/**
- * The blocks of a run, or the items: the same config, model and texts give the same ones.
- */
-export async function chooseTexts(
+/** The means that the conditions need: taken by the worker, and known to it; null: they need none. */
+export async function calibrated(
   client: Client,
-  { eval: settings }: RunConfig,
-  inputs: TextInputs,
-  loaded: LoadedModel,
-  needs: Needs,
+  { plan, texts }: Pick<Prepared<Rows>, "plan" | "texts">,
+  shape: BatchShape,
   on: OnEvent,
-): Promise<ChosenBlocks | ChosenItems> {
-  const { seq_len, batch_size, max_batches, skip_batches, calibration_batches, add_bos, seed } = settings;
-  const bos = bosOf(add_bos, loaded);
-  if (add_bos === true && bos === null) {
-    throw new SparkablateError(
-      "config_invalid",
-      "eval.add_bos: true, but the tokenizer has no BOS token; allowed: auto, false",
-    );
-  }
-  const notices = bosNotices(add_bos, loaded);
-  if (settings.dataset === null) {
-    const items = await chooseOfTask(client, settings, inputs, loaded, bos, needs, on);
-    return { ...items, notices: [...notices, ...items.notices] };
-  }
-  requireSource(inputs, needs);
-  const resample = needs.sources.includes("resample");
-  const evaluation = await tokenize(client, settings.dataset, inputs.evaluation, on);
-  const calibration =
-    (needs.means || resample) && settings.calibration !== null
-      ? await tokenize(client, settings.calibration, inputs.calibration, on)
-      : null;
-  const blocks = chooseBlocks({
-    evaluation,
-    calibration,
-    seq_len,
-    bos,
-    seed,
-    batch_size,
-    max_batches,
-    skip_batches,
-    calibration_batches: needs.means ? calibration_batches : 0,
-    resample,
-  });
-  return { ...blocks, notices: [...notices, ...blocks.notices] };
-}
-
-/** The token that stands before every block or item; null: none does. */
-export const bosOf = (
-  add_bos: RunConfig["eval"]["add_bos"],
-  { adds_bos, bos_token_id }: LoadedModel,
-): number | null => ((add_bos === "auto" ? adds_bos : add_bos) ? bos_token_id : null);
-
-/** A model that was trained with BOS before every text gives other numbers without it, and nothing shows it. */
-export const bosNotices = (
-  add_bos: RunConfig["eval"]["add_bos"],
-  { adds_bos, bos_token_id }: LoadedModel,
-): string[] =>
-  add_bos === "auto" && bos_token_id !== null && !adds_bos
-    ? [
-        `the tokenizer has a BOS token (id ${bos_token_id}) but does not put it before a text, so no block begins with it; set eval.add_bos: true if the model was trained with it`,
-      ]
-    : [];
-
-/** A sweep of pairs learns from an earlier run which modes it has: the config cannot tell. */
-function requireSource({ source, task }: TextInputs, { sources }: Needs): void {
-  if (!sources.includes("patch") || (source !== null && task !== null)) return;
-  throw new SparkablateError("config_invalid", "mode patch has no donor: set ablation.source and eval.task");
-}
-
-/** Evaluation items, and calibration rows out of the other items or of a text. */
-async function chooseOfTask(
-  client: Client,
-  settings: RunConfig["eval"],
-  inputs: TextInputs,
-  { model_map }: LoadedModel,
-  bos: number | null,
-  needs: Needs,
-  on: OnEvent,
-): Promise<ChosenItems> {
-  requireSource(inputs, needs);
-  const { task, calibration: calibrationText } = inputs;
-  if (task === null) throw new SparkablateError("internal", "neither a text nor a task was read");
-  const { seq_len, batch_size, calibration_batches, seed } = settings;
-  const { encoded, notices: tokenized } = await encodeItems(client, task.name, task.items, bos, on);
-  checkLengths(task, encoded, [
-    { tokens: model_map.max_positions, what: "the model's positions" },
-    { tokens: seq_len, what: "eval.seq_len" },
-  ]);
-  const ofItems = needs.means && settings.calibration === null;
-  const items = chooseItems({
-    ...settings,
-    task,
-    encoded,
-    calibration_batches: ofItems ? calibration_batches : 0,
-    resample: needs.sources.includes("resample"),
-  });
-  const patch = needs.sources.includes("patch")
-    ? await alignedRows(client, inputs, encoded, items, bos, on)
-    : null;
-  const chosen = patch === null ? items : { ...items, sources: { ...items.sources, patch } };
-  const notices = [...tokenized, ...chosen.notices];
-  if (ofItems || !needs.means || settings.calibration === null) return { ...chosen, notices };
-  const text = await tokenize(client, settings.calibration, calibrationText, on);
-  notices.push(...(text.notices ?? []));
-  const shape = { seq_len, bos };
-  const { blocks } = cutBlocks(text.ids, shape);
-  const calibration = disjoint(
-    text,
-    shuffled(blocks, seed),
-    calibration_batches * batch_size,
-    chosen.evaluation.map(({ ids, answer }) => ({ ids: ids.subarray(0, answer.end) })),
-    shape,
-    notices,
-  );
-  return { ...chosen, calibration, notices };
-}
-
-async function encodeItems(
-  client: Client,
-  name: string,
-  items: readonly TaskItem[],
-  bos: number | null,
-  on: OnEvent,
-): Promise<{ encoded: EncodedItem[]; notices: readonly string[] }> {
-  const { result, payload } = await client.call(
-    "tokenize_task",
-    { name, max_tokens: MAX_TEXT_TOKENS },
-    { payload: Buffer.from(JSON.stringify(items)), onEvent: stages(on) },
-  );
-  return { encoded: decodeItems(payload, result.items, bos), notices: result.notices };
-}
-
-/** The source file's row for each chosen item: the one of the same line. */
-async function alignedRows(
-  client: Client,
-  { task, source }: TextInputs,
-  encoded: readonly EncodedItem[],
-  { evaluation, seq_len }: ChosenItems,
-  bos: number | null,
-  on: OnEvent,
-): Promise<Block[]> {
-  if (task === null || source === null) throw new SparkablateError("internal", "no source was read");
-  const { encoded: theirs } = await encodeItems(client, source.name, sourceItems(source, task), bos, on);
-  requireAligned(source.name, task.name, [theirs, encoded]);
-  return evaluation.map(({ index }) => sourceRow(index, (theirs[index] as EncodedItem).ids, seq_len));
+): Promise<Means | null> {
+  const means = await calibrate(client, meanSites(plan.conditions), texts.calibration, shape, on);
+  if (means !== null) await sendMeans(client, means);
+  return means;
 }

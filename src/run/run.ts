@@ -2,7 +2,7 @@
 
 import type { RunConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
-import type { OnEvent } from "../events.ts";
+import { notify, type OnEvent } from "../events.ts";
 import type { Worker } from "../link/worker.ts";
 import type { RunRecord } from "../results/facts.ts";
 import type { Row } from "../results/row.ts";
@@ -53,15 +53,15 @@ export async function* runSweep(
       if (recognised !== null) {
         const { model_checked, notices, seen } = recognised;
         if (JSON.stringify(seen) !== JSON.stringify(before)) store.keepSeen(seen);
-        for (const message of notices) on({ type: "notice", message });
+        notify(on, notices);
         on({ type: "recognised", model_checked });
         return;
       }
     }
     const runId = stored?.run_id ?? directory.idToBegin();
     const sweep = new Sweep(config, inputs, await untilAborted(attach(runId), signal), on, signal);
-    const { run, means } = await untilAborted(sweep.prepare(runId, stored, directory), signal);
-    yield* sweep.measure(run, means, directory, retryFailed);
+    const begun = await untilAborted(sweep.prepare(runId, stored, directory), signal);
+    yield* sweep.measure(begun, directory, retryFailed);
     if (directory.store.run()?.facts.finished === null) directory.store.finish(new Date().toISOString());
   } catch (error) {
     failed = true;

@@ -2,36 +2,23 @@
 
 import { SparkablateError } from "../errors.ts";
 import type { OnEvent } from "../events.ts";
-import type { BatchShape } from "../link/calls.ts";
 import type { Client } from "../link/client.ts";
 import type { Worker } from "../link/worker.ts";
 import { batches } from "../plan/slices.ts";
-import type { Answer, Condition } from "../protocol/messages.ts";
+import type { Answer } from "../protocol/messages.ts";
 import { packIds } from "../samples/bytes.ts";
-import type { SourceRows } from "../samples/sample.ts";
 import type { RunStore } from "../store/sqlite.ts";
 import type { TokenBlock, TokenNll } from "../store/tokens.ts";
-import { modesOf, packRows } from "./evaluate.ts";
+import { evaluation, type Measurable } from "./evaluate.ts";
 
 /** Lost sessions and connections in a row. */
 const MOST_LOSSES_IN_A_ROW = 3;
 /** Tokens asked for at once. */
 const TEXTS_A_CALL = 4096;
 
-export interface TokenMeasuring {
-  /** Of the run, by ordinal. */
-  readonly conditions: readonly Condition[];
+export interface TokenMeasuring extends Measurable {
   /** Whose values are wanted; the baseline's come with them. */
   readonly condition: number;
-  /** Token ids of the evaluation blocks, in order  # each [seq_len] */
-  readonly blocks: readonly Int32Array[];
-  /** As in `MeasuringInput`. */
-  readonly answers: readonly Answer[] | null;
-  /** Of one batch, as the run measured it. */
-  readonly shape: BatchShape;
-  readonly meansSha256: string | null;
-  /** As in `MeasuringInput`. */
-  readonly sources: SourceRows;
 }
 
 export interface TokenHooks {
@@ -84,28 +71,22 @@ interface Wanted {
 }
 
 async function measureBatch(
-  { conditions, blocks: ids, answers, shape, meansSha256, sources }: TokenMeasuring,
+  input: TokenMeasuring,
   blocks: readonly number[],
   wanted: readonly Wanted[],
   client: Client,
   store: RunStore,
 ): Promise<void> {
+  const { conditions, blocks: ids, answers, shape } = input;
   const { seq_len } = shape;
+  const ordinals = wanted.map(({ ordinal }) => ordinal);
+  const { fields, payload: rows } = evaluation(input, blocks, ordinals, ["nll"]);
   const values: TokenNll[] = [];
   await client.call(
     "evaluate",
+    { ...fields, per_token: true },
     {
-      seq_len,
-      blocks: [...blocks],
-      answers: answers === null ? null : blocks.map((block) => answers[block] as Answer),
-      per_token: true,
-      sources: modesOf(sources),
-      conditions: wanted.map(({ ordinal }) => conditions[ordinal] as Condition),
-      metrics: ["nll"],
-      means_sha256: meansSha256,
-    },
-    {
-      payload: packRows(blocks, ids, sources),
+      payload: rows,
       onEvent(event, payload) {
         if (event.type !== "measurement") return;
         const { condition: id, error, columns } = event;

@@ -73,7 +73,7 @@ export function checkLengths(
 
 /** @throws SparkablateError text_too_short, with the numbers. */
 export function chooseItems(choice: ItemChoice): ChosenItems {
-  const { task, encoded, seed, batch_size, skip_batches } = choice;
+  const { task, encoded, seed, batch_size, skip_batches, resample = false } = choice;
   const total = encoded.length;
   const skipped = skip_batches * batch_size;
   const left = total - skipped;
@@ -85,52 +85,59 @@ export function chooseItems(choice: ItemChoice): ChosenItems {
   }
   const wanted = choice.max_batches === null ? left : choice.max_batches * batch_size;
   const calibrationWanted = choice.calibration_batches * batch_size;
-  const resample = choice.resample ?? false;
   const reserved = reserve(task.name, left, wanted, Math.max(calibrationWanted, resample ? wanted : 0));
-  const sampled = sampleBlocks({
-    total,
-    seed,
-    batch_size,
-    skip_batches,
-    wanted: Math.min(wanted, left - reserved),
-  });
+  const most = Math.min(wanted, left - reserved);
+  const sampled = sampleBlocks({ total, seed, batch_size, skip_batches, wanted: most });
   const unused = shuffled(total, seed).slice(skipped + sampled.length);
-  const lengths = encoded.map(({ ids }) => ids.length);
-  const drawn = resample ? drawSources(sampled, unused, lengths) : sampled;
-  const paired = sampled.filter((_, row) => drawn[row] !== null);
-  const chosen = paired.slice(0, wholeBatches(paired.length, batch_size));
-  const calibration = unused.slice(0, calibrationWanted);
-  const seq_len = encoded.reduce((longest, { ids }) => Math.max(longest, ids.length), 0);
   const notices: string[] = [];
   if (sampled.length < wanted) notices.push(fewer(task.name, "evaluation", wanted, sampled.length, total));
-  if (chosen.length === 0) {
-    const message = `${task.name}: mode: resample gives every item a source item of its own with as many tokens, and no two items that are left have as many`;
-    throw new SparkablateError("text_too_short", message, { help: "Use a task with more items." });
-  }
-  if (chosen.length < sampled.length) {
-    notices.push(
-      `mode resample needs a donor item for every item, with as many tokens, that evaluation does not use: ${task.name} has one for ${paired.length} of ${sampled.length}, so ${chosen.length} are evaluated (in whole batches)`,
-    );
-  }
+  const donors = resample ? donorsOf(choice, sampled, unused, notices) : null;
+  const chosen = donors === null ? sampled : [...donors.keys()];
+  const calibration = unused.slice(0, calibrationWanted);
   if (calibration.length < calibrationWanted)
     notices.push(fewer(task.name, "calibration", calibrationWanted, calibration.length, total));
+  const seq_len = encoded.reduce((longest, { ids }) => Math.max(longest, ids.length), 0);
+  const idsOf = (index: number): Int32Array => (encoded[index] as EncodedItem).ids;
   return {
     seq_len,
     evaluation: chosen.map((index) => evaluationRow(choice, index, seq_len)),
-    calibration: calibration.map((index) => {
-      const { ids } = encoded[index] as EncodedItem;
-      return { index, ids, sha256: sha256(littleEndian(ids)) };
-    }),
-    sources: resample
-      ? {
-          resample: chosen.map((index) => {
-            const donor = drawn[sampled.indexOf(index)] as number;
-            return sourceRow(donor, (encoded[donor] as EncodedItem).ids, seq_len);
-          }),
-        }
-      : {},
+    calibration: calibration.map((index) => ({
+      index,
+      ids: idsOf(index),
+      sha256: sha256(littleEndian(idsOf(index))),
+    })),
+    sources:
+      donors === null
+        ? {}
+        : { resample: [...donors.values()].map((donor) => sourceRow(donor, idsOf(donor), seq_len)) },
     notices,
   };
+}
+
+/** Item → another with as many tokens, that evaluation does not use: those that have one, in whole batches. */
+function donorsOf(
+  { task, encoded, batch_size }: ItemChoice,
+  sampled: readonly number[],
+  unused: readonly number[],
+  notices: string[],
+): Map<number, number> {
+  const lengths = encoded.map(({ ids }) => ids.length);
+  const drawn = drawSources(sampled, unused, lengths);
+  const paired = sampled.flatMap((index, row): [number, number][] => {
+    const donor = drawn[row] ?? null;
+    return donor === null ? [] : [[index, donor]];
+  });
+  const chosen = new Map(paired.slice(0, wholeBatches(paired.length, batch_size)));
+  if (chosen.size === 0) {
+    const message = `${task.name}: mode: resample gives every item a source item of its own with as many tokens, and no two items that are left have as many`;
+    throw new SparkablateError("text_too_short", message, { help: "Use a task with more items." });
+  }
+  if (chosen.size < sampled.length) {
+    notices.push(
+      `mode resample needs a donor item for every item, with as many tokens, that evaluation does not use: ${task.name} has one for ${paired.length} of ${sampled.length}, so ${chosen.size} are evaluated (in whole batches)`,
+    );
+  }
+  return chosen;
 }
 
 /** The item, padded on the right with its own last token, which is sure to be in the vocabulary. */

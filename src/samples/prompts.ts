@@ -1,5 +1,6 @@
-/** What commands that read prompts have in common: which day a chat template writes, and what is no text. */
+/** What commands that read prompts have in common: which day a chat template writes, what is no text, what is sent. */
 import { SparkablateError } from "../errors.ts";
+import { MAX_PAYLOAD_BYTES } from "../protocol/messages.ts";
 
 /** How prompts become text. */
 export interface TemplateOptions {
@@ -44,5 +45,13 @@ export function requireUnicode(texts: readonly string[], what: string): void {
   const at = texts.findIndex((text) => !text.isWellFormed());
   if (at < 0) return;
   const message = `${what} ${at + 1} holds half a surrogate pair, which is not Unicode text`;
+  throw new SparkablateError("config_invalid", message);
+}
+
+/** One behind the other, as they are sent. @throws SparkablateError config_invalid for more than a message holds. */
+export function promptBytes(prompts: readonly string[]): Uint8Array {
+  const bytes = Buffer.concat(prompts.map((prompt) => Buffer.from(prompt)));
+  if (bytes.length <= MAX_PAYLOAD_BYTES) return bytes;
+  const message = `the prompts have ${bytes.length} bytes; allowed: up to ${MAX_PAYLOAD_BYTES}`;
   throw new SparkablateError("config_invalid", message);
 }

@@ -29,28 +29,22 @@ export interface BlockRun extends Pick<StoredRun, "facts" | "rows"> {
 
 /** Reads a run as one state, whatever is written meanwhile. Throws `input_missing` where there is none. */
 export function readBlockRun(path: string): BlockRun {
-  const store = RunStore.read(path);
-  try {
-    return store.atOnce(() => {
-      const record = requireBegun(store, path);
-      const { run, table } = tableOf(store, record);
-      const sums = new Map<string, BlockSums>();
-      const seen = store.seen();
-      for (const { condition, blocks, sums: columns, error } of store.measurements("edits")) {
-        if (columns.nll !== undefined && error === null) sums.set(condition.id, { blocks, nll: columns.nll });
-      }
-      return {
-        facts: run.facts,
-        rows: [...table.rows()],
-        identity: run.identity,
-        files: seen && filePartsOf(seen.model),
-        model_map: run.model.model_map,
-        evaluation: store.blocks("evaluation").map(({ sha256 }) => sha256),
-        sums,
-        tokens: divisor(run.facts),
-      };
-    });
-  } finally {
-    store.close();
-  }
+  return RunStore.reading(path, (store) => {
+    const { run, table } = tableOf(store, requireBegun(store, path));
+    const sums = new Map<string, BlockSums>();
+    const seen = store.seen();
+    for (const { condition, blocks, sums: columns, error } of store.measurements("edits")) {
+      if (columns.nll !== undefined && error === null) sums.set(condition.id, { blocks, nll: columns.nll });
+    }
+    return {
+      facts: run.facts,
+      rows: [...table.rows()],
+      identity: run.identity,
+      files: seen && filePartsOf(seen.model),
+      model_map: run.model.model_map,
+      evaluation: store.blocks("evaluation").map(({ sha256 }) => sha256),
+      sums,
+      tokens: divisor(run.facts),
+    };
+  });
 }

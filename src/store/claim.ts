@@ -2,10 +2,11 @@
 import { existsSync, readdirSync, readFileSync, realpathSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { type RunConfig, resolvedYaml } from "../config/load.ts";
+import { isRun } from "../config/paths.ts";
 import { SparkablateError } from "../errors.ts";
 import { storeError } from "./failure.ts";
 import { fileId } from "./file-id.ts";
-import { databasePath, RunStore } from "./sqlite.ts";
+import { RunStore } from "./sqlite.ts";
 
 /** What file systems, desktops and version control put into directories by themselves. */
 const NOBODYS =
@@ -15,9 +16,6 @@ const BEGUN = /^(run\.lock|run\.lock\.owner|results\.sqlite-(wal|shm))$/;
 /** What a run writes by name. */
 const WRITTEN = ["config.yaml", "results.jsonl", "summary.json", "report.html", "results.sqlite"];
 const SHOWN = 5;
-
-/** Whether a run lies here, finished or not. */
-export const isRun = (directory: string): boolean => existsSync(databasePath(directory));
 
 /** @throws SparkablateError not_ours, listing what is there, where no run may begin. */
 export function requireOurs(directory: string): void {
@@ -61,16 +59,8 @@ export function requireConfigKept(file: string, config: RunConfig, fresh: boolea
 
 function toBeWritten(config: RunConfig): string {
   const { dir } = config.output;
-  if (isRun(dir)) {
-    const store = RunStore.read(dir);
-    try {
-      const stored = store.run();
-      if (stored !== undefined) return stored.facts.config;
-    } finally {
-      store.close();
-    }
-  }
-  return resolvedYaml(config);
+  const stored = isRun(dir) ? RunStore.reading(dir, (store) => store.run()) : undefined;
+  return stored?.facts.config ?? resolvedYaml(config);
 }
 
 function isSameFile(left: string, right: string): boolean {

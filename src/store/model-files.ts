@@ -3,8 +3,8 @@ import { createHash } from "node:crypto";
 import { createReadStream, type Dirent, readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { sha256 } from "../digest.ts";
-import { SparkablateError } from "../errors.ts";
 import type { ModelConfig, ModelFiles } from "../protocol/messages.ts";
+import { requireSameRun } from "./fingerprint.ts";
 
 /** A stamp that is younger may outlive one more change: file systems keep time in steps of up to 2 s. */
 const SETTLED_MS = 2_000;
@@ -32,23 +32,19 @@ export async function lookAtModel(
   run: string,
   signal: AbortSignal | undefined,
 ): Promise<Look> {
-  const differing: string[] = [];
-  const files: { name: string; sha256: string; stamp: string }[] = [];
+  const now: ModelFiles["files"][number][] = [];
+  const files: ModelFiles["files"][number][] = [];
   let missing = false;
   for (const file of stored.files) {
     const path = resolve(directory, file.name);
-    const now = stampOf(path);
-    if (now === null) missing = true;
-    const known = now !== null && now.stamp === file.stamp && !verify;
-    const digest = now === null || known ? file.sha256 : await digestOf(path, signal);
-    if (digest !== file.sha256)
-      differing.push(`  file ${file.name}: ${file.sha256.slice(0, 12)} there, ${digest.slice(0, 12)} now`);
-    files.push(now?.settled ? { ...file, stamp: now.stamp } : file);
+    const seen = stampOf(path);
+    if (seen === null) missing = true;
+    const known = seen !== null && seen.stamp === file.stamp && !verify;
+    const sha256 = seen === null || known ? file.sha256 : await digestOf(path, signal);
+    now.push({ ...file, sha256 });
+    files.push(seen?.settled ? { ...file, stamp: seen.stamp } : file);
   }
-  if (differing.length > 0) {
-    const message = `${run} belongs to another run; these differ:\n${differing.join("\n")}`;
-    throw new SparkablateError("other_run", message);
-  }
+  requireSameRun(run, filePartsOf(stored), filePartsOf({ ...stored, files: now }));
   if (missing || files.length === 0) return { found: "out of reach", files: stored };
   const entries_sha256 = entriesSha256(directory);
   const found = entries_sha256 === stored.entries_sha256 ? "same" : "unsure";

@@ -12,7 +12,7 @@ import {
   writeSync,
 } from "node:fs";
 import { dirname, join } from "node:path";
-import { makeDirectories } from "../files.ts";
+import { makeDirectories, syncDirectory } from "../files.ts";
 import { rowRecord } from "../results/layout.ts";
 import type { Row } from "../results/row.ts";
 import { storeError } from "./failure.ts";
@@ -40,12 +40,7 @@ export function writeAtomically(path: string, chunks: Iterable<string | Uint8Arr
       closeSync(file);
     }
     renameSync(temporary, path);
-    const directory = openSync(dirname(path), "r");
-    try {
-      fsyncSync(directory);
-    } finally {
-      closeSync(directory);
-    }
+    syncDirectory(dirname(path));
   } catch (error) {
     rmSync(temporary, { force: true });
     throw storeError(error, path);

@@ -1,6 +1,7 @@
 /** One run's directory: lock, database, and the files derived from it. Opened by the one controller that writes. */
 import { realpathSync, renameSync, statSync } from "node:fs";
 import { hostname } from "node:os";
+import { isRun } from "../config/paths.ts";
 import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
 import { requireDirectory } from "../files.ts";
@@ -11,7 +12,7 @@ import type { ConditionMeasurements, Row } from "../results/row.ts";
 import { Totals } from "../results/summary.ts";
 import { type Table, tabulate } from "../results/tabulate.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
-import { isRun, requireOurs } from "./claim.ts";
+import { requireOurs } from "./claim.ts";
 import { storeError } from "./failure.ts";
 import { type Lock, lockDirectory } from "./lock.ts";
 import { sweepTemporaries, writeConfig, writeRows, writeSummary } from "./projections.ts";
@@ -139,14 +140,8 @@ export function hasFailures(path: string): boolean {
   return reading(path, ({ table }) => table.rows().some(isFailed));
 }
 
-function reading<T>(path: string, work: (read: ReturnType<typeof tableOf>) => T): T {
-  const store = RunStore.read(path);
-  try {
-    return store.atOnce(() => work(tableOf(store, requireBegun(store, path))));
-  } finally {
-    store.close();
-  }
-}
+const reading = <T>(path: string, work: (read: ReturnType<typeof tableOf>) => T): T =>
+  RunStore.reading(path, (store) => work(tableOf(store, requireBegun(store, path))));
 
 /** Throws `input_missing` for a directory whose run was never written down. */
 export function requireBegun(store: RunStore, path: string): RunRecord {

@@ -102,6 +102,16 @@ export class RunStore {
     return new RunStore(path, database, version !== UNCHECKED_VERSION);
   }
 
+  /** What `work` reads is one state of the run, whatever is written meanwhile. Throws as `read`. */
+  static reading<T>(directory: string, work: (store: RunStore) => T): T {
+    const store = RunStore.read(directory);
+    try {
+      return store.#guard(() => store.#database.transaction(() => work(store))());
+    } finally {
+      store.close();
+    }
+  }
+
   #guard<T>(work: () => T): T {
     try {
       return work();
@@ -297,11 +307,6 @@ export class RunStore {
   /** Writes the table `result`: the run as it stands, for people with an SQLite shell. */
   writeResults(shape: TableShape, give: (add: (row: Row) => void) => void): void {
     this.#guard(() => writeResultTable(this.#database, shape, give));
-  }
-
-  /** What `work` reads is one state of the run, whatever is written meanwhile. */
-  atOnce<T>(work: () => T): T {
-    return this.#guard(() => this.#database.transaction(work)());
   }
 
   blocks(split: BlockRecord["split"]): BlockRecord[] {

@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { SparkablateError } from "../errors.ts";
+import { syncDirectory } from "../files.ts";
 
 /** `bytes`: null where there is nothing to write; a file that is there goes. */
 export interface Part {
@@ -74,19 +75,10 @@ export function writeTogether(parts: readonly Part[], replace: boolean): void {
     if (target !== undefined) guarded(target.path, () => rmSync(target.path, { force: true }));
     for (const { path, temporary } of written) guarded(path, () => renameSync(temporary, path));
     for (const folder of new Set(parts.map(({ path }) => dirname(path))))
-      guarded(folder, () => syncFolder(folder));
+      guarded(folder, () => syncDirectory(folder));
   } catch (error) {
     for (const { temporary } of written) rmSync(temporary, { force: true });
     throw error;
-  }
-}
-
-function syncFolder(path: string): void {
-  const folder = openSync(path, "r");
-  try {
-    fsyncSync(folder);
-  } finally {
-    closeSync(folder);
   }
 }
 

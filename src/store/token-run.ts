@@ -14,27 +14,18 @@ const ROUNDING = 1e-9;
  *   where the values do not add up to the run's sums.
  */
 export function readTokenRun(path: string, condition: string): TokenRun | null {
-  return reading(path, (store) => tokenRun(store, path, condition));
+  return RunStore.reading(path, (store) => tokenRun(store, path, condition));
 }
 
 /** Of every condition whose values are all kept, in the run's order. */
 export function readTokenRuns(path: string): TokenRun[] {
-  return reading(path, (store) => {
+  return RunStore.reading(path, (store) => {
     const kept = new Set(store.tokens((tables) => tables.conditions()));
     const ids = [...store.conditions()].flatMap(({ id }, ordinal) =>
       ordinal > 0 && kept.has(ordinal) ? [id] : [],
     );
     return ids.flatMap((id) => tokenRun(store, path, id) ?? []);
   });
-}
-
-function reading<T>(path: string, work: (store: RunStore) => T): T {
-  const store = RunStore.read(path);
-  try {
-    return store.atOnce(() => work(store));
-  } finally {
-    store.close();
-  }
 }
 
 function tokenRun(store: RunStore, path: string, condition: string): TokenRun | null {

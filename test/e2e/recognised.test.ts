@@ -89,7 +89,9 @@ it("shows the table without Python, sees what changed, and says what it did not 
     const refused = await run();
     expect(refused.exitCode).toBe(2);
     expect(String(refused.stderr)).toMatch(/error \(other_run\)/);
-    expect(String(refused.stderr)).toContain(`file ${name}: `);
+    expect(String(refused.stderr).split("\n")).toContainEqual(
+      expect.stringMatching(new RegExp(`^  file ${name}: [0-9a-f]{12} there, [0-9a-f]{12} now$`)),
+    );
     expect(python.started()).toBe(false);
     writeFileSync(join(model, name), kept);
   }

@@ -1,10 +1,11 @@
 /** Two runs → the scatter of their effects. */
-import type { ScatterChart, ScatterPoint } from "../chart.ts";
+import type { Row } from "../../results/row.ts";
+import type { ScatterChart } from "../chart.ts";
 import { shortened } from "../headline.ts";
 import { leftOut, MOST_POINTS } from "../limits.ts";
 import type { Mark } from "../marks.ts";
-import { fixed, interval, probability, signed } from "../numbers.ts";
-import { place, scaleFor } from "../scale.ts";
+import { fixed, interval, probability, rank, signed } from "../numbers.ts";
+import { place, type Scale, scaleFor } from "../scale.ts";
 import { sayer } from "../wording.ts";
 import { type Agreement, isDoubtedPair, type Pair } from "./agreement.ts";
 import { evaluatedIn, pairDecimals, rankSentence } from "./words.ts";
@@ -14,13 +15,12 @@ const NAMED = 12;
 const SIDE = 640;
 
 export function agreementChart(agreement: Agreement): ScatterChart {
-  const { runs, pairs, unpaired, differing } = agreement;
+  const { runs, pairs } = agreement;
   const [a, b] = runs;
-  const facts = evaluatedIn(agreement);
   const effects = pairs.flatMap(({ rows }) => rows.flatMap(({ delta_nll }) => delta_nll ?? []));
   const scale = scaleFor(effects, effects, false);
-  const decimals = pairDecimals(agreement);
   const axis = (side: 0 | 1) => `Δ NLL in ${runs[side].name} (nats per token)`;
+  const hover = hoverOf(agreement);
   const named = new Set(pairs.slice(0, NAMED));
   return {
     type: "scatter",
@@ -28,23 +28,7 @@ export function agreementChart(agreement: Agreement): ScatterChart {
     title: `${b.name} against ${a.name}`,
     subtitle: [`${a.run.facts.model}; ${a.run.facts.text}`, shortRank(agreement)],
     legend: [],
-    notes: [
-      ...leftOut(MOST_POINTS, pairs.length, "conditions", "with the largest disagreements"),
-      ...(scale.linear_within === null
-        ? []
-        : [`Scales (symlog): linear within about ±${scale.linear_within}, logarithmic beyond.`]),
-      "On the broken line both say the same.",
-      ...(unpaired === null
-        ? [
-            sayer(
-              facts,
-            )`Differing distinguishably: paired by block, q ≤ 0.05 over all conditions shown, no flag.`,
-          ]
-        : []),
-      ...(differing.length === 0
-        ? []
-        : [`Not measured alike: ${differing.map(({ key }) => key).join(", ")}.`]),
-    ],
+    notes: notesOf(agreement, scale),
     description: `${rankSentence(agreement)} Largest disagreement: ${pairs[0]?.site}.`,
     width: SIDE + 60,
     height: SIDE + 160,
@@ -55,38 +39,54 @@ export function agreementChart(agreement: Agreement): ScatterChart {
     points: pairs
       .slice(0, MOST_POINTS)
       .sort((x, y) => Number(x.distinguishable ?? 0) - Number(y.distinguishable ?? 0))
-      .map((pair) => point(pair, agreement, decimals, named.has(pair))),
+      .map((pair) => ({
+        condition: pair.site,
+        mark: markOf(pair),
+        x: place(scale, pair.rows[0].delta_nll ?? 0),
+        y: place(scale, pair.rows[1].delta_nll ?? 0),
+        named: named.has(pair),
+        hover: hover(pair),
+      })),
   };
+}
 
-  function point(
-    pair: Pair,
-    { runs: [first, second] }: Agreement,
-    digits: number,
-    isNamed: boolean,
-  ): ScatterPoint {
-    const { site, rows, ranks, difference, q } = pair;
-    const line = (side: 0 | 1, letter: string) =>
-      `${letter} ${signed(rows[side].delta_nll ?? 0, digits)}  ${interval(rows[side].ci95, digits)}, rank ${fixed(ranks[side], Number.isInteger(ranks[side]) ? 0 : 1)}`;
-    const flags = shortened(pair.flags, facts);
-    return {
-      condition: site,
-      mark: markOf(pair),
-      x: place(scale, rows[0].delta_nll ?? 0),
-      y: place(scale, rows[1].delta_nll ?? 0),
-      named: isNamed,
-      hover: [
-        site,
-        line(0, first.letter),
-        line(1, second.letter),
-        ...(difference === null
-          ? []
-          : [
-              `${second.letter} − ${first.letter} ${signed(difference.mean, digits)}  ${interval(difference.ci95, digits)}, q ${probability(q)}`,
-            ]),
-        ...(flags === "" ? [] : [flags]),
-      ],
-    };
-  }
+function notesOf(agreement: Agreement, { linear_within }: Scale): string[] {
+  const { pairs, unpaired, differing } = agreement;
+  const say = sayer(evaluatedIn(agreement));
+  return [
+    ...leftOut(MOST_POINTS, pairs.length, "conditions", "with the largest disagreements"),
+    ...(linear_within === null
+      ? []
+      : [`Scales (symlog): linear within about ±${linear_within}, logarithmic beyond.`]),
+    "On the broken line both say the same.",
+    ...(unpaired === null
+      ? [say`Differing distinguishably: paired by block, q ≤ 0.05 over all conditions shown, no flag.`]
+      : []),
+    ...(differing.length === 0 ? [] : [`Not measured alike: ${differing.map(({ key }) => key).join(", ")}.`]),
+  ];
+}
+
+/** What a pair's point says of it. */
+function hoverOf(agreement: Agreement): (pair: Pair) => string[] {
+  const [a, b] = agreement.runs;
+  const facts = evaluatedIn(agreement);
+  const decimals = pairDecimals(agreement);
+  const effect = (value: number, ci95: Row["ci95"]): string =>
+    `${signed(value, decimals)}  ${interval(ci95, decimals)}`;
+  return ({ site, rows, ranks, difference, q, flags }) => {
+    const line = (side: 0 | 1, letter: string): string =>
+      `${letter} ${effect(rows[side].delta_nll ?? 0, rows[side].ci95)}, rank ${rank(ranks[side])}`;
+    const short = shortened(flags, facts);
+    return [
+      site,
+      line(0, a.letter),
+      line(1, b.letter),
+      ...(difference === null
+        ? []
+        : [`${b.letter} − ${a.letter} ${effect(difference.mean, difference.ci95)}, q ${probability(q)}`]),
+      ...(short === "" ? [] : [short]),
+    ];
+  };
 }
 
 function shortRank({ ranking: { n, rho, ci95 } }: Agreement): string {

@@ -1,8 +1,7 @@
 /** A comparison of runs for terminals, machines and manuscripts. */
 
 import { printable, printableJson } from "../../printable.ts";
-import type { Row } from "../../results/row.ts";
-import { csv, markdown, markdownTable } from "../formats.ts";
+import { csv, markdown, markdownOf } from "../formats.ts";
 import { renderColumns, type TableOptions, wrap } from "../table.ts";
 import type { Agreement, NamedRun, Pair } from "./agreement.ts";
 import { columnsOfAgreement } from "./columns.ts";
@@ -83,16 +82,12 @@ export function agreementMarkdown(
   const paragraph = (text: string) => [markdown(text), ""];
   const parts = agreements.flatMap((agreement) => {
     const columns = columnsOfAgreement(agreement).filter(({ expendable }) => expendable !== null);
-    const decimals = pairDecimals(agreement);
     const shown = agreement.pairs.slice(0, top ?? agreement.pairs.length);
     return [
       ...[...cautions(agreement), ...findings(agreement)].flatMap(paragraph),
       `### ${markdown(tableHeading(agreement))}`,
       "",
-      ...markdownTable(
-        columns,
-        shown.map((pair, index) => columns.map(({ text }) => text(pair, index + 1, decimals))),
-      ),
+      ...markdownOf(columns, shown, pairDecimals(agreement)),
       "",
     ];
   });
@@ -104,26 +99,11 @@ export function agreementMarkdown(
   ].join("\n");
 }
 
-interface PairRecord {
-  readonly site: string;
-  readonly a: Side;
-  readonly b: Side;
-  readonly difference: number | null;
-  readonly se: number | null;
-  readonly ci95: readonly [number, number] | null;
-  readonly p: number | null;
-  readonly q: number | null;
-  readonly distinguishable: boolean | null;
-  readonly blocks: number | null;
-  readonly flags: readonly string[];
-}
+type PairRecord = ReturnType<typeof pairRecord>;
+type Side = PairRecord["a"];
 
-type Side = Pick<Row, "condition" | "delta_nll" | "se" | "ci95" | "distinguishable"> & {
-  readonly rank: number;
-};
-
-export function pairRecord({ site, rows, ranks, difference, q, distinguishable, flags }: Pair): PairRecord {
-  const side = (index: 0 | 1): Side => {
+export function pairRecord({ site, rows, ranks, difference, q, distinguishable, flags }: Pair) {
+  const side = (index: 0 | 1) => {
     const { condition, delta_nll, se, ci95, distinguishable } = rows[index];
     return { condition, delta_nll, se, ci95, distinguishable, rank: ranks[index] };
   };

@@ -4,6 +4,7 @@ import type { BarChart } from "../chart.ts";
 import type { Mark } from "../marks.ts";
 import type { DrawingTools, Look, Theme } from "./tools.ts";
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: the page carries its text, so it uses nothing from outside
 export function barDrawing(tools: DrawingTools): (definition: BarChart, look: Look) => unknown {
   const { MARKS, UNIT, axisTitle, framePlugin, headings, hover, markLegend, noteSpace, valueAxis } = tools;
   const LABELS: Record<Mark, string> = {

@@ -3,6 +3,7 @@ import type { Chart as ChartJs, Plugin } from "chart.js";
 import type { Heatmap, Point } from "../chart.ts";
 import type { DrawingTools, Look, Theme } from "./tools.ts";
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: the page carries its text, so it uses nothing from outside
 export function heatmapDrawing(tools: DrawingTools): (definition: Heatmap, look: Look) => unknown {
   const { axisTitle, diverging, framePlugin, headings, hover, noteSpace } = tools;
 

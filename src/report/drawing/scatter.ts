@@ -4,6 +4,7 @@ import type { ScatterChart } from "../chart.ts";
 import type { Mark } from "../marks.ts";
 import type { DrawingTools, Look, Theme } from "./tools.ts";
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: the page carries its text, so it uses nothing from outside
 export function scatterDrawing(tools: DrawingTools): (definition: ScatterChart, look: Look) => unknown {
   const { MARKS, framePlugin, headings, hover, markLegend, noteSpace, valueAxis } = tools;
   const LABELS: Record<Mark, string> = {

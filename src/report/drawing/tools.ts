@@ -26,6 +26,7 @@ export interface Look {
 
 export type DrawingTools = ReturnType<typeof drawingTools>;
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: the page carries its text, so it uses nothing from outside
 export function drawingTools() {
   /** ColorBrewer's RdBu, safe for colour-blind readers: blue improves, red harms, white is 0. */
   const DIVERGING = [

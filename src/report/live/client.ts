@@ -22,6 +22,7 @@ export interface LiveState {
   readonly page: PageData | null;
 }
 
+// biome-ignore lint/complexity/noExcessiveLinesPerFunction: the page carries its text, so it uses nothing from outside
 export function followRun(update: UpdatePage): void {
   const POLL_MS = 2_000;
   let known = "";

@@ -3,7 +3,7 @@ import { printable } from "../../printable.ts";
 import { agreementChart } from "../agreement/chart.ts";
 import { pairRecord } from "../agreement/formats.ts";
 import type { ScatterChart } from "../chart.ts";
-import { markdown, markdownTable } from "../formats.ts";
+import { markdown, markdownOf } from "../formats.ts";
 import { decimalsFor } from "../numbers.ts";
 import { renderColumns, type TableOptions, wrap } from "../table.ts";
 import type { ModeAudit, SiteAudit } from "./audit.ts";
@@ -41,8 +41,6 @@ export function auditTable(audit: ModeAudit, options: TableOptions): string {
 export function auditMarkdown(audit: ModeAudit, top: number | null): string {
   const artefacts = artefactsOf(audit);
   const shown = artefacts.slice(0, top ?? artefacts.length);
-  const columns = auditColumns(audit);
-  const decimals = decimalsOfAudit(audit);
   const paragraph = (text: string) => ["", markdown(text)];
   return [
     "",
@@ -53,10 +51,7 @@ export function auditMarkdown(audit: ModeAudit, top: number | null): string {
       : [
           ...paragraph(`${AUDIT_HEADING}.`),
           "",
-          ...markdownTable(
-            columns,
-            shown.map((site, index) => columns.map(({ text }) => text(site, index + 1, decimals))),
-          ),
+          ...markdownOf(auditColumns(audit), shown, decimalsOfAudit(audit)),
         ]),
     "",
   ].join("\n");

@@ -3,7 +3,7 @@
 import { printable } from "../../printable.ts";
 import type { TokenBin, TokenReport } from "../../results/tokens.ts";
 import type { Column } from "../columns.ts";
-import { escapeHtml, paragraphs } from "../document.ts";
+import { escapeHtml, htmlTable, paragraphs } from "../document.ts";
 import { decimalsFor } from "../numbers.ts";
 import { renderColumns, type TableOptions, wrap } from "../table.ts";
 import { shownAfter, shownBefore, shownToken } from "./bytes.ts";
@@ -97,17 +97,8 @@ export function tokensRecord(report: TokenReport): Record<string, unknown> {
 /** The page's part: any bytes may stand in a token. */
 export function tokensSection(report: TokenReport): string {
   const title = escapeHtml(tokensTitle(report));
-  const table = <T>({ heading, columns, rows, decimals }: Part<T>): string => {
-    const side = ({ align }: Column<T>) => (align === "right" ? ' class="number"' : "");
-    const header = columns.map((column) => `<th scope="col"${side(column)}>${escapeHtml(column.title)}</th>`);
-    const body = rows.map((row, index) => {
-      const cells = columns.map(
-        (column) => `<td${side(column)}>${escapeHtml(column.text(row, index + 1, decimals))}</td>`,
-      );
-      return `<tr>${cells.join("")}</tr>`;
-    });
-    return `<div class="scroll" tabindex="0" role="region" aria-label="${escapeHtml(heading)}"><table><caption>${escapeHtml(heading)}</caption><thead><tr>${header.join("")}</tr></thead><tbody>${body.join("")}</tbody></table></div>`;
-  };
+  const table = <T>({ heading, columns, rows, decimals }: Part<T>): string =>
+    htmlTable(heading, columns, rows, decimals);
   return `<h2 class="tokens">${title}</h2>
 ${paragraphs(tokensSentences(report))}
 ${table(topPart(report))}

@@ -68,14 +68,12 @@ describe("what a run leaves", () => {
     const path = scratch();
     const run = RunDirectory.open(path, false);
     begin(run.store, conditionsOf(2), 1);
-    const reader = RunStore.read(path);
-    reader.atOnce(() => {
+    RunStore.reading(path, (reader) => {
       reader.run();
       run.store.record(measured(0, [0]));
       // Waits for the reader, as long as SQLite does.
       run.close();
     });
-    reader.close();
     expect(readRun(path).rows).toHaveLength(2);
     RunDirectory.open(path, false).close();
     expect(readdirSync(path)).toEqual(["results.sqlite"]);

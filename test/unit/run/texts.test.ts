@@ -3,7 +3,8 @@ import { join } from "node:path";
 import { describe, expect, it, onTestFinished } from "vitest";
 import { Client } from "../../../src/link/client.ts";
 import type { LoadedModel } from "../../../src/protocol/messages.ts";
-import { bosNotices, bosOf, readText, tokenize } from "../../../src/run/prepare.ts";
+import { readText } from "../../../src/run/inputs.ts";
+import { bosNotices, bosOf, tokenize } from "../../../src/run/texts.ts";
 import { scratch } from "../../fixtures/harness.ts";
 import { listen } from "../../fixtures/router.ts";
 
