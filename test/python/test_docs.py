@@ -25,11 +25,6 @@ from sparkablate.loading.home import home
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-#: A block that goes into a table: the paragraph before it names the table and its file.
-ROW = re.compile(
-    r"At the\s+end\s+of\s+the\s+table\s+`(\w+)`\s+of\s+`([\w/]+\.py)`[^:`]*:\n\n```python\n(.*?)^```$",
-    re.MULTILINE | re.DOTALL,
-)
 
 
 def test_generated_pages_are_current() -> None:
@@ -77,35 +72,6 @@ def test_what_the_documentation_imports_is_public() -> None:
     }
     assert imported
     assert imported <= offered
-
-
-def test_extending_adds_one_of_each_with_one_edit_each(tmp_path: Path) -> None:
-    page = (DOCS / "extending.md").read_text(encoding="utf-8")
-    package = tmp_path / "sparkablate"
-    shutil.copytree(Path(str(package_file)).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    rows = ROW.findall(page)
-    assert [table for table, _, _ in rows] == ["ARCHITECTURES", "MODES", "METRICS"]
-    for table, file, row in rows:
-        text = (package / file).read_text(encoding="utf-8")
-        literal = re.compile(rf"^{table}\b[^\n]*[({{]\n.*?(?=^[)}}]$)", re.MULTILINE | re.DOTALL)
-        edited, count = literal.subn(lambda found, row=row: found.group() + row, text)
-        assert count == 1, f"{file} has no literal table {table}"
-        (package / file).write_text(edited, encoding="utf-8")
-
-    (tmp_path / "page").mkdir()
-    script = tmp_path / "page" / "page.py"
-    script.write_text("\n".join(FENCE.findall(ROW.sub("", page))), encoding="utf-8")
-    env = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(
-        [sys.executable, script], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert ran.returncode == 0, ran.stderr
-    # Without the rows the same page fails: it is they that make it work.
-    env["PYTHONPATH"] = str(Path(str(package_file)).parents[1])
-    ran = subprocess.run(
-        [sys.executable, script], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert "no row of architectures.py describes model type 'lantern'" in ran.stderr
 
 
 needs_builtin = pytest.mark.skipif(

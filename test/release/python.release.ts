@@ -28,7 +28,7 @@ async function venv(name: string): Promise<(...args: string[]) => Promise<string
   };
 }
 
-it("the wheel alone: the README's Python, the notebook, the page on extending, the exports", async () => {
+it("the wheel alone: the README's Python, the notebook, the exports", async () => {
   const python = await venv("notebook");
   const pins = ["--constraint", constraintsFile()];
   await python("-m", "pip", "install", "--quiet", ...pins, `${made.wheel}[builtin]`, "pytest");

@@ -421,7 +421,7 @@ def _locate_layer(
         missing["neuron"] = (
             f"the experts that layer {index} chooses from have no neurons to name"
             if has_experts
-            else f"layer {index} has no MLP"
+            else f"layer {index} has no MLP whose neurons its row names"
         )
     here = LayerSites(
         index=index,
