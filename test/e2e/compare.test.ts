@@ -138,7 +138,10 @@ describe("compare", () => {
       [[...model, ...prompt, "--heads", "3"], /--heads needs --kind/],
       [[...model, ...prompt, "--op", "add"], /--op needs --direction/],
       [[...model, ...prompt, "--kind", "head", "--layer", "0"], /ablation\.targets\[0\].*heads/],
-      [[...model, ...prompt, "--kind", "mlp", "--layer", "0", "--mode", "mean"], /needs --calibration/],
+      [
+        [...model, ...prompt, "--kind", "mlp", "--layer", "0", "--mode", "mean"],
+        /needs a text .* --calibration/,
+      ],
       [[...model, ...prompt, "--condition", "{kind: [mlp"], /--condition \{kind: \[mlp: /],
       [[...model, ...prompt, ...layer, "--max-new-tokens", "0"], /--max-new-tokens 0; allowed: 1 to 65536/],
       [[...model, ...layer, "--prompts", "/none.txt"], /\/none\.txt: the prompts cannot be read \(ENOENT\)/],

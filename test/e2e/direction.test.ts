@@ -118,7 +118,10 @@ it("refuses what cannot give a direction, naming it", async () => {
     [[...out, "--positive", a, "--negative", write("none.txt", "\n\n")], /none\.txt holds no prompt/],
     [[...sides, "--out", join(directory, "d.pt")], /--out .*d\.pt; allowed: a \.safetensors file/],
     [[...out, ...sides, "--end-positions", "0"], /--end-positions 0; allowed: 1 to 1024/],
-    [[...out, ...sides, "--answer-tokens", "y"], /belong together/],
+    [
+      [...out, ...sides, "--answer-tokens", "y"],
+      /give --answer-tokens and --answer-tokens-negative together/,
+    ],
     [[...out, ...sides, "--max-kl", "much"], /--max-kl much; allowed/],
     [
       [...out, ...sides, "--answer-tokens", "yes", "--answer-tokens-negative", "n"],

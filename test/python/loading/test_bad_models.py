@@ -460,7 +460,7 @@ SHARDED: dict[str, tuple[Change, str, str]] = {
     "a shard is a pipe": (
         instead("model-1.safetensors", os.mkfifo),
         "load_failed",
-        "model-1.safetensors: it is no reg",
+        "model-1.safetensors: it is not a reg",
     ),
 }
 

@@ -468,7 +468,7 @@ def test_a_live_socket_and_a_file_in_its_place_are_left_alone(shared: Worker, pr
     peer.call("goodbye")
     peer.close()
     (private / "s").write_text("a diary")
-    with pytest.raises(SparkablateError, match="is no socket"):
+    with pytest.raises(SparkablateError, match="is not a socket"):
         Server(LocalEngine(), f"ipc://{private / 's'}")
     assert (private / "s").read_text() == "a diary"
 
