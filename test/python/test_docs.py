@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +14,6 @@ import python_reference
 import torch
 
 import sparkablate
-from sparkablate import __file__ as package_file
 from sparkablate.loading.configuration import BUILTIN_MODELS
 from sparkablate.loading.home import home
 
