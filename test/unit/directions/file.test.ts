@@ -71,7 +71,7 @@ describe("a direction file", () => {
       Buffer.concat([whole.subarray(0, 9), Buffer.from([0xff]), whole.subarray(10)]),
       /not JSON/,
     ],
-    ["with a list as header", assembled("[]", Buffer.alloc(0)), /no JSON object/],
+    ["with a list as header", assembled("[]", Buffer.alloc(0)), /not a JSON object/],
     [
       "without a tensor",
       assembled("{}", Buffer.alloc(0)),
