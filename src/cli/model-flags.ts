@@ -76,12 +76,12 @@ export function withEdits(command: Command): Command {
   command
     .optionsGroup("What to edit:")
     .addOption(new Option("--kind <site>", "which site").choices(KINDS))
-    .option("--layer <number>", "its layer, from 0");
+    .option("--layer <number>", "the layer, counted from 0");
   for (const { kind, field, words } of PARTED)
     command.option(`--${field} <numbers...>`, `which ${words}, for --kind ${kind}`);
   return command
     .addOption(
-      new Option("--mode <mode>", "zero (default), or mean; of a layer: skip, or zero for it").choices(
+      new Option("--mode <mode>", "zero (default) or mean; for a layer: skip (zero means the same)").choices(
         EDIT_MODES,
       ),
     )
@@ -91,12 +91,12 @@ export function withEdits(command: Command): Command {
     .addOption(new Option("--at <place>", "where project_out acts").choices(OPERATIONS.project_out))
     .option(
       "--layers <numbers...>",
-      "which layers the direction acts in (default: all, or the file's for add)",
+      "layers in which the direction acts (default: all; for add, the file's)",
     )
     .option("--coefficient <number>", "how much of the direction (default: 1)")
     .option(
       "--condition <target>",
-      "one more condition, as in a config: '{kind: mlp, layer: 5}', or a list of such; may be repeated",
+      "another condition, written as in a config: '{kind: mlp, layer: 5}', or a list of these; may be repeated",
       collect,
       [],
     );
@@ -131,7 +131,7 @@ export function editSection(flags: EditFlags): Record<string, unknown> {
   if (targets.length === 0) {
     throw new SparkablateError(
       "usage",
-      "nothing to edit is named; allowed: --kind, --direction, --condition",
+      "name something to edit with --kind, --direction or --condition",
     );
   }
   const mode = flags.mode === "skip" ? undefined : flags.mode;

@@ -95,11 +95,11 @@ const acts = (intervention: Intervention, layer: number): boolean =>
 function sameKindConflict(a: Intervention, b: Intervention): string | undefined {
   if (a.kind === "direction" || !acts(b, a.layer)) return undefined;
   const parts = partsOf(a.kind);
-  if (parts === null) return SITES[a.kind].edit === "skip" ? SKIPPED : "one site, twice; allowed: once";
+  if (parts === null) return SITES[a.kind].edit === "skip" ? SKIPPED : "the same site twice: remove one";
   return sharing(parts.one, listedParts(a) ?? [], listedParts(b) ?? []);
 }
 
-const SKIPPED = "nothing else is edited in a layer that is skipped; allowed: other layers";
+const SKIPPED = "the layer is skipped, so nothing else can be edited in it: choose another layer";
 
 /** @param whole whether it contains the `part`. */
 function containedConflict(
@@ -112,7 +112,7 @@ function containedConflict(
   if (SITES[whole.kind].edit === "skip") return SKIPPED;
   const listed = listedParts(part);
   const { one, field } = partsOf(part.kind) ?? { one: part.kind, field: part.kind };
-  if (partsOf(whole.kind) === null) return `${field} are part of ${whole.kind}; allowed: one of the two`;
+  if (partsOf(whole.kind) === null) return `${field} are part of ${whole.kind}: keep one of the two`;
   return sharing(one, listed ?? [], held(whole, map?.layers[whole.layer]));
 }
 
@@ -124,7 +124,7 @@ function isWithin(kind: SiteKind, whole: SiteKind): boolean {
 
 function sharing(one: string, first: readonly number[], second: readonly number[]): string | undefined {
   const shared = first.filter((part) => second.includes(part));
-  return shared.length > 0 ? `both edit ${one} ${shared.join(", ")}; allowed: once` : undefined;
+  return shared.length > 0 ? `both edit ${one} ${shared.join(", ")}: remove them from one` : undefined;
 }
 
 /** The finer site's parts that the listed ones hold, each as many consecutive ones; none before the layer is known. */
@@ -143,13 +143,13 @@ function directionConflict(a: Direction, b: Direction): string | undefined {
   const meet =
     a.at === b.at && (a.layers === "all" || b.layers === "all" || a.layers.some((layer) => acts(b, layer)));
   if (!meet) return undefined;
-  if (a.sha256 === b.sha256 && a.op === b.op) return "one direction, twice at one place; allowed: once";
+  if (a.sha256 === b.sha256 && a.op === b.op) return "the same direction twice at one place: remove one";
   if (a.op === "add" && b.op === "add") return undefined;
-  if (a.op !== b.op) return "the order of add and project_out would matter; allowed: different layers";
+  if (a.op !== b.op) return "the order of add and project_out would matter: use different layers";
   if (a.coefficient !== 1 || b.coefficient !== 1) {
-    return "several project_out at one place; allowed: with coefficient 1 only";
+    return "several project_out at one place: set their coefficient to 1";
   }
   return a.positions === b.positions
     ? undefined
-    : "several project_out at one place; allowed: at the same positions only";
+    : "several project_out at one place: give them the same positions";
 }

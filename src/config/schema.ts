@@ -83,11 +83,11 @@ function model({ cwd, trustRemoteCode }: SchemaOptions) {
     if (!trustRemoteCode) {
       refuse(
         "trust_remote_code",
-        "true runs code from the model's repository; allowed: only together with --trust-remote-code",
+        "true runs code from the model's repository: pass --trust-remote-code too",
       );
     }
     if (!value.name.startsWith("/") && !/^[0-9a-f]{40}$/.test(value.revision ?? "")) {
-      refuse("revision", "is not pinned; allowed: with trust_remote_code, a commit of 40 hexadecimal digits");
+      refuse("revision", "is not pinned: with trust_remote_code, name a commit (40 hexadecimal digits)");
     }
   });
 }
@@ -129,7 +129,7 @@ function evaluation({ cwd, texts }: SchemaOptions) {
       if (seq_len * batch_size > limit) {
         refuse(
           "batch_size",
-          `a batch of ${batch_size} blocks of ${seq_len} tokens is too large; allowed: ${limit} tokens a batch`,
+          `a batch of ${batch_size} blocks of ${seq_len} tokens is too large; allowed: up to ${limit} tokens per batch`,
         );
       } else if (seq_len * batch_size * calibration_batches > limit) {
         const most = Math.floor(limit / (seq_len * batch_size));
@@ -162,10 +162,10 @@ function checkSource(
   refuse: (key: string, message: string) => void,
 ): void {
   if (task !== null && dataset != null)
-    refuse("task", "stands beside dataset; allowed: one of dataset (a text) and task (prompts with answers)");
-  if (task === null && dataset === null) refuse("dataset", "is empty, and so is task; allowed: one of them");
+    refuse("task", "cannot be combined with dataset: name a text (dataset) or prompts with answers (task)");
+  if (task === null && dataset === null) refuse("dataset", "is empty, and so is task: set one of them");
   if (task === null && metrics.includes("logit_diff"))
-    refuse("metrics", "logit_diff compares an answer with a wrong one; allowed: with eval.task");
+    refuse("metrics", "logit_diff compares an answer with a wrong one: set eval.task");
 }
 
 const layerNumber = whole(0, LIMITS.index);
@@ -260,7 +260,7 @@ function ablation({ cwd, texts }: SchemaOptions) {
     (value) => (Array.isArray(value) ? value : [value]),
     z
       .array(targetSpec(cwd))
-      .min(1, { error: "an empty list edits nothing; allowed: one spec, or a list of specs" })
+      .min(1, { error: "an empty list edits nothing: give one spec, or a list of specs" })
       .max(4096),
   );
   return section({
@@ -301,7 +301,7 @@ function ablation({ cwd, texts }: SchemaOptions) {
       for (const [index, specs] of targets.entries()) {
         const path = ["targets", index];
         if (mixesLists(specs)) {
-          const message = "its specs list different modes; allowed: one list, or one mode each";
+          const message = "its specs list different modes: give them all the same list, or one mode each";
           context.addIssue({ code: "custom", path, message });
           continue;
         }
@@ -332,11 +332,11 @@ function checkAblation(value: WrittenAblation, context: z.RefinementCtx): void {
     if ((value.targets ?? []).length + (value.directions ?? []).length === 0) {
       refuse(
         "sweep",
-        "custom has nothing to measure; allowed: with at least one entry in targets or directions",
+        "custom has nothing to measure: add an entry to targets or directions",
       );
     }
     if (value.layers !== "all")
-      refuse("layers", "has no effect with sweep: custom; allowed: layers in each target");
+      refuse("layers", "has no effect with sweep: custom: name the layer in each target");
   }
   checkPairs(value, refuse);
   if (value.sweep !== "layers") return;
@@ -349,13 +349,13 @@ function checkAblation(value: WrittenAblation, context: z.RefinementCtx): void {
 function checkPairs(value: WrittenAblation, refuse: (key: string, message: string) => void): void {
   for (const key of ["from", "top"] as const) {
     if (value.sweep !== "pairs" && value[key] !== null)
-      refuse(key, `has no effect with sweep: ${value.sweep}; allowed: with sweep: pairs`);
+      refuse(key, `works only with sweep: pairs`);
   }
   if (value.sweep !== "pairs") return;
   if (value.from === null)
-    refuse("from", "is missing; allowed: with sweep: pairs, the directory of a finished run");
+    refuse("from", "is missing: sweep: pairs needs the directory of a finished run");
   if (value.top === null)
-    refuse("top", `is missing; allowed: with sweep: pairs, a whole number from 2 to ${MOST_COMPONENTS}`);
+    refuse("top", `is missing: sweep: pairs needs it; allowed: a whole number from 2 to ${MOST_COMPONENTS}`);
   if ((value.targets ?? []).length + (value.directions ?? []).length > 0) return;
   for (const [key, plain] of [
     ["mode", "zero"],
@@ -364,7 +364,7 @@ function checkPairs(value: WrittenAblation, refuse: (key: string, message: strin
     if (value[key] !== plain)
       refuse(
         key,
-        "has no effect with sweep: pairs; allowed: in the run that `from` names, whose edits are used",
+        "has no effect with sweep: pairs, which uses the edits of the run that `from` names: leave it out",
       );
   }
 }
@@ -445,7 +445,7 @@ export function runConfigSchema(options: SchemaOptions) {
     const needsAll =
       ablation.sweep === "pairs" ? "sweep: pairs" : named.some(Array.isArray) ? "several modes" : null;
     if (needsAll === null) return;
-    const message = `does not fit ${needsAll}, where every condition is needed on every block; allowed: null`;
+    const message = `cannot be combined with ${needsAll}, where every condition is needed on every block; allowed: null`;
     context.addIssue({ code: "custom", path: ["stop"], message });
   });
 }
@@ -462,21 +462,21 @@ function checkSources(
   if (patches && source === null)
     refuse(
       ["ablation", "source"],
-      "is missing; allowed: with mode: patch, a .jsonl file with a line for each of the task's",
+      "is missing: mode patch needs a .jsonl file with one donor line for each item of the task",
     );
   if (!patches && source !== null && sweep !== "pairs")
-    refuse(["ablation", "source"], "has no effect: nothing is patched; allowed: with mode: patch");
+    refuse(["ablation", "source"], "works only with mode: patch");
   if (patches && task === null)
     refuse(
       ["ablation", "mode"],
-      "patch takes a site's activation from the source's row of the same line; allowed: with eval.task, whose items are lines",
+      "patch pairs the donor's lines with the items of a task: set eval.task",
     );
   const sources = DONOR_MODES.filter((mode) => asksFor(ablation, mode)).length;
   const limit = LIMITS.payload_bytes / BYTES_PER_TOKEN;
   if (sources > 0 && seq_len * batch_size <= limit && seq_len * batch_size * (1 + sources) > limit)
     refuse(
       ["eval", "batch_size"],
-      `a batch of ${batch_size} blocks of ${seq_len} tokens is too large with as many source blocks; allowed: ${limit} tokens a batch in all`,
+      `a batch of ${batch_size} blocks of ${seq_len} tokens is too large with as many donor blocks; allowed: up to ${limit} tokens per batch in all`,
     );
 }
 

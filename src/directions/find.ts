@@ -215,6 +215,7 @@ export async function findDirection(
   const payload = checkedPrompts(options, search.end_positions);
   const loaded = await loadModel(client, model, SHAPE, on);
   on({ type: "loaded", model: loaded });
+  notify(on, loaded.notices);
   const { result, payload: vectors } = await client.call("find_direction", search, {
     payload,
     onEvent: stages(on),

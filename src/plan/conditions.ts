@@ -102,7 +102,7 @@ function checkCount(config: RunConfig, count: number, complain: Complain): void 
     complain(
       "config_invalid",
       ["ablation", "sweep"],
-      `${sweep} finds nothing to edit in this model; allowed: another sweep`,
+      `${sweep} finds nothing to edit in this model: choose another sweep`,
     );
   } else if (config.stop !== null && config.stop.top >= count) {
     complain(
@@ -183,7 +183,7 @@ function siteWishes(
 ): Wish[] {
   const { layers, mode } = ablation;
   if (sweep === "layers" && typeof mode !== "string")
-    notices.push(`ablation.mode lists ${mode.join(", ")}: a layer has none of them, and is skipped once`);
+    notices.push(`ablation.mode lists ${mode.join(", ")}: these do not apply to a layer, which is skipped once`);
   const path = ["ablation", "layers"];
   const lacking: number[] = [];
   const wishes = [...(layers === "all" ? map.layers.keys() : layers)].flatMap((layer): Wish[] => {
@@ -194,8 +194,8 @@ function siteWishes(
   });
   if (lacking.length > 0) {
     const what = `sweep: ${sweep} has nothing to edit in layer ${lacking.join(", ")}`;
-    if (layers === "all") notices.push(`${what}: the model offers no such site there`);
-    else complain("site_unsupported", path, `${what}; allowed: layers that offer the site`);
+    if (layers === "all") notices.push(`${what}: the model has no such site there`);
+    else complain("site_unsupported", path, `${what}: name layers that have the site`);
   }
   return wishes;
 }
@@ -239,7 +239,7 @@ function direct(
   const { path: file, layers: listed, ...rest } = spec;
   const facts = directions.get(file);
   if (facts === undefined) {
-    complain("input_missing", [...path, "path"], `${file} was not read; allowed: a direction file`);
+    complain("input_missing", [...path, "path"], `${file} was not read: give a direction file`);
     return undefined;
   }
   const layers = listed ?? (facts.layer === null ? null : [facts.layer]);

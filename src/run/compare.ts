@@ -110,7 +110,7 @@ export async function comparePrompts(
     directions,
     plan(loaded, vectors) {
       const plan = planConditions(config, loaded.model_map, vectors);
-      notify(on, plan.notices);
+      notify(on, [...loaded.notices, ...plan.notices]);
       requireComparable(plan.conditions);
       return plan;
     },

@@ -1,6 +1,6 @@
 /** Texts with and without ablations, from the real CLI, against stock transformers. */
 import { execFileSync } from "node:child_process";
-import { writeFileSync } from "node:fs";
+import { copyFileSync, cpSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
@@ -24,6 +24,32 @@ async function compare(args: readonly string[], mark?: string): Promise<Comparis
 }
 
 describe("compare", () => {
+  it("and direction say what loading the model noticed", async () => {
+    const directory = scratch();
+    const model = join(directory, "model");
+    cpSync(tinyModel(), model, { recursive: true });
+    writeFileSync(join(model, "adapter_config.json"), "{}");
+    copyFileSync(join(model, "model.safetensors"), join(model, "adapter_model.safetensors"));
+    const prompts = (name: string) => {
+      const path = join(directory, name);
+      writeFileSync(path, Array.from({ length: 9 }, (_, index) => `${name} ${index}\n`).join(""));
+      return path;
+    };
+    const asked = [
+      ["compare", "--kind", "layer", "--layer", "0", "--prompt", "A cat", "--max-new-tokens", "2"],
+      [
+        "direction",
+        ...["--positive", prompts("warm"), "--negative", prompts("cold")],
+        ...["--out", join(directory, "d.safetensors")],
+      ],
+    ];
+    for (const args of asked) {
+      const { exitCode, stderr } = await cli([...args, "-m", model, "--dtype", "float32", "--threads", "1"]);
+      expect(exitCode, String(stderr)).toBe(0);
+      expect(String(stderr)).toContain("an adapter beside the model: it is not applied");
+    }
+  });
+
   it("compares several conditions and prompt files in one load, the baseline as stock transformers", async () => {
     const directory = scratch();
     const model = tinyModel();
@@ -133,7 +159,7 @@ describe("compare", () => {
     const prompt = ["--prompt", "A cat"];
     const layer = ["--kind", "layer", "--layer", "0"];
     const cases: [string[], RegExp][] = [
-      [[...model, ...prompt], /nothing to edit is named; allowed: --kind, --direction, --condition/],
+      [[...model, ...prompt], /name something to edit with --kind, --direction or --condition/],
       [[...model, ...layer], /there is no prompt: give one with --prompt or --prompts/],
       [[...model, ...prompt, "--heads", "3"], /--heads needs --kind/],
       [[...model, ...prompt, "--op", "add"], /--op needs --direction/],

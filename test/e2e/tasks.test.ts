@@ -247,14 +247,14 @@ describe("a task", () => {
   it.each([
     [
       "task: TASK\n  dataset: wikitext",
-      /task\.yaml:3: eval\.task: stands beside dataset; allowed: one of dataset/,
+      /task\.yaml:3: eval\.task: cannot be combined with dataset/,
     ],
     ["task: t.txt", /task\.yaml:3: eval\.task: "t\.txt" is not a task file; allowed: a \.jsonl path/],
     ["task: none.jsonl", /task\.yaml:3: eval\.task: .*none\.jsonl does not exist/],
-    ["dataset: null", /task\.yaml:3: eval\.dataset: is empty, and so is task; allowed: one of them/],
+    ["dataset: null", /task\.yaml:3: eval\.dataset: is empty, and so is task: set one of them/],
     [
       "metrics: [logit_diff]",
-      /task\.yaml:3: eval\.metrics: logit_diff compares an answer with a wrong one; allowed: with eval\.task/,
+      /task\.yaml:3: eval\.metrics: logit_diff compares an answer with a wrong one: set eval\.task/,
     ],
   ])("refuses %s before anything starts", async (lines, words) => {
     const directory = scratch();

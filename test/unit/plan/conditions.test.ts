@@ -65,7 +65,7 @@ describe("several modes", () => {
     const { conditions, notices } = plan("{sweep: layers, mode: [zero, mean]}");
     expect(conditions.map(({ id }) => id)).toEqual(ids("{sweep: layers}"));
     expect(notices).toEqual([
-      "ablation.mode lists zero, mean: a layer has none of them, and is skipped once",
+      "ablation.mode lists zero, mean: these do not apply to a layer, which is skipped once",
     ]);
   });
 
@@ -102,7 +102,7 @@ describe("several modes", () => {
     );
     expect(refusal("{sweep: mlp, mode: []}").lines[0]).toMatch(/ablation\.mode: .*or a list of them$/);
     expect(refusal("{sweep: mlp, mode: [zero, mean]}", "stop: {top: 1}").lines).toEqual([
-      "run.yaml:3: stop: does not fit several modes, where every condition is needed on every block; allowed: null",
+      "run.yaml:3: stop: cannot be combined with several modes, where every condition is needed on every block; allowed: null",
     ]);
   });
 });
@@ -298,7 +298,7 @@ describe("refusals", () => {
         "run.yaml:6: ablation.targets[1].layer: layer 99 does not exist; allowed: 0 to 3 (the model has 4 layers)",
         "run.yaml:8: ablation.targets[2][1].kind: layer 2 has no site attn; allowed: mlp, layer, direction",
         "run.yaml:9: ablation.targets[3][1].groups: group 2 does not exist; allowed: 0 to 1 (layer 3 has 2 groups)",
-        "run.yaml:9: ablation.targets[3]: L3.head[2].zero and L3.kv_group[0,2].zero overlap: both edit head 2; allowed: once",
+        "run.yaml:9: ablation.targets[3]: L3.head[2].zero and L3.kv_group[0,2].zero overlap: both edit head 2: remove them from one",
         expect.stringMatching(
           /^run\.yaml:11: ablation\.directions\[0\]\.layers: is missing, and .*b\.safetensors records no layer/,
         ),
@@ -317,26 +317,26 @@ describe("refusals", () => {
       "{kind: kv_group, layer: 0, groups: [1]}, {kind: attn, layer: 0}",
       /groups are part of attn/,
     ],
-    ["one mlp twice", "{kind: mlp, layer: 0}, {kind: mlp, layer: 0, mode: mean}", /one site, twice/],
+    ["one mlp twice", "{kind: mlp, layer: 0}, {kind: mlp, layer: 0, mode: mean}", /the same site twice/],
     [
       "a skipped layer and a direction on it",
       `{kind: layer, layer: 0}, {${A}, op: project_out, layers: [0, 1]}`,
-      /layer that is skipped/,
+      /the layer is skipped/,
     ],
     [
       "a skipped layer and a direction everywhere",
       `{${A}, op: project_out}, {kind: layer, layer: 0}`,
-      /layer that is skipped/,
+      /the layer is skipped/,
     ],
     [
       "two projections, one of them partial",
       `{${A}, op: project_out}, {${B}, op: project_out, layers: [2], coefficient: 0.5}`,
-      /with coefficient 1 only/,
+      /set their coefficient to 1/,
     ],
     [
       "one projection twice",
       `{${A}, op: project_out}, {${A}, op: project_out, layers: [2]}`,
-      /one direction, twice/,
+      /the same direction twice/,
     ],
     [
       "an order of stream edits",
@@ -346,7 +346,7 @@ describe("refusals", () => {
     [
       "projections at different positions",
       `{${A}, op: project_out}, {${B}, op: project_out, positions: not_first}`,
-      /same positions only/,
+      /give them the same positions/,
     ],
   ])("refuses %s", (_, specs, line) => {
     const { code, lines } = refusal(custom(`[${specs}]`));

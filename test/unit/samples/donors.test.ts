@@ -173,10 +173,10 @@ describe("ablation.source", () => {
       /^run\.yaml:3: ablation\.source: is missing/,
     );
     expect(parse("{task: t.jsonl}", "{sweep: heads, source: s.jsonl}")).toThrow(
-      "run.yaml:3: ablation.source: has no effect: nothing is patched; allowed: with mode: patch",
+      "run.yaml:3: ablation.source: works only with mode: patch",
     );
     expect(parse("{}", "{sweep: heads, mode: patch, source: s.jsonl}")).toThrow(
-      /^run\.yaml:3: ablation\.mode: patch takes .*allowed: with eval\.task/,
+      /^run\.yaml:3: ablation\.mode: patch pairs .*: set eval\.task/,
     );
     expect(parse("{task: t.jsonl}", "{sweep: heads, mode: patch, source: absent.jsonl}")).toThrow(
       /ablation\.source/,
@@ -189,6 +189,6 @@ describe("ablation.source", () => {
   it("a batch must leave room for its sources", () => {
     expect(
       parse("{seq_len: 1048576, batch_size: 4, calibration_batches: 1}", "{sweep: heads, mode: resample}"),
-    ).toThrow(/run\.yaml:2: eval\.batch_size: .* too large with as many source blocks/);
+    ).toThrow(/run\.yaml:2: eval\.batch_size: .* too large with as many donor blocks/);
   });
 });
