@@ -116,7 +116,7 @@ it("refuses what cannot give a direction, naming it", async () => {
     [[...out, "--positive", a, "--negative", a], /prompt 1 of a\.txt is the same as prompt 1 of a\.txt/],
     [[...out, "--positive", a, "--negative", write("few.txt", "one\ntwo\n")], /few\.txt holds 2 prompts/],
     [[...out, "--positive", a, "--negative", write("none.txt", "\n\n")], /none\.txt holds no prompt/],
-    [[...sides, "--out", join(directory, "d.pt")], /--out .*d\.pt; allowed: a \.safetensors file/],
+    [[...sides, "--out", join(directory, "d.pt")], /--out .*d\.pt: give a name that ends in \.safetensors/],
     [[...out, ...sides, "--end-positions", "0"], /--end-positions 0; allowed: 1 to 1024/],
     [
       [...out, ...sides, "--answer-tokens", "y"],
