@@ -102,7 +102,7 @@ def test_head_geometry_is_the_attention_modules_own(row: str, tiny: Any) -> None
         if layer.attention is None or layer.heads is None:
             assert not {"head", "kv_group"} & set(layer.sites)
             assert (layer.n_heads, layer.n_kv_heads, layer.d_head) == (0, 0, 0)
-            assert "no attention heads" in layer.note
+            assert all("no attention heads" in layer.missing[site] for site in ("head", "kv_group"))
             continue
         # what the attention module itself works with, under the names that transformers uses
         names = ("v_head_dim", "head_dim", "head_size")
@@ -114,7 +114,7 @@ def test_head_geometry_is_the_attention_modules_own(row: str, tiny: Any) -> None
 
 def test_hybrid_layers_offer_what_they_have(tiny: Any) -> None:
     linear, full, _ = locate(tiny("qwen3_next")).layers
-    assert linear.sites == ("attn", "mlp", "layer", "direction")
+    assert linear.sites == ("attn", "neuron", "mlp", "layer", "direction")
     assert full.sites == SITE_ORDER
     assert all(layer.sites == ("layer", "direction") for layer in locate(tiny("mamba2")).layers)
 

@@ -167,7 +167,7 @@ class TestManager:
                 AblationSpec("mlp", 1, mode="patch"),
                 AblationSpec("head", 1, heads=(0,), mode="patch"),
             ):
-                with pytest.raises(SparkablateError, match="its source is") as caught:
+                with pytest.raises(SparkablateError, match="its donor is") as caught:
                     plain_nll(manager.model, manager, tokens(), [spec])
                 assert caught.value.code == "hook_failed"
 

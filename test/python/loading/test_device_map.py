@@ -38,7 +38,9 @@ def conditions(model_map: dict[str, Any]) -> list[dict[str, Any]]:
         for kind in layer["sites"]:
             if kind == "direction":
                 continue
-            which = {"head": {"heads": [0]}, "kv_group": {"groups": [0]}}.get(kind, {})
+            which = {"head": {"heads": [0]}, "kv_group": {"groups": [0]}, "neuron": {"neurons": [0]}}.get(
+                kind, {}
+            )
             modes = ("skip",) if kind == "layer" else ("zero", "mean", "resample")
             for mode in modes:
                 edit = {"kind": kind, "layer": index, "mode": mode, **which}
