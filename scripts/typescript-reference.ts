@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { Application, type TypeDocOptions } from "typedoc";
 import type { PluginOptions } from "typedoc-plugin-markdown";
 import { ERROR_CODES } from "../src/errors.ts";
+import { partsOf, SITE_KINDS } from "../src/protocol/catalog.ts";
 
 const ROOT = fileURLToPath(new URL("..", import.meta.url));
 
@@ -18,6 +19,9 @@ What \`import { … } from "sparkablate"\` offers. This page is made from the do
 and by \`npm run reference\`. There is an example in [README.md](../README.md#typescript). The Python engine has a page of its
 own, [api-python.md](api-python.md); [errors.md](errors.md) explains every error code.
 `;
+
+const PARTS = SITE_KINDS.flatMap((kind) => partsOf(kind) ?? []);
+const MAPS = ["Controller.inspect.__type.model_map.__type", "LoadedModel.model_map.__type", "ModelMap"];
 
 const OPTIONS: TypeDocOptions & Partial<PluginOptions> = {
   entryPoints: [join(ROOT, "src", "index.ts")],
@@ -32,13 +36,14 @@ const OPTIONS: TypeDocOptions & Partial<PluginOptions> = {
   sort: ["source-order"],
   validation: { notExported: true, notDocumented: true, invalidLink: true },
   // Values that the types are made from.
-  intentionallyNotExported: ["ERROR_KINDS", "intervention"],
+  intentionallyNotExported: ["ERROR_KINDS", "SiteIntervention", "skip", "direction"],
   // What tells the members of a union apart; the comment stands on the member.
   intentionallyNotDocumented: [
     ...["type", "model", "message", "plan", "error"].map((name) => `RunEvent.__type.${name}`),
-    "Condition.interventions.__type.kind",
-    "Row.interventions.__type.kind",
     "RunConfig.ablation.__type.targets.__type.kind",
+    // Named by the catalogue, which says what they are.
+    ...PARTS.map(({ field }) => `RunConfig.ablation.__type.targets.__type.${field}`),
+    ...PARTS.flatMap(({ count }) => MAPS.map((map) => `${map}.layers.__type.${count}`)),
   ],
   treatWarningsAsErrors: true,
   logLevel: "Warn",

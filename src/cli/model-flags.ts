@@ -89,10 +89,7 @@ export function withEdits(command: Command): Command {
     .option("--direction <file>", "a direction file: .safetensors or .pt")
     .addOption(new Option("--op <op>", "what to do with the direction").choices(Object.keys(OPERATIONS)))
     .addOption(new Option("--at <place>", "where project_out acts").choices(OPERATIONS.project_out))
-    .option(
-      "--layers <numbers...>",
-      "layers in which the direction acts (default: all; for add, the file's)",
-    )
+    .option("--layers <numbers...>", "layers in which the direction acts (default: all; for add, the file's)")
     .option("--coefficient <number>", "how much of the direction (default: 1)")
     .option(
       "--condition <target>",
@@ -129,10 +126,7 @@ export function editSection(flags: EditFlags): Record<string, unknown> {
   });
   const targets = [...(own.length > 0 ? [own] : []), ...others];
   if (targets.length === 0) {
-    throw new SparkablateError(
-      "usage",
-      "name something to edit with --kind, --direction or --condition",
-    );
+    throw new SparkablateError("usage", "name something to edit with --kind, --direction or --condition");
   }
   const mode = flags.mode === "skip" ? undefined : flags.mode;
   return { sweep: "custom", mode, positions: flags.positions, targets };

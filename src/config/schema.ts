@@ -81,10 +81,7 @@ function model({ cwd, trustRemoteCode }: SchemaOptions) {
     const refuse = (key: string, message: string) =>
       context.addIssue({ code: "custom", path: [key], message });
     if (!trustRemoteCode) {
-      refuse(
-        "trust_remote_code",
-        "true runs code from the model's repository: pass --trust-remote-code too",
-      );
+      refuse("trust_remote_code", "true runs code from the model's repository: pass --trust-remote-code too");
     }
     if (!value.name.startsWith("/") && !/^[0-9a-f]{40}$/.test(value.revision ?? "")) {
       refuse("revision", "is not pinned: with trust_remote_code, name a commit (40 hexadecimal digits)");
@@ -246,7 +243,6 @@ function targetSpec(cwd: string) {
 type WrittenSite<K extends ModedKind = ModedKind> = {
   [S in K]: {
     kind: S;
-    /** From 0. */
     layer: number;
     /** What stands in the values' place: zeros, the site's mean, or what it has on other tokens; of a list, one condition a mode. */
     mode?: Mode | Mode[] | undefined;
@@ -330,10 +326,7 @@ function checkAblation(value: WrittenAblation, context: z.RefinementCtx): void {
   const refuse = (key: string, message: string) => context.addIssue({ code: "custom", path: [key], message });
   if (value.sweep === "custom") {
     if ((value.targets ?? []).length + (value.directions ?? []).length === 0) {
-      refuse(
-        "sweep",
-        "custom has nothing to measure: add an entry to targets or directions",
-      );
+      refuse("sweep", "custom has nothing to measure: add an entry to targets or directions");
     }
     if (value.layers !== "all")
       refuse("layers", "has no effect with sweep: custom: name the layer in each target");
@@ -348,12 +341,10 @@ function checkAblation(value: WrittenAblation, context: z.RefinementCtx): void {
 
 function checkPairs(value: WrittenAblation, refuse: (key: string, message: string) => void): void {
   for (const key of ["from", "top"] as const) {
-    if (value.sweep !== "pairs" && value[key] !== null)
-      refuse(key, `works only with sweep: pairs`);
+    if (value.sweep !== "pairs" && value[key] !== null) refuse(key, `works only with sweep: pairs`);
   }
   if (value.sweep !== "pairs") return;
-  if (value.from === null)
-    refuse("from", "is missing: sweep: pairs needs the directory of a finished run");
+  if (value.from === null) refuse("from", "is missing: sweep: pairs needs the directory of a finished run");
   if (value.top === null)
     refuse("top", `is missing: sweep: pairs needs it; allowed: a whole number from 2 to ${MOST_COMPONENTS}`);
   if ((value.targets ?? []).length + (value.directions ?? []).length > 0) return;
@@ -467,10 +458,7 @@ function checkSources(
   if (!patches && source !== null && sweep !== "pairs")
     refuse(["ablation", "source"], "works only with mode: patch");
   if (patches && task === null)
-    refuse(
-      ["ablation", "mode"],
-      "patch pairs the donor's lines with the items of a task: set eval.task",
-    );
+    refuse(["ablation", "mode"], "patch pairs the donor's lines with the items of a task: set eval.task");
   const sources = DONOR_MODES.filter((mode) => asksFor(ablation, mode)).length;
   const limit = LIMITS.payload_bytes / BYTES_PER_TOKEN;
   if (sources > 0 && seq_len * batch_size <= limit && seq_len * batch_size * (1 + sources) > limit)

@@ -183,7 +183,9 @@ function siteWishes(
 ): Wish[] {
   const { layers, mode } = ablation;
   if (sweep === "layers" && typeof mode !== "string")
-    notices.push(`ablation.mode lists ${mode.join(", ")}: these do not apply to a layer, which is skipped once`);
+    notices.push(
+      `ablation.mode lists ${mode.join(", ")}: these do not apply to a layer, which is skipped once`,
+    );
   const path = ["ablation", "layers"];
   const lacking: number[] = [];
   const wishes = [...(layers === "all" ? map.layers.keys() : layers)].flatMap((layer): Wish[] => {

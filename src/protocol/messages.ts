@@ -58,7 +58,6 @@ const indices = z.array(layer).min(1).max(LIMITS.listed);
 export type SiteIntervention<K extends ModedKind = ModedKind> = {
   [S in K]: {
     readonly kind: S;
-    /** From 0. */
     readonly layer: number;
     /** What stands in the values' place: zeros, the site's mean, or what it has on another block or a source file. */
     readonly mode: Mode;
@@ -100,7 +99,11 @@ const direction = z.strictObject({
   sha256,
 });
 
-/** One edit at one site, told apart by `kind`: `interventions` of a `Condition` lists their fields. */
+/**
+ * One edit at one site, told apart by `kind`: `{kind, layer, mode, positions}`, with `heads`, `groups` or `neurons` where a
+ * site has parts; `{kind: "layer", layer, mode: "skip"}`; `{kind: "direction", op, at, layers, coefficient, positions, sha256}`.
+ * `targets` of a `RunConfig` explains the fields.
+ */
 export type Intervention = SiteIntervention | z.infer<typeof skip> | z.infer<typeof direction>;
 // The sites' schemas are made from data, so that their types have to be said.
 export const intervention = z.discriminatedUnion("kind", [
