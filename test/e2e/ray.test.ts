@@ -111,7 +111,7 @@ describe("two nodes, an actor of one thread each", () => {
   it("both measure, and the table is the single worker's", { timeout: 480_000 }, async () => {
     const output = join(scratch(), "out");
     const run = start({ ...SWEEP, output });
-    await until(() => attempts(output).length > 0, 120, "measurements");
+    await until(() => attempts(output).length > 0, 300, "measurements");
     const before = actorsOf(MARK);
     expect(before).toHaveLength(2);
     const { exitCode, stderr } = await run;
@@ -161,7 +161,7 @@ output: {dir: ${join(directory, name)}}
   }, async () => {
     const output = join(scratch(), "out");
     const run = start({ ...SWEEP, output });
-    await until(() => attempts(output).length > 20, 120, "measurements");
+    await until(() => attempts(output).length > 20, 300, "measurements");
     const before = actorsOf(MARK);
     const [first] = before.filter(({ parent }) => parent !== cluster.second);
     process.kill(first?.pid as number, "SIGKILL");
@@ -215,7 +215,7 @@ it("actors that would not compute the same numbers are excluded, and named with 
   const hasOthers = process.arch === "x64";
   if (hasOthers) await cluster.add({ ATEN_CPU_CAPABILITY: "default" });
   const expected = hasOthers ? 4 : 3;
-  await until(() => actorsOf(MARK).length === expected, 120, "actors on the new nodes");
+  await until(() => actorsOf(MARK).length === expected, 300, "actors on the new nodes");
   const output = join(scratch(), "out");
   const sweep = { model: MODEL, output, batches: 2 };
   const { exitCode, stderr } = await start(sweep, ["--set", "model.threads=null"]);
