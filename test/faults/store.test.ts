@@ -66,7 +66,7 @@ const isRoot = (): boolean => process.getuid?.() === 0;
 needing("root", isRoot, "only root may mount a disk of 1 MiB")(
   "a full disk: exit 3, what was acknowledged is there, and with more room the same command finishes",
   {
-    timeout: 300_000,
+    timeout: 900_000,
   },
   async () => {
     const directory = scratch();
