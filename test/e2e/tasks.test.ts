@@ -245,10 +245,7 @@ describe("a task", () => {
   });
 
   it.each([
-    [
-      "task: TASK\n  dataset: wikitext",
-      /task\.yaml:3: eval\.task: cannot be combined with dataset/,
-    ],
+    ["task: TASK\n  dataset: wikitext", /task\.yaml:3: eval\.task: cannot be combined with dataset/],
     ["task: t.txt", /task\.yaml:3: eval\.task: "t\.txt" is not a task file; allowed: a \.jsonl path/],
     ["task: none.jsonl", /task\.yaml:3: eval\.task: .*none\.jsonl does not exist/],
     ["dataset: null", /task\.yaml:3: eval\.dataset: is empty, and so is task: set one of them/],
