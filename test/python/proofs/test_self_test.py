@@ -162,6 +162,22 @@ def test_a_mixture_must_be_linear_in_its_shared_experts_neurons(
     assert "is not linear in them" in neurons["detail"]
 
 
+def test_a_projection_that_is_never_called_refuses_neurons_alone(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a fused kernel does it: the MLP takes the weight and leaves the module out."""
+    model = tiny("llama")
+    mlp = model.model.layers[1].mlp
+
+    def fused(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(mlp.act_fn(mlp.gate_proj(x)) * mlp.up_proj(x), mlp.down_proj.weight)
+
+    monkeypatch.setattr(mlp, "forward", fused)
+    results = self_test.run(model, locate(model))
+    assert [result["refused"] for result in results] == [[], [], [], ["L1.neuron"]]
+    assert "the pass never reached model.layers.1.mlp.down_proj output" in results[-1]["detail"]
+
+
 def test_one_wrong_layer_refuses_that_layer_alone(tiny: Any) -> None:
     model = tiny("gpt2")
     sites = locate(model)

@@ -419,9 +419,9 @@ def _locate_layer(
     neurons, has_experts = _find_neurons(row, layer)
     if neurons is None:
         missing["neuron"] = (
-            f"the experts that layer {index} chooses from have no neurons to name"
+            "the experts that a token is routed to have no neurons to name"
             if has_experts
-            else f"layer {index} has no MLP whose neurons its row names"
+            else "there is no MLP whose neurons its row names"
         )
     here = LayerSites(
         index=index,

@@ -75,7 +75,7 @@ def run(model: nn.Module, sites: SiteMap) -> list[dict[str, Any]]:
                 "what reads the neurons ends the MLP, and gives its bias, or 0, where all of them are zero",
                 tuple(layer for layer in sites.layers if layer.neurons is not None),
                 ("neuron",),
-                _neuron_faults(sites, ids),
+                _neuron_faults(sites, ids, plain),
             ),
         ]
 
@@ -122,10 +122,11 @@ def _pass(
 
 
 def _all_taps(sites: SiteMap) -> list[Tap]:
-    """Every layer's input, output, writes and head slices; a tensor that is two of these only once."""
+    """Every layer's input, output, writes, head slices and ends of its MLP; what is two of these, once."""
     taps: list[Tap] = []
     for layer in sites.layers:
         taps += [Tap(layer.path, layer.module, "input"), layer.stream, *layer.writes.values()]
+        taps += _neuron_taps(layer)
         if layer.heads is not None:
             taps.append(layer.heads)
     return list({(tap.path, tap.side): tap for tap in taps}.values())
@@ -328,40 +329,48 @@ def _all_heads_faults(model: nn.Module, sites: SiteMap, ids: Tensor, untested: F
 
 
 # ── 4. Neurons ───────────────────────────────────────────────────────────────────────────────
-def _neuron_faults(sites: SiteMap, ids: Tensor) -> Faults:
+def _neuron_taps(layer: LayerSites) -> list[Tap]:
+    """What reads the neurons, then the ends of the MLP: its own output, and its write."""
+    taps = []
+    if layer.neurons is not None:
+        taps.append(Tap(f"{layer.neurons.path} output", layer.neurons.module, "output"))
+        if layer.mlp is not None:
+            taps.append(Tap(f"{layer.path} MLP", layer.mlp, "output"))
+        if layer.mlp_write is not None:
+            taps.append(layer.mlp_write)
+    return taps
+
+
+def _neuron_faults(sites: SiteMap, ids: Tensor, plain: Recorded) -> Faults:
     """What reads the neurons must be the last thing that the MLP does; where routed experts write too, the
     write must be linear in the neurons instead."""
-    faults: Faults = {}
-    here = [
-        (layer, layer.neurons, layer.mlp_write, Tap(f"{layer.path} MLP", layer.mlp, "output"))
-        for layer in sites.layers
-        if layer.neurons is not None and layer.mlp_write is not None and layer.mlp is not None
-    ]
-    outputs = {neurons: Tap(f"{neurons.path} output", neurons.module, "output") for _, neurons, _, _ in here}
-    taps = [*outputs.values(), *(tap for _, _, write, whole in here for tap in (write, whole))]
-
-    entries = [Tap(layer.path, layer.module, "input") for layer in sites.layers]
-    plain = _pass(sites, ids, [*taps, *entries])
+    layers = [layer for layer in sites.layers if layer.neurons is not None]
+    taps = [tap for layer in layers for tap in _neuron_taps(layer)]
 
     def scaled(factor: float) -> Recorded:
         """Every layer on its own input, whatever those below write."""
+        entries = [Tap(layer.path, layer.module, "input") for layer in sites.layers]
         kept = [(entry, lambda _, entry=entry: plain[entry.path, entry.side].clone()) for entry in entries]
-        return _pass(
-            sites, ids, taps, [*kept, *((neurons, lambda x: x * factor) for _, neurons, _, _ in here)]
-        )
+        scaling = [(layer.neurons, lambda x: x * factor) for layer in layers if layer.neurons is not None]
+        return _pass(sites, ids, taps, [*kept, *scaling])
 
     zeroed = scaled(0)
-    routed = {layer.index for layer, *_ in here if layer.has_experts and not sites.norm_after_write}
+    routed = {layer.index for layer in layers if layer.has_experts and not sites.norm_after_write}
     doubled = scaled(2) if routed else {}
-    for layer, neurons, write, whole in here:
-        made = outputs[neurons]
-        fault = _bias_fault(made, zeroed[made.path, made.side], _bias(made.module))
+    faults: Faults = {}
+    for layer in layers:
+        reader, *ends = _neuron_taps(layer)
+        unreached = [tap.path for tap in (reader, *ends) if (tap.path, tap.side) not in zeroed]
+        if unreached:
+            faults[layer.index] = f"the pass never reached {', '.join(unreached)}"
+            continue
+        fault = _bias_fault(reader, zeroed[reader.path, reader.side], _bias(reader.module))
         if fault is None and layer.index in routed:
-            fault = _linear_fault(write, zeroed, plain, doubled)
+            fault = _linear_fault(ends[-1], zeroed, plain, doubled)
         elif fault is None:
-            output = plain[made.path, made.side].flatten()
-            if not any(torch.equal(output, plain[end.path, end.side].flatten()) for end in (whole, write)):
-                fault = f"what {neurons.path} gives is not what the MLP gives"
+            output = plain[reader.path, reader.side].flatten()
+            if not any(torch.equal(output, plain[end.path, end.side].flatten()) for end in ends):
+                fault = f"{reader.path} is not what the MLP gives"
         if fault is not None:
             faults[layer.index] = fault
     return faults
