@@ -70,7 +70,7 @@ export interface Row {
   readonly kind: string;
   /** Null where there is not exactly one. */
   readonly layer: number | null;
-  /** Query heads or key/value groups; null where the kind has none. */
+  /** Numbers of the parts that are edited: query heads, key/value groups or neurons; null where the kind has none. */
   readonly heads: readonly number[] | null;
   /** zero, mean or skip; a direction's operation; null where there is not exactly one intervention. */
   readonly mode: string | null;

@@ -10,16 +10,13 @@ from typing import Any
 import numpy as np
 
 from sparkablate.anatomy.architectures import needs_bos
+from sparkablate.catalog import LIMITS
 from sparkablate.directions.find import Candidate, find_directions
 from sparkablate.directions.scores import Answers
 from sparkablate.errors import SparkablateError
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
 from sparkablate.text.encoding import encode_prompts
-
-#: Bytes of vectors, and candidates, that one reply holds.
-MAX_VECTOR_BYTES = 16 << 20
-MAX_CANDIDATES = 1500
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def find_on_texts(
     began = time.perf_counter()
     sites = manager.sites
     count = sites.n_layers * len(search.end_positions)
-    if count > MAX_CANDIDATES or count * sites.d_model * 4 > MAX_VECTOR_BYTES:
+    if count > LIMITS["candidates"] or count * sites.d_model * 4 > LIMITS["payload_bytes"]:
         raise SparkablateError(
             "config_invalid", f"{count} candidates are too many; choose fewer end positions"
         )
