@@ -41,11 +41,11 @@ export function readSeen(database: Database.Database): Seen | null {
 }
 
 export function writeSeen(database: Database.Database, { model, inputs }: Seen): void {
-  database.exec(TABLES);
-  const addFile = database.prepare("INSERT INTO model_file VALUES (?, ?, ?)");
-  const add = database.prepare("INSERT INTO seen VALUES (?, ?)");
   database.transaction(() => {
-    database.exec("DELETE FROM model_file; DELETE FROM seen");
+    // Tables without their checksums, after a kill between the two, would look like damage.
+    database.exec(`${TABLES} DELETE FROM model_file; DELETE FROM seen`);
+    const addFile = database.prepare("INSERT INTO model_file VALUES (?, ?, ?)");
+    const add = database.prepare("INSERT INTO seen VALUES (?, ?)");
     for (const { name, sha256, stamp } of model.files) addFile.run(name, sha256, stamp);
     add.run(DIRECTORY, model.directory);
     add.run(ENTRIES, model.entries_sha256);
