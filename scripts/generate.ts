@@ -1,19 +1,22 @@
 /**
  * Writes what is derived: from the TypeScript sources the catalogue for Python, the JSON Schema that it validates
- * with, and its sha256; from package.json the version of the Python package; the shipped tasks. `--check` fails
+ * with, its sha256, and docs/features.md; from package.json the version of the Python package; the shipped tasks. `--check` fails
  * where the committed files are not current.
  */
 import { createHash } from "node:crypto";
 import { readFileSync, writeFileSync } from "node:fs";
 import { z } from "zod";
 import * as catalog from "../src/protocol/catalog.ts";
+import { REFUSALS } from "../src/protocol/features.ts";
 import * as protocol from "../src/protocol/messages.ts";
+import { featuresPage } from "./features-page.ts";
 import { taskFiles } from "./tasks.ts";
 
 const SCHEMA = new URL("../worker/sparkablate/server/schema.json", import.meta.url);
 const CATALOG = new URL("../worker/sparkablate/catalog.json", import.meta.url);
 const DIGEST = new URL("../src/protocol/schema-sha256.ts", import.meta.url);
 const VERSION = new URL("../worker/sparkablate/version.py", import.meta.url);
+const FEATURES = new URL("../docs/features.md", import.meta.url);
 const TASKS = new URL("../configs/tasks/", import.meta.url);
 const PACKAGE = new URL("../package.json", import.meta.url);
 
@@ -31,25 +34,22 @@ const schemas = (table: Record<string, z.ZodType>): Record<string, unknown> =>
 const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
 
 /** Names, fields and limits: words, and what only the controller needs, are left out. */
-const catalogue = `${JSON.stringify(
-  {
-    sites: mapped(catalog.SITES, ({ within, parts, edit, values }) => {
-      const { words: _, ...named } = parts ?? { words: "" };
-      return { within, parts: parts && named, edit, values };
-    }),
-    modes: catalog.MODES,
-    positions: catalog.POSITIONS,
-    operations: catalog.OPERATIONS,
-    metrics: mapped(catalog.METRICS, ({ columns, needs, item }) => ({ columns, needs, item })),
-    limits: catalog.LIMITS,
-  },
-  null,
-  1,
-)}\n`;
+const named = {
+  sites: mapped(catalog.SITES, ({ within, parts, edit, values }) => {
+    const { words: _, ...rest } = parts ?? { words: "" };
+    return { within, parts: parts && rest, edit, values };
+  }),
+  modes: catalog.MODES,
+  positions: catalog.POSITIONS,
+  operations: catalog.OPERATIONS,
+  metrics: mapped(catalog.METRICS, ({ columns, needs, item }) => ({ columns, needs, item })),
+  limits: catalog.LIMITS,
+};
+const catalogue = `${JSON.stringify({ ...named, refusals: REFUSALS }, null, 1)}\n`;
 
 const schema = `${JSON.stringify(
   {
-    catalog_sha256: sha256(catalogue),
+    catalog_sha256: sha256(JSON.stringify(named)),
     requests: schemas(protocol.requests),
     results: schemas(protocol.results),
     events: schemas(protocol.events),
@@ -76,6 +76,7 @@ const files: (readonly [URL, string])[] = [
   [SCHEMA, schema],
   [DIGEST, digest],
   [VERSION, pythonVersion],
+  [FEATURES, featuresPage()],
   ...taskFiles.map(([name, lines]) => [new URL(name, TASKS), lines] as const),
 ];
 const stale = files.filter(([url, text]) => {

@@ -21,6 +21,7 @@ import {
   SITE_SWEEPS,
 } from "../protocol/catalog.ts";
 import { dataset, sourceFile, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
+import { clashes, featuresOf } from "./features.ts";
 import {
   choice,
   decimal,
@@ -147,22 +148,14 @@ function evaluation({ cwd, texts }: SchemaOptions) {
     }));
 }
 
-interface WrittenSource {
-  dataset?: unknown;
-  task: string | null;
-  metrics: readonly string[];
-}
-
-/** A text or a task; and what only a task can measure. */
+/** A text or a task. */
 function checkSource(
-  { dataset, task, metrics }: WrittenSource,
+  { dataset, task }: { dataset?: unknown; task: string | null },
   refuse: (key: string, message: string) => void,
 ): void {
   if (task !== null && dataset != null)
     refuse("task", "cannot be combined with dataset: name a text (dataset) or prompts with answers (task)");
   if (task === null && dataset === null) refuse("dataset", "is empty, and so is task: set one of them");
-  if (task === null && metrics.includes("logit_diff"))
-    refuse("metrics", "logit_diff compares an answer with a wrong one: set eval.task");
 }
 
 const layerNumber = whole(0, LIMITS.index);
@@ -332,11 +325,6 @@ function checkAblation(value: WrittenAblation, context: z.RefinementCtx): void {
       refuse("layers", "has no effect with sweep: custom: name the layer in each target");
   }
   checkPairs(value, refuse);
-  if (value.sweep !== "layers") return;
-  // A skipped layer has no other mode: of a list it stands once. It is skipped at every position.
-  if (typeof value.mode === "string" && value.mode !== "zero")
-    refuse("mode", `${value.mode} has no meaning for sweep: layers (a layer is skipped); allowed: zero`);
-  if (value.positions !== "all") refuse("positions", "a layer is skipped at every position; allowed: all");
 }
 
 function checkPairs(value: WrittenAblation, refuse: (key: string, message: string) => void): void {
@@ -428,23 +416,25 @@ export function runConfigSchema(options: SchemaOptions) {
     // What is wrong in itself was not completed, and has been said.
     const whole = context.issues.length === 0;
     if (whole && ablation != null && evaluated != null) checkSources(ablation, evaluated, context);
-    if (ablation == null || stop == null) return;
-    const named = [
-      ablation.mode,
-      ...(whole ? ablation.targets : []).flat().map((spec) => ("mode" in spec ? spec.mode : "")),
-    ];
-    const needsAll =
-      ablation.sweep === "pairs" ? "sweep: pairs" : named.some(Array.isArray) ? "several modes" : null;
-    if (needsAll === null) return;
-    const message = `cannot be combined with ${needsAll}, where every condition is needed on every block; allowed: null`;
-    context.addIssue({ code: "custom", path: ["stop"], message });
+    const asked = featuresOf({
+      eval: evaluated,
+      ablation: whole || ablation == null ? ablation : { ...ablation, targets: [], directions: [] },
+      stop,
+    });
+    for (const { path, refusal } of clashes(asked))
+      context.addIssue({
+        code: "custom",
+        path: [...path],
+        message: refusal.sentence,
+        params: { code: refusal.code },
+      });
   });
 }
 
 /** A source is needed where something is patched, and has no effect elsewhere; sweep: pairs takes its modes from a run. */
 function checkSources(
   ablation: AblationConfig,
-  { task, seq_len, batch_size }: Pick<RunConfig["eval"], "task" | "seq_len" | "batch_size">,
+  { seq_len, batch_size }: Pick<RunConfig["eval"], "seq_len" | "batch_size">,
   context: z.RefinementCtx,
 ): void {
   const refuse = (path: string[], message: string) => context.addIssue({ code: "custom", path, message });
@@ -457,8 +447,6 @@ function checkSources(
     );
   if (!patches && source !== null && sweep !== "pairs")
     refuse(["ablation", "source"], "works only with mode: patch");
-  if (patches && task === null)
-    refuse(["ablation", "mode"], "patch pairs the donor's lines with the items of a task: set eval.task");
   const sources = DONOR_MODES.filter((mode) => asksFor(ablation, mode)).length;
   const limit = LIMITS.payload_bytes / BYTES_PER_TOKEN;
   if (sources > 0 && seq_len * batch_size <= limit && seq_len * batch_size * (1 + sources) > limit)

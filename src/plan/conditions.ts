@@ -159,6 +159,11 @@ function pairWishes(
 ): Wish[] {
   const path = ["ablation", "from"];
   const found = earlier === null ? [] : candidates(earlier, layers);
+  const directions = earlier?.components.filter(({ kind }) => kind === "direction").length ?? 0;
+  if (directions > 0)
+    notices.push(
+      `sweep: pairs leaves out ${directions === 1 ? "1 direction" : `${directions} directions`} of ${from}: a run does not keep the file of a direction`,
+    );
   const chosen = found.slice(0, top ?? 0);
   if (found.length < (top ?? 2)) {
     complain(

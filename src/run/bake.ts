@@ -1,5 +1,6 @@
 /** One condition written into the weights: load → plan → calibrate → bake. Nothing is ever sent twice. */
 
+import { requireMeeting } from "../config/features.ts";
 import type { RunConfig } from "../config/load.ts";
 import { asksFor } from "../config/modes.ts";
 import { asWritten } from "../config/problems.ts";
@@ -87,18 +88,8 @@ export async function bakeCondition(
 
 /** All entries as one; a sweep has no entries. The live side runs in the result's dtype. */
 export function jointly(config: RunConfig, dtype: "float32" | "source"): RunConfig {
-  const { sweep, targets, directions } = config.ablation;
-  if (sweep !== "custom") {
-    throw new SparkablateError(
-      "config_invalid",
-      `ablation.sweep: ${sweep} makes many conditions, and a bake has one; allowed: custom`,
-    );
-  }
-  if (targets.flat().some((spec) => "mode" in spec && typeof spec.mode === "object"))
-    throw new SparkablateError(
-      "config_invalid",
-      "a list of modes makes many conditions, and a bake has one: name one mode",
-    );
+  requireMeeting(config, "bake");
+  const { targets, directions } = config.ablation;
   const direct = directions.map((spec) => asWritten(spec, { kind: "direction" as const, ...spec }));
   const specs = asWritten(config.ablation, [...targets.flat(), ...direct], ["targets"]);
   return {

@@ -1,5 +1,6 @@
 /** Texts with and without an ablation: every prompt continued greedily under every condition, in one load. */
 
+import { requireMeeting } from "../config/features.ts";
 import type { RunConfig } from "../config/load.ts";
 import { asksFor } from "../config/modes.ts";
 import { SparkablateError } from "../errors.ts";
@@ -7,7 +8,7 @@ import { notify, type OnEvent } from "../events.ts";
 import { stages } from "../link/calls.ts";
 import type { Client } from "../link/client.ts";
 import { planConditions } from "../plan/conditions.ts";
-import { meanSites, sourceModes } from "../plan/needs.ts";
+import { meanSites } from "../plan/needs.ts";
 import {
   type Condition,
   type Event,
@@ -101,6 +102,7 @@ export async function comparePrompts(
 ): Promise<Comparison> {
   const { prompts, max_new_tokens = MAX_NEW_TOKENS, on = () => undefined } = options;
   const day = templateDay(options);
+  requireMeeting(config, "compare");
   checkPrompts(prompts);
   const payload = promptBytes(prompts);
   const directions = readDirections(config);
@@ -111,7 +113,7 @@ export async function comparePrompts(
     plan(loaded, vectors) {
       const plan = planConditions(config, loaded.model_map, vectors);
       notify(on, [...loaded.notices, ...plan.notices]);
-      requireComparable(plan.conditions);
+      requireFew(plan.conditions);
       return plan;
     },
     async choose(loaded, conditions) {
@@ -155,22 +157,13 @@ export async function comparePrompts(
   };
 }
 
-/** @throws SparkablateError config_invalid for what no text can be written under, and for too many. */
-function requireComparable(conditions: readonly Condition[]): void {
-  const [sourced] = sourceModes(conditions);
-  if (sourced !== undefined) {
-    throw new SparkablateError(
-      "config_invalid",
-      `mode ${sourced} takes activations from other tokens at the same positions, and a text that is yet to be written has none; allowed: zero, mean`,
-      { help: "Measure it with 'sparkablate run'." },
-    );
-  }
-  if (conditions.length > MAX_SLICE_CONDITIONS) {
-    throw new SparkablateError(
-      "config_invalid",
-      `${conditions.length} conditions are too many to compare; allowed: up to ${MAX_SLICE_CONDITIONS}, the baseline included`,
-    );
-  }
+/** @throws SparkablateError config_invalid for more than one request can name. */
+function requireFew({ length }: readonly Condition[]): void {
+  if (length <= MAX_SLICE_CONDITIONS) return;
+  throw new SparkablateError(
+    "config_invalid",
+    `${length} conditions are too many to compare; allowed: up to ${MAX_SLICE_CONDITIONS}, the baseline included`,
+  );
 }
 
 /** Puts a text that the worker sent behind those of its prompt. */

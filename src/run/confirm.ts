@@ -3,6 +3,7 @@ import { BASELINE_ID } from "../conditions/ids.ts";
 import type { RunConfig } from "../config/load.ts";
 import { asWritten } from "../config/problems.ts";
 import { SparkablateError } from "../errors.ts";
+import { refusalOf } from "../protocol/features.ts";
 import { rankRows } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
 import type { ReportedRun } from "../store/run-directory.ts";
@@ -49,12 +50,8 @@ export function confirmation(config: RunConfig, { rows, facts }: ReportedRun, to
 function asTarget(interventions: Row["interventions"], condition: string): Target {
   return interventions.map((one) => {
     if (one.kind !== "direction") return one;
-    throw new SparkablateError(
-      "usage",
-      `--confirm: ${condition} edits a direction, whose file the run does not keep`,
-      {
-        help: "Run it again with eval.skip_batches set to the batches that the first run used.",
-      },
-    );
+    throw new SparkablateError("usage", `${condition}: ${refusalOf("directions", "confirm")?.sentence}`, {
+      help: "Run it again with eval.skip_batches set to the batches that the first run used.",
+    });
   });
 }

@@ -1,4 +1,4 @@
-"""What exists: sites, modes, positions, operations, metrics and limits, as src/protocol/catalog.ts has them.
+"""What exists, and what does not meet, as src/protocol/catalog.ts and features.ts have it.
 
 `catalog.json` is generated from it. Tables in this package add functions; `complete` holds each to the
 catalogue's names when it is imported.
@@ -91,7 +91,13 @@ METRICS: Mapping[str, MetricColumns] = MappingProxyType(
         for name, row in _CATALOG["metrics"].items()
     }
 )
+_REFUSALS = {frozenset(row["features"]): (row["code"], row["sentence"]) for row in _CATALOG["refusals"]}
 LIMITS: Mapping[str, int] = MappingProxyType(_CATALOG["limits"])
+
+
+def refusal(one: str, other: str) -> tuple[str, str]:
+    """Error code and sentence of two features that do not meet: src/protocol/features.ts has them."""
+    return _REFUSALS[frozenset({one, other})]
 
 
 def is_within(site: str, whole: str) -> bool:

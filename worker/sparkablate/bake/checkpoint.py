@@ -13,6 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from sparkablate.anatomy.architectures import WRAPPERS, Architecture
+from sparkablate.catalog import refusal
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import bin_files
 from sparkablate.loading.checkpoint_files import name_in, weights_of
@@ -111,7 +112,7 @@ def check_plain(config: Any, entries: dict[str, Entry]) -> None:
     """Refuses quantised sources: an edit of packed numbers is not an edit of the weights."""
     if getattr(config, "quantization_config", None) is not None:
         method = _field(config.quantization_config, "quant_method")
-        raise _quantised(f"its config says so ({method})")
+        raise _quantised(f"quantization_config: {method}")
     for name, entry in entries.items():
         if name.endswith(".weight") and entry.dtype not in FLOATS:
             raise _quantised(f"{name} is {entry.dtype}")
@@ -122,10 +123,8 @@ def _field(config: Any, name: str) -> Any:
 
 
 def _quantised(how: str) -> SparkablateError:
-    return SparkablateError(
-        "bake_refused",
-        f"the source is quantised: {how}; bake from the unquantised checkpoint and quantise the result",
-    )
+    code, sentence = refusal("bake", "quantised")
+    return SparkablateError(code, f"{how}: {sentence}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sparkablate.anatomy.additions import writes_first
 from sparkablate.anatomy.architectures import ARCHITECTURES, Architecture
-from sparkablate.catalog import MODED_SITES, SITES, VALUE_SITES
+from sparkablate.catalog import MODED_SITES, SITES, VALUE_SITES, refusal
 from sparkablate.edits.functions import MODES
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, spec_id
@@ -80,7 +80,7 @@ def check(specs: Sequence[Spec], row: Architecture, prune: bool) -> None:
 
 def _refusal(spec: Spec, row: Architecture, prune: bool) -> str | None:
     if spec.positions != "all":
-        return f"weights cannot know a token's position; {RUN_ONLY}"
+        return refusal("bake", "not_first")[1]
     if isinstance(spec, DirectionSpec):
         if spec.op != "project_out":
             return f"adding to the stream would need a new bias in every layer; {RUN_ONLY}"
@@ -90,7 +90,7 @@ def _refusal(spec: Spec, row: Architecture, prune: bool) -> str | None:
     if spec.kind == "layer":
         return None if prune else _skip(row)
     if MODES[spec.mode].needs == "donor":
-        return f"its values come from other tokens, and weights hold none; {RUN_ONLY}"
+        return refusal("bake", spec.mode)[1]
     return AFTER_WRITE if spec.mode == "mean" and row.norm_after_write else None
 
 

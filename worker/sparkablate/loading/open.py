@@ -12,7 +12,7 @@ import torch
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import folders, memory, numerics, offload
 from sparkablate.loading.configuration import build_empty, check_trust, load_config, not_read, resolve_source
-from sparkablate.loading.weights import Files, check_filled, read_model
+from sparkablate.loading.weights import Files, check_filled, packing_of, read_model
 from sparkablate.printable import printable
 
 
@@ -151,13 +151,14 @@ def _read(
 ) -> tuple[Any, Path, list[str]]:
     """The model in evaluation mode, the directory of its files, and what a person should know of them."""
     folder = options.get("offload_folder")
+    packing = packing_of(options["config"])  # as the files say: reading them may change it
     try:
         model, info = read_model(source, files, options["config"], options, where)
         directory = Path(source) if files is not None else _cached(source, options["revision"])
         files = files or _fetched(directory, model)
         if folder is not None:
             offload.keep_while(model, folder)
-        notices = [*files.notices(), *check_filled(source, model, info, files)]
+        notices = [*files.notices(), *check_filled(source, model, info, files, packing)]
     except BaseException:
         if folder is not None:
             folders.remove(folder)

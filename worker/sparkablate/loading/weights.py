@@ -72,8 +72,7 @@ class Files:
     def quantised_bytes(self, config: Any, dtype: torch.dtype, where: torch.device, trust: bool) -> int:
         """What the weights of a quantised model take in memory: packed ones as they are on disk, plain ones
         in ``dtype``; or all of them in ``dtype`` where they become dense at load."""
-        method = config.quantization_config
-        told = method if isinstance(method, dict) else method.to_dict()
+        told = _quantisation(config)
         if told.get("dequantize") or (where.type == "cpu" and told.get("quant_method") in DENSE_ON_CPU):
             return memory.weight_bytes(build_empty(config, trust_remote_code=trust), dtype)
         return sum(
@@ -83,6 +82,17 @@ class Files:
             for tensor, holders in self.held.items()
             for held in (next(iter(holders.values())),)
         )
+
+
+def _quantisation(config: Any) -> dict[str, Any]:
+    """What a configuration says of it; empty where the weights are plain numbers."""
+    method = getattr(config, "quantization_config", None) or {}
+    return dict(method if isinstance(method, Mapping) else method.to_dict())
+
+
+def packing_of(config: Any) -> str | None:
+    """Name of the method that a configuration says its weights are quantised by; None: by none."""
+    return str(told.get("quant_method")) if (told := _quantisation(config)) else None
 
 
 def _held(weights: Weights) -> dict[str, dict[str, Held]]:
@@ -131,9 +141,15 @@ def read_model(
     return model, info
 
 
-def check_filled(source: str, model: Any, info: Mapping[str, Any], files: Files) -> list[str]:
-    """Notices of what was read past. Raises ``load_failed`` for parameters that no tensor fills, or one of
-    another shape, and for tensors that the model does not take and should."""
+def check_filled(
+    source: str, model: Any, info: Mapping[str, Any], files: Files, packing: str | None
+) -> list[str]:
+    """Notices of what was read past. ``packing``: the quantisation that the files are said to have.
+
+    Raises ``load_failed`` for parameters that no tensor fills, or one of another shape, and for tensors that
+    the model does not take and should.
+    """
+    notices = []
     if getattr(model, "hf_quantizer", None) is None:
         if (quantisation := getattr(model.config, "quantization_config", None)) is not None:
             raise SparkablateError(
@@ -141,7 +157,11 @@ def check_filled(source: str, model: Any, info: Mapping[str, Any], files: Files)
                 f"{source}: config.json: quantization_config: transformers does not know this quantisation: "
                 f"{quantisation!r:.200}",
             )
-        files.require_plain()
+        if packing is None:
+            files.require_plain()
+        else:  # transformers unpacks what no kernel of this device computes with, and forgets that it did
+            dtype = str(model.dtype).removeprefix("torch.")
+            notices.append(f"{source} is quantised ({packing}): here its weights are unpacked, to {dtype}")
     if missing := sorted(info["missing_keys"]):
         raise SparkablateError("load_failed", f"{source} lacks {len(missing)} weights, e.g. {missing[0]}")
     if mismatched := sorted(info["mismatched_keys"]):
@@ -154,7 +174,7 @@ def check_filled(source: str, model: Any, info: Mapping[str, Any], files: Files)
     tower = unread.Tower(model)
     unread.refuse_doubles(source, files.held, tower)
     found = unread.unread_names(model, tower, info["unexpected_keys"], files.shapes)
-    return [*unread.sort_out(source, model, found, tower), *_head_notice(model)]
+    return [*notices, *unread.sort_out(source, model, found, tower), *_head_notice(model)]
 
 
 def _head_notice(model: Any) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import ray
 from ray.exceptions import RayActorError
 
+from sparkablate.catalog import refusal
 from sparkablate.engines import requests
 from sparkablate.engines.local import LocalEngine, inspect
 from sparkablate.engines.ray.fleet import Fleet
@@ -74,7 +75,7 @@ class RayEngine:
         return dataclasses.replace(summary, notices=self._fleet.take_notes())
 
     def _refuse(self, request: Request[Any], caller: Caller) -> NoReturn:
-        raise SparkablateError("usage", "the Ray engine cannot bake: use a worker with --engine local")
+        raise SparkablateError(*refusal("bake", "ray"))
 
     # ── Actors ───────────────────────────────────────────────────────────────────────────────
     def _need(self) -> None:
