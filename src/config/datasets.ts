@@ -54,8 +54,8 @@ const jsonLines = (what: string) => (cwd: string, texts: boolean) =>
 
 /** Items. */
 export const taskFile = jsonLines("a task file");
-/** The sources of a task's items. */
-export const sourceFile = jsonLines("a source file");
+/** The donors of a task's items. */
+export const donorFile = jsonLines("a file of donors");
 
 /** @param texts whether the file has to be there: a command that reads no text asks for none. */
 function textFile(written: string, cwd: string, texts: boolean, complain: Complain): string | undefined {

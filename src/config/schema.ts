@@ -20,7 +20,7 @@ import {
   SITE_KINDS,
   SITE_SWEEPS,
 } from "../protocol/catalog.ts";
-import { dataset, sourceFile, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
+import { dataset, donorFile, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
 import { clashes, featuresOf } from "./features.ts";
 import {
   choice,
@@ -269,7 +269,7 @@ function ablation({ cwd, texts }: SchemaOptions) {
     /** At which positions an edit acts and a mean is taken. */
     positions: choice(POSITIONS).default("all"),
     /** Of mode patch: absolute path of a `.jsonl` file whose n-th line is the source of the task's n-th item. */
-    source: sourceFile(cwd, texts).nullable().default(null),
+    source: donorFile(cwd, texts).nullable().default(null),
     /** One condition an entry: the specs that are applied jointly. */
     targets: z.array(entry, leaf("a list of targets")).nullable().default(null),
     /** Directions, one condition each. */
@@ -447,9 +447,9 @@ function checkSources(
     );
   if (!patches && source !== null && sweep !== "pairs")
     refuse(["ablation", "source"], "works only with mode: patch");
-  const sources = DONOR_MODES.filter((mode) => asksFor(ablation, mode)).length;
+  const donors = DONOR_MODES.filter((mode) => asksFor(ablation, mode)).length;
   const limit = LIMITS.payload_bytes / BYTES_PER_TOKEN;
-  if (sources > 0 && seq_len * batch_size <= limit && seq_len * batch_size * (1 + sources) > limit)
+  if (donors > 0 && seq_len * batch_size <= limit && seq_len * batch_size * (1 + donors) > limit)
     refuse(
       ["eval", "batch_size"],
       `a batch of ${batch_size} blocks of ${seq_len} tokens is too large with as many donor blocks; allowed: up to ${limit} tokens per batch in all`,

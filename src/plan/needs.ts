@@ -5,7 +5,7 @@ import type { Condition, MeanSite } from "../protocol/messages.ts";
 /** What a run's conditions need beside the evaluation rows. */
 export interface Needs {
   readonly means: boolean;
-  readonly sources: readonly DonorMode[];
+  readonly donors: readonly DonorMode[];
 }
 
 /** Calibrated means, as they are stored with the run and sent to every worker. */
@@ -29,8 +29,8 @@ export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "wid
   return [...sites.values()];
 }
 
-/** Modes with a source that some condition has. */
-export function sourceModes(conditions: readonly Condition[]): DonorMode[] {
+/** Modes with a donor that some condition has. */
+export function donorModes(conditions: readonly Condition[]): DonorMode[] {
   return DONOR_MODES.filter((mode) =>
     conditions.some(({ interventions }) => interventions.some((one) => "mode" in one && one.mode === mode)),
   );

@@ -59,7 +59,7 @@ export type SiteIntervention<K extends ModedKind = ModedKind> = {
   [S in K]: {
     readonly kind: S;
     readonly layer: number;
-    /** What stands in the values' place: zeros, the site's mean, or what it has on another block or a source file. */
+    /** What stands in the values' place: zeros, the site's mean, or what it has on another block or a donor line. */
     readonly mode: Mode;
     /** `not_first` leaves every block's first position alone. */
     readonly positions: Positions;
@@ -435,7 +435,7 @@ export const requests = {
   /** A vector out of a pickled file, with torch's restricted loader. Payload: the bytes of a `.pt`. */
   read_direction: z.strictObject({ type: z.literal("read_direction"), ...base }),
   /**
-   * One slice. Payload: int32 [blocks, seq_len], then of each of `sources` as many blocks: row i's activations go
+   * One slice. Payload: int32 [blocks, seq_len], then of each of `donors` as many blocks: row i's activations go
    * into row i.
    */
   evaluate: z.strictObject({
@@ -447,8 +447,8 @@ export const requests = {
     answers: z.array(answer).min(1).max(4096).nullable(),
     /** true: each measurement carries the NLL at every predicted token too. */
     per_token: z.boolean().optional(),
-    /** Modes whose source blocks follow in the payload. */
-    sources: z.array(z.enum(DONOR_MODES)).max(DONOR_MODES.length),
+    /** Modes whose donor blocks follow in the payload. */
+    donors: z.array(z.enum(DONOR_MODES)).max(DONOR_MODES.length),
     conditions: z.array(condition).min(1).max(MAX_SLICE_CONDITIONS),
     metrics: z.array(label).min(1).max(16),
     /** Which means `mode: mean` uses; null where no condition needs them. */

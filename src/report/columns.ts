@@ -1,6 +1,7 @@
 /** The ranking's columns, for the terminal and the page. Adding one is adding a row here. */
 import { METRIC_NAMES, METRICS } from "../protocol/catalog.ts";
 import { CHANGE, isLevel } from "../protocol/metrics.ts";
+import { titleOf } from "../results/layout.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import type { JointRow } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
@@ -223,7 +224,7 @@ function sumOfParts({ delta_nll, blocks, interaction }: JointRow): number | null
 function metricColumns(name: string): Column[] {
   const mean = (row: Row) => row.metrics[name]?.mean ?? null;
   if (isLevel(name)) return [{ ...PLAIN, title: name, expendable: null, text: plain(mean), key: mean }];
-  if (!name.startsWith(CHANGE)) return [{ ...PLAIN, title: name, text: plain(mean), key: mean }];
+  if (!name.startsWith(CHANGE)) return [{ ...PLAIN, title: titleOf(name), text: plain(mean), key: mean }];
   const ends = (row: Row) => row.metrics[name]?.ci95 ?? null;
   const title = `Δ ${name.slice(CHANGE.length)}`;
   return [

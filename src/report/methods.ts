@@ -13,7 +13,7 @@ const EDITS: Readonly<Record<string, string>> = {
   zero: "setting its output to zero",
   mean: "replacing its output by its mean over the calibration text",
   resample: "replacing its output by what it is at the same positions of another, randomly drawn row",
-  patch: "replacing its output by what it is at the same positions of the source's row of the same line",
+  patch: "replacing its output by what it is at the same positions of the donor line",
   skip: "skipping it, so that its output is its input",
 };
 
@@ -119,7 +119,7 @@ function sources(facts: RunFacts): string {
       ? ""
       : sayer(
           facts,
-        )` For resample ablation each block was given one source block of its own, drawn without replacement (same seed) from ${resample} and disjoint from those evaluated: no two effects share one, and their spread includes that of the draw.`;
+        )` For resample ablation each block was given one donor block of its own, drawn without replacement (same seed) from ${resample} and disjoint from those evaluated: no two effects share one, and their spread includes that of the draw.`;
   return `${drawn}${patch === undefined ? "" : ` Patched activations were taken from ${patch}, line by line, at equal token counts.`}`;
 }
 

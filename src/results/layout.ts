@@ -4,6 +4,17 @@ import { begunRow, flat } from "./columns.ts";
 import type { Row } from "./row.ts";
 import { NOTHING, type Table } from "./tabulate.ts";
 
+/** Columns that were renamed since 0.1.0: for one version both names stand. Stored sums keep the first. */
+const RENAMED: Readonly<Record<string, string>> = { top1: "top1_changed" };
+
+/** What outputs call a metric's column. */
+export const namesOf = (column: string): string[] => [
+  column,
+  ...(RENAMED[column] === undefined ? [] : [RENAMED[column]]),
+];
+/** The one that people read. */
+export const titleOf = (column: string): string => RENAMED[column] ?? column;
+
 /** The row as JSON and JSONL carry it: the columns in order, the metrics' and the interaction's before `error`. */
 export function rowRecord({
   metrics,
@@ -13,10 +24,12 @@ export function rowRecord({
   ...columns
 }: Row): Record<string, unknown> {
   const record: Record<string, unknown> = { ...columns };
-  for (const [name, { mean, se, ci95 }] of Object.entries(metrics)) {
-    record[name] = mean;
-    record[`${name}_se`] = se;
-    record[`${name}_ci95`] = ci95;
+  for (const [column, { mean, se, ci95 }] of Object.entries(metrics)) {
+    for (const name of namesOf(column)) {
+      record[name] = mean;
+      record[`${name}_se`] = se;
+      record[`${name}_ci95`] = ci95;
+    }
   }
   if (interaction !== null) {
     const { parts, effect, ...rest } = interaction;

@@ -38,7 +38,7 @@ export interface BakeOptions {
 }
 
 /** What of a config's texts a bake uses. */
-const MEANS: Needs = { means: true, sources: [] };
+const MEANS: Needs = { means: true, donors: [] };
 
 /** What was written, and what its certificate says. */
 export interface Baked extends Result<"bake"> {}

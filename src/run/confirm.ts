@@ -24,7 +24,7 @@ export function confirmation(config: RunConfig, { rows, facts }: ReportedRun, to
   const { batch_size, skip_batches, calibration_batches } = config.eval;
   // Where calibration took its blocks from the same text, twice as many are left to it: some may have been skipped.
   const calibrated = facts.calibration === facts.text ? 2 * calibration_batches : 0;
-  // So it is with the source blocks of mode resample: one for each of evaluation.
+  // So it is with the donor blocks of mode resample: one for each of evaluation.
   const batches = Math.ceil(facts.planned_blocks / batch_size);
   const drawn = facts.resample_source === facts.text ? batches : 0;
   return {

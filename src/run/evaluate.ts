@@ -8,7 +8,7 @@ import { DONOR_MODES } from "../protocol/catalog.ts";
 import type { Answer, Condition, Event, Result } from "../protocol/messages.ts";
 import type { Measured, Measurements } from "../results/measurements.ts";
 import { packIds } from "../samples/bytes.ts";
-import type { Block, SourceRows } from "../samples/sample.ts";
+import type { Block, DonorRows } from "../samples/sample.ts";
 import { type RacePlan, race } from "../statistics/racing.ts";
 import type { RunStore } from "../store/sqlite.ts";
 import { Schedule, type Slice } from "./schedule.ts";
@@ -27,7 +27,7 @@ export interface Measurable {
   /** Where each block, an item of a task, has its answer; null: every token but the first is predicted. */
   readonly answers: readonly Answer[] | null;
   /** Source rows of the modes that have them, one for each block. */
-  readonly sources: SourceRows;
+  readonly donors: DonorRows;
   /** Of one batch. */
   readonly shape: BatchShape;
   readonly meansSha256: string | null;
@@ -247,23 +247,22 @@ function wantedOn(
   return new Set([...active, ...conditions.keys().filter((ordinal) => !racing.has(ordinal))]);
 }
 
-/** The request for conditions on some of the blocks; its payload: their ids, then the rows of each mode with a source. */
+/** The request for conditions on some of the blocks; its payload: their ids, then the donors of each mode that has some. */
 export function evaluation(
-  { conditions, blocks: ids, answers, sources, shape, meansSha256 }: Measurable,
+  { conditions, blocks: ids, answers, donors, shape, meansSha256 }: Measurable,
   blocks: readonly number[],
   ordinals: readonly number[],
   metrics: readonly string[],
 ) {
-  const donors = DONOR_MODES.flatMap((mode) => {
-    const rows = sources[mode];
-    return rows === undefined ? [] : [{ mode, rows }];
-  });
-  const rows = donors.flatMap((donor) => blocks.map((block) => (donor.rows[block] as Block).ids));
+  const given = DONOR_MODES.flatMap((mode) =>
+    donors[mode] === undefined ? [] : [{ mode, rows: donors[mode] }],
+  );
+  const rows = given.flatMap((donor) => blocks.map((block) => (donor.rows[block] as Block).ids));
   const fields = {
     seq_len: shape.seq_len,
     blocks: [...blocks],
     answers: answers && blocks.map((block) => answers[block] as Answer),
-    sources: donors.map(({ mode }) => mode),
+    donors: given.map(({ mode }) => mode),
     conditions: ordinals.map((ordinal) => conditions[ordinal] as Condition),
     metrics: [...metrics],
     means_sha256: meansSha256,

@@ -4,7 +4,7 @@ import { readBeginning } from "../config/text-file.ts";
 import { type DirectionFiles, directionPaths, readDirectionFiles } from "../directions/file.ts";
 import { MAX_PAYLOAD_BYTES } from "../protocol/messages.ts";
 import { measuredMetrics } from "../protocol/metrics.ts";
-import { readSource, type SourceFile } from "../samples/donors.ts";
+import { type DonorFile, readDonors } from "../samples/donors.ts";
 import { readTask, type Task } from "../samples/task-file.ts";
 import { readEarlier } from "./earlier-run.ts";
 import { inputsOf } from "./recognise.ts";
@@ -28,16 +28,16 @@ export interface TextInputs {
   readonly calibration: TextBytes | null;
   readonly task: Task | null;
   /** What `ablation.source` names. */
-  readonly source: SourceFile | null;
+  readonly source: DonorFile | null;
 }
 
-/** Reads the texts that a config names. Throws what `readTask` and `readSource` do. */
+/** Reads the texts that a config names. Throws what `readTask` and `readDonors` do. */
 export function readTexts({ eval: { dataset, calibration, task }, ablation }: RunConfig): TextInputs {
   return {
     evaluation: readText(dataset),
     calibration: readText(calibration),
     task: task === null ? null : readTask(task),
-    source: ablation.source === null ? null : readSource(ablation.source),
+    source: ablation.source === null ? null : readDonors(ablation.source),
   };
 }
 

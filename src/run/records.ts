@@ -28,7 +28,7 @@ export function runRecord(
   { loaded, plan, texts, shape, notices, identity }: Described,
 ): RunRecord {
   const { add_bos, seed, calibration } = config.eval;
-  const { evaluation, sources } = texts;
+  const { evaluation, donors } = texts;
   const text = evaluatedName(config.eval);
   const racers = plan.conditions.filter(({ interventions }) => interventions.length > 0).length;
   const { model_files: _files, ...model } = loaded;
@@ -47,10 +47,10 @@ export function runRecord(
       task: task && { sha256: task.sha256, items: task.items.length, wrong: task.wrong },
       calibration:
         texts.calibration.length === 0 ? null : calibration === null ? text : textName(calibration),
-      ...(sources.resample && {
+      ...(donors.resample && {
         resample_source: calibration === null || task !== null ? text : textName(calibration),
       }),
-      ...(sources.patch && { patch_source: source?.name ?? "" }),
+      ...(donors.patch && { patch_source: source?.name ?? "" }),
       ...shape,
       bos: bosOf(add_bos, loaded) !== null,
       seed,
@@ -74,11 +74,11 @@ export function runRecord(
   };
 }
 
-export function* blockRecords({ evaluation, calibration, sources }: ChosenBlocks): Generator<BlockRecord> {
+export function* blockRecords({ evaluation, calibration, donors }: ChosenBlocks): Generator<BlockRecord> {
   for (const [split, blocks] of [
     ["evaluation", evaluation],
     ["calibration", calibration],
-    ...DONOR_MODES.map((mode) => [mode, sources[mode] ?? []] as const),
+    ...DONOR_MODES.map((mode) => [mode, donors[mode] ?? []] as const),
   ] as const) {
     for (const [ordinal, block] of blocks.entries()) {
       const { index, sha256 } = block;

@@ -7,7 +7,7 @@ import { notify, type OnEvent } from "../events.ts";
 import { loadModel, sendMeans } from "../link/calls.ts";
 import { retryingOnce, type Worker } from "../link/worker.ts";
 import { nullConditions, type Plan, planConditions } from "../plan/conditions.ts";
-import { type Means, meanSites, type Needs, sourceModes } from "../plan/needs.ts";
+import { donorModes, type Means, meanSites, type Needs } from "../plan/needs.ts";
 import type { Condition, LoadedModel } from "../protocol/messages.ts";
 import { divisor, type RunRecord } from "../results/facts.ts";
 import { Measurements } from "../results/measurements.ts";
@@ -205,7 +205,7 @@ export class Sweep {
       conditions: plan.conditions,
       blocks: texts.evaluation.map(({ ids }) => ids),
       answers: answersOf(texts),
-      sources: texts.sources,
+      donors: texts.donors,
       shape,
       meansSha256: means?.sha256 ?? null,
     };
@@ -232,9 +232,9 @@ export class Sweep {
       task: task?.sha256 ?? null,
       evaluation: texts.evaluation.map(({ sha256 }) => sha256),
       calibration: texts.calibration.map(({ sha256 }) => sha256),
-      sources: sourceModes(plan.conditions).map((mode) => [
+      donors: donorModes(plan.conditions).map((mode) => [
         mode,
-        (texts.sources[mode] ?? []).map(({ sha256 }) => sha256),
+        (texts.donors[mode] ?? []).map(({ sha256 }) => sha256),
       ]),
       conditions: plan.conditions.map(({ id }) => id),
       directions: [...directions.values()].map(({ sha256, norm }) => `${sha256} ${norm}`),
@@ -273,7 +273,7 @@ function planOf(
 
 const needsOf = (conditions: readonly Condition[]): Needs => ({
   means: meanSites(conditions).length > 0,
-  sources: sourceModes(conditions),
+  donors: donorModes(conditions),
 });
 
 /** @throws SparkablateError baseline_changed where a worker that was brought back has another model. */

@@ -19,7 +19,7 @@ import {
   shuffled,
   type Text,
 } from "../samples/blocks.ts";
-import { requireAligned, sourceItems, sourceRow } from "../samples/donors.ts";
+import { donorItems, donorRow, requireAligned } from "../samples/donors.ts";
 import { type ChosenItems, checkLengths, chooseItems, decodeItems } from "../samples/items.ts";
 import type { Block, EncodedItem } from "../samples/sample.ts";
 import type { TaskItem } from "../samples/task-file.ts";
@@ -88,8 +88,8 @@ export async function chooseTexts(
     const items = await chooseOfTask(client, settings, inputs, loaded, bos, needs, on);
     return { ...items, notices: [...notices, ...items.notices] };
   }
-  requireSource(inputs, needs);
-  const resample = needs.sources.includes("resample");
+  requireDonors(inputs, needs);
+  const resample = needs.donors.includes("resample");
   const evaluation = await tokenize(client, settings.dataset, inputs.evaluation, on);
   const calibration =
     (needs.means || resample) && settings.calibration !== null
@@ -158,8 +158,8 @@ export const bosNotices = (
     : [];
 
 /** A sweep of pairs learns from an earlier run which modes it has: the config cannot tell. */
-function requireSource({ source, task }: TextInputs, { sources }: Needs): void {
-  if (!sources.includes("patch") || (source !== null && task !== null)) return;
+function requireDonors({ source, task }: TextInputs, { donors }: Needs): void {
+  if (!donors.includes("patch") || (source !== null && task !== null)) return;
   throw new SparkablateError("config_invalid", "mode patch has no donor: set ablation.source and eval.task");
 }
 
@@ -173,7 +173,7 @@ async function chooseOfTask(
   needs: Needs,
   on: OnEvent,
 ): Promise<ChosenItems> {
-  requireSource(inputs, needs);
+  requireDonors(inputs, needs);
   const { task, calibration: calibrationText } = inputs;
   if (task === null) throw new SparkablateError("internal", "neither a text nor a task was read");
   const { seq_len, batch_size, calibration_batches, seed } = settings;
@@ -188,12 +188,12 @@ async function chooseOfTask(
     task,
     encoded,
     calibration_batches: ofItems ? calibration_batches : 0,
-    resample: needs.sources.includes("resample"),
+    resample: needs.donors.includes("resample"),
   });
-  const patch = needs.sources.includes("patch")
+  const patch = needs.donors.includes("patch")
     ? await alignedRows(client, inputs, encoded, items, bos, on)
     : null;
-  const chosen = patch === null ? items : { ...items, sources: { ...items.sources, patch } };
+  const chosen = patch === null ? items : { ...items, donors: { ...items.donors, patch } };
   const notices = [...tokenized, ...chosen.notices];
   if (ofItems || !needs.means || settings.calibration === null) return { ...chosen, notices };
   const text = await tokenize(client, settings.calibration, calibrationText, on);
@@ -226,7 +226,7 @@ async function encodeItems(
   return { encoded: decodeItems(payload, result.items, bos), notices: result.notices };
 }
 
-/** The source file's row for each chosen item: the one of the same line. */
+/** The donor for each chosen item: the one of the same line. */
 async function alignedRows(
   client: Client,
   { task, source }: TextInputs,
@@ -236,7 +236,7 @@ async function alignedRows(
   on: OnEvent,
 ): Promise<Block[]> {
   if (task === null || source === null) throw new SparkablateError("internal", "no source was read");
-  const { encoded: theirs } = await encodeItems(client, source.name, sourceItems(source, task), bos, on);
+  const { encoded: theirs } = await encodeItems(client, source.name, donorItems(source, task), bos, on);
   requireAligned(source.name, task.name, [theirs, encoded]);
-  return evaluation.map(({ index }) => sourceRow(index, (theirs[index] as EncodedItem).ids, seq_len));
+  return evaluation.map(({ index }) => donorRow(index, (theirs[index] as EncodedItem).ids, seq_len));
 }

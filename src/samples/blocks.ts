@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
 import { littleEndian } from "./bytes.ts";
-import type { Block, SourceRows } from "./sample.ts";
+import type { Block, DonorRows } from "./sample.ts";
 
 /** Longest text that is used, in tokens. */
 export const MAX_TEXT_TOKENS = 4_000_000;
@@ -108,7 +108,7 @@ export interface BlockChoice extends BlockShape {
   readonly skip_batches?: number;
   /** 0 where no mean is needed. */
   readonly calibration_batches: number;
-  /** Whether every evaluation block needs a source block of its own. */
+  /** Whether every evaluation block needs a donor of its own. */
   readonly resample?: boolean;
   readonly seed: number;
 }
@@ -119,7 +119,7 @@ export interface ChosenBlocks {
   /** No run of 63 tokens (2 × 32 − 1) stands in both; of shorter blocks, no block. */
   readonly calibration: Block[];
   /** Of `resample`: for each evaluation block another, of the calibration text, that no other one has. */
-  readonly sources: SourceRows;
+  readonly donors: DonorRows;
   /** What a person should know: tokens dropped, fewer blocks than asked for. */
   readonly notices: string[];
 }
@@ -145,7 +145,7 @@ export function chooseBlocks(choice: BlockChoice): ChosenBlocks {
   const chosen = sampleBlocks({ ...sampling, wanted: Math.min(wanted, left.blocks - reserved) });
   if (chosen.length < wanted) notices.push(fewer("evaluation", wanted, chosen.length, left));
   const evaluation = chosen.map((index) => blockAt(text.ids, index, choice));
-  if (calibrationWanted === 0 && !resample) return { evaluation, calibration: [], sources: {}, notices };
+  if (calibrationWanted === 0 && !resample) return { evaluation, calibration: [], donors: {}, notices };
 
   const source = own || choice.calibration === null ? text : usable(choice.calibration, choice, notices);
   const order = shuffled(source.blocks, seed);
@@ -163,7 +163,7 @@ export function chooseBlocks(choice: BlockChoice): ChosenBlocks {
   if (calibration.length < calibrationWanted) {
     notices.push(fewer("calibration", calibrationWanted, calibration.length, source));
   }
-  if (!resample) return { evaluation, calibration, sources: {}, notices };
+  if (!resample) return { evaluation, calibration, donors: {}, notices };
   // Behind what another run with fewer skipped batches has drawn.
   const unused = order.slice(own ? skipped + chosen.length : skipped);
   const drawn = disjoint(source, unused, evaluation.length, evaluation, choice, notices, "source");
@@ -176,7 +176,7 @@ export function chooseBlocks(choice: BlockChoice): ChosenBlocks {
   return {
     evaluation: evaluation.slice(0, paired),
     calibration,
-    sources: { resample: drawn.slice(0, paired) },
+    donors: { resample: drawn.slice(0, paired) },
     notices,
   };
 }

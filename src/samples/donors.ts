@@ -1,5 +1,5 @@
 /**
- * Where the modes with a source take their activations from: row i of the evaluation from row i of the source, in a
+ * Where resample and patch take their activations from: row i of the evaluation from row i of the donors, in a
  * batch of the same shape. Pure but for reading the file.
  */
 import { basename } from "node:path";
@@ -11,7 +11,7 @@ import type { Block, EncodedItem } from "./sample.ts";
 import { MAX_TASK_BYTES, repeatsKey, type Task, type TaskItem } from "./task-file.ts";
 
 /** The file that `ablation.source` names, as text. */
-export interface SourceFile {
+export interface DonorFile {
   readonly name: string;
   readonly content: string;
 }
@@ -21,15 +21,15 @@ const MOST_PROBLEMS = 5;
 const LINE = '{"prompt": "…"} (answer may stand there too; else it is the task\'s)';
 
 /** @throws SparkablateError input_missing; config_invalid for what is no text. */
-export function readSource(path: string): SourceFile {
-  return { name: basename(path), content: readTextFile(path, "the source file", MAX_TASK_BYTES).text };
+export function readDonors(path: string): DonorFile {
+  return { name: basename(path), content: readTextFile(path, "the file of donors", MAX_TASK_BYTES).text };
 }
 
 /**
- * One source item for each of the task's, line by line.
+ * One donor for each of the task's, line by line.
  * @throws SparkablateError config_invalid with file and line of the first faults.
  */
-export function sourceItems({ name, content }: SourceFile, { name: task, items }: Task): TaskItem[] {
+export function donorItems({ name, content }: DonorFile, { name: task, items }: Task): TaskItem[] {
   const lines = content.split("\n");
   if (lines.at(-1)?.trim() === "") lines.pop();
   if (lines.length !== items.length) {
@@ -61,7 +61,7 @@ function parsed(line: string): { prompt?: unknown; answer?: unknown } {
 }
 
 /**
- * Position t of a source row stands for position t of the task's: prompts and answers must have equal token counts.
+ * Position t of a donor stands for position t of the task's: prompts and answers must have equal token counts.
  * @throws SparkablateError config_invalid with file and line of the first lines where they do not.
  */
 export function requireAligned(
@@ -81,7 +81,7 @@ export function requireAligned(
 }
 
 /** The row as it is run: padded on the right with its own last token. */
-export function sourceRow(index: number, ids: Int32Array, length: number): Block {
+export function donorRow(index: number, ids: Int32Array, length: number): Block {
   const padded = new Int32Array(length).fill(ids.at(-1) as number);
   padded.set(ids);
   return { index, ids: padded, sha256: sha256(littleEndian(ids)) };
@@ -92,7 +92,7 @@ export function sourceRow(index: number, ids: Int32Array, length: number): Block
  * that their effects stay independent. Depends on the two orders alone.
  * @param lengths tokens of every item; @returns null where none is left.
  */
-export function drawSources(
+export function drawDonors(
   rows: readonly number[],
   pool: readonly number[],
   lengths: readonly number[],

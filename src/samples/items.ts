@@ -4,7 +4,7 @@ import { sha256 } from "../digest.ts";
 import { SparkablateError } from "../errors.ts";
 import { type ChosenBlocks, sampleBlocks, shuffled, wholeBatches } from "./blocks.ts";
 import { littleEndian } from "./bytes.ts";
-import { drawSources, sourceRow } from "./donors.ts";
+import { donorRow, drawDonors } from "./donors.ts";
 import type { EncodedItem, ItemBlock } from "./sample.ts";
 import type { Task, TaskItem } from "./task-file.ts";
 
@@ -19,7 +19,7 @@ export interface ItemChoice {
   readonly skip_batches: number;
   /** Out of the items that evaluation does not use; 0 where no mean is needed, or another text gives it. */
   readonly calibration_batches: number;
-  /** Whether every evaluation item needs a source item of its own, with as many tokens. */
+  /** Whether every evaluation item needs a donor of its own, with as many tokens. */
   readonly resample?: boolean;
 }
 
@@ -106,10 +106,10 @@ export function chooseItems(choice: ItemChoice): ChosenItems {
       ids: idsOf(index),
       sha256: sha256(littleEndian(idsOf(index))),
     })),
-    sources:
+    donors:
       donors === null
         ? {}
-        : { resample: [...donors.values()].map((donor) => sourceRow(donor, idsOf(donor), seq_len)) },
+        : { resample: [...donors.values()].map((donor) => donorRow(donor, idsOf(donor), seq_len)) },
     notices,
   };
 }
@@ -122,14 +122,14 @@ function donorsOf(
   notices: string[],
 ): Map<number, number> {
   const lengths = encoded.map(({ ids }) => ids.length);
-  const drawn = drawSources(sampled, unused, lengths);
+  const drawn = drawDonors(sampled, unused, lengths);
   const paired = sampled.flatMap((index, row): [number, number][] => {
     const donor = drawn[row] ?? null;
     return donor === null ? [] : [[index, donor]];
   });
   const chosen = new Map(paired.slice(0, wholeBatches(paired.length, batch_size)));
   if (chosen.size === 0) {
-    const message = `${task.name}: mode: resample gives every item a source item of its own with as many tokens, and no two items that are left have as many`;
+    const message = `${task.name}: mode: resample gives every item a donor of its own with as many tokens, and no two items that are left have as many`;
     throw new SparkablateError("text_too_short", message, { help: "Use a task with more items." });
   }
   if (chosen.size < sampled.length) {

@@ -25,5 +25,5 @@ export interface ItemBlock extends Block {
   readonly item: TaskItem;
 }
 
-/** Mode → a source row for every evaluation row, in their order. */
-export type SourceRows = Readonly<Partial<Record<DonorMode, readonly Block[]>>>;
+/** Mode → a donor for every evaluation row, in their order. */
+export type DonorRows = Readonly<Partial<Record<DonorMode, readonly Block[]>>>;

@@ -15,8 +15,8 @@ export interface IdentityInput {
   /** sha256 of every evaluation block or item, in order; of every calibration block or item. */
   readonly evaluation: readonly string[];
   readonly calibration: readonly string[];
-  /** Mode with a source → sha256 of the source rows, in the order of the evaluation's. */
-  readonly sources: readonly (readonly [mode: string, rows: readonly string[]])[];
+  /** Mode with a donor → sha256 of the donors' rows, in the order of the evaluation's. */
+  readonly donors: readonly (readonly [mode: string, rows: readonly string[]])[];
   /** Ids of the conditions, in order. */
   readonly conditions: readonly string[];
   /** sha256 and recorded norm of every direction vector, in order of use. */
@@ -35,7 +35,7 @@ export function identityOf(input: IdentityInput): Identity {
     ...(input.task === null ? {} : { task: input.task }),
     "evaluation blocks": sha256(input.evaluation.join("\n")),
     "calibration blocks": sha256(input.calibration.join("\n")),
-    ...Object.fromEntries(input.sources.map(([mode, rows]) => [`${mode} sources`, sha256(rows.join("\n"))])),
+    ...Object.fromEntries(input.donors.map(([mode, rows]) => [`${mode} sources`, sha256(rows.join("\n"))])),
     conditions: sha256(input.conditions.join("\n")),
     directions: sha256(input.directions.join("\n")),
     ...flatten(loaded.numerics, "numerics"),

@@ -110,7 +110,7 @@ it("to a worker: the session that holds it works on, and measures the same bits"
         seq_len: 32,
         blocks: [0, 1],
         answers: null,
-        sources: [],
+        donors: [],
         conditions: [
           { id: "baseline", interventions: [] },
           { id: "L1", interventions: [{ kind: "layer", layer: 1, mode: "skip" }] },

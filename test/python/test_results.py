@@ -42,3 +42,7 @@ def test_reads_what_0_1_0_left(name: str, tmp_path: Path) -> None:
         written = [row[column] for row in left.values()]
         read = [None if value != value else value for value in loaded.rows[column]]  # NaN is not itself
         assert read == written
+    assert ("top1" in loaded.rows) == ("top1_changed" in loaded.rows)
+    if "top1" in loaded.rows:
+        assert loaded.rows["top1_changed"].equals(loaded.rows["top1"])
+        assert loaded.rows["top1_changed_ci95_low"].equals(loaded.rows["top1_ci95_low"])

@@ -16,7 +16,7 @@ from sparkablate.arguments import as_number, described, listed, tensor, token_id
 from sparkablate.catalog import POSITIONS, SITES
 from sparkablate.edits.blocks import Applied, is_open
 from sparkablate.edits.bound import Bound, elsewhere, site_edit
-from sparkablate.edits.donors import SourceKey, offered_sources, record_activations, source_key, source_mode
+from sparkablate.edits.donors import SourceKey, donor_key, donor_mode, offered_donors, record_activations
 from sparkablate.edits.functions import MODES, add, orthonormal_basis, project_out
 from sparkablate.edits.hooks import Edit
 from sparkablate.edits.means import MeanKey as MeanKey
@@ -139,11 +139,11 @@ class AblationManager:
             raise SparkablateError(
                 "usage", "record_sources() runs the unedited model: call it outside applied()"
             )
-        source_mode(mode)
+        donor_mode(mode)
         if token_ids("input_ids", input_ids, self.sites.vocab_size).numel() == 0:
             raise SparkablateError("usage", "input_ids holds no token")
         wanted = (
-            offered_sources(self.sites) if keys is None else [source_key(key) for key in listed("keys", keys)]
+            offered_donors(self.sites) if keys is None else [donor_key(key) for key in listed("keys", keys)]
         )
         more = {}
         if attention_mask is not None:
@@ -169,8 +169,8 @@ class AblationManager:
                 "usage",
                 f"activations are a mapping, as record_sources() gives it, not {described(activations)}",
             )
-        self._sources[source_mode(mode)] = {
-            source_key(key): tensor(f"the activation of {tuple(key)}", value)
+        self._sources[donor_mode(mode)] = {
+            donor_key(key): tensor(f"the activation of {tuple(key)}", value)
             for key, value in activations.items()
         }
 
@@ -222,7 +222,7 @@ class AblationManager:
         if found is None:
             raise SparkablateError(
                 "input_missing",
-                f"{spec_id(spec)} has no source: call record_sources(input_ids, mode={spec.mode!r}) first",
+                f"{spec_id(spec)} has no donor: call record_sources(input_ids, mode={spec.mode!r}) first",
             )
         return found
 

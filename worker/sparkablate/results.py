@@ -202,7 +202,7 @@ def _rows(database: sqlite3.Connection) -> pandas.DataFrame:
     pandas = _pandas()
     columns = [(name, kind) for _, name, kind, *_ in database.execute("PRAGMA table_info(result)")]
     values = list(zip(*database.execute("SELECT * FROM result ORDER BY rowid"), strict=True))
-    return pandas.DataFrame(
+    frame = pandas.DataFrame(
         {
             name: pandas.Series(
                 column, dtype="boolean" if name.endswith("distinguishable") else DTYPES[kind.split()[0]]
@@ -210,6 +210,12 @@ def _rows(database: sqlite3.Connection) -> pandas.DataFrame:
             for (name, kind), column in zip(columns, values, strict=True)
         }
     )
+    # A run of 0.1.0 has this column under its earlier name alone.
+    for end in ("", "_se", "_ci95_low", "_ci95_high"):
+        earlier, now = f"top1{end}", f"top1_changed{end}"
+        if earlier in frame and now not in frame:
+            frame.insert(list(frame).index("error"), now, frame[earlier])
+    return frame
 
 
 def _items(database: sqlite3.Connection, of_task: bool) -> pandas.DataFrame:

@@ -154,7 +154,7 @@ class TestManager:
         manager = AblationManager(tiny("llama"))
         manager.record_sources(tokens(), mode="patch", keys=[SourceKey("mlp", 1)])
         for spec in (AblationSpec("mlp", 0, mode="patch"), AblationSpec("mlp", 1, mode="resample")):
-            with pytest.raises(SparkablateError, match="has no source: call record_sources") as caught:
+            with pytest.raises(SparkablateError, match="has no donor: call record_sources") as caught:
                 manager.applied(spec).__enter__()
             assert caught.value.code == "input_missing"
 
@@ -173,7 +173,7 @@ class TestManager:
 
     def test_what_cannot_be_recorded(self, tiny: Callable[..., Any]) -> None:
         manager = AblationManager(tiny("llama"))
-        with pytest.raises(SparkablateError, match="mode 'mean' has no source"):
+        with pytest.raises(SparkablateError, match="mode 'mean' has no donor"):
             manager.record_sources(tokens(), mode="mean")
         with pytest.raises(SparkablateError, match="3 layers"):
             manager.record_sources(tokens(), keys=[SourceKey("mlp", 3)])
@@ -206,10 +206,10 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalEngine:
 
 
 def evaluate(
-    engine: LocalEngine, seed: int, conditions: list[dict[str, Any]], sources: dict[str, np.ndarray]
+    engine: LocalEngine, seed: int, conditions: list[dict[str, Any]], donors: dict[str, np.ndarray]
 ) -> dict[str, Measurement]:
     measured: list[Measurement] = []
-    request = Evaluate(block_ids(seed), conditions, ["nll"], sources=sources)
+    request = Evaluate(block_ids(seed), conditions, ["nll"], donors=donors)
     engine.answer(request, Caller(report=measured.append))
     return {measurement.condition: measurement for measurement in measured}
 
@@ -223,13 +223,13 @@ class TestEngine:
         self, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Also where fewer sites are kept at a time than the slice has."""
-        sources = {"resample": block_ids(1), "patch": block_ids(2)}
-        whole = evaluate(engine, 0, [BASELINE, *ALL], sources)
+        donors = {"resample": block_ids(1), "patch": block_ids(2)}
+        whole = evaluate(engine, 0, [BASELINE, *ALL], donors)
         assert all(measurement.error is None for measurement in whole.values())
         evaluate(engine, 0, ALL, {"resample": block_ids(3), "patch": block_ids(4)})  # other donors in between
         monkeypatch.setattr(donors_module, "KEPT_SITES", 1)
         for piece in ([ALL[7]], ALL[3:9], ALL[::-1], [ALL[16], ALL[1]]):
-            for name, measurement in evaluate(engine, 0, piece, sources).items():
+            for name, measurement in evaluate(engine, 0, piece, donors).items():
                 assert (measurement.sums == whole[name].sums).all(), name
 
     def test_the_blocks_own_tokens_give_the_baselines_bits(self, engine: LocalEngine) -> None:
@@ -271,8 +271,8 @@ class TestEngine:
     def test_out_of_memory_takes_rows_from_their_own_source(self, engine: LocalEngine) -> None:
         """Block by block, the source too: the same values up to the batch shape's rounding."""
         edits = [wire("mlp", 1, "resample"), wire("attn", 2, "patch")]
-        sources = {"resample": block_ids(1), "patch": block_ids(2)}
-        whole = evaluate(engine, 0, edits, sources)
+        donors = {"resample": block_ids(1), "patch": block_ids(2)}
+        whole = evaluate(engine, 0, edits, donors)
 
         def exhausted(module: Any, args: tuple[Tensor, ...]) -> None:
             # The canary, measured again after a failure, has other tokens and passes.
@@ -289,7 +289,7 @@ class TestEngine:
             sites.layers[2].module.register_forward_pre_hook(exhausted),
         ]
         try:
-            pieces = evaluate(engine, 0, edits, sources)
+            pieces = evaluate(engine, 0, edits, donors)
         finally:
             for handle in handles:
                 handle.remove()

@@ -70,7 +70,7 @@ def measured(request: dict[str, Any]) -> tuple[dict[str, np.ndarray], list[str]]
     found: list[Measurement] = []
     means = "0" * 64 if sites else None
     engine.answer(
-        Evaluate(ids, wanted, ["nll"], means, sources={"resample": others}), Caller(report=found.append)
+        Evaluate(ids, wanted, ["nll"], means, donors={"resample": others}), Caller(report=found.append)
     )
     assert [one.error for one in found] == [None] * len(wanted)
     return {one.condition: one.sums for one in found}, loaded["notices"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import model_directory
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from sparkablate.engines.local import LocalEngine
 from sparkablate.engines.requests import Inspect, Load
@@ -18,7 +20,7 @@ from sparkablate.errors import SparkablateError
 from sparkablate.loading import numerics
 from sparkablate.loading.configuration import resolve_source
 from sparkablate.loading.fingerprints import Stamp, digest_files, tokenizer_files, weight_files
-from sparkablate.loading.open import load_model
+from sparkablate.loading.open import load_model, open_model
 from sparkablate.progress import silent
 
 
@@ -41,6 +43,35 @@ def test_a_directory_is_loaded_in_the_dtype_asked_for(directory: Path, dtype: st
     with torch.inference_mode():
         logits = model(**tokenizer("Catherine", return_tensors="pt", return_token_type_ids=False)).logits
     assert bool(torch.isfinite(logits).all())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_fp8_on_a_cpu_is_unpacked_and_says_so(directory: Path, tmp_path: Path, dtype: str) -> None:
+    """Against the plain checkpoint of the same numbers: each packed weight times its scale."""
+    packed, plain = (shutil.copytree(directory, tmp_path / name) for name in ("packed", "plain"))
+    tensors, numbers = load_file(directory / "model.safetensors"), {}
+    for name, tensor in dict(tensors).items():
+        numbers[name] = tensor
+        if name.endswith("_proj.weight"):
+            scale = tensor.abs().max() / torch.finfo(torch.float8_e4m3fn).max
+            tensors[name] = (tensor / scale).to(torch.float8_e4m3fn)
+            tensors[f"{name}_scale_inv"] = scale.reshape(1, 1)
+            numbers[name] = tensors[name].float() * scale
+    save_file(tensors, packed / "model.safetensors", {"format": "pt"})
+    save_file(numbers, plain / "model.safetensors", {"format": "pt"})
+    config = json.loads((packed / "config.json").read_text())
+    method = {"quant_method": "fp8", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
+    (packed / "config.json").write_text(json.dumps({**config, "quantization_config": method}))
+    opened = open_model(str(packed), revision=None, dtype=dtype, device="cpu", threads=None)
+    # In bfloat16 transformers rounds the product its own way.
+    stock = AutoModelForCausalLM.from_pretrained(
+        plain if dtype == "float32" else packed, dtype=getattr(torch, dtype)
+    )
+    ids = torch.arange(40).reshape(2, 20)
+    with torch.inference_mode():
+        assert torch.equal(opened.model(ids).logits, stock(ids).logits)
+    told = f"is quantised (fp8): here its weights are unpacked, to {dtype}"
+    assert any(told in notice for notice in opened.notices)
 
 
 def test_attention_implementation_and_threads_are_those_asked_for(directory: Path) -> None:

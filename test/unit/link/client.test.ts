@@ -149,7 +149,7 @@ it("does not send what breaks the schema or the limits; nothing waits for it aft
     seq_len: 2,
     blocks: [0],
     answers: null,
-    sources: [],
+    donors: [],
     conditions,
     metrics: ["nll"],
     means_sha256: null,

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { surveyOf } from "../../../src/report/survey.ts";
+import { begunRow } from "../../../src/results/columns.ts";
 import { rowRecord } from "../../../src/results/layout.ts";
 import { rankRows } from "../../../src/results/ranking.ts";
 import { DOUBTS, type Row } from "../../../src/results/row.ts";
@@ -13,6 +14,19 @@ function row(rows: readonly Row[], id: string): Row {
   if (found === undefined) throw new Error(`no row ${id}`);
   return found;
 }
+
+test("a renamed column stands under both names, each with its interval", () => {
+  const of = { mean: 0.5, se: 0.1, ci95: [0.3, 0.7] as const };
+  const blank = begunRow({ condition: { id: "baseline", interventions: [] }, flags: [], seconds: 0 });
+  const record = rowRecord({ ...blank, metrics: { top1: of, kl: of } });
+  for (const name of ["top1", "top1_changed", "kl"])
+    expect([record[name], record[`${name}_se`], record[`${name}_ci95`]], name).toEqual([
+      0.5,
+      0.1,
+      [0.3, 0.7],
+    ]);
+  expect(record).not.toHaveProperty("kl_changed");
+});
 
 describe("the items of a task", () => {
   const blocks = Array.from({ length: 20 }, (_, index) => index);

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
 import { parseConfig } from "../../../src/config/load.ts";
 import { type BlockChoice, chooseBlocks } from "../../../src/samples/blocks.ts";
-import { drawSources, readSource, requireAligned, sourceItems } from "../../../src/samples/donors.ts";
+import { donorItems, drawDonors, readDonors, requireAligned } from "../../../src/samples/donors.ts";
 import { chooseItems, type ItemChoice } from "../../../src/samples/items.ts";
 import type { EncodedItem } from "../../../src/samples/sample.ts";
 
@@ -32,8 +32,8 @@ const choose = (more: Partial<BlockChoice> = {}) =>
 describe("source blocks of mode resample", () => {
   it("are one for each evaluation block, all different, none of them evaluated", () => {
     for (const calibration of [text(60, 10_000), null]) {
-      const { evaluation, sources } = choose({ calibration });
-      const drawn = sources.resample ?? [];
+      const { evaluation, donors } = choose({ calibration });
+      const drawn = donors.resample ?? [];
       expect(drawn).toHaveLength(16);
       const ids = [...evaluation, ...drawn].map(({ sha256 }) => sha256);
       expect(new Set(ids).size).toBe(32);
@@ -41,8 +41,7 @@ describe("source blocks of mode resample", () => {
   });
 
   it("depend on the seed, not on the batches, nor on whether means are wanted", () => {
-    const of = (more: Partial<BlockChoice>) =>
-      (choose(more).sources.resample ?? []).map(({ index }) => index);
+    const of = (more: Partial<BlockChoice>) => (choose(more).donors.resample ?? []).map(({ index }) => index);
     expect(of({ batch_size: 2, max_batches: 8 })).toEqual(of({}));
     expect(of({ calibration_batches: 3 })).toEqual(of({}));
     expect(of({ max_batches: 2 })).toEqual(of({}).slice(0, 8));
@@ -50,28 +49,28 @@ describe("source blocks of mode resample", () => {
   });
 
   it("are new ones where a run confirms another", () => {
-    const first = choose({ max_batches: 2 }).sources.resample ?? [];
-    const second = choose({ max_batches: 2, skip_batches: 2 }).sources.resample ?? [];
+    const first = choose({ max_batches: 2 }).donors.resample ?? [];
+    const second = choose({ max_batches: 2, skip_batches: 2 }).donors.resample ?? [];
     const drawn = [...first, ...second].map(({ index }) => index);
     expect(new Set(drawn).size).toBe(16);
   });
 
   it("leave the evaluated blocks as they are without them", () => {
     const plain = choose({ resample: false });
-    expect(plain.sources).toEqual({});
+    expect(plain.donors).toEqual({});
     expect(choose().evaluation).toEqual(plain.evaluation);
   });
 
   it("where there are too few: fewer blocks are evaluated, and it is said", () => {
-    const { evaluation, sources, notices } = choose({ calibration: text(10, 10_000) });
+    const { evaluation, donors, notices } = choose({ calibration: text(10, 10_000) });
     expect(evaluation).toHaveLength(8);
-    expect(sources.resample).toHaveLength(8);
+    expect(donors.resample).toHaveLength(8);
     expect(notices.join()).toMatch(
       /needs a donor block for every evaluation block: 10000\.txt has 10 for 16, so 8 are evaluated/,
     );
     const whole = choose({ calibration: null, max_batches: null });
     expect(whole.evaluation.length).toBe(20);
-    expect(whole.sources.resample).toHaveLength(20);
+    expect(whole.donors.resample).toHaveLength(20);
   });
 });
 
@@ -103,8 +102,8 @@ const items = (lengths: readonly number[], more: Partial<ItemChoice> = {}) =>
 describe("source items of mode resample", () => {
   it("have as many tokens, are all different, and none is evaluated", () => {
     const lengths = Array.from({ length: 60 }, (_, index) => 5 + (index % 3));
-    const { evaluation, sources, seq_len } = items(lengths);
-    const drawn = sources.resample ?? [];
+    const { evaluation, donors, seq_len } = items(lengths);
+    const drawn = donors.resample ?? [];
     expect(evaluation.length).toBeGreaterThan(20);
     expect(drawn).toHaveLength(evaluation.length);
     for (const [row, { index }] of evaluation.entries()) {
@@ -125,38 +124,38 @@ describe("source items of mode resample", () => {
 });
 
 it("no two rows draw one source", () => {
-  expect(drawSources([0, 1, 2], [3, 4, 5], [5, 6, 5, 6, 5, 5])).toEqual([4, 3, 5]);
-  expect(drawSources([0, 1], [2], [5, 5, 5])).toEqual([2, null]);
+  expect(drawDonors([0, 1, 2], [3, 4, 5], [5, 6, 5, 6, 5, 5])).toEqual([4, 3, 5]);
+  expect(drawDonors([0, 1], [2], [5, 5, 5])).toEqual([2, null]);
 });
 
 describe("a source file of mode patch", () => {
   const file = (...lines: string[]) => ({ name: "s.jsonl", content: `${lines.join("\n")}\n` });
 
   it("has a line for every item; the answer is the task's where it has none", () => {
-    expect(sourceItems(file('{"prompt": "x"}', '{"prompt": "y", "answer": "b"}'), task(2))).toEqual([
+    expect(donorItems(file('{"prompt": "x"}', '{"prompt": "y", "answer": "b"}'), task(2))).toEqual([
       { prompt: "x", answer: "a" },
       { prompt: "y", answer: "b" },
     ]);
   });
 
   it("is refused with file and line", () => {
-    expect(() => sourceItems(file('{"prompt": "x"}'), task(2))).toThrow(
+    expect(() => donorItems(file('{"prompt": "x"}'), task(2))).toThrow(
       /^s\.jsonl: has 1 lines, but task\.jsonl has 2/,
     );
-    expect(() => sourceItems(file('{"prompt": "x"}', "nonsense"), task(2))).toThrow(
+    expect(() => donorItems(file('{"prompt": "x"}', "nonsense"), task(2))).toThrow(
       /^s\.jsonl:2: is not a donor line/,
     );
     for (const line of ['{"prompt": "x", "prompt": "y"}', '{"prompt": "\\ud800"}'])
-      expect(() => sourceItems(file(line, '{"prompt": "x"}'), task(2))).toThrow(
+      expect(() => donorItems(file(line, '{"prompt": "x"}'), task(2))).toThrow(
         /^s\.jsonl:1: is not a donor line/,
       );
-    expect(() => sourceItems(file('{"prompt": 3}', "[]"), task(2))).toThrow(/s\.jsonl:1: .*\ns\.jsonl:2: /);
+    expect(() => donorItems(file('{"prompt": 3}', "[]"), task(2))).toThrow(/s\.jsonl:1: .*\ns\.jsonl:2: /);
     expect(() => requireAligned("s.jsonl", "t.jsonl", [encoded([5, 7]), encoded([5, 6])])).toThrow(
       "s.jsonl:2: prompt and answer have 6 and 1 tokens, but t.jsonl:2 has 5 and 1: make them equal",
     );
-    expect(() => readSource(join(scratch, "absent.jsonl"))).toThrow(/cannot be read \(ENOENT\)/);
+    expect(() => readDonors(join(scratch, "absent.jsonl"))).toThrow(/cannot be read \(ENOENT\)/);
     writeFileSync(join(scratch, "binary.jsonl"), Buffer.from([0xff, 0xfe]));
-    expect(() => readSource(join(scratch, "binary.jsonl"))).toThrow(/is not UTF-8 text/);
+    expect(() => readDonors(join(scratch, "binary.jsonl"))).toThrow(/is not UTF-8 text/);
   });
 });
 
@@ -186,7 +185,7 @@ describe("ablation.source", () => {
     );
   });
 
-  it("a batch must leave room for its sources", () => {
+  it("a batch must leave room for its donors", () => {
     expect(
       parse("{seq_len: 1048576, batch_size: 4, calibration_batches: 1}", "{sweep: heads, mode: resample}"),
     ).toThrow(/run\.yaml:2: eval\.batch_size: .* too large with as many donor blocks/);

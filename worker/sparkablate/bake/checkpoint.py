@@ -124,7 +124,7 @@ def _field(config: Any, name: str) -> Any:
 
 def _quantised(how: str) -> SparkablateError:
     code, sentence = refusal("bake", "quantised")
-    return SparkablateError(code, f"{how}: {sentence}")
+    return SparkablateError(code, f"{sentence} ({how})")
 
 
 @dataclass(frozen=True)

@@ -28,30 +28,30 @@ class SourceKey(NamedTuple):
     layer: int
 
 
-def source_key(key: Any) -> SourceKey:
+def donor_key(key: Any) -> SourceKey:
     """Raises "usage" for what is no key, "config_invalid" for what no model has."""
     if isinstance(key, str) or not isinstance(key, Sequence) or len(key) != 2:
-        raise SparkablateError("usage", f"a source's key is SourceKey(kind, layer), not {described(key)}")
-    return SourceKey(as_choice("kind of a source", key[0], VALUE_SITES), as_index("layer", key[1]))
+        raise SparkablateError("usage", f"a donor's key is SourceKey(kind, layer), not {described(key)}")
+    return SourceKey(as_choice("kind of a donor", key[0], VALUE_SITES), as_index("layer", key[1]))
 
 
-def source_mode(mode: Any) -> str:
-    """Raises "usage" for a mode that has no source."""
+def donor_mode(mode: Any) -> str:
+    """Raises "usage" for a mode that has no donor."""
     if not isinstance(mode, str) or mode not in DONOR_MODES:
         raise SparkablateError(
-            "usage", f"mode {described(mode)} has no source; {', '.join(DONOR_MODES)} have one"
+            "usage", f"mode {described(mode)} has no donor; {', '.join(DONOR_MODES)} have one"
         )
     return mode
 
 
-def offered_sources(sites: SiteMap) -> list[SourceKey]:
+def offered_donors(sites: SiteMap) -> list[SourceKey]:
     """Every activation that a spec on this model could need."""
     return [
         SourceKey(kind, layer.index) for layer in sites.layers for kind in VALUE_SITES if kind in layer.sites
     ]
 
 
-def needed_sources(specs: Iterable[Spec], mode: str) -> list[SourceKey]:
+def needed_donors(specs: Iterable[Spec], mode: str) -> list[SourceKey]:
     """What specs of that mode take from the source, each once."""
     keys = [
         SourceKey(site, spec.layer)

@@ -150,7 +150,7 @@ class LocalEngine:
     def _evaluate(self, request: requests.Evaluate, caller: Caller) -> EvaluateSummary:
         held = self._ready(request.conditions, request.means_sha256)
         ids = held.tensor(request.ids)
-        given = {mode: held.tensor(rows) for mode, rows in request.sources.items()}
+        given = {mode: held.tensor(rows) for mode, rows in request.donors.items()}
         answers = request.answers
         run = SliceRun(
             held.manager,
@@ -286,7 +286,7 @@ def _mean_key(site: Wire) -> MeanKey:
 
 
 def _source_modes(conditions: list[Wire]) -> list[str]:
-    """Modes of the conditions that need a source."""
+    """Modes of the conditions that need a donor."""
     modes = {edit.get("mode") for condition in conditions for edit in condition["interventions"]}
     return [mode for mode in DONOR_MODES if mode in modes]
 

@@ -138,7 +138,7 @@ class PutDirection(Request[None]):
 @dataclass(frozen=True)
 class Evaluate(Request[EvaluateSummary]):
     """Measures every condition on ``ids`` (int32 [blocks, pos]), one batch, and reports each as it is done.
-    ``answers``: of a task's items, which ``ids`` then are, padded. ``sources``: mode → the tokens whose
+    ``answers``: of a task's items, which ``ids`` then are, padded. ``donors``: mode → the tokens whose
     activations it puts in, row i into row i; same shape as ``ids``.
 
     Raises ``means_missing`` where means or a direction were not put, ``baseline_changed`` where the unedited
@@ -150,7 +150,7 @@ class Evaluate(Request[EvaluateSummary]):
     means_sha256: str | None = None
     answers: list[Wire] | None = None
     per_token: bool = False
-    sources: Mapping[str, np.ndarray] = field(default_factory=dict)
+    donors: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

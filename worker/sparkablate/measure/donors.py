@@ -1,4 +1,4 @@
-"""What conditions with a source take from it: recorded a few sites at a time, in the order of the walk."""
+"""What conditions with a donor take from it: recorded a few sites at a time, in the order of the walk."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparkablate.catalog import LIMITS
-from sparkablate.edits.donors import SourceKey, needed_sources, record_activations
+from sparkablate.edits.donors import SourceKey, needed_donors, record_activations
 from sparkablate.manager import AblationManager
 from sparkablate.measure.likelihood import Likelihood
 from sparkablate.measure.walk import Entries, bypassing_above
@@ -35,13 +35,13 @@ class Donors:
         """Gives the manager what ``specs`` take. What is not kept yet is recorded in one pass over the
         source, together with what the ``upcoming`` conditions take."""
         for mode, ids in self.ids.items():
-            needed = needed_sources(specs, mode)
+            needed = needed_donors(specs, mode)
             if not needed:
                 continue
             if not self._kept.get(mode, {}).keys() >= set(needed):
                 wanted = dict.fromkeys(needed)
                 for others in upcoming:
-                    more = [key for key in needed_sources(others, mode) if key not in wanted]
+                    more = [key for key in needed_donors(others, mode) if key not in wanted]
                     if len(wanted) + len(more) > KEPT_SITES:
                         break
                     wanted |= dict.fromkeys(more)
@@ -54,7 +54,7 @@ class Donors:
         """The same for one block alone; nothing is kept."""
         self.forget()
         for mode, ids in self.ids.items():
-            if needed := needed_sources(specs, mode):
+            if needed := needed_donors(specs, mode):
                 self.manager.set_sources(mode, self._record(needed, ids[row : row + 1]))
 
     def forget(self) -> None:

@@ -144,15 +144,15 @@ def read_direction(engine: Engine, request: Request, caller: Caller) -> Reply:
 
 def evaluate(engine: Engine, request: Request, caller: Caller) -> Reply:
     rows = _int32(request, request.fields["seq_len"])
-    blocks, modes = len(request.fields["blocks"]), request.fields["sources"]
+    blocks, modes = len(request.fields["blocks"]), request.fields["donors"]
     if len(rows) != blocks * (1 + len(modes)):
         raise SparkablateError(
             "invalid_message",
-            f"evaluate: {blocks} block indices and {len(modes)} sources, but {len(rows)} blocks of ids",
+            f"evaluate: {blocks} block indices and {len(modes)} donors, but {len(rows)} blocks of ids",
         )
     ids, *given = np.split(rows, 1 + len(modes))
-    sources = dict(zip(modes, given, strict=True))
-    summary = engine.answer(_asked(requests.Evaluate, request, ids=ids, sources=sources), caller)
+    donors = dict(zip(modes, given, strict=True))
+    summary = engine.answer(_asked(requests.Evaluate, request, ids=ids, donors=donors), caller)
     told = {**dataclasses.asdict(summary), "notices": list(summary.notices)}
     return {**told, "slots": engine.slots}, b""
 
