@@ -46,6 +46,8 @@ const count = z
   .int()
   .min(0)
   .max(2 ** 31);
+/** Characters of a row of the architecture table. */
+const MAX_ROW = 65_536;
 const label = z.string().min(1).max(4096);
 const seconds = z.number().min(0);
 
@@ -159,6 +161,8 @@ export const modelMap = z.strictObject({
   max_positions: count.nullable(),
   /** How many, tied ones once. */
   parameters: count.or(z.number().int().min(0)),
+  /** Row of the architecture table that was found on the loaded model and that nobody has reviewed; null: the table's. */
+  discovered: z.string().max(MAX_ROW).nullable(),
   /** One a layer, in order. */
   layers: z.array(layerMap),
 });

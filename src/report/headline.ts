@@ -37,6 +37,9 @@ export const FLAG_NOTES: Readonly<Record<string, { readonly short: string; reado
   },
 };
 
+const DISCOVERED =
+  "The architecture is discovered, not reviewed: where its components are was found on the model and proved at load; nobody has read it against the model's source.";
+
 export function componentName(facts: RunFacts): string {
   return SWEPT.get(facts.sweep) ?? "component";
 }
@@ -72,6 +75,7 @@ export function headline(rows: Rows, facts: RunFacts): string[] {
       `Smallest detectable effect: ${fixed(statistics.median_smallest_detectable, decimals)} (80 % power, median); below it an unmarked one may matter.`,
     );
   }
+  if (facts.discovered !== undefined) lines.push(DISCOVERED);
   return [...lines, ...interactionSentence(rows, facts), ...warnings(rows, facts)];
 }
 

@@ -34,6 +34,8 @@ export interface RunFacts {
   readonly revision: string | null;
   /** Digest over the weight files. */
   readonly weights_sha256: string;
+  /** The row of the architecture table that was found on the model, where nobody has reviewed one; absent elsewhere. */
+  readonly discovered?: string;
   /** All that changes the bits of a result without changing its meaning. */
   readonly numerics: Numerics;
   /** Evaluation text or task, as a person knows it: a file's name, or a dataset with its split. */

@@ -33,7 +33,7 @@ export interface BakeOptions {
   readonly on?: OnEvent | undefined;
   /** Aborting ends the bake with `interrupted` and leaves nothing behind. */
   readonly signal?: AbortSignal | undefined;
-  /** Told the condition's id once it is known to bake, before anything is loaded or written. */
+  /** Told the condition's id before anything is written: once it is known to bake or, of a discovered architecture, once the model is loaded. */
   readonly onCondition?: ((id: string) => void) | undefined;
 }
 
@@ -57,11 +57,13 @@ export async function bakeCondition(
   const { model } = config;
   const place = { out, dtype, prune_layers, force };
   const directions = await unpickled(readDirections(config), client);
-  const { model_map } = (await client.call("inspect", { model, meta: true })).result;
-  requireWidth(directions, model_map);
-  const foreseen = onlyCondition(config, model_map, directions);
-  await client.call("check_bake", { model, condition: foreseen, ...place });
-  onCondition?.(foreseen.id);
+  const model_map = await described(client, model);
+  if (model_map !== null) {
+    requireWidth(directions, model_map);
+    const foreseen = onlyCondition(config, model_map, directions);
+    await client.call("check_bake", { model, condition: foreseen, ...place });
+    onCondition?.(foreseen.id);
+  }
   const inputs = asksFor(config.ablation, "mean") ? readTexts(config) : null;
   const asked: Asked<{ calibration: Block[] }> = {
     config,
@@ -70,7 +72,9 @@ export async function bakeCondition(
     plan(loaded) {
       notify(on, loaded.notices);
       // The self-test may have refused a site.
-      return { conditions: [onlyCondition(config, loaded.model_map, directions)], notices: [] };
+      const condition = onlyCondition(config, loaded.model_map, directions);
+      if (model_map === null) onCondition?.(condition.id);
+      return { conditions: [condition], notices: [] };
     },
     async choose(loaded) {
       if (inputs === null) return { calibration: [] };
@@ -81,9 +85,19 @@ export async function bakeCondition(
   };
   const prepared = await prepare(client, asked, on);
   const means = await calibrated(client, prepared, config.eval, on);
-  const [condition = foreseen] = prepared.plan.conditions;
+  const [condition] = prepared.plan.conditions as [Condition];
   const bake = { condition, ...place, means_sha256: means?.sha256 ?? null };
   return (await untilCancelled(client, client.start("bake", bake, { onEvent: stages(on) }), signal)).result;
+}
+
+/** The model's map from its configuration alone; null where only the loaded model shows where its sites are. */
+async function described(client: Client, model: RunConfig["model"]): Promise<ModelMap | null> {
+  try {
+    return (await client.call("inspect", { model, meta: true })).result.model_map;
+  } catch (error) {
+    if (error instanceof SparkablateError && error.code === "architecture_unsupported") return null;
+    throw error;
+  }
 }
 
 /** All entries as one; a sweep has no entries. The live side runs in the result's dtype. */

@@ -42,6 +42,7 @@ export function runRecord(
       model: config.model.name,
       revision: loaded.revision,
       weights_sha256: loaded.weights_sha256,
+      ...(loaded.model_map.discovered !== null && { discovered: loaded.model_map.discovered }),
       numerics: loaded.numerics,
       text,
       task: task && { sha256: task.sha256, items: task.items.length, wrong: task.wrong },

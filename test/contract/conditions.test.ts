@@ -18,7 +18,14 @@ const { layers, cases } = JSON.parse(readFileSync(new URL("conditions.json", imp
 };
 
 const map = modelMap.parse({
-  ...{ model_type: "llama", d_model: 64, vocab_size: 96, max_positions: null, parameters: 1 },
+  ...{
+    model_type: "llama",
+    d_model: 64,
+    vocab_size: 96,
+    max_positions: null,
+    parameters: 1,
+    discovered: null,
+  },
   n_layers: layers.length,
   layers: layers.map((counts) => ({ ...counts, sites: [], d_head: 16, modules: {} })),
 });

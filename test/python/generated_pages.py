@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+
+from model_classes import CLASSES, ORDER
 
 import tiny_models
 from sparkablate.anatomy.architectures import WRAPPERS, locate
@@ -106,6 +109,35 @@ def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+TYPES_HEAD = """# Model types
+
+Every causal language model type of transformers {version}, by a tiny model of each, shrunk from its default
+configuration. This page is made from `worker/sparkablate/anatomy/classes.json`, which
+`test/python/model_classes.py` writes; a test builds them all again and fails where a class gets worse.
+`npx sparkablate inspect --architectures` prints it.
+
+- *reviewed*: a row of [the table](architectures.md), read against the source.
+- *discovered*: no row; one is found on the loaded model. The proofs of every load judge it like any other,
+  reports say "discovered, not reviewed", and a bake certifies itself. `npx sparkablate inspect -m MODEL`
+  prints the row as it can be added to the table.
+- *partial*: some layers or sites are refused by those proofs.
+- *refused*: why. Models that look ahead have no next-token NLL.
+- *not built*: a tiny model cannot be made of shrunk numbers; your model may be any of the above.
+
+"""
+
+
+def types_page() -> str:
+    found = json.loads(CLASSES.read_text(encoding="utf-8"))
+    types = found["types"]
+    counted = Counter(one["class"] for one in types.values())
+    counts = ", ".join(f"{counted[name]} {name}" for name in ORDER if counted[name])
+    lines = [["model type", "class", "sites, or why not"], [":--"] * 3]
+    lines += [[f"`{name}`", one["class"], one["detail"].replace("|", "/")] for name, one in types.items()]
+    head = TYPES_HEAD.format(version=found["transformers"])
+    return f"{head}{len(types)} types: {counts}.\n\n{_markdown(lines)}"
+
+
 def bake_page(page: str) -> str:
     """bake.md with its tables made anew, each between its two marks."""
     for mark, table in (("<!-- generated -->\n", bake_table()), ("<!-- readers -->\n", readers_table())):
@@ -121,6 +153,7 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "architectures.md": architectures_page(),
         bake: bake_page(bake.read_text(encoding="utf-8")),
+        DOCS / "model-types.md": types_page(),
     }
 
 

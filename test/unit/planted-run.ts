@@ -27,6 +27,7 @@ export function plantRun(
       vocab_size: 0,
       max_positions: null,
       parameters: 0,
+      discovered: null,
       layers: [],
     },
     numerics: facts.numerics,

@@ -17,9 +17,10 @@ from sparkablate.version import __version__
 if TYPE_CHECKING:
     from sparkablate.errors import SparkablateError
     from sparkablate.manager import AblationManager
+    from sparkablate.proofs.discovery import discover
     from sparkablate.specs import AblationSpec, DirectionSpec
 
-__all__ = ["AblationManager", "AblationSpec", "DirectionSpec", "SparkablateError", "__version__"]
+__all__ = ["AblationManager", "AblationSpec", "DirectionSpec", "SparkablateError", "__version__", "discover"]
 
 # Name → module that defines it. Torch is only imported when one of them is used.
 _EXPORTS = {
@@ -27,6 +28,7 @@ _EXPORTS = {
     "AblationSpec": "specs",
     "DirectionSpec": "specs",
     "SparkablateError": "errors",
+    "discover": "proofs.discovery",
 }
 
 

@@ -75,6 +75,7 @@ export function begin(
       vocab_size: 0,
       max_positions: null,
       parameters: 0,
+      discovered: null,
       layers: [],
     },
     numerics: NUMERICS,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -311,10 +312,35 @@ def row_of(text_config: Any) -> Architecture | None:
     )
 
 
+@dataclass(frozen=True)
+class Discovered:
+    """A row that was found on a loaded model (proofs/discovery.py); nobody has read it against its source."""
+
+    row: Architecture
+    #: As it can be added to the table.
+    source: str
+    #: What it does not prove, e.g. "L0.head".
+    refused: tuple[str, ...] = ()
+
+
+_DISCOVERED: WeakKeyDictionary[nn.Module, Discovered] = WeakKeyDictionary()
+
+
+def adopt(model: nn.Module, found: Discovered) -> None:
+    """Keeps what was found on this very model."""
+    _DISCOVERED[model] = found
+
+
+def row_for(model: nn.Module) -> Architecture | None:
+    """The row that describes a model: of the table, or found on it."""
+    config: Any = model.config
+    found = _DISCOVERED.get(model)
+    return row_of(config.get_text_config()) if found is None else found.row
+
+
 def needs_bos(model: nn.Module) -> bool:
     """Whether the row of a located model asks for BOS in front of every text."""
-    config: Any = model.config
-    row = row_of(config.get_text_config())
+    row = row_for(model)
     return row is not None and row.needs_bos
 
 
@@ -328,13 +354,16 @@ def locate(model: nn.Module) -> SiteMap:
         raise unsupported(model, "it has no transformers configuration")
     text_config = config.get_text_config()
     model_type = text_config.model_type
-    row = row_of(text_config)
+    row = row_for(model)
     if row is None:
         raise unsupported(
-            model, f"no row of architectures.py describes model type {model_type!r} in this configuration"
+            model,
+            f"no row of architectures.py describes model type {model_type!r} in this configuration; one "
+            "is looked for on the loaded model, by commands that load it and by sparkablate.discover(model)",
         )
     stack_path = row.stack
-    if text_config is not config:
+    found = _DISCOVERED.get(model)
+    if text_config is not config and found is None:
         if config.model_type not in WRAPPERS:
             raise unsupported(
                 model, f"{model_type!r} is known, but not inside the wrapper {config.model_type!r}"
@@ -375,7 +404,8 @@ def locate(model: nn.Module) -> SiteMap:
         norm_after_write=row.norm_after_write,
         norm_on_stream=row.norm_on_stream,
         norm_after_embedding=row.norm_after_embedding,
-    )
+        discovered=None if found is None else found.source,
+    ).refusing(() if found is None else found.refused)
 
 
 def _locate_layer(

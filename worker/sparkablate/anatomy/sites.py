@@ -216,6 +216,8 @@ class SiteMap:
     norm_on_stream: bool
     #: A norm stands between the embedding and the stream.
     norm_after_embedding: bool
+    #: The row, where it was found on the model and proved, and not read against the source by anybody.
+    discovered: str | None = None
 
     @property
     def n_layers(self) -> int:
@@ -258,5 +260,6 @@ class SiteMap:
             "vocab_size": self.vocab_size,
             "max_positions": self.max_positions,
             "parameters": self.parameters,
+            "discovered": self.discovered,
             "layers": [layer.to_wire() for layer in self.layers],
         }

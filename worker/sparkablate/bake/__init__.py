@@ -15,7 +15,6 @@ from typing import Any
 
 from torch import Tensor
 
-from sparkablate.anatomy.architectures import locate
 from sparkablate.arguments import require_path
 from sparkablate.bake.baking import Baking, Source, result_dtype
 from sparkablate.bake.foresight import Wanted, foresee
@@ -26,6 +25,7 @@ from sparkablate.loading.open import open_model
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress, silent
 from sparkablate.proofs import self_test
+from sparkablate.proofs.discovery import located
 from sparkablate.specs import Spec, as_specs
 
 __all__ = ["bake"]
@@ -71,7 +71,7 @@ def bake(
         model, revision=revision, dtype=name, device=device, threads=threads, may_offload=True
     )
     files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
-    sites = locate(opened.model)
+    sites = located(opened.model)
     refused = [label for test in self_test.run(opened.model, sites) for label in test["refused"]]
     manager = AblationManager(opened.model, sites.refusing(refused))
     if means is not None:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.architectures import row_of
+from sparkablate.anatomy.architectures import row_for
 from sparkablate.bake import card, live, travel
 from sparkablate.bake.certificate import judge, run_jobs, write_job
 from sparkablate.bake.checkpoint import Checkpoint, check_plain, find_names
@@ -96,7 +96,7 @@ class Baking:
         validate(self.specs, sites)
         model: Any = manager.model
         self.text_config = model.config.get_text_config()
-        row = row_of(self.text_config)
+        row = row_for(model)
         assert row is not None
         check(self.specs, row, prune)
         self._projections = [projection for _, made in row.outputs for projection in made]

@@ -249,6 +249,12 @@ class Planner:
             found += [(name, projection.output_axis) for name in weights]
             if weights:
                 found += [(name, -1) for name in self._found(layer, projection.bias)]
+        if not self._projections(layer, write):
+            raise SparkablateError(
+                "bake_refused",
+                f"no row says which tensors make the {write} write of {self.sites.model_type!r} in layer "
+                f"{layer.index}",
+            )
         if not found:
             expected = ", ".join(projection.weight for projection in self._projections(layer, write))
             raise SparkablateError(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.architectures import locate, needs_bos
+from sparkablate.anatomy.architectures import needs_bos
 from sparkablate.anatomy.sites import SiteMap
 from sparkablate.engines.requests import Load, Wire
 from sparkablate.errors import SparkablateError
@@ -28,6 +28,7 @@ from sparkablate.measure.walk import PROOF_POSITIONS, Entries, Walk, prove_entri
 from sparkablate.progress import Progress
 from sparkablate.proofs import self_test
 from sparkablate.proofs.causality import prove_causal
+from sparkablate.proofs.discovery import located
 from sparkablate.text import corpus
 
 #: The baseline is measured again after this many times what it takes: at 0.5 % of the time.
@@ -134,7 +135,12 @@ def load_proved(request: Load, shape: tuple[int, int], progress: Progress) -> Lo
     notices = list(opened.notices)
     files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
     with first_passes(model["name"]):
-        sites = locate(opened.model)
+        sites = located(opened.model)
+    if sites.discovered is not None:
+        notices.append(
+            f"{sites.model_type} is discovered, not reviewed: no row of the table describes it; one was "
+            "found on the model, and only what is proved is offered"
+        )
     notices += corpus.bos_notices(opened.tokenizer, sites, needs_bos(opened.model))
     _check_positions(sites, model["name"], shape[1])
     progress("check", 0.0, None, "logits")

@@ -32,6 +32,7 @@ from sparkablate.measure.failures import first_passes
 from sparkablate.measure.items import Answers, EncodedItem, encode_items
 from sparkablate.measure.slice import EvaluateSummary, SliceRun
 from sparkablate.measure.walk import PROOF_POSITIONS
+from sparkablate.proofs.discovery import located
 from sparkablate.specs import from_wire
 from sparkablate.text import corpus
 from sparkablate.text.token_bytes import token_bytes
@@ -207,7 +208,7 @@ class LocalEngine:
             self._held = None
             del opened, manager  # the new model needs their memory
             opened = open_model(**{**model, "dtype": wanted}, may_offload=True)
-            manager = AblationManager(opened.model, locate(opened.model).refusing(refused))
+            manager = AblationManager(opened.model, located(opened.model).refusing(refused))
             manager.set_means(means)
         source = Source(model["name"], opened.revision, opened.directory, opened.tokenizer, manager)
         baking = Baking(source, specs, Path(request.out), request.dtype, request.prune_layers, request.force)
