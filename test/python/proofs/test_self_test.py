@@ -23,6 +23,7 @@ NAMES = [
     "embedding",
     "replayed_additions",
     "entry",
+    "skip",
     "all_heads_zero",
     "neurons",
     "effect",
