@@ -72,7 +72,9 @@ def bake(
     )
     files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
     sites = located(opened.model)
-    refused = [label for test in self_test.run(opened.model, sites) for label in test["refused"]]
+    tests = self_test.run(opened.model, sites)
+    self_test.require(opened.model, tests)
+    refused = [label for test in tests for label in test["refused"]]
     manager = AblationManager(opened.model, sites.refusing(refused))
     if means is not None:
         manager.set_means(means)

@@ -148,13 +148,13 @@ def load_proved(request: Load, shape: tuple[int, int], progress: Progress) -> Lo
     with first_passes(model["name"]):
         likelihood.check_chunks(*shape)
         small = _random_ids(likelihood, (1, min(PROOF_POSITIONS, shape[1])))
-        likelihood.prove_head(small)
         prove_causal(likelihood, shape[1])
         batch = _random_ids(likelihood, shape)
         warm_up(likelihood, batch)
         canary = Canary.measure(likelihood, batch)
         progress("self-test", 0.0, None, "tests")
         tests = self_test.run(opened.model, sites)
+        self_test.require(opened.model, tests)
     if refused := [label for test in tests for label in test["refused"]]:
         notices.append(f"the self-test refused {', '.join(refused)}"[:4096])
         sites = sites.refusing(refused)

@@ -1,4 +1,5 @@
-"""Proof at load that no token is predicted from itself: a model that looks ahead has no next-token NLL.
+"""Proof at load, at the run's own length, that no token is predicted from itself: a model that looks ahead
+has no next-token NLL.
 
 Rows that agree before a position and differ at every one from there on must agree in their logits before it
 (``science.md`` 2). Not bit for bit: other tokens later in a row change the shapes that experts compute in.
@@ -6,7 +7,7 @@ Rows that agree before a position and differ at every one from there on must agr
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ from sparkablate.edits.rounding import one_ulp
 from sparkablate.errors import SparkablateError
 from sparkablate.loading.numerics import device_of
 from sparkablate.measure.likelihood import Likelihood
+from sparkablate.proofs.entry import middle_of, prove_entered
+from sparkablate.proofs.logits import own_pass, prove_same
+from sparkablate.proofs.once import depth_fault, watching_layers
+from sparkablate.proofs.passes import entry_of
 
 #: Of the largest logit: what rounding may differ by in float32, and the least that other tokens must do.
 SAME = 1e-4
@@ -29,15 +34,22 @@ POSITIONS = 256
 @torch.inference_mode()
 def prove_causal(likelihood: Likelihood, seq_len: int) -> None:
     """Raises ``architecture_unsupported`` for a model whose logits depend on later tokens, on the other rows
-    of their batch, or on no token at all; ``nonfinite_logits`` where the unedited model's are not finite."""
+    of their batch, or on no token at all; ``nonfinite_logits`` where the unedited model's are not finite.
+
+    The same passes prove, at this length, that the head gives the model's own logits, that depth is no matter
+    of tokens, and that the upper half of the layers reads the stream alone."""
+    sites = likelihood.sites
     first, cuts = _rows(likelihood, seq_len)
     name = type(likelihood.model).__name__
-    alone = likelihood.final_hidden(first)
+    with watching_layers(sites) as first_order:
+        own, alone, entered = own_pass(likelihood, first, entry_of(middle_of(sites)))
     largest = _largest(likelihood, alone)
+    prove_same(likelihood, own, alone)
+    del own
     allowed = max(SAME, ULPS * _floor(likelihood, first, alone, largest)) * largest
     for cut, other in cuts.items():
         pair = likelihood.final_hidden(torch.cat([first, other]))
-        ahead, seen = _differences(likelihood, pair[:1], pair[1:], cut)
+        ahead, seen, coupled = _differences(likelihood, pair, alone, cut)
         if not ahead <= allowed:
             raise _refused(
                 f"{name} looks ahead: the logits before position {cut} of {seq_len} change by "
@@ -49,15 +61,22 @@ def prove_causal(likelihood: Likelihood, seq_len: int) -> None:
                 f"{name} hardly reads its text: other tokens from position {cut} of {seq_len} on change its "
                 f"logits by {seen / largest:.1e} of the largest, too little to tell whether it looks ahead"
             )
-        coupled, _ = _differences(likelihood, pair[:1], alone, seq_len)
         if cut == min(cuts):
-            other_alone, _ = _differences(likelihood, pair[1:], likelihood.final_hidden(other), seq_len)
-            coupled = max(coupled, other_alone)
+            with watching_layers(sites) as other_order:
+                other_alone = likelihood.final_hidden(other)
+            _prove_depth(likelihood, first_order, other_order)
+            coupled = max(coupled, _difference(likelihood, pair[1:], other_alone))
         if not coupled <= allowed:
             raise _refused(
                 f"{name} couples the rows of a batch: one row's logits change by {coupled / largest:.1e} of "
                 "the largest when another stands beside it, so a block's NLL would depend on its neighbours"
             )
+    prove_entered(likelihood, cuts[min(cuts)], entered, alone)
+
+
+def _prove_depth(likelihood: Likelihood, *orders: Sequence[int]) -> None:
+    if fault := depth_fault(likelihood.sites.n_layers, orders):
+        raise _refused(f"{type(likelihood.model).__name__} cannot be ablated: {fault}")
 
 
 def _refused(why: str) -> SparkablateError:
@@ -107,17 +126,38 @@ def _floor(likelihood: Likelihood, ids: Tensor, plain: Tensor, largest: float) -
         return 0.0
     with editing([(layer.stream, one_ulp(0))]):
         moved = likelihood.final_hidden(ids)
-    return _differences(likelihood, plain, moved, ids.shape[1])[0] / largest
+    return _difference(likelihood, plain, moved) / largest
 
 
-def _differences(likelihood: Likelihood, left: Tensor, right: Tensor, cut: int) -> tuple[float, float]:
-    """Largest difference of two rows' logits (from hidden states [1, pos, d_model]) before ``cut``, and from
-    it on. NaN counts as infinite."""
-    to_logits: Callable[[Tensor], Tensor] = likelihood.sites.to_logits
+def _differences(likelihood: Likelihood, pair: Tensor, alone: Tensor, cut: int) -> tuple[float, float, float]:
+    """Largest difference of two rows' logits (from hidden states [2, pos, d_model]) before ``cut``, and from
+    it on; and of the first row's from those that it has alone."""
     found = [0.0, 0.0]
-    for part, (begin, end) in enumerate(((0, cut), (cut, left.shape[1]))):
-        for at in range(begin, end, POSITIONS):
-            chunk = slice(at, min(at + POSITIONS, end))
-            off = (to_logits(left[:, chunk]).float() - to_logits(right[:, chunk]).float()).abs().max()
-            found[part] = max(found[part], float(off.nan_to_num(nan=torch.inf)))
-    return found[0], found[1]
+    coupled = 0.0
+    for part, (begin, end) in enumerate(((0, cut), (cut, pair.shape[1]))):
+        for chunk in _chunks(begin, end):
+            left, right, single = (
+                likelihood.sites.to_logits(hidden[:, chunk]).float() for hidden in (pair[:1], pair[1:], alone)
+            )
+            found[part] = max(found[part], _off(left, right))
+            coupled = max(coupled, _off(left, single))
+    return found[0], found[1], coupled
+
+
+def _difference(likelihood: Likelihood, left: Tensor, right: Tensor) -> float:
+    """Largest difference of two rows' logits (from hidden states [1, pos, d_model])."""
+    to_logits = likelihood.sites.to_logits
+    return max(
+        _off(to_logits(left[:, chunk]).float(), to_logits(right[:, chunk]).float())
+        for chunk in _chunks(0, left.shape[1])
+    )
+
+
+def _chunks(begin: int, end: int) -> Iterator[slice]:
+    for at in range(begin, end, POSITIONS):
+        yield slice(at, min(at + POSITIONS, end))
+
+
+def _off(left: Tensor, right: Tensor) -> float:
+    """NaN counts as infinite."""
+    return float((left - right).abs().max().nan_to_num(nan=torch.inf))
