@@ -103,7 +103,8 @@ def table() -> list[list[str]]:
 
 
 def _cell(name: str, row: Architecture) -> str:
-    if name.endswith("mean") and row.attention is None:
+    made = {write for write, _ in row.writes}
+    if name.endswith("mean") and (row.attention is None or (name == "mlp mean" and "mlp" not in made)):
         return "–"
     why = COLUMNS[name](row)
     if why is not None:
@@ -113,12 +114,11 @@ def _cell(name: str, row: Architecture) -> str:
 
 def _variant(row: Architecture) -> str:
     """Tells the rows of one model type apart."""
+    if row.variant:
+        return f" ({row.variant})"
     same = [other for other in ARCHITECTURES if other.model_types == row.model_types]
     if len(same) == 1:
         return ""
     if row.norm_on_stream:
         return " (norms on the stream)"
-    if len({other.additions for other in same}) > 1:
-        return " (parallel)" if row.additions is writes_first else " (sequential)"
-    others = [name for name, _ in row.writes if name not in ("attn", "mlp")]
-    return f" (with {others[0].replace('_', '-')} embeddings)" if others else ""
+    return " (parallel)" if row.additions is writes_first else " (sequential)"
