@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from sparkablate.loading.configuration import model_class
 
 #: The projection that reads the neurons of a dense MLP, or of a mixture's shared expert.
 NEURON_READER = re.compile(
@@ -372,6 +374,7 @@ TWINS: dict[str, Tiny] = {
     "deepseek_v2": Tiny("deepseek_v2", {**MLA, "topk_method": "group_limited_greedy", "num_experts": 4}),
     "deepseek_v32": Tiny("deepseek_v32", {**INDEXED, **SPARSE}),
     "glm4_moe_lite": Tiny("glm4_moe_lite", {**MLA, **SPARSE}),
+    "mistral4": Tiny("mistral4", {**MLA, "num_local_experts": 4}),
     "minimax_m3_vl_text": Tiny(
         "minimax_m3_vl_text",
         {
@@ -469,7 +472,7 @@ def make(tiny: Tiny, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
     right by accident."""
     if tiny.text_type is None:
         config = AutoConfig.for_model(tiny.model_type, **tiny.config)
-        factory: Any = AutoModelForCausalLM
+        factory: Any = model_class(config)
     else:
         text = {"model_type": tiny.text_type, **tiny.config}
         config = AutoConfig.for_model(tiny.model_type, text_config=text, vision_config=VISION)

@@ -58,6 +58,7 @@ from sparkablate.anatomy.sites import (
     Tap,
     Values,
 )
+from sparkablate.anatomy.towers import HEAD_ALONE, find_head, find_tower, is_wrapper
 from sparkablate.catalog import SITE_ORDER
 
 
@@ -116,6 +117,8 @@ class Architecture:
     #: Tensor of a layer that multiplies the stream: 1 where the layer is to be the identity.
     stream_scale: str | None = None
 
+    #: Why nothing bakes.
+    no_bake: str = ""
     #: Why neurons are not offered although a projection reads them.
     no_neurons: str = ""
     #: Which configurations of these model types the row describes, and what tells it from their other rows.
@@ -127,6 +130,8 @@ class Architecture:
 
 POST_NORMS = (("attn", "post_attention_layernorm"), ("mlp", "post_feedforward_layernorm"))
 SOFT_CAP: tuple[LogitsOp, str] = ("soft_cap", "final_logit_softcapping")
+
+OTHER_NAMES = "its checkpoints name their tensors otherwise than the model does"
 
 
 def _headless_without(attention: str, part: str) -> Callable[[nn.Module], Mapping[str, Any]]:
@@ -263,6 +268,7 @@ DEEPSEEK = Architecture(
     n_kv_heads=one_per_head,
     outputs=(("mlp", EXPERTS_AND_SHARED),),
 )
+GLM_MOE_DSA = replace(DEEPSEEK, model_types=("glm_moe_dsa",), returns_tuple=True, shares_kv=True)
 COHERE = Architecture(("cohere", "cohere2"), logits=("multiply", "logit_scale"))
 OLMO2 = Architecture(("olmo2", "olmo3", "exaone4"), writes=POST_NORMS, norm_after_write=True)
 GRANITE_EXPERTS = (
@@ -408,7 +414,6 @@ ARCHITECTURES: tuple[Architecture, ...] = (
             "seed_oss",
             "ernie4_5",
             "hunyuan_v1_dense",
-            "exaone",
             "internlm3",
             "apertus",
             "arcee",
@@ -424,6 +429,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
             "qwen3_vl_text",
         )
     ),
+    Architecture(("exaone",), no_bake=OTHER_NAMES),
     Architecture(("gemma",), needs_bos=True),
     Architecture(("vaultgemma",), needs_bos=True, logits=SOFT_CAP),
     # Its norms have no weights: what a direction lacks in the embedding it lacks in the stream.
@@ -496,9 +502,8 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     DEEPSEEK,
     replace(DEEPSEEK, model_types=("minicpm3",), additions=minicpm3, logits=("divide_before", "logits_scaling")),
     # Layers hand on which positions their attention may see, the latter of the two keys and values as well.
-    replace(
-        DEEPSEEK, model_types=("glm_moe_dsa", "mistral_large4_text"), returns_tuple=True, shares_kv=True
-    ),
+    GLM_MOE_DSA,
+    replace(GLM_MOE_DSA, model_types=("mistral_large4_text",), logits=SOFT_CAP, no_bake=OTHER_NAMES),
     replace(
         DEEPSEEK,
         model_types=("kimi_linear",),
@@ -728,15 +733,6 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
 )
 
-#: Multimodal wrappers: model type → path of the text stack. The row is the text tower's own.
-WRAPPERS: Mapping[str, str] = {
-    "gemma3": "model.language_model",
-    "gemma4": "model.language_model",
-    "llava": "model.language_model",
-    "mistral3": "model.language_model",
-}
-
-
 def row_of(text_config: Any) -> Architecture | None:
     """The row that describes a text configuration."""
     return next(
@@ -767,22 +763,15 @@ def locate(model: nn.Module) -> SiteMap:
         raise unsupported(
             model, f"no row of architectures.py describes model type {model_type!r} in this configuration"
         )
-    stack_path = row.stack
-    if text_config is not config:
-        if config.model_type not in WRAPPERS:
-            raise unsupported(
-                model, f"{model_type!r} is known, but not inside the wrapper {config.model_type!r}"
-            )
-        stack_path = WRAPPERS[config.model_type]
-
-    stack = require(model, model, stack_path)
-    head = require(model, model, row.head)
+    stack_path, stack = find_stack(model, row)
+    wrapper = is_wrapper(config)
+    head = find_head(model, stack_path, row.head) if wrapper else require(model, model, row.head)
     layers = require(model, stack, row.layers)
     if not isinstance(layers, nn.ModuleList):
         raise unsupported(model, f"{stack_path}.{row.layers} is not a list of layers")
     tail = [find(model, stack, path) for path in row.tail]
     logits = Logits()
-    if row.logits is not None:
+    if row.logits is not None and not (wrapper and config.model_type in HEAD_ALONE):
         op, key = row.logits
         value = getattr(text_config, key)
         logits = Logits() if value is None else Logits(op, value)
@@ -810,6 +799,14 @@ def locate(model: nn.Module) -> SiteMap:
         norm_on_stream=row.norm_on_stream,
         norm_after_embedding=row.norm_after_embedding,
     )
+
+
+def find_stack(model: nn.Module, row: Architecture) -> tuple[str, nn.Module]:
+    """Path and module of a model's stack, in a wrapper of its text tower's."""
+    config: Any = model.config
+    if is_wrapper(config):
+        return find_tower(model, row.layers, row.embedding[0])
+    return row.stack, require(model, model, row.stack)
 
 
 def _locate_layer(
