@@ -28,6 +28,41 @@ def granite(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
     return (x + writes["attn"] * scale) + writes["mlp"] * scale
 
 
+def granite_shared(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
+    """Granite's order, where routed experts and a shared one are summed by the layer itself."""
+    scale = layer.residual_multiplier
+    return (x + writes["attn"] * scale) + (writes["experts"] + writes["shared"]) * scale
+
+
+def minicpm3(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
+    """Granite's order under another name."""
+    scale = layer.residual_scale
+    return (x + writes["attn"] * scale) + writes["mlp"] * scale
+
+
+def falcon_h1(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
+    """State space and attention side by side, each scaled, then the MLP."""
+    mixed = writes["mixer"] * layer.ssm_out_multiplier + writes["attn"] * layer.attn_out_multiplier
+    return (x + mixed) + writes["mlp"]
+
+
+def minimax(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
+    """Each write is added to the normalised stream, both of them scaled."""
+    middle = (
+        layer.input_layernorm(x) * layer.attn_alpha_factor + writes["attn"] * layer.attn_beta_factor
+    )
+    return (
+        layer.post_attention_layernorm(middle) * layer.mlp_alpha_factor
+        + writes["mlp"] * layer.mlp_beta_factor
+    )
+
+
+def only_write(layer: nn.Module, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
+    """x + w: layers of one part each, whatever it is."""
+    (write,) = writes.values()
+    return x + write
+
+
 def gemma4(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
     """Sequential, then the per-layer embedding's write where there is one; the stream is scaled in place."""
     stream = sequential(layer, x, writes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -38,3 +38,11 @@ DENSE = (linear("mlp.down_proj"),)
 #: Experts one by one or stacked; layers without experts are dense.
 EXPERTS = (*DENSE, linear("mlp.experts.*.down_proj"), stacked("mlp.experts.down_proj"))
 EXPERTS_AND_SHARED = (*EXPERTS, linear("mlp.shared_expert.down_proj"), linear("mlp.shared_experts.down_proj"))
+
+
+def under(mlp: str, *made: Projection) -> tuple[Projection, ...]:
+    """The same projections where the MLP is called otherwise."""
+    return tuple(
+        replace(one, weight=mlp + one.weight.removeprefix("mlp"), bias=mlp + one.bias.removeprefix("mlp"))
+        for one in made
+    )

@@ -23,21 +23,32 @@ class Tap:
     side: Literal["input", "output"]
 
 
+Layout = Literal["last", "grouped", "quartered"]
+
+
 @dataclass(frozen=True)
 class Values:
     """Which outputs of which projection are each key/value head's values; the self-test zeroes them.
 
     `last`: the projection's last n_kv_heads · d_head features (v_proj alone; [q | k | v]).
     `grouped`: the last d_head features of each of n_kv_heads equal groups ([q k v] a head, MLA's kv_b).
+    `quartered`: the middle third of each quarter (CodeGen's [q | v | k], sharded four ways).
     """
 
     tap: Tap
-    layout: Literal["last", "grouped"]
+    layout: Layout
     width: int
 
     def features(self, n_kv_heads: int, d_head: int) -> Tensor:
         """Feature indices  # [n_kv_heads, d_head]; raises ValueError where they do not fit."""
         offsets = torch.arange(d_head)
+        if self.layout == "quartered":
+            third = n_kv_heads * d_head // 4
+            if self.width != 12 * third or third % d_head:
+                raise ValueError(f"{self.width} features are not 4 times [q | v | k] of {n_kv_heads} heads")
+            quarters = torch.arange(4) * 3 * third + third
+            starts = (quarters[:, None] + torch.arange(0, third, d_head)).flatten()
+            return starts[:, None] + offsets[None, :]
         if self.layout == "last":
             start = self.width - n_kv_heads * d_head
             starts = start + torch.arange(n_kv_heads) * d_head
@@ -52,11 +63,14 @@ class Values:
         return starts[:, None] + offsets[None, :]
 
 
+LogitsOp = Literal["none", "multiply", "divide", "soft_cap", "divide_before"]
+
+
 @dataclass(frozen=True)
 class Logits:
-    """What the model does to the head's output."""
+    """What the model does to the head's output; `divide_before`: to its input."""
 
-    op: Literal["none", "multiply", "divide", "soft_cap"] = "none"
+    op: LogitsOp = "none"
     value: float = 1.0
 
     def apply(self, logits: Tensor) -> Tensor:
@@ -238,6 +252,8 @@ class SiteMap:
         """Final hidden state (or a chunk of its positions) → logits  # [batch, pos, vocab]."""
         if self.cast_final:
             hidden = hidden.to(next(self.head.parameters()).dtype)
+        if self.logits.op == "divide_before":
+            hidden = hidden / self.logits.value
         return self.logits.apply(self.head(hidden))
 
     def refusing(self, labels: Iterable[str]) -> SiteMap:

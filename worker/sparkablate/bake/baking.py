@@ -105,7 +105,7 @@ class Baking:
         self.renumbering = Renumbering(frozenset(skipped if prune else ()), sites.n_layers)
         with Checkpoint(source.directory) as checkpoint:
             check_plain(model.config, checkpoint.entries)
-            names = find_names(row, model.config.model_type, checkpoint.entries)
+            names = find_names(row, sites, model, checkpoint.entries)
             self.edits = Planner(model, sites, row, checkpoint, names, _means(self.specs, manager)).plan(
                 self.specs, self.renumbering.removed
             )

@@ -12,7 +12,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from sparkablate.anatomy.architectures import WRAPPERS, Architecture
+from sparkablate.anatomy.architectures import Architecture
+from sparkablate.anatomy.sites import SiteMap
+from sparkablate.anatomy.towers import is_wrapper, prefixes_on_disk
 from sparkablate.catalog import refusal
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import bin_files
@@ -155,27 +157,63 @@ class Names:
         return None if found is None else (int(found[1]), name[found.end() :])
 
 
-def find_names(row: Architecture, model_type: str, entries: dict[str, Entry]) -> Names:
-    """Finds the text stack's prefix. Raises "architecture_unsupported" where not exactly one fits."""
-    fitting = [
-        prefix
-        for prefix in _prefixes(row, model_type)
-        if any(name.startswith(f"{prefix}{row.layers}.0.") for name in entries)
-    ]
-    if len(fitting) != 1:
+def find_names(row: Architecture, sites: SiteMap, model: Any, entries: dict[str, Entry]) -> Names:
+    """Finds the text stack's prefix. Raises "architecture_unsupported" where not exactly one fits.
+
+    A wrapper's checkpoint names its tower in its own way, also where the text model alone was loaded of it.
+    """
+    known = [] if is_wrapper(model.config) else _prefixes(row)
+    fitting = [prefix for prefix in known if any(name.startswith(f"{prefix}{row.layers}.0.") for name in entries)]
+    prefixes = fitting or _found_prefixes(row, sites, entries)
+    if len(prefixes) != 1:
         raise SparkablateError(
             "architecture_unsupported",
-            f"the checkpoint names its layers in no way that is known for {model_type!r}: "
-            f"{len(fitting)} of the prefixes {', '.join(map(repr, _prefixes(row, model_type)))} fit",
+            f"the checkpoint names its layers in no way that is known for {model.config.model_type!r}: "
+            f"{len(prefixes)} prefixes fit{''.join(f', {prefix!r}' for prefix in prefixes)}",
         )
-    stack = fitting[0]
-    # "language_model.model." has its head beside the inner model; all others at the top.
-    head = "language_model." if stack == "language_model.model." else ""
-    return Names(stack, f"{stack}{row.layers}.", head + row.head_tensor)
+    stack = prefixes[0]
+    return Names(stack, f"{stack}{row.layers}.", _head_name(row, sites, model, stack, entries))
 
 
-def _prefixes(row: Architecture, model_type: str) -> list[str]:
-    if model_type in WRAPPERS:
-        return ["model.language_model.", "language_model.model.", "language_model."]
+def _head_name(
+    row: Architecture, sites: SiteMap, model: Any, stack: str, entries: dict[str, Entry]
+) -> str:
+    """The unembedding's: as stored; where a tied one is not, as the stack is, beside the inner model."""
+    if stack in _prefixes(row) and not is_wrapper(model.config):
+        return row.head_tensor
+    stored = [name for name in entries if name == "lm_head.weight" or name.endswith(".lm_head.weight")]
+    if len(stored) == 1:
+        return stored[0]
+    if stack == "language_model.model.":
+        return "language_model.lm_head.weight"
+    return next(f"{name}.weight" for name, module in model.named_modules() if module is sites.head)
+
+
+def _prefixes(row: Architecture) -> list[str]:
     parts = row.stack.split(".")
     return [".".join(parts[start:]) + "." if parts[start:] else "" for start in range(len(parts) + 1)]
+
+
+def _found_prefixes(row: Architecture, sites: SiteMap, entries: dict[str, Entry]) -> list[str]:
+    """What stands before the layers of which the last has a tensor that makes a write and is as wide as the
+    stream: another tower's are of another kind, width or number."""
+    last = f"{row.layers}.{sites.n_layers - 1}."
+    made = {f"{row.attention_output}.weight": -1 if _is_conv1d(sites) else -2} | {
+        one.weight: one.output_axis for _, projections in row.outputs for one in projections
+    }
+    found = set()
+    for pattern, axis in made.items():
+        expression = re.compile(r"(.*?\.)??" + re.escape(last + pattern).replace(r"\*", r"\d+"))
+        for name, entry in entries.items():
+            fits = expression.fullmatch(name)
+            if fits and len(entry.shape) >= 2 and entry.shape[axis] == sites.d_model:
+                found.add(fits[1] or "")
+    found = (found & set(prefixes_on_disk(sites.stack_path, wrapper=True))) or found
+    if len(found) > 1:
+        beyond = f"{row.layers}.{sites.n_layers}."
+        found = {prefix for prefix in found if not any(name.startswith(prefix + beyond) for name in entries)}
+    return sorted(found)
+
+
+def _is_conv1d(sites: SiteMap) -> bool:
+    return any(hasattr(layer.attention_output, "nx") for layer in sites.layers)

@@ -23,6 +23,8 @@ RUN_ONLY = "measure it with 'sparkablate run' instead"
 
 def mean_refusal(row: Architecture, projections: int, experts: bool, has_bias: bool) -> str | None:
     """Why a mean does not bake; None where it does."""
+    if row.no_bake:
+        return row.no_bake
     if row.norm_after_write:
         return AFTER_WRITE
     if projections != 1 or experts:
@@ -40,11 +42,13 @@ def _mlp_mean(row: Architecture) -> str | None:
 
 
 def _skip(row: Architecture) -> str | None:
-    return f"{ON_STREAM}; prune the layer (--prune-layers)" if row.norm_on_stream else None
+    on_stream = f"{ON_STREAM}; prune the layer (--prune-layers)" if row.norm_on_stream else None
+    return row.no_bake or on_stream
 
 
 def _direction(row: Architecture) -> str | None:
-    return AFTER_WRITE if row.norm_after_write else ON_STREAM if row.norm_on_stream else None
+    norms = AFTER_WRITE if row.norm_after_write else ON_STREAM if row.norm_on_stream else None
+    return row.no_bake or norms
 
 
 def _everywhere(row: Architecture) -> str | None:
@@ -52,7 +56,7 @@ def _everywhere(row: Architecture) -> str | None:
 
 
 def _none(row: Architecture) -> str | None:
-    return None
+    return row.no_bake or None
 
 
 #: Column of the printed table → why it does not bake in a row (None: it does).
@@ -79,6 +83,8 @@ def check(specs: Sequence[Spec], row: Architecture, prune: bool) -> None:
 
 
 def _refusal(spec: Spec, row: Architecture, prune: bool) -> str | None:
+    if row.no_bake:
+        return row.no_bake
     if spec.positions != "all":
         return refusal("bake", "not_first")[1]
     if isinstance(spec, DirectionSpec):
@@ -103,7 +109,8 @@ def table() -> list[list[str]]:
 
 
 def _cell(name: str, row: Architecture) -> str:
-    if name.endswith("mean") and row.attention is None:
+    made = {write for write, _ in row.writes}
+    if name.endswith("mean") and (row.attention is None or (name == "mlp mean" and "mlp" not in made)):
         return "–"
     why = COLUMNS[name](row)
     if why is not None:
@@ -113,12 +120,11 @@ def _cell(name: str, row: Architecture) -> str:
 
 def _variant(row: Architecture) -> str:
     """Tells the rows of one model type apart."""
+    if row.variant:
+        return f" ({row.variant})"
     same = [other for other in ARCHITECTURES if other.model_types == row.model_types]
     if len(same) == 1:
         return ""
     if row.norm_on_stream:
         return " (norms on the stream)"
-    if len({other.additions for other in same}) > 1:
-        return " (parallel)" if row.additions is writes_first else " (sequential)"
-    others = [name for name, _ in row.writes if name not in ("attn", "mlp")]
-    return f" (with {others[0].replace('_', '-')} embeddings)" if others else ""
+    return " (parallel)" if row.additions is writes_first else " (sequential)"

@@ -37,9 +37,11 @@ class Skip:
             return self._own()(*args, **kwargs)
         self._passed()
         stream = stream_of(args, kwargs)
+        rest: tuple[Any, ...] = (None,)
         if self._always_runs or cache_of(kwargs) is not None:
-            self._own()(*args, **kwargs)
-        return (stream, None) if self._returns_tuple else stream
+            output = self._own()(*args, **kwargs)
+            rest = output[1:] if isinstance(output, tuple) else rest  # what later layers get besides the stream
+        return (stream, *rest) if self._returns_tuple else stream
 
     def remove(self) -> None:
         """Leaves alone what somebody put around it since; there it does nothing any more."""

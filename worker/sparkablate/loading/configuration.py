@@ -197,9 +197,9 @@ def _hub_cause(source: str, error: BaseException) -> str | None:
 
 def model_class(config: Any) -> Any:
     """The Auto class that has this configuration: causal LM, else a multimodal wrapper around one."""
-    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM
 
-    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText):
+    for auto in (AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForMultimodalLM):
         if type(config) in auto._model_mapping or "auto_map" in config.to_dict():
             return auto
     raise SparkablateError(

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sparkablate.anatomy.architectures import WRAPPERS, row_of
+from sparkablate.anatomy.architectures import find_stack, row_of
+from sparkablate.anatomy.towers import is_wrapper, prefixes_on_disk
 from sparkablate.errors import SparkablateError
 
 #: Tensors that a message names.
@@ -68,12 +69,9 @@ class Tower:
         self.layers = row.layers if row is not None else "layers"
         self.n_layers: int | None = getattr(text, "num_hidden_layers", None)
         self.mtp_layers: int = getattr(text, "num_nextn_predict_layers", None) or 0
-        if config.model_type in WRAPPERS:
-            stack = WRAPPERS[config.model_type]
-            self._prefixes = [f"{stack}.", "language_model.model.", "language_model."]
-        else:
-            parts = stack.split(".")
-            self._prefixes = [f"{'.'.join(parts[start:])}." for start in range(len(parts))]
+        if row is not None and is_wrapper(config):
+            stack, _ = find_stack(model, row)
+        self._prefixes = prefixes_on_disk(stack, wrapper=is_wrapper(config))
         named = (*row.embedding, *row.tail) if row is not None else ()
         self._parts = {self.layers, *(one for path in named for one in path.split("|"))}
         modules = dict(model.named_modules())
