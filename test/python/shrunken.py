@@ -70,12 +70,17 @@ MENDED: dict[str, dict[str, Any]] = {
 MOST_PARAMETERS = 16_000_000
 
 
-def shrunken(model_type: str) -> Any:
-    """Raises what transformers does where the numbers do not go together, ValueError for what stays large."""
-    for name, known in tiny_models.TINY.items():
-        if model_type == known.model_type and known.text_type is None:
-            return tiny_models.build(name)
+def shrunken(model_type: str, **numbers: Any) -> Any:
+    """``numbers`` of the configuration that are to be others.
+
+    Raises what transformers does where the numbers do not go together, ValueError for what stays large.
+    """
+    for known in {**tiny_models.TINY, **tiny_models.TWINS}.values():
+        if model_type == known.model_type and known.text_type is None and not numbers:
+            return tiny_models.make(known)
     config = _shrunk(AutoConfig.for_model(model_type))
+    for key, value in numbers.items():
+        setattr(config, key, value)
     for key, value in MENDED.get(model_type, {}).items():
         setattr(config, key, value)
     torch.manual_seed(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-EXPORTS = ["AblationManager", "AblationSpec", "DirectionSpec", "SparkablateError", "__version__"]
+EXPORTS = ["AblationManager", "AblationSpec", "DirectionSpec", "SparkablateError", "__version__", "discover"]
 
 SCRIPT = """
 import sparkablate

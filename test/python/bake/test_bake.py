@@ -150,6 +150,14 @@ def test_a_tied_embedding_edited_on_one_side_is_untied(tmp_path: Path) -> None:
     assert not bake(str(directory), layers, tmp_path / "tied", threads=1)["untied"]
 
 
+def test_a_checkpoint_that_holds_numbers_without_an_axis(tmp_path: Path) -> None:
+    model = tiny_models.make(tiny_models.TWINS["apertus"])
+    assert any(tensor.dim() == 0 for tensor in model.state_dict().values())
+    model.save_pretrained(tmp_path / "model")
+    report = bake(str(tmp_path / "model"), HEADS, tmp_path / "out", threads=1)
+    assert report["certificate"]["passed"]
+
+
 @pytest.mark.parametrize(
     ("wrapper", "text_ties"),
     [("llava", True), ("mistral3", True), ("mistral3", False)],  # the wrapper's own setting decides

@@ -121,7 +121,9 @@ def _names(directory: str) -> dict[str, str]:
 def _same_bytes(left: Tensor, right: Tensor) -> bool:
     if left.shape != right.shape or left.dtype != right.dtype:
         return False
-    return torch.equal(left.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8))
+    # A number without an axis has no bytes to be viewed as.
+    first, second = left.reshape(-1).contiguous(), right.reshape(-1).contiguous()
+    return torch.equal(first.view(torch.uint8), second.view(torch.uint8))
 
 
 def _edit_fault(
