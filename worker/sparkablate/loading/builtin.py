@@ -105,13 +105,13 @@ def verify(file: Path, sha256: str) -> None:
 
 
 def convert(gguf: Path, directory: Path) -> None:
-    """Writes the model and tokenizer of a LLaMA-type GGUF file as a float32 safetensors directory.
+    """Writes the model and tokenizer of a GGUF file as a float32 safetensors directory.
 
     Raises ``load_failed`` unless the written directory, loaded again, gives the GGUF model's logits bit for
     bit.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     quantized: Any = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.float32
@@ -120,7 +120,7 @@ def convert(gguf: Path, directory: Path) -> None:
     # A model read from GGUF refuses save_pretrained, so its weights move to one that was not quantized.
     dropped = ("quantization_config", "_model_name_or_path")
     settings = {key: value for key, value in quantized.config.to_dict().items() if key not in dropped}
-    plain = LlamaForCausalLM(LlamaConfig(**settings)).float()
+    plain: Any = type(quantized)(type(quantized.config)(**settings)).float()
     plain.load_state_dict(quantized.state_dict())
     plain.generation_config = quantized.generation_config
     plain.save_pretrained(directory)
