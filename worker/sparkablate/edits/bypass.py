@@ -9,7 +9,7 @@ from typing import Any
 
 from sparkablate.anatomy.sites import LayerSites
 from sparkablate.edits.hooks import stream_of
-from sparkablate.edits.positions import cache_of
+from sparkablate.edits.positions import cache_of, named_arguments
 
 
 class Skip:
@@ -37,7 +37,7 @@ class Skip:
             return self._own()(*args, **kwargs)
         self._passed()
         stream = stream_of(args, kwargs)
-        if self._always_runs or cache_of(kwargs) is not None:
+        if self._always_runs or cache_of(named_arguments(self._module, args, kwargs)) is not None:
             self._own()(*args, **kwargs)
         return (stream, None) if self._returns_tuple else stream
 

@@ -62,10 +62,11 @@ def _same_without(
 
 
 def embedding_fault(subject: Subject) -> str | None:
-    """What is wrong with the writers of the stream before layer 0, whose sum may be scaled on its way."""
+    """What is wrong with the writers of the stream before layer 0, whose sum may be scaled on its way, each
+    token's to a size of its own."""
     sites, recorded = subject.sites, subject.plain.recorded
     entry = entry_of(sites.layers[0])
-    stream = recorded[entry.path, entry.side]
+    stream = recorded[entry.path, entry.side].float()
     unreached = [tap.path for tap in sites.embedding if (tap.path, tap.side) not in recorded]
     if unreached:
         return f"the pass never reached {', '.join(unreached)}"
@@ -75,8 +76,9 @@ def embedding_fault(subject: Subject) -> str | None:
         total = torch.stack([write.expand(stream.shape) for write in writes]).sum(dim=0)
     except RuntimeError as error:
         return f"{names} is not the stream that enters layer 0: {error}"
-    scale = (stream.float() * total).sum() / (total * total).sum()
-    off = (stream.float() - scale * total).abs().max()
-    if off <= ROUNDINGS * torch.finfo(stream.dtype).eps * stream.abs().max():
+    size = (total * total).sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    off = (stream - (stream * total).sum(dim=-1, keepdim=True) / size * total).abs().max()
+    eps = torch.finfo(recorded[entry.path, entry.side].dtype).eps
+    if off <= ROUNDINGS * eps * stream.abs().max():
         return None
     return f"the stream that enters layer 0 is not {names}, scaled or not: it is off by up to {off:.3g}"

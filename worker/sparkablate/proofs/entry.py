@@ -21,6 +21,8 @@ from sparkablate.proofs.passes import Recorded, Subject, entry_of, forward, put
 
 #: The write that a row names where a layer reads the tokens again: gemma4's per-layer embeddings.
 PER_LAYER = "per_layer"
+#: Reviewed types whose layers read the embedding again, besides the stream.
+READ_AGAIN = ("zamba2",)
 
 
 def reads_others(layer: LayerSites) -> bool:
@@ -30,7 +32,12 @@ def reads_others(layer: LayerSites) -> bool:
 
 def reads_tokens(sites: SiteMap) -> bool:
     """Whether the row says that layers read tokens besides the stream, which entering leaves as they are."""
-    return any(PER_LAYER in layer.writes for layer in sites.layers)
+    return sites.model_type in READ_AGAIN or any(PER_LAYER in layer.writes for layer in sites.layers)
+
+
+def with_the_same_tokens(subject: Subject) -> str:
+    """What the proof leaves out, in words."""
+    return " (with the same tokens, which they read again)" if reads_tokens(subject.sites) else ""
 
 
 def entry_faults(subject: Subject) -> Concerned:

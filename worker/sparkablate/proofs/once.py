@@ -74,7 +74,8 @@ def once_faults(subject: Subject) -> Concerned:
                 found(layer, concerned, f"{tap.path} {_acts(times)} in a pass")
     for first, name, layer, other in _shared(subject.sites):
         for one in (first, layer):
-            found(one, _sites_with(one, name, other), f"{name} and {other} are the same weights")
+            if concerned := _sites_with(one, name, other):
+                found(one, concerned, f"{name} and {other} are the same weights")
     return faults
 
 
@@ -123,12 +124,27 @@ def _span(parameter: nn.Parameter) -> tuple[int, int]:
     return begin, begin + (reach + 1) * parameter.element_size()
 
 
+def shared_elsewhere(subject: Subject) -> str:
+    """Layers that share weights of which no site is a part, in words."""
+    layers = {
+        one.index
+        for first, name, layer, other in _shared(subject.sites)
+        for one in (first, layer)
+        if not _sites_with(one, name, other)
+    }
+    return f"; layers {_few(sorted(layers))} share weights that no site is made of" if layers else ""
+
+
 def _sites_with(layer: LayerSites, *paths: str) -> set[str]:
-    """Sites of the part of a layer that holds a parameter; all of them where it is no attention or MLP."""
-    for part, kinds in ((layer.attention, {"head", "kv_group", "attn"}), (layer.mlp, {"neuron", "mlp"})):
-        held = set() if part is None else {id(parameter) for parameter in part.parameters()}
-        named = dict(layer.module.named_parameters())
-        inside = [named.get(path.removeprefix(f"{layer.path}.")) for path in paths]
-        if any(id(parameter) in held for parameter in inside if parameter is not None):
+    """Sites that are made by what holds one of these parameters: attention, MLP, or another writer."""
+    named = dict(layer.module.named_parameters())
+    inside = {id(named[name]) for path in paths if (name := path.removeprefix(f"{layer.path}.")) in named}
+    makers: list[tuple[nn.Module | None, set[str]]] = [
+        (layer.attention, {"head", "kv_group", "attn"}),
+        (layer.mlp, {"neuron", "mlp"}),
+        *((tap.module, {"layer", "direction"}) for tap in layer.writes.values()),
+    ]
+    for maker, kinds in makers:
+        if maker is not None and inside & {id(parameter) for parameter in maker.parameters()}:
             return kinds
-    return set(layer.sites)
+    return set()
