@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +48,13 @@ def test_true_rows_pass_and_the_model_is_left_alone(row: str, dtype: torch.dtype
     assert [result["name"] for result in results] == NAMES
     assert [(result["passed"], result["refused"]) for result in results] == [(True, [])] * len(NAMES)
     assert all(set(result) == {"name", "passed", "detail", "refused"} for result in results)
+
+
+def test_the_documented_tests_are_those_that_run() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "extending.md").read_text(encoding="utf-8")
+    table = text[text.index("| test | what holds |") :]
+    table = table[: table.index("\n\n")]
+    assert re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE) == NAMES
 
 
 @pytest.mark.parametrize("row", ["gpt2", "llama", "bloom", "falcon_multi_query"])

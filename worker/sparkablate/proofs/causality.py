@@ -71,7 +71,7 @@ def prove_causal(likelihood: Likelihood, seq_len: int) -> None:
                 f"{name} couples the rows of a batch: one row's logits change by {coupled / largest:.1e} of "
                 "the largest when another stands beside it, so a block's NLL would depend on its neighbours"
             )
-    prove_entered(likelihood, cuts[min(cuts)], entered, alone)
+    prove_entered(likelihood, first, cuts[min(cuts)], entered, alone)
 
 
 def _prove_depth(likelihood: Likelihood, *orders: Sequence[int]) -> None:
