@@ -192,8 +192,8 @@ def _left_out_notice(model: Any, files: Files, tower: unread.Tower) -> list[str]
     if not left:
         return []
     return [
-        f"{len(left)} tensors that the checkpoint does not hold are as transformers makes them, whose list for "
-        f"this type lets them be missing: {left[0]}{' …' if len(left) > 1 else ''}"
+        f"{len(left)} tensors that the checkpoint does not hold are as transformers makes them, whose list "
+        f"for this type lets them be missing: {left[0]}{' …' if len(left) > 1 else ''}"
     ]
 
 

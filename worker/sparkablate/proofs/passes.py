@@ -95,7 +95,7 @@ class Subject:
             with ExitStack() as stack:
                 stack.enter_context(self.manager.applied(specs))
                 stack.enter_context(editing(self.kept_inputs()))
-                stack.enter_context(recording(every_tap(self.sites), _keeping(recorded)))
+                stack.enter_context(recording(ends(self.sites), _keeping(recorded)))
                 self.sites.stack(input_ids=self.ids, use_cache=False)
         return Zeroed(frozenset(spec.layer for spec in specs), recorded)
 
@@ -147,14 +147,24 @@ def zero(kind: str, layer: LayerSites) -> AblationSpec | None:
 
 
 def every_tap(sites: SiteMap) -> list[Tap]:
-    """The embedding's writes; of every layer input, output, writes, head slices, what the attention's
-    projection gives, neurons and ends of the MLP. What is two of these, once."""
+    """The embedding's writes; of every layer its input, head slices and neurons, and where they end."""
     taps: list[Tap] = list(sites.embedding)
     for layer in sites.layers:
-        taps += [entry_of(layer), layer.stream, *layer.writes.values(), *neuron_taps(layer)]
-        taps += [tap for tap in (layer.heads, layer.neurons) if tap is not None]
+        taps += [entry_of(layer), *(tap for tap in (layer.heads, layer.neurons) if tap is not None)]
+    return _each_once([*taps, *ends(sites)])
+
+
+def ends(sites: SiteMap) -> list[Tap]:
+    """Of every layer its output, its writes, what the attention's projection gives, the ends of the MLP."""
+    taps: list[Tap] = []
+    for layer in sites.layers:
+        taps += [layer.stream, *layer.writes.values(), *neuron_taps(layer)]
         if layer.heads is not None:
             taps.append(attention_end(layer))
+    return _each_once(taps)
+
+
+def _each_once(taps: Iterable[Tap]) -> list[Tap]:
     return list({(tap.path, tap.side): tap for tap in taps}.values())
 
 
