@@ -288,7 +288,7 @@ def refused(model: Any, said: str) -> None:
 
 def test_depth_that_depends_on_tokens() -> None:
     model = llama()
-    _, other = unlike(locate(model), TOKENS)
+    _, other = unlike(model, locate(model), TOKENS)
     leaving_early(model, lambda ids: bool(ids[0, 0] == other[0, 0]))
     refused(model, "on one text layers 0, 1, 2 run, on another 0, 1: depth depends on tokens")
 

@@ -66,7 +66,7 @@ class Subject:
 
     @staticmethod
     def of(model: nn.Module, sites: SiteMap) -> Subject:
-        ids, other_ids = unlike(sites, TOKENS)
+        ids, other_ids = unlike(model, sites, TOKENS)
         plain, other = trace(sites, ids), trace(sites, other_ids)
         return Subject(model, sites, ids, other_ids, plain, other, AblationManager(model, sites))
 
@@ -100,13 +100,25 @@ class Subject:
         return Zeroed(frozenset(spec.layer for spec in specs), recorded)
 
 
-def unlike(sites: SiteMap, length: int) -> tuple[Tensor, Tensor]:
+def unlike(model: nn.Module, sites: SiteMap, length: int) -> tuple[Tensor, Tensor]:
     """Two rows of random ids [1, pos] that agree nowhere."""
+    ids = text_ids(model, sites)
     generator = torch.Generator().manual_seed(0)
-    first = torch.randint(0, sites.vocab_size, (1, length), generator=generator)
-    moved = 1 + torch.randint(max(sites.vocab_size - 1, 1), (1, length), generator=generator)
+    first = torch.randint(0, len(ids), (1, length), generator=generator)
+    moved = 1 + torch.randint(max(len(ids) - 1, 1), (1, length), generator=generator)
     device = device_of(sites.stack)
-    return first.to(device), ((first + moved) % sites.vocab_size).to(device)
+    return ids[first].to(device), ids[(first + moved) % len(ids)].to(device)
+
+
+def text_ids(model: nn.Module, sites: SiteMap) -> Tensor:
+    """The ids of the vocabulary without those at which a wrapper puts in an image, a sound or a video."""
+    ids = torch.arange(sites.vocab_size)
+    config: Any = model.config
+    if config is config.get_text_config():
+        return ids
+    named = [value for key, value in vars(config).items() if key.endswith(("_token_id", "_token_index"))]
+    held = torch.tensor([value for value in named if isinstance(value, int)])
+    return ids[~torch.isin(ids, held)]
 
 
 def entry_of(layer: LayerSites) -> Tap:
