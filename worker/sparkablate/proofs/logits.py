@@ -23,7 +23,7 @@ def logits_fault(subject: Subject) -> str | None:
         if fault is None:
             Likelihood(subject.model, subject.sites).prove_head(subject.ids)
     except SparkablateError as error:
-        return error.message
+        return error.message.removeprefix(f"{type(subject.model).__name__}: ")
     except (RuntimeError, TypeError) as error:  # shapes or dtypes that do not fit
         return f"its row's tail and head do not take what the layers give: {error}"
     return fault
