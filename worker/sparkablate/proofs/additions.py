@@ -22,7 +22,7 @@ def replay_faults(subject: Subject) -> Faults:
         fault = _replay_fault(layer, recorded)
         if before is not None:
             left, entered = recorded[before.path, "output"], recorded[layer.path, "input"]
-            if not torch.equal(left, entered):
+            if not torch.equal(left, entered.to(left.device)):
                 fault = f"{layer.path} does not get what {before.path} gives: something acts between them"
         if fault is not None:
             faults[layer.index] = fault
@@ -31,7 +31,8 @@ def replay_faults(subject: Subject) -> Faults:
 
 
 def _replay_fault(layer: LayerSites, recorded: Recorded) -> str | None:
-    entry, output = recorded[layer.path, "input"], recorded[layer.path, "output"]
+    output = recorded[layer.path, "output"]
+    entry = recorded[layer.path, "input"].to(output.device)  # from another GPU where a device map says so
     unreached = [name for name, tap in layer.writes.items() if (tap.path, tap.side) not in recorded]
     if unreached:
         return f"the pass never reached its write {', '.join(unreached)}"

@@ -87,7 +87,7 @@ def _difference(layer: LayerSites, left: Recorded, right: Recorded) -> float:
 
 def _off(left: Tensor, right: Tensor) -> float:
     """NaN counts as infinite."""
-    return float((left.float() - right.float()).abs().max().nan_to_num(nan=torch.inf))
+    return float((left.float() - right.to(left.device).float()).abs().max().nan_to_num(nan=torch.inf))
 
 
 def _noise(subject: Subject) -> dict[int, float]:
