@@ -18,7 +18,7 @@ const MOST_FILES_OF_A_SITE = 5;
 /** What a build and a worker need of a checkout. */
 function checkout(directory: string): string {
   const root = join(directory, "checkout");
-  mkdirSync(root);
+  mkdirSync(join(root, "docs"), { recursive: true }); // generate writes pages there
   const settings = readdirSync(packageRoot()).filter((name) => /^tsconfig.*\.json$/.test(name));
   for (const name of [...COPIED, ...settings])
     cpSync(join(packageRoot(), name), join(root, name), {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+import tiny_models
 from sparkablate.engines.local import LocalEngine
 from sparkablate.engines.requests import Inspect, Load
 from sparkablate.errors import SparkablateError
@@ -183,6 +185,36 @@ def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
     with pytest.raises(SparkablateError, match=r"layers\.1\.mlp\.up_proj\.weight") as caught:
         load_model(str(directory), dtype="float32", device="cpu")
     assert caught.value.code == "load_failed"
+
+
+@pytest.mark.parametrize(
+    ("row", "buffer"),
+    [("deepseek_v3", "e_score_correction_bias"), ("gemma4_text", "layer_scalar"), ("gemma4", "layer_scalar")],
+)
+def test_buffers_that_no_tensor_fills_are_not_made_up(row: str, buffer: str, tmp_path: Path) -> None:
+    directory = model_directory.save(tmp_path / "model", row)
+    weights = load_file(directory / "model.safetensors")
+    name = next(name for name in weights if name.endswith(buffer))
+    del weights[name]
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SparkablateError, match=f"lacks 1 weights, e.g. {name}") as caught:
+        load_model(str(directory), dtype="float32", device="cpu")
+    assert caught.value.code == "load_failed"
+
+
+def test_buffers_that_a_type_may_leave_out_are_named(tmp_path: Path) -> None:
+    config = {**tiny_models.TINY["deepseek_v3"].config, "num_key_value_heads": 4}
+    model = tiny_models.make(tiny_models.Tiny("axk1", config))
+    model.save_pretrained(tmp_path)
+    whole = load_file(tmp_path / "model.safetensors")
+    without = {name: tensor for name, tensor in whole.items() if "e_score_correction_bias" not in name}
+    assert len(without) == len(whole) - 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        load_model(str(tmp_path), dtype="float32", device="cpu")
+    save_file(without, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.warns(UserWarning, match=r"2 tensors that .* does not hold .*e_score_correction_bias"):
+        load_model(str(tmp_path), dtype="float32", device="cpu")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -1,5 +1,5 @@
-"""Models that are no stack of layers on one stream, each in one way that head slices, additions and zeroed heads
-cannot show: each loses the sites that this concerns, or is refused."""
+"""Models that are no stack of layers on one stream, in ways that head slices, additions and zeroed heads do
+not show: each loses the sites that this concerns, or is refused."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ from sparkablate.measure.likelihood import Likelihood
 from sparkablate.proofs import self_test
 from sparkablate.proofs.causality import prove_causal
 from sparkablate.proofs.passes import TOKENS, unlike
-
-#: Tests that a plain stack passes, and so must every model below: what they miss is the point.
-OLD = ("value_rows", "replayed_additions", "all_heads_zero")
 
 
 def llama(**config: Any) -> Any:
@@ -120,6 +117,14 @@ def test_weights_of_two_layers(share: Callable[..., None], path: str, sites: set
     assert f"{path}.weight are the same weights" in found["once"]["detail"]
 
 
+def test_weights_that_no_site_is_made_of_may_be_shared() -> None:
+    model = llama()
+    layers(model)[2].input_layernorm.weight = layers(model)[0].input_layernorm.weight
+    assert failures(model) == {}
+    once = next(test for test in self_test.run(model, locate(model)) if test["name"] == "once")
+    assert once["detail"].endswith("; layers 0, 2 share weights that no site is made of")
+
+
 def test_tensors_beside_each_other_in_one_memory_are_no_shared_weights() -> None:
     """As safetensors maps a file."""
     model = llama()
@@ -174,10 +179,14 @@ def proved_at(model: Any, length: int) -> None:
 def test_a_side_channel_that_opens_behind_the_short_text() -> None:
     model = llama()
     lower = kept(layers(model)[0])
-    before(layers(model)[2].mlp, lambda x: torch.cat([x[:, :TOKENS], x[:, TOKENS:] + lower[0][:, TOKENS:]], 1))
+    before(
+        layers(model)[2].mlp, lambda x: torch.cat([x[:, :TOKENS], x[:, TOKENS:] + lower[0][:, TOKENS:]], 1)
+    )
     assert failures(model) == {}
     proved_at(model, TOKENS)
-    with pytest.raises(SparkablateError, match=r"from model\.layers\.1 on read more than the stream") as caught:
+    with pytest.raises(
+        SparkablateError, match=r"from model\.layers\.1 on read more than the stream"
+    ) as caught:
         proved_at(model, TOKENS + 4)
     assert caught.value.code == "architecture_unsupported"
 
@@ -235,7 +244,9 @@ def test_an_edit_that_nothing_reads() -> None:
     found = failures(model)
     assert set(found) == {"effect"}
     assert found["effect"]["refused"] == ["L1.attn"]
-    assert "zeroing its attn at model.layers.1.self_attn (output) changes nothing" in found["effect"]["detail"]
+    assert (
+        "zeroing its attn at model.layers.1.self_attn (output) changes nothing" in found["effect"]["detail"]
+    )
 
 
 def test_weights_that_are_zero_write_nothing_and_rightly_so() -> None:
@@ -277,7 +288,7 @@ def refused(model: Any, said: str) -> None:
 
 def test_depth_that_depends_on_tokens() -> None:
     model = llama()
-    _, other = unlike(locate(model), TOKENS)
+    _, other = unlike(model, locate(model), TOKENS)
     leaving_early(model, lambda ids: bool(ids[0, 0] == other[0, 0]))
     refused(model, "on one text layers 0, 1, 2 run, on another 0, 1: depth depends on tokens")
 
@@ -317,7 +328,9 @@ def test_layers_that_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ── What a layer is, of its kind ─────────────────────────────────────────────────────────────
-@pytest.mark.parametrize("name", ["mistral", "gemma2", "gemma3_text", "gpt_oss", "cohere2", "gemma4_text_moe"])
+@pytest.mark.parametrize(
+    "name", ["mistral", "gemma2", "gemma3_text", "gpt_oss", "cohere2", "gemma4_text_moe"]
+)
 def test_attention_that_a_row_takes_from_another_layer(name: str, tiny: Any) -> None:
     """Sliding for full, another rotary base: the layer's map names the attention of its neighbour."""
     model = tiny(name)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import model_directory
 import pytest
 from torch import Tensor
 
@@ -15,6 +17,9 @@ from sparkablate.anatomy import additions, architectures
 from sparkablate.anatomy.architectures import ARCHITECTURES, locate, one_per_head
 from sparkablate.anatomy.projections import linear
 from sparkablate.anatomy.sites import SiteMap
+from sparkablate.bake import bake
+from sparkablate.engines.local import LocalEngine
+from sparkablate.engines.requests import Load
 from sparkablate.errors import SparkablateError
 from sparkablate.proofs import self_test
 
@@ -303,3 +308,21 @@ def test_a_sabotaged_row_is_caught_by_name(name: str, tiny: Any, monkeypatch: py
         with pytest.raises(SparkablateError) as caught, manager.applied(spec):
             pass
         assert caught.value.code == "site_unsupported"
+
+
+@pytest.mark.parametrize("name", ["no norm", "a logit scale"])
+def test_a_model_of_which_no_number_is_right_is_neither_measured_nor_baked(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, fields, _, _ = SABOTAGED[name]
+    directory = model_directory.save(tmp_path / "model")
+    row = dataclasses.replace(row_of_type("llama"), **fields)
+    monkeypatch.setattr(architectures, "ARCHITECTURES", (row,))
+    for load in (
+        lambda: LocalEngine().answer(Load(model_directory.model_config(directory), 16, 2)),
+        lambda: bake(str(directory), AblationSpec("mlp", 0), tmp_path / "out", device="cpu", threads=1),
+    ):
+        with pytest.raises(SparkablateError, match=r"row's .*head|its row names") as caught:
+            load()
+        assert caught.value.code == "architecture_unsupported"
+    assert not (tmp_path / "out").exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from sparkablate.anatomy.architectures import ARCHITECTURES, locate
 from sparkablate.anatomy.projections import DENSE, linear, stacked
 from sparkablate.catalog import MODED_SITES
 from sparkablate.proofs import self_test
+from sparkablate.proofs.passes import unlike
 
 NAMES = [
     "depth",
@@ -48,6 +51,13 @@ def test_true_rows_pass_and_the_model_is_left_alone(row: str, dtype: torch.dtype
     assert all(set(result) == {"name", "passed", "detail", "refused"} for result in results)
 
 
+def test_the_documented_tests_are_those_that_run() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "extending.md").read_text(encoding="utf-8")
+    table = text[text.index("| test | what holds |") :]
+    table = table[: table.index("\n\n")]
+    assert re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE) == NAMES
+
+
 @pytest.mark.parametrize("row", ["gpt2", "llama", "bloom", "falcon_multi_query"])
 def test_weights_as_transformers_initialises_them_pass(row: str, tiny: Any) -> None:
     """Attention is near uniform there, which must not look like heads that cannot be told apart."""
@@ -55,6 +65,20 @@ def test_weights_as_transformers_initialises_them_pass(row: str, tiny: Any) -> N
     torch.manual_seed(0)
     model = type(tiny(row))(config).to(torch.bfloat16).eval()
     assert all(result["passed"] for result in self_test.run(model, locate(model)))
+
+
+def test_no_token_stands_for_an_image(tiny: Any) -> None:
+    """A wrapper would look for its pixels there."""
+    model = tiny("llava")
+    sites = locate(model)
+    special = model.config.image_token_id
+    model.config.image_token_id = 5
+    try:
+        ids = torch.cat(unlike(model, sites, 2000))
+    finally:
+        model.config.image_token_id = special
+    assert sorted(set(ids.flatten().tolist())) == [one for one in range(sites.vocab_size) if one != 5]
+    assert not (ids[0] == ids[1]).any()
 
 
 def test_layers_without_heads_are_named(tiny: Any) -> None:

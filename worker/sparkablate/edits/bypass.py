@@ -9,7 +9,7 @@ from typing import Any
 
 from sparkablate.anatomy.sites import LayerSites
 from sparkablate.edits.hooks import stream_of
-from sparkablate.edits.positions import cache_of
+from sparkablate.edits.positions import cache_of, named_arguments
 
 
 class Skip:
@@ -38,7 +38,7 @@ class Skip:
         self._passed()
         stream = stream_of(args, kwargs)
         rest: tuple[Any, ...] = (None,)
-        if self._always_runs or cache_of(kwargs) is not None:
+        if self._always_runs or cache_of(named_arguments(self._module, args, kwargs)) is not None:
             output = self._own()(*args, **kwargs)
             rest = output[1:] if isinstance(output, tuple) else rest  # what later layers get besides the stream
         return (stream, *rest) if self._returns_tuple else stream

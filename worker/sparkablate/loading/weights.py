@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -174,7 +175,26 @@ def check_filled(
     tower = unread.Tower(model)
     unread.refuse_doubles(source, files.held, tower)
     found = unread.unread_names(model, tower, info["unexpected_keys"], files.shapes)
-    return [*notices, *unread.sort_out(source, model, found, tower), *_head_notice(model)]
+    notices += [*unread.sort_out(source, model, found, tower), *_left_out_notice(model, files, tower)]
+    return [*notices, *_head_notice(model)]
+
+
+def _left_out_notice(model: Any, files: Files, tower: unread.Tower) -> list[str]:
+    """transformers says nothing of missing tensors that are on a class's list, such as the correction bias of
+    A.X K1's router, which its checkpoints do without."""
+    patterns = getattr(model, "_keys_to_ignore_on_load_missing", None) or ()
+    held = {tower.inside(name) for name in files.held}
+    left = sorted(
+        name
+        for name in model.state_dict()
+        if any(re.search(pattern, name) for pattern in patterns) and tower.inside(name) not in held
+    )
+    if not left:
+        return []
+    return [
+        f"{len(left)} tensors that the checkpoint does not hold are as transformers makes them, whose list "
+        f"for this type lets them be missing: {left[0]}{' …' if len(left) > 1 else ''}"
+    ]
 
 
 def _head_notice(model: Any) -> list[str]:

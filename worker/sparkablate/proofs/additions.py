@@ -22,7 +22,7 @@ def replay_faults(subject: Subject) -> Faults:
         fault = _replay_fault(layer, recorded)
         if before is not None:
             left, entered = recorded[before.path, "output"], recorded[layer.path, "input"]
-            if not torch.equal(left, entered):
+            if not torch.equal(left, entered.to(left.device)):
                 fault = f"{layer.path} does not get what {before.path} gives: something acts between them"
         if fault is not None:
             faults[layer.index] = fault
@@ -31,7 +31,8 @@ def replay_faults(subject: Subject) -> Faults:
 
 
 def _replay_fault(layer: LayerSites, recorded: Recorded) -> str | None:
-    entry, output = recorded[layer.path, "input"], recorded[layer.path, "output"]
+    output = recorded[layer.path, "output"]
+    entry = recorded[layer.path, "input"].to(output.device)  # from another GPU where a device map says so
     unreached = [name for name, tap in layer.writes.items() if (tap.path, tap.side) not in recorded]
     if unreached:
         return f"the pass never reached its write {', '.join(unreached)}"
@@ -62,10 +63,11 @@ def _same_without(
 
 
 def embedding_fault(subject: Subject) -> str | None:
-    """What is wrong with the writers of the stream before layer 0, whose sum may be scaled on its way."""
+    """What is wrong with the writers of the stream before layer 0, whose sum may be scaled on its way, each
+    token's to a size of its own."""
     sites, recorded = subject.sites, subject.plain.recorded
     entry = entry_of(sites.layers[0])
-    stream = recorded[entry.path, entry.side]
+    stream = recorded[entry.path, entry.side].float()
     unreached = [tap.path for tap in sites.embedding if (tap.path, tap.side) not in recorded]
     if unreached:
         return f"the pass never reached {', '.join(unreached)}"
@@ -75,8 +77,9 @@ def embedding_fault(subject: Subject) -> str | None:
         total = torch.stack([write.expand(stream.shape) for write in writes]).sum(dim=0)
     except RuntimeError as error:
         return f"{names} is not the stream that enters layer 0: {error}"
-    scale = (stream.float() * total).sum() / (total * total).sum()
-    off = (stream.float() - scale * total).abs().max()
-    if off <= ROUNDINGS * torch.finfo(stream.dtype).eps * stream.abs().max():
+    size = (total * total).sum(dim=-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    off = (stream - (stream * total).sum(dim=-1, keepdim=True) / size * total).abs().max()
+    eps = torch.finfo(recorded[entry.path, entry.side].dtype).eps
+    if off <= ROUNDINGS * eps * stream.abs().max():
         return None
     return f"the stream that enters layer 0 is not {names}, scaled or not: it is off by up to {off:.3g}"

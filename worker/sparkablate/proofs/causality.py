@@ -15,12 +15,11 @@ from torch import Tensor
 from sparkablate.edits.hooks import editing
 from sparkablate.edits.rounding import one_ulp
 from sparkablate.errors import SparkablateError
-from sparkablate.loading.numerics import device_of
 from sparkablate.measure.likelihood import Likelihood
 from sparkablate.proofs.entry import middle_of, prove_entered
 from sparkablate.proofs.logits import own_pass, prove_same
 from sparkablate.proofs.once import depth_fault, watching_layers
-from sparkablate.proofs.passes import entry_of
+from sparkablate.proofs.passes import entry_of, unlike
 
 #: Of the largest logit: what rounding may differ by in float32, and the least that other tokens must do.
 SAME = 1e-4
@@ -71,7 +70,7 @@ def prove_causal(likelihood: Likelihood, seq_len: int) -> None:
                 f"{name} couples the rows of a batch: one row's logits change by {coupled / largest:.1e} of "
                 "the largest when another stands beside it, so a block's NLL would depend on its neighbours"
             )
-    prove_entered(likelihood, cuts[min(cuts)], entered, alone)
+    prove_entered(likelihood, first, cuts[min(cuts)], entered, alone)
 
 
 def _prove_depth(likelihood: Likelihood, *orders: Sequence[int]) -> None:
@@ -85,16 +84,9 @@ def _refused(why: str) -> SparkablateError:
 
 def _rows(likelihood: Likelihood, length: int) -> tuple[Tensor, dict[int, Tensor]]:
     """Random ids [1, pos], and by position others that agree with them before it and nowhere from it on."""
-    vocabulary = likelihood.sites.vocab_size
-    generator = torch.Generator().manual_seed(0)
-    first = torch.randint(vocabulary, (1, length), generator=generator)
-    moved = 1 + torch.randint(max(vocabulary - 1, 1), (1, length), generator=generator)
-    different = (first + moved) % vocabulary
+    first, different = unlike(likelihood.model, likelihood.sites, length)
     cuts = [cut for cut in (1, length // 2, length // 2 + 1, length - 1) if 0 < cut < length]
-    device = device_of(likelihood.model)
-    return first.to(device), {
-        cut: torch.cat([first[:, :cut], different[:, cut:]], dim=1).to(device) for cut in cuts
-    }
+    return first, {cut: torch.cat([first[:, :cut], different[:, cut:]], dim=1) for cut in cuts}
 
 
 def _largest(likelihood: Likelihood, hidden: Tensor) -> float:

@@ -23,7 +23,7 @@ def logits_fault(subject: Subject) -> str | None:
         if fault is None:
             Likelihood(subject.model, subject.sites).prove_head(subject.ids)
     except SparkablateError as error:
-        return error.message
+        return error.message.removeprefix(f"{type(subject.model).__name__}: ")
     except (RuntimeError, TypeError) as error:  # shapes or dtypes that do not fit
         return f"its row's tail and head do not take what the layers give: {error}"
     return fault
@@ -31,7 +31,7 @@ def logits_fault(subject: Subject) -> str | None:
 
 def _tail_fault(subject: Subject, stream: Tensor, hidden: Tensor) -> str | None:
     finished = subject.sites.finish(stream)
-    if finished.shape == hidden.shape and torch.equal(finished, hidden):
+    if finished.shape == hidden.shape and torch.equal(finished, hidden.to(finished.device)):
         return None
     names = ", ".join(type(module).__name__ for module in subject.sites.tail) or "nothing"
     return f"the tail that its row names ({names}) does not make the final hidden states of the last stream"
@@ -68,4 +68,4 @@ def prove_same(likelihood: Likelihood, own: Tensor, hidden: Tensor) -> None:
 
 def _same(left: Tensor, right: Tensor) -> bool:
     """As the loss sees them, in float32: some models return them so, whatever their dtype."""
-    return torch.equal(left.float(), right.float())
+    return torch.equal(left.float(), right.to(left.device).float())

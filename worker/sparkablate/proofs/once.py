@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap, Tap
 from sparkablate.edits.hooks import Hook
@@ -74,7 +75,8 @@ def once_faults(subject: Subject) -> Concerned:
                 found(layer, concerned, f"{tap.path} {_acts(times)} in a pass")
     for first, name, layer, other in _shared(subject.sites):
         for one in (first, layer):
-            found(one, _sites_with(one, name, other), f"{name} and {other} are the same weights")
+            if concerned := _sites_with(one, name, other):
+                found(one, concerned, f"{name} and {other} are the same weights")
     return faults
 
 
@@ -97,7 +99,7 @@ def _taps_of(layer: LayerSites) -> Iterator[tuple[Tap, set[str]]]:
 # ── Weights ──────────────────────────────────────────────────────────────────────────────────
 def _shared(sites: SiteMap) -> Iterator[tuple[LayerSites, str, LayerSites, str]]:
     """Parameters of two layers that lie in the same memory, or are the same object where they lie nowhere."""
-    spans: list[tuple[int, int, LayerSites, str]] = []
+    spans: list[tuple[str, int, int, LayerSites, str]] = []
     seen: dict[int, tuple[LayerSites, str]] = {}
     for layer in sites.layers:
         for name, parameter in layer.module.named_parameters():
@@ -105,15 +107,26 @@ def _shared(sites: SiteMap) -> Iterator[tuple[LayerSites, str, LayerSites, str]]
             other = seen.setdefault(id(parameter), (layer, path))
             if other[0] is not layer:
                 yield *other, layer, path
-            elif parameter.device.type != "meta" and parameter.numel():
-                spans.append((*_span(parameter), layer, path))
-    spans.sort(key=lambda span: span[0])
+            elif _has_memory(parameter):
+                spans.append((str(parameter.device), *_span(parameter), layer, path))
+    spans.sort(key=lambda span: span[:2])
     furthest = None
     for span in spans:
-        if furthest is not None and span[0] < furthest[1] and span[2] is not furthest[2]:
-            yield furthest[2], furthest[3], span[2], span[3]
-        if furthest is None or span[1] > furthest[1]:
+        device, begin, end, layer, path = span
+        overlaps = furthest is not None and device == furthest[0] and begin < furthest[2]
+        if furthest is not None and overlaps and layer is not furthest[3]:
+            yield furthest[3], furthest[4], layer, path
+        if furthest is None or not overlaps or end > furthest[2]:
             furthest = span
+
+
+def _has_memory(parameter: nn.Parameter) -> bool:
+    """Not what lies on disk, nor a packed tensor that is made of others."""
+    return (
+        parameter.device.type != "meta"
+        and parameter.numel() > 0
+        and not is_traceable_wrapper_subclass(parameter)
+    )
 
 
 def _span(parameter: nn.Parameter) -> tuple[int, int]:
@@ -123,12 +136,27 @@ def _span(parameter: nn.Parameter) -> tuple[int, int]:
     return begin, begin + (reach + 1) * parameter.element_size()
 
 
+def shared_elsewhere(subject: Subject) -> str:
+    """Layers that share weights of which no site is a part, in words."""
+    layers = {
+        one.index
+        for first, name, layer, other in _shared(subject.sites)
+        for one in (first, layer)
+        if not _sites_with(one, name, other)
+    }
+    return f"; layers {_few(sorted(layers))} share weights that no site is made of" if layers else ""
+
+
 def _sites_with(layer: LayerSites, *paths: str) -> set[str]:
-    """Sites of the part of a layer that holds a parameter; all of them where it is no attention or MLP."""
-    for part, kinds in ((layer.attention, {"head", "kv_group", "attn"}), (layer.mlp, {"neuron", "mlp"})):
-        held = set() if part is None else {id(parameter) for parameter in part.parameters()}
-        named = dict(layer.module.named_parameters())
-        inside = [named.get(path.removeprefix(f"{layer.path}.")) for path in paths]
-        if any(id(parameter) in held for parameter in inside if parameter is not None):
+    """Sites that are made by what holds one of these parameters: attention, MLP, or another writer."""
+    named = dict(layer.module.named_parameters())
+    inside = {id(named[name]) for path in paths if (name := path.removeprefix(f"{layer.path}.")) in named}
+    makers: list[tuple[nn.Module | None, set[str]]] = [
+        (layer.attention, {"head", "kv_group", "attn"}),
+        (layer.mlp, {"neuron", "mlp"}),
+        *((tap.module, {"layer", "direction"}) for tap in layer.writes.values()),
+    ]
+    for maker, kinds in makers:
+        if maker is not None and inside & {id(parameter) for parameter in maker.parameters()}:
             return kinds
-    return set(layer.sites)
+    return set()

@@ -66,7 +66,7 @@ class Subject:
 
     @staticmethod
     def of(model: nn.Module, sites: SiteMap) -> Subject:
-        ids, other_ids = unlike(sites, TOKENS)
+        ids, other_ids = unlike(model, sites, TOKENS)
         plain, other = trace(sites, ids), trace(sites, other_ids)
         return Subject(model, sites, ids, other_ids, plain, other, AblationManager(model, sites))
 
@@ -95,18 +95,30 @@ class Subject:
             with ExitStack() as stack:
                 stack.enter_context(self.manager.applied(specs))
                 stack.enter_context(editing(self.kept_inputs()))
-                stack.enter_context(recording(every_tap(self.sites), _keeping(recorded)))
+                stack.enter_context(recording(ends(self.sites), _keeping(recorded)))
                 self.sites.stack(input_ids=self.ids, use_cache=False)
         return Zeroed(frozenset(spec.layer for spec in specs), recorded)
 
 
-def unlike(sites: SiteMap, length: int) -> tuple[Tensor, Tensor]:
+def unlike(model: nn.Module, sites: SiteMap, length: int) -> tuple[Tensor, Tensor]:
     """Two rows of random ids [1, pos] that agree nowhere."""
+    ids = text_ids(model, sites)
     generator = torch.Generator().manual_seed(0)
-    first = torch.randint(0, sites.vocab_size, (1, length), generator=generator)
-    moved = 1 + torch.randint(max(sites.vocab_size - 1, 1), (1, length), generator=generator)
+    first = torch.randint(0, len(ids), (1, length), generator=generator)
+    moved = 1 + torch.randint(max(len(ids) - 1, 1), (1, length), generator=generator)
     device = device_of(sites.stack)
-    return first.to(device), ((first + moved) % sites.vocab_size).to(device)
+    return ids[first].to(device), ids[(first + moved) % len(ids)].to(device)
+
+
+def text_ids(model: nn.Module, sites: SiteMap) -> Tensor:
+    """The ids of the vocabulary without those at which a wrapper puts in an image, a sound or a video."""
+    ids = torch.arange(sites.vocab_size)
+    config: Any = model.config
+    if config is config.get_text_config():
+        return ids
+    named = [value for key, value in vars(config).items() if key.endswith(("_token_id", "_token_index"))]
+    held = torch.tensor([value for value in named if isinstance(value, int)])
+    return ids[~torch.isin(ids, held)]
 
 
 def entry_of(layer: LayerSites) -> Tap:
@@ -147,14 +159,24 @@ def zero(kind: str, layer: LayerSites) -> AblationSpec | None:
 
 
 def every_tap(sites: SiteMap) -> list[Tap]:
-    """The embedding's writes; of every layer input, output, writes, head slices, what the attention's
-    projection gives, neurons and ends of the MLP. What is two of these, once."""
+    """The embedding's writes; of every layer its input, head slices and neurons, and where they end."""
     taps: list[Tap] = list(sites.embedding)
     for layer in sites.layers:
-        taps += [entry_of(layer), layer.stream, *layer.writes.values(), *neuron_taps(layer)]
-        taps += [tap for tap in (layer.heads, layer.neurons) if tap is not None]
+        taps += [entry_of(layer), *(tap for tap in (layer.heads, layer.neurons) if tap is not None)]
+    return _each_once([*taps, *ends(sites)])
+
+
+def ends(sites: SiteMap) -> list[Tap]:
+    """Of every layer its output, its writes, what the attention's projection gives, the ends of the MLP."""
+    taps: list[Tap] = []
+    for layer in sites.layers:
+        taps += [layer.stream, *layer.writes.values(), *neuron_taps(layer)]
         if layer.heads is not None:
             taps.append(attention_end(layer))
+    return _each_once(taps)
+
+
+def _each_once(taps: Iterable[Tap]) -> list[Tap]:
     return list({(tap.path, tap.side): tap for tap in taps}.values())
 
 

@@ -17,11 +17,11 @@ from sparkablate.anatomy.sites import LayerSites, SiteMap
 from sparkablate.errors import SparkablateError
 from sparkablate.proofs.additions import embedding_fault, replay_faults
 from sparkablate.proofs.effect import ZEROED, but_for, effect_faults
-from sparkablate.proofs.entry import entry_faults, reads_others
+from sparkablate.proofs.entry import entry_faults, reads_others, with_the_same_tokens
 from sparkablate.proofs.heads import all_heads_faults
 from sparkablate.proofs.logits import logits_fault
 from sparkablate.proofs.neurons import neuron_faults
-from sparkablate.proofs.once import Concerned, depth_fault, once_faults
+from sparkablate.proofs.once import Concerned, depth_fault, once_faults, shared_elsewhere
 from sparkablate.proofs.passes import Faults, Subject, Zeroed
 from sparkablate.proofs.skips import skip_fault
 from sparkablate.proofs.values import value_faults
@@ -69,6 +69,7 @@ PROOFS = (
         "once",
         "each module that is edited acts once a pass, in one layer, and no layers share weights",
         lambda seen: once_faults(seen.subject),
+        but=lambda seen: shared_elsewhere(seen.subject),
     ),
     Proof(
         "value_rows",
@@ -92,6 +93,7 @@ PROOFS = (
         "a layer's output follows from the stream that enters it, bit for bit, whatever other layers compute",
         lambda seen: entry_faults(seen.subject),
         lambda layer: not reads_others(layer),
+        but=lambda seen: with_the_same_tokens(seen.subject),
         untested="which has the keys and values of another layer, as its row says",
     ),
     Proof(

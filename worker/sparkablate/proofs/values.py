@@ -33,18 +33,20 @@ def value_faults(subject: Subject) -> Faults:
             faults[layer.index] = fault
     sound = [layer for layer in subject.with_heads if layer.index not in faults]
     taps = [layer.heads for layer in sound if layer.heads is not None]
-    for chosen in _choices(sound):
-        for width in ("head", "feature"):
-            edits = [
-                _zero_values(layer, chosen[layer.index], width)
-                for layer in sound
-                if layer.values is not None  # gemma4's late layers have those of the last of their kind
-            ]
-            after = forward(sites, ids, taps, edits)
-            for layer in sound:
-                fault = _zeroed_fault(layer, chosen[layer.index], width, before, after)
-                if fault:
-                    faults.setdefault(layer.index, fault)
+    everything = {layer.index: tuple(range(layer.n_kv_heads)) for layer in sound}
+    # Which columns are a key/value head's, then where the slices begin: of all of them at once.
+    passes = [*((chosen, "head") for chosen in _choices(sound)), (everything, "feature")]
+    for chosen, width in passes if sound else []:
+        edits = [
+            _zero_values(layer, chosen[layer.index], width)
+            for layer in sound
+            if layer.values is not None  # gemma4's late layers have those of the last of their kind
+        ]
+        after = forward(sites, ids, taps, edits)
+        for layer in sound:
+            fault = _zeroed_fault(layer, chosen[layer.index], width, before, after)
+            if fault:
+                faults.setdefault(layer.index, fault)
     for index, fault in _pattern_faults(sites, ids, [layer for layer in sound if not layer.gated]).items():
         faults.setdefault(index, fault)
     return faults
