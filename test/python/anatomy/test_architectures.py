@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_wrappers
 import torch
 from jsonschema import Draft202012Validator
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import tiny_models
-import tiny_wrappers
 from sparkablate.anatomy import architectures
 from sparkablate.anatomy.architectures import ARCHITECTURES, locate, row_of
 from sparkablate.anatomy.sites import Tap

@@ -40,7 +40,9 @@ class Skip:
         rest: tuple[Any, ...] = (None,)
         if self._always_runs or cache_of(kwargs) is not None:
             output = self._own()(*args, **kwargs)
-            rest = output[1:] if isinstance(output, tuple) else rest  # what later layers get besides the stream
+            rest = (
+                output[1:] if isinstance(output, tuple) else rest
+            )  # what later layers get besides the stream
         return (stream, *rest) if self._returns_tuple else stream
 
     def remove(self) -> None:
