@@ -23,8 +23,8 @@ NEURON_READER = re.compile(
 )
 #: What makes an MLP's write, routed and shared experts included, by name.
 WRITING = re.compile(
-    r"(mlp|feed_forward|block_sparse_moe|shared_mlp|mixer|experts)\..*"
-    r"(down_proj|w2|c_proj|fc_out|output_linear|fc2_latent_proj)(\.weight|\.bias|_bias)?$"
+    r"(mlp|ffn|feed_forward|block_sparse_moe|shared_mlp|mixer|experts)\..*"
+    r"(down_proj|w2|c_proj|fc2|fc_out|output_linear|fc2_latent_proj)(\.weight|\.bias|_bias)?$"
 )
 D_MODEL, LAYERS, HEADS, KV_HEADS, D_HEAD, VOCAB = 32, 3, 4, 2, 16, 96
 
@@ -256,18 +256,6 @@ TINY: dict[str, Tiny] = {
             "no_rope_layers": [1, 1, 0],
         },
     ),
-    "kimi_linear": Tiny(
-        "kimi_linear",
-        {
-            **{key: value for key, value in MLA.items() if key != "first_k_dense_replace"},
-            **SPARSE,
-            "num_local_experts": 4,
-            "q_lora_rank": None,
-            "layer_types": HYBRID,
-            "linear_head_dim": 8,
-            "linear_num_heads": 4,
-        },
-    ),
     "glm_moe_dsa": Tiny("glm_moe_dsa", {**INDEXED, **SPARSE, "indexer_types": ["full", "shared", "full"]}),
     "minicpm3": Tiny(
         "minicpm3", {**MLA, "scale_emb": 3, "scale_depth": 0.8, "dim_model_base": 12, "head_dim": 24}
@@ -282,7 +270,6 @@ TINY: dict[str, Tiny] = {
             "layer_types": ["linear_attention", "full_attention"] * 2,
         },
     ),
-    "bamba": Tiny("bamba", {**NARROW, **STATE_SPACE, "attn_layer_indices": [1]}),
     "falcon_h1": Tiny(
         "falcon_h1",
         {
@@ -300,7 +287,6 @@ TINY: dict[str, Tiny] = {
             "ssm_out_multiplier": 0.5,
         },
     ),
-    "lfm3_sandwich": Tiny("lfm3", LFM3),
     "nemotron_h": Tiny("nemotron_h", NEMOTRON_H),
     "recurrent_gemma": Tiny(
         "recurrent_gemma",
@@ -312,12 +298,7 @@ TINY: dict[str, Tiny] = {
             "logits_soft_cap": 5.0,
         },
     ),
-    "nanochat": Tiny("nanochat", {**NARROW, "final_logit_softcapping": 5.0}),
     "codegen": Tiny("codegen", {**GPT_J, "n_head": 8}),
-    "mpt": Tiny(
-        "mpt",
-        {"d_model": D_MODEL, "n_heads": HEADS, "n_layers": LAYERS, "max_seq_len": 128, "vocab_size": VOCAB},
-    ),
     "zamba2": Tiny(
         "zamba2",
         {
@@ -343,6 +324,25 @@ TINY: dict[str, Tiny] = {
 
 #: Renamed twins of the above and rows that differ from one in names alone: they take fewer tests.
 TWINS: dict[str, Tiny] = {
+    "kimi_linear": Tiny(
+        "kimi_linear",
+        {
+            **{key: value for key, value in MLA.items() if key != "first_k_dense_replace"},
+            **SPARSE,
+            "num_local_experts": 4,
+            "q_lora_rank": None,
+            "layer_types": HYBRID,
+            "linear_head_dim": 8,
+            "linear_num_heads": 4,
+        },
+    ),
+    "bamba": Tiny("bamba", {**NARROW, **STATE_SPACE, "attn_layer_indices": [1]}),
+    "lfm3_sandwich": Tiny("lfm3", LFM3),
+    "nanochat": Tiny("nanochat", {**NARROW, "final_logit_softcapping": 5.0}),
+    "mpt": Tiny(
+        "mpt",
+        {"d_model": D_MODEL, "n_heads": HEADS, "n_layers": LAYERS, "max_seq_len": 128, "vocab_size": VOCAB},
+    ),
     "glm": Tiny("glm", COMMON),
     "ministral": Tiny("ministral", {**COMMON, "sliding_window": 5}),
     "ministral3": Tiny("ministral3", COMMON),

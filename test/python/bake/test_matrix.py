@@ -135,7 +135,7 @@ CASES = {
 
 
 #: What a twin's row is tried with: every projection that it names, the embedding, and the configuration.
-TWIN_CASES = ("head zero", "neuron zero", "mlp mean", "layer pruned", "direction everywhere")
+TWIN_CASES = ("head zero", "neuron zero", "mlp zero", "mlp mean", "layer pruned", "direction everywhere")
 
 
 def cases_of(name: str) -> dict[str, Case]:
