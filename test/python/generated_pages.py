@@ -10,10 +10,11 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import tiny_wrappers
 from model_classes import CLASSES, ORDER
 
 import tiny_models
-from sparkablate.anatomy.architectures import WRAPPERS, locate
+from sparkablate.anatomy.architectures import locate
 from sparkablate.anatomy.sites import SiteMap
 from sparkablate.bake import readers, rules
 from sparkablate.catalog import SITE_ORDER
@@ -23,9 +24,10 @@ DOCS = Path(__file__).parents[2] / "docs"
 HEAD = """# Architectures
 
 Which models can be edited, and where. This page is made from `worker/sparkablate/anatomy/architectures.py`
-and a tiny model of every row; a test compares. `npx sparkablate inspect -m MODEL` says it for your model,
-with module paths, and runs the self-test. A model that no row describes is refused with its module tree;
-[extending.md](extending.md) shows how to add a row.
+and a tiny model of every type; a test compares. `npx sparkablate inspect -m MODEL` says it for your model,
+with module paths, and runs the self-test. Every row was read against the source of transformers; what is
+said here of a type holds for the configurations that its row describes. A model that no row describes is
+refused with its module tree; [extending.md](extending.md) shows how to add a row.
 
 - `head`, `kv_group`: slices of the *input* of the attention's output projection. `attn`, `mlp`: what the
   block adds to the residual stream, after its post-norm where it has one. `layer`: skipped. `direction`: in
@@ -45,9 +47,13 @@ def describe(sites: SiteMap) -> tuple[tuple[str, ...], tuple[str, ...]]:
     everywhere = tuple(site for site in SITE_ORDER if all(site in layer.sites for layer in sites.layers))
     somewhere = {site for layer in sites.layers for site in layer.sites} - set(everywhere)
     notes = []
-    if somewhere:
-        listed = ", ".join(f"`{site}`" for site in SITE_ORDER if site in somewhere)
-        notes.append(f"{listed} only in layers with attention heads")
+    for kinds, where in (
+        ({"head", "kv_group"}, "only in layers with attention heads"),
+        (set(SITE_ORDER) - {"head", "kv_group"}, "only in some layers"),
+    ):
+        if somewhere & kinds:
+            listed = ", ".join(f"`{site}`" for site in SITE_ORDER if site in somewhere & kinds)
+            notes.append(f"{listed} {where}")
     if not any(layer.n_heads for layer in sites.layers):
         notes.append("no attention heads")
     others = [name for name in sites.layers[0].writes if name not in ("attn", "mlp")]
@@ -65,20 +71,35 @@ def describe(sites: SiteMap) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def architectures_page() -> str:
     """The text of architectures.md: one line for all model types of which the same is true."""
     rows: dict[tuple[tuple[str, ...], tuple[str, ...]], set[str]] = defaultdict(set)
-    for tiny in tiny_models.TINY.values():
+    for tiny in (tiny_models.TINY | tiny_models.TWINS).values():
         if tiny.text_type is None:
             rows[describe(locate(tiny_models.make(tiny)))].add(tiny.model_type)
+    wrapped = defaultdict(set)
+    for wrapper in tiny_wrappers.WORKING:
+        sites = locate(tiny_wrappers.build(wrapper))
+        wrapped[sites.model_type].add(wrapper)
+        if sites.model_type in tiny_wrappers.TOWERS:
+            rows[describe(sites)].add(sites.model_type)
     times = Counter(model_type for model_types in rows.values() for model_type in model_types)
     lines = ["| model types | sites in every layer | particular |", "| :-- | :-- | :-- |"]
     for (sites, notes), model_types in sorted(rows.items(), key=lambda row: (len(row[0][1]), row[0])):
         names = ", ".join(f"`{name}`{STAR if times[name] > 1 else ''}" for name in sorted(model_types))
         lines.append(f"| {names} | {', '.join(f'`{site}`' for site in sites)} | {'; '.join(notes)} |")
-    wrapped = defaultdict(list)
-    for wrapper, path in sorted(WRAPPERS.items()):
-        wrapped[path].append(f"`{wrapper}`")
     tail = [
-        f"Multimodal wrappers around one of these, text only, with the stack at `{path}`: {', '.join(names)}."
-        for path, names in wrapped.items()
+        f"{len(tiny_wrappers.WORKING)} multimodal wrappers are tested around one of these, text only, with "
+        "their other towers left alone. The text tower is found on the model itself, so that others of its "
+        "kind work too; one that cannot be told from another is refused.",
+        "",
+        "| text model | wrappers |",
+        "| :-- | :-- |",
+        *(
+            f"| `{text}` | {', '.join(f'`{name}`' for name in sorted(names))} |"
+            for text, names in sorted(wrapped.items())
+        ),
+        "",
+        "Refused: "
+        + "; ".join(f"`{name}`: {why}" for name, why in sorted(tiny_wrappers.REFUSED.items()))
+        + ".",
     ]
     star = f"{STAR} in more than one line: its configuration decides which."
     return HEAD + "\n".join([f"{len(times)} model types:", "", *lines, "", star, "", *tail]) + "\n"

@@ -28,7 +28,7 @@ from sparkablate.manager import MeanKey
 ROWS = list(tiny_models.TINY)
 IDS = tiny_models.tokens()
 #: Parameters of the projections through which an MLP, its experts and its shared experts write.
-MLP_WRITERS = re.compile(r"(down_proj|mlp\.c_proj|fc2|dense_4h_to_h)(_bias|\.weight|\.bias)?$")
+MLP_WRITERS = re.compile(r"(down_proj|mlp\.c_proj|fc2|fc_out|dense_4h_to_h)(_bias|\.weight|\.bias)?$")
 NORMED_STREAM = ("opt_post_norm", "bloom_post_norm")
 
 
@@ -77,6 +77,11 @@ def zeroed_writer(model: Any, layer: int, pattern: Callable[[str], bool]) -> Any
         for parameter in matched:
             parameter.zero_()
     return reference
+
+
+def mixer_output(mixer: Any) -> Any:
+    """The projection that a mixer without attention heads ends with."""
+    return next(getattr(mixer, name) for name in ("out_proj", "o_proj", "linear_out") if hasattr(mixer, name))
 
 
 def head_columns(attention: Any, head: int) -> slice:
@@ -139,6 +144,8 @@ class TestEveryRow:
             readers = [
                 name for name, _ in layer.module.named_modules() if tiny_models.NEURON_READER.match(name)
             ]
+            if row == "falcon_h1":  # its MLP scales what its projection gives
+                readers = []
             assert ("neuron" in layer.sites) == bool(readers)
             for neurons in ([0], [3, layer.n_neurons - 1]) if readers else ():
                 for mode in ("zero", "mean"):
@@ -164,7 +171,7 @@ class TestEveryRow:
                 output = next(
                     name
                     for name, module in layer.module.named_modules()
-                    if module is (layer.attention_output or getattr(layer.attention, "out_proj", None))
+                    if module is (layer.attention_output or mixer_output(layer.attention))
                 )
                 reference = zeroed_writer(
                     subject.model, layer.index, lambda name, output=output: name.startswith(output + ".")
@@ -191,8 +198,8 @@ class TestEveryRow:
     ) -> None:
         subject = manager(row)
         last = subject.sites.n_layers - 1
-        # gemma4's late layers read the keys of earlier ones: only the last can be deleted
-        deletable = [last] if subject.sites.layers[0].always_runs else [0, 1, last]
+        # gemma4's late layers read the keys of earlier ones, zamba2's know their numbers: only the last can go
+        deletable = [last] if subject.sites.layers[0].always_runs or row == "zamba2" else [0, 1, last]
         for index in deletable:
             reference = copy.deepcopy(subject.model)
             other = AblationManager(reference).sites
@@ -322,10 +329,15 @@ class TestEveryRow:
             [*map(by_kind.get, by_kind.keys() & {"attn"}), DirectionSpec("project_out", unit(), layers=(1,))],
             [*map(by_kind.get, by_kind.keys() & {"kv_group"}), add],
         ]
+        own, without = (generate(subject.model, use_cache) for use_cache in (True, False))
+        atol = 1e-4 + 10 * float(
+            (own - without).abs().max()
+        )  # a recurrent state rounds otherwise than a scan
+        assert atol < 0.02
         for specs in conditions:
             with subject.applied(specs):
                 cached, plain = (generate(subject.model, use_cache) for use_cache in (True, False))
-            torch.testing.assert_close(cached, plain, rtol=1e-3, atol=1e-4)
+            torch.testing.assert_close(cached, plain, rtol=1e-3, atol=atol)
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
     def test_half_precision(self, row: str, dtype: torch.dtype, tiny: Any) -> None:

@@ -18,7 +18,13 @@ from sparkablate.loading.configuration import model_class
 
 #: The projection that reads the neurons of a dense MLP, or of a mixture's shared expert.
 NEURON_READER = re.compile(
-    r"^(?!.*experts?\.\d)(.*shared_experts?\.down_proj|mlp\.(down_proj|c_proj|fc2|dense_4h_to_h)|fc2)$"
+    r"^(?!.*experts?\.\d)(.*shared_experts?\.down_proj|mlp\.(down_proj|c_proj|fc2|fc_out|dense_4h_to_h)|fc2"
+    r"|feed_forward\.(down_proj|w2)|(mixer|ffn|mlp_block|mlp\.shared_mlp)\.down_proj|shared_mlp\.output_linear)$"
+)
+#: What makes an MLP's write, routed and shared experts included, by name.
+WRITING = re.compile(
+    r"(mlp|ffn|feed_forward|block_sparse_moe|shared_mlp|mixer|experts)\..*"
+    r"(down_proj|w2|c_proj|fc2|fc_out|output_linear|fc2_latent_proj)(\.weight|\.bias|_bias)?$"
 )
 D_MODEL, LAYERS, HEADS, KV_HEADS, D_HEAD, VOCAB = 32, 3, 4, 2, 16, 96
 
@@ -250,25 +256,20 @@ TINY: dict[str, Tiny] = {
             "no_rope_layers": [1, 1, 0],
         },
     ),
-    "kimi_linear": Tiny(
-        "kimi_linear",
-        {
-            **{key: value for key, value in MLA.items() if key != "first_k_dense_replace"},
-            **SPARSE,
-            "num_local_experts": 4,
-            "q_lora_rank": None,
-            "layer_types": HYBRID,
-            "linear_head_dim": 8,
-            "linear_num_heads": 4,
-        },
-    ),
     "glm_moe_dsa": Tiny("glm_moe_dsa", {**INDEXED, **SPARSE, "indexer_types": ["full", "shared", "full"]}),
     "minicpm3": Tiny(
         "minicpm3", {**MLA, "scale_emb": 3, "scale_depth": 0.8, "dim_model_base": 12, "head_dim": 24}
     ),
     "granitemoehybrid": Tiny("granitemoehybrid", GRANITE_HYBRID),
-    "olmo_hybrid": Tiny("olmo_hybrid", {**NARROW, **GATED_DELTA, "layer_types": HYBRID}),
-    "bamba": Tiny("bamba", {**NARROW, **STATE_SPACE, "attn_layer_indices": [1]}),
+    "olmo_hybrid": Tiny(
+        "olmo_hybrid",
+        {
+            **NARROW,
+            **GATED_DELTA,
+            "num_hidden_layers": 4,
+            "layer_types": ["linear_attention", "full_attention"] * 2,
+        },
+    ),
     "falcon_h1": Tiny(
         "falcon_h1",
         {
@@ -286,7 +287,6 @@ TINY: dict[str, Tiny] = {
             "ssm_out_multiplier": 0.5,
         },
     ),
-    "lfm3_sandwich": Tiny("lfm3", LFM3),
     "nemotron_h": Tiny("nemotron_h", NEMOTRON_H),
     "recurrent_gemma": Tiny(
         "recurrent_gemma",
@@ -298,11 +298,7 @@ TINY: dict[str, Tiny] = {
             "logits_soft_cap": 5.0,
         },
     ),
-    "nanochat": Tiny("nanochat", {**NARROW, "final_logit_softcapping": 5.0}),
     "codegen": Tiny("codegen", {**GPT_J, "n_head": 8}),
-    "mpt": Tiny(
-        "mpt", {"d_model": D_MODEL, "n_heads": HEADS, "n_layers": LAYERS, "max_seq_len": 128, "vocab_size": VOCAB}
-    ),
     "zamba2": Tiny(
         "zamba2",
         {
@@ -328,6 +324,25 @@ TINY: dict[str, Tiny] = {
 
 #: Renamed twins of the above and rows that differ from one in names alone: they take fewer tests.
 TWINS: dict[str, Tiny] = {
+    "kimi_linear": Tiny(
+        "kimi_linear",
+        {
+            **{key: value for key, value in MLA.items() if key != "first_k_dense_replace"},
+            **SPARSE,
+            "num_local_experts": 4,
+            "q_lora_rank": None,
+            "layer_types": HYBRID,
+            "linear_head_dim": 8,
+            "linear_num_heads": 4,
+        },
+    ),
+    "bamba": Tiny("bamba", {**NARROW, **STATE_SPACE, "attn_layer_indices": [1]}),
+    "lfm3_sandwich": Tiny("lfm3", LFM3),
+    "nanochat": Tiny("nanochat", {**NARROW, "final_logit_softcapping": 5.0}),
+    "mpt": Tiny(
+        "mpt",
+        {"d_model": D_MODEL, "n_heads": HEADS, "n_layers": LAYERS, "max_seq_len": 128, "vocab_size": VOCAB},
+    ),
     "glm": Tiny("glm", COMMON),
     "ministral": Tiny("ministral", {**COMMON, "sliding_window": 5}),
     "ministral3": Tiny("ministral3", COMMON),
@@ -349,7 +364,13 @@ TWINS: dict[str, Tiny] = {
     "glm4_moe": Tiny("glm4_moe", {**COMMON, **MOE, "first_k_dense_replace": 1}),
     "ernie4_5_moe": Tiny(
         "ernie4_5_moe",
-        {**NARROW, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 32, "moe_num_shared_experts": 1},
+        {
+            **NARROW,
+            "moe_num_experts": 4,
+            "moe_k": 2,
+            "moe_intermediate_size": 32,
+            "moe_num_shared_experts": 1,
+        },
     ),
     "exaone_moe": Tiny("exaone_moe", {**COMMON, **EXPERTS, "sliding_window": 5}),
     "hy_v3": Tiny("hy_v3", {**COMMON, **EXPERTS, **SPARSE}),
@@ -369,7 +390,9 @@ TWINS: dict[str, Tiny] = {
             "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
         },
     ),
-    "qwen3_5_moe_text": Tiny("qwen3_5_moe_text", {**COMMON, **SHARED_EXPERT, **GATED_DELTA, "layer_types": HYBRID}),
+    "qwen3_5_moe_text": Tiny(
+        "qwen3_5_moe_text", {**COMMON, **SHARED_EXPERT, **GATED_DELTA, "layer_types": HYBRID}
+    ),
     "qwen3_5_text": Tiny("qwen3_5_text", {**COMMON, **GATED_DELTA, "layer_types": HYBRID}),
     "deepseek_v2": Tiny("deepseek_v2", {**MLA, "topk_method": "group_limited_greedy", "num_experts": 4}),
     "deepseek_v32": Tiny("deepseek_v32", {**INDEXED, **SPARSE}),
@@ -413,7 +436,14 @@ TWINS: dict[str, Tiny] = {
     "glm4": Tiny("glm4", COMMON),
     "afmoe": Tiny(
         "afmoe",
-        {**COMMON, **EXPERTS, "num_dense_layers": 1, "num_shared_experts": 1, "sliding_window": 5, "mup_enabled": True},
+        {
+            **COMMON,
+            **EXPERTS,
+            "num_dense_layers": 1,
+            "num_shared_experts": 1,
+            "sliding_window": 5,
+            "mup_enabled": True,
+        },
     ),
     "gemma4_unified_text": Tiny("gemma4_unified_text", {**GEMMA4, "num_kv_shared_layers": 0}),
     "jamba": Tiny(
@@ -496,3 +526,10 @@ def randomise(model: nn.Module) -> None:
 def tokens(batch: int = 2, length: int = 12, seed: int = 1) -> torch.Tensor:
     """Random ids without the padding token  # [batch, pos]"""
     return torch.randint(2, VOCAB, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+def writing_elements(layer: nn.Module) -> int:
+    """How many numbers make the write of a layer's MLP."""
+    names = [name for name, _ in layer.named_parameters() if WRITING.search(name)]
+    latent = any("fc2_latent_proj" in name for name in names)  # what experts write goes through it
+    return sum(layer.get_parameter(name).numel() for name in names if not (latent and ".experts." in name))

@@ -86,10 +86,10 @@ WORKING = (
 )
 #: Those that are refused → what is said.
 REFUSED = {
-    "blip-2": "takes no text without pixel_values",
-    "instructblip": "takes no text without pixel_values, qformer_input_ids",
-    "instructblipvideo": "takes no text without pixel_values, qformer_input_ids",
-    "paligemma": "numbers a text's positions from 1",
+    "blip-2": "it takes no text without pixel_values",
+    "instructblip": "it takes no text without pixel_values, qformer_input_ids",
+    "instructblipvideo": "it takes no text without pixel_values, qformer_input_ids",
+    "paligemma": "it numbers a text's positions from 1",
 }
 #: Those whose tower has a row and that are not tested here → why.
 UNTESTED = {
@@ -130,13 +130,20 @@ def mrope(head_dim: int) -> dict[str, Any]:
     """Rotary positions in three sections, which fill half a head."""
     first = head_dim // 8
     sections = [first, (head_dim // 2 - first) // 2, (head_dim // 2 - first + 1) // 2]
-    rope = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": sections, "partial_rotary_factor": 1.0}
+    rope = {
+        "rope_type": "default",
+        "rope_theta": 1e4,
+        "mrope_section": sections,
+        "partial_rotary_factor": 1.0,
+    }
     return {"rope_parameters": rope}
 
 
 #: Text types that only wrappers have.
 TOWERS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text", "glm4v_text"), NARROW | mrope(8)),
+    **dict.fromkeys(
+        ("qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text", "glm4v_text"), NARROW | mrope(8)
+    ),
     **dict.fromkeys(("paddleocr_vl_text", "glm_ocr_text", "hunyuan_vl_text"), COMMON | mrope(16)),
     "glm4v_moe_text": NARROW | MOE | mrope(8),
     "qwen3_vl_text": COMMON,
@@ -149,6 +156,18 @@ TEXTS = {
     **TOWERS,
 }
 
+GRANITE_SPEECH = {
+    "encoder_config": {
+        "hidden_dim": 16,
+        "dim_head": 8,
+        "num_heads": 2,
+        "output_dim": 8,
+        "input_dim": 16,
+        "context_size": 8,
+        "max_pos_emb": 16,
+    }
+}
+QWEN_AUDIO = {"audio_config": {"downsample_hidden_size": 16, "output_dim": 32, "n_window": 8}}
 #: Wrapper → what of its configuration has to be small besides, or else would not fit together.
 SPECIAL: dict[str, dict[str, Any]] = {
     "cohere2_vision": {"alignment_intermediate_size": 32},
@@ -178,20 +197,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
         "projector_hidden_size": 32,
         "vision_hidden_size": 16,
     },
-    **dict.fromkeys(
-        ("granite_speech", "granite_speech_plus"),
-        {
-            "encoder_config": {
-                "hidden_dim": 16,
-                "dim_head": 8,
-                "num_heads": 2,
-                "output_dim": 8,
-                "input_dim": 16,
-                "context_size": 8,
-                "max_pos_emb": 16,
-            }
-        },
-    ),
+    "granite_speech": GRANITE_SPEECH,
+    "granite_speech_plus": GRANITE_SPEECH,
     "omniasr": {
         "audio_config": {
             "conv_dim": [16, 16],
@@ -202,10 +209,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
         }
     },
     "lfm3_vl": {"vision_config": {"layer_types": None}},
-    **dict.fromkeys(
-        ("qwen3_asr", "qwen3_omni_moe_thinker"),
-        {"audio_config": {"downsample_hidden_size": 16, "output_dim": 32, "n_window": 8}},
-    ),
+    "qwen3_asr": QWEN_AUDIO,
+    "qwen3_omni_moe_thinker": QWEN_AUDIO,
 }
 
 
@@ -222,7 +227,9 @@ def shrunk(described: dict[str, Any]) -> dict[str, Any]:
 
 def merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     return first | {
-        key: merged(first[key], value) if isinstance(value, dict) and isinstance(first.get(key), dict) else value
+        key: merged(first[key], value)
+        if isinstance(value, dict) and isinstance(first.get(key), dict)
+        else value
         for key, value in second.items()
     }
 

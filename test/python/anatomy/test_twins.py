@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sparkablate.anatomy.architectures import locate, row_of
 from sparkablate.anatomy.sites import SiteMap, Tap
 from sparkablate.bake import rules
 from sparkablate.bake.baking import Baking, Source
+from sparkablate.bake.checkpoint import Checkpoint
 from sparkablate.edits.hooks import recording
 from sparkablate.errors import SparkablateError
 from sparkablate.measure.likelihood import Likelihood
@@ -47,7 +49,10 @@ def test_a_twin(twin: Any, tmp_path: Path) -> None:
         specs = [AblationSpec("head", layer.index, heads=(0, layer.n_heads - 1))]
         with manager.applied(specs):
             edited = logits(twin)
-        columns = [*range(layer.d_head), *range((layer.n_heads - 1) * layer.d_head, layer.n_heads * layer.d_head)]
+        columns = [
+            *range(layer.d_head),
+            *range((layer.n_heads - 1) * layer.d_head, layer.n_heads * layer.d_head),
+        ]
         assert torch.equal(edited, logits(_zeroed(twin, layer.heads.path, columns)))
         assert not torch.equal(edited, before)
     _walks(twin, manager, specs)
@@ -67,7 +72,9 @@ def _writes_add_up(model: Any, sites: SiteMap) -> None:
     with torch.inference_mode():
         for layer in sites.layers:
             x = recorded[layer.path, "input"]
-            writes = {name: recorded[tap.path, tap.side].reshape(x.shape) for name, tap in layer.writes.items()}
+            writes = {
+                name: recorded[tap.path, tap.side].reshape(x.shape) for name, tap in layer.writes.items()
+            }
             assert torch.equal(layer.additions(layer.module, x, writes), recorded[layer.path, "output"])
         hidden = sites.finish(recorded[sites.layers[-1].path, "output"])
         assert torch.equal(sites.to_logits(hidden), expected)
@@ -108,6 +115,12 @@ def _bakes(model: Any, manager: AblationManager, specs: list[Any], folder: Path)
             plan(*specs)
         return
     assert plan(*specs).edits.by_tensor
+    with Checkpoint(folder / "model") as checkpoint:
+        for layer in manager.sites.layers:
+            if "mlp" in layer.sites:
+                edited = plan(AblationSpec("mlp", layer.index)).edits.by_tensor
+                shapes = [checkpoint.entries[name].shape for name in edited]
+                assert sum(map(math.prod, shapes)) == tiny_models.writing_elements(layer.module), layer.index
     direction = DirectionSpec("project_out", torch.eye(manager.sites.d_model)[0], layers=(0,))
     if rules.COLUMNS["project_out, layers listed"](row) is None:
         assert plan(direction).edits.by_tensor

@@ -1,15 +1,18 @@
-"""Multimodal wrappers: the text tower is found on the model, its logits are the wrapper's own, and a bake finds
-its tensors under the names that the wrapper's checkpoints have."""
+"""Multimodal wrappers: the text tower is found on the model, its logits are the wrapper's own, and a bake
+finds its tensors under the names that the wrapper's checkpoints have."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_wrappers
 import torch
+from tiny_wrappers import OTHER_NAMES, REFUSED, UNTESTED, WORKING
 from transformers import AutoConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
@@ -17,13 +20,12 @@ from transformers.models.auto.modeling_auto import (
 )
 
 import tiny_models
-import tiny_wrappers
-from tiny_wrappers import OTHER_NAMES, REFUSED, UNTESTED, WORKING
 from sparkablate import AblationManager, AblationSpec, SparkablateError
 from sparkablate.anatomy.architectures import locate, row_of
 from sparkablate.bake.baking import Baking, Source
 from sparkablate.bake.checkpoint import Checkpoint, find_names
 from sparkablate.proofs import self_test
+
 
 @pytest.fixture(scope="module")
 def wrapper() -> Callable[[str], Any]:
@@ -73,12 +75,16 @@ def test_a_bake_finds_the_towers_tensors(name: str, tmp_path: Path, wrapper: Cal
         if names.head in checkpoint.entries:
             head: Any = sites.head.weight
             assert torch.equal(checkpoint.read(names.head), head)
+        source = Source(name, None, tmp_path, None, AblationManager(model, sites))
+        last = next(layer for layer in reversed(sites.layers) if "mlp" in layer.sites)
+        spec = AblationSpec("mlp", last.index)
+        edits = Baking(source, [spec], tmp_path / "out", "float32", False, force=False).edits.by_tensor
+        shapes = [checkpoint.entries[tensor].shape for tensor in edits]
+        assert sum(map(math.prod, shapes)) == tiny_models.writing_elements(last.module)
 
 
 @pytest.mark.parametrize("name", OTHER_NAMES)
-def test_other_names_on_disk_are_refused(
-    name: str, tmp_path: Path, wrapper: Callable[[str], Any]
-) -> None:
+def test_other_names_on_disk_are_refused(name: str, tmp_path: Path, wrapper: Callable[[str], Any]) -> None:
     model = wrapper(name)
     model.save_pretrained(tmp_path)
     source = Source(name, None, tmp_path, None, AblationManager(model))
@@ -94,7 +100,9 @@ def test_wrappers_that_are_no_text_model_are_refused_by_name(name: str, said: st
     assert caught.value.code == "architecture_unsupported"
 
 
-@pytest.mark.parametrize("name", ["qwen2_vl", "internvl", "idefics3", "nemotron_h_omni", "cohere2_vision", "glm4v"])
+@pytest.mark.parametrize(
+    "name", ["qwen2_vl", "internvl", "idefics3", "nemotron_h_omni", "cohere2_vision", "glm4v"]
+)
 def test_towers_pass_the_self_test(name: str, wrapper: Callable[[str], Any]) -> None:
     model = wrapper(name)
     assert all(result["passed"] for result in self_test.run(model, locate(model)))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_wrappers
 import torch
 from transformers import AutoConfig
 
 import tiny_models
-import tiny_wrappers
 from sparkablate import AblationManager, AblationSpec, DirectionSpec, SparkablateError
 from sparkablate.anatomy.architectures import ARCHITECTURES, Architecture, row_of
 from sparkablate.anatomy.sites import LayerSites, SiteMap
@@ -86,7 +86,7 @@ def on_site(kind: str, mode: str = "") -> Callable[[SiteMap], list[Spec] | None]
 
 def jointly(sites: SiteMap) -> list[Spec] | None:
     layer = with_heads(sites)
-    if layer is None or layer.index == LAYER + 1:
+    if layer is None or layer.index == LAYER + 1 or "mlp" not in sites.layers[LAYER + 1].sites:
         return None
     head = AblationSpec("head", layer.index, heads=(0,))
     return [
@@ -134,6 +134,14 @@ CASES = {
 }
 
 
+#: What a twin's row is tried with: every projection that it names, the embedding, and the configuration.
+TWIN_CASES = ("head zero", "neuron zero", "mlp zero", "mlp mean", "layer pruned", "direction everywhere")
+
+
+def cases_of(name: str) -> dict[str, Case]:
+    return CASES if name in tiny_models.TINY else {case: CASES[case] for case in TWIN_CASES}
+
+
 def biased(manager: AblationManager, spec: AblationSpec) -> bool:
     """Whether one Linear with a bias makes the write, by the modules themselves."""
     layer = manager.sites.layers[spec.layer]
@@ -146,10 +154,13 @@ def biased(manager: AblationManager, spec: AblationSpec) -> bool:
                 if tiny_models.NEURON_READER.match(name)
             )
         if projection is None:  # a mixer without heads
-            projection = layer.attention.out_proj if layer.attention is not None else None
+            names = ("out_proj", "o_proj", "linear_out")
+            projection = next(
+                (getattr(layer.attention, one) for one in names if hasattr(layer.attention, one)), None
+            )
         return getattr(projection, "bias", None) is not None
     tap: Any = layer.mlp_write
-    names = ("down_proj", "c_proj", "fc2", "dense_4h_to_h")
+    names = ("down_proj", "c_proj", "fc2", "fc_out", "w2", "output_linear", "dense_4h_to_h")
     makers = [
         module
         for name, module in tap.module.named_modules()
@@ -167,7 +178,7 @@ def expected_refusal(case: Case, specs: list[Spec], row: Architecture, manager: 
 
 
 #: Pruning is refused where a layer's number means more than its place.
-PRUNE_REFUSED = {"gemma4_text"}
+PRUNE_REFUSED = {"gemma4_text", "glm_moe_dsa", "minicpm3", "zamba2", "jamba", "gpt_neo"}
 
 
 @dataclass(frozen=True)
@@ -213,7 +224,7 @@ def write_all(name: str, root: Path, stack: ExitStack) -> dict[str, Outcome]:
     assert row is not None
     source = Source(name, None, directory, None, manager)
     outcomes = {}
-    for case_name, case in CASES.items():
+    for case_name, case in cases_of(name).items():
         specs = case.specs(manager.sites)
         if specs is None:
             continue

@@ -48,9 +48,7 @@ def falcon_h1(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
 
 def minimax(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
     """Each write is added to the normalised stream, both of them scaled."""
-    middle = (
-        layer.input_layernorm(x) * layer.attn_alpha_factor + writes["attn"] * layer.attn_beta_factor
-    )
+    middle = layer.input_layernorm(x) * layer.attn_alpha_factor + writes["attn"] * layer.attn_beta_factor
     return (
         layer.post_attention_layernorm(middle) * layer.mlp_alpha_factor
         + writes["mlp"] * layer.mlp_beta_factor

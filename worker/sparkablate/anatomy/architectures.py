@@ -51,8 +51,8 @@ from sparkablate.anatomy.projections import (
 from sparkablate.anatomy.sites import (
     SITE_ROWS,
     Additions,
-    Layout,
     LayerSites,
+    Layout,
     Logits,
     LogitsOp,
     SiteMap,
@@ -118,8 +118,9 @@ class Architecture:
     #: Tensor of a layer that multiplies the stream: 1 where the layer is to be the identity.
     stream_scale: str | None = None
 
-    #: Why nothing bakes.
+    #: Why nothing bakes, and why no edit of the embedding does.
     no_bake: str = ""
+    no_embedding_bake: str = ""
     #: Why neurons are not offered although a projection reads them.
     no_neurons: str = ""
     #: Which configurations of these model types the row describes, and what tells it from their other rows.
@@ -270,6 +271,11 @@ DEEPSEEK = Architecture(
     outputs=(("mlp", EXPERTS_AND_SHARED),),
 )
 GLM_MOE_DSA = replace(DEEPSEEK, model_types=("glm_moe_dsa",), returns_tuple=True, shares_kv=True)
+#: Checkpoints may call the MLP block_sparse_moe.
+SPARSE_AND_SHARED = (
+    *EXPERTS_AND_SHARED,
+    *under("block_sparse_moe", *DENSE, linear("mlp.shared_experts.down_proj"), linear("mlp.experts.*.w2")),
+)
 COHERE = Architecture(("cohere", "cohere2"), logits=("multiply", "logit_scale"))
 OLMO2 = Architecture(("olmo2", "olmo3", "exaone4"), writes=POST_NORMS, norm_after_write=True)
 GRANITE_EXPERTS = (
@@ -305,30 +311,19 @@ BAMBA = Architecture(
     outputs=(("attn", (linear("mamba.out_proj"),)), ("mlp", under("feed_forward", *DENSE))),
 )
 LFM2 = Architecture(
-    ("lfm2", "lfm2_moe"),
+    ("lfm2",),
     tail=("embedding_norm",),
     attention_output="self_attn.out_proj",
     headless_mixer="conv",
     mlp="feed_forward",
     writes=FEED_FORWARD,
-    outputs=(
-        ("attn", (linear("conv.out_proj"),)),
-        (
-            "mlp",
-            (
-                linear("feed_forward.w2"),
-                linear("feed_forward.experts.*.w2"),
-                stacked("feed_forward.experts.down_proj"),
-            ),
-        ),
-    ),
+    outputs=(("attn", (linear("conv.out_proj"),)), ("mlp", (linear("feed_forward.w2"),))),
 )
 LFM3 = replace(
     LFM2,
     model_types=("lfm3",),
     attention_output="self_attn.o_proj",
     gated=True,
-    outputs=(("attn", (linear("conv.out_proj"),)), ("mlp", (linear("feed_forward.w2"),))),
     when=lambda config: not config.use_sandwich_norm,
     variant="norms before the parts alone",
 )
@@ -356,6 +351,7 @@ NEMOTRON_H = Architecture(
     ),
     in_layer=_nemotron_h,
     when=lambda config: config.moe_latent_size is None,
+    variant="experts as wide as the stream",
 )
 GPT_BIGCODE = Architecture(
     ("gpt_bigcode",),
@@ -404,8 +400,8 @@ MAMBA = Architecture(
 ARCHITECTURES: tuple[Architecture, ...] = (
     # stablelm's parallel layers sum `residual + attention + mlp`: the sequential order of additions.
     Architecture(("llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo", "stablelm")),
-    # ministral scales queries by their position, glm and phi3 have one matrix for gate and up, arcee, apertus,
-    # jais2 and nemotron none for the gate, bitnet norms before its output projections: none of it moves a site.
+    # ministral scales queries by their position, glm has one matrix for gate and up, arcee, apertus, jais2
+    # and nemotron none for the gate, bitnet norms before its output projections: none of it moves a site.
     Architecture(
         (
             "glm",
@@ -460,8 +456,6 @@ ARCHITECTURES: tuple[Architecture, ...] = (
             "glm4_moe",
             "ernie4_5_moe",
             "exaone_moe",
-            "hy_v3",
-            "minimax_m3_vl_text",
             "solar_open",
             "glm4v_moe_text",
             "qwen3_omni_moe_text",
@@ -470,8 +464,10 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         outputs=(("mlp", EXPERTS_AND_SHARED),),
     ),
     Architecture(
-        ("hunyuan_v1_moe",), outputs=(("mlp", (*EXPERTS, linear("mlp.shared_mlp.down_proj"))),)
+        ("hunyuan_v1_moe", "hy_v3"),
+        outputs=(("mlp", (*EXPERTS_AND_SHARED, linear("mlp.shared_mlp.down_proj"))),),
     ),
+    Architecture(("minimax_m3_vl_text",), outputs=(("mlp", SPARSE_AND_SHARED),)),
     # Sliding layers have twice as many key/value heads.
     Architecture(
         ("mimo_v2_flash",),
@@ -501,14 +497,19 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         outputs=(("attn", (linear("linear_attn.out_proj"),)), ("mlp", DENSE)),
     ),
     DEEPSEEK,
-    replace(DEEPSEEK, model_types=("minicpm3",), additions=minicpm3, logits=("divide_before", "logits_scaling")),
+    replace(
+        DEEPSEEK, model_types=("minicpm3",), additions=minicpm3, logits=("divide_before", "logits_scaling")
+    ),
     # Layers hand on which positions their attention may see, the latter of the two keys and values as well.
     GLM_MOE_DSA,
     replace(GLM_MOE_DSA, model_types=("mistral_large4_text",), logits=SOFT_CAP, no_bake=OTHER_NAMES),
     replace(
         DEEPSEEK,
         model_types=("kimi_linear",),
-        outputs=(("attn", (linear("self_attn.o_proj"),)), ("mlp", EXPERTS_AND_SHARED)),
+        outputs=(
+            ("attn", (linear("self_attn.o_proj"),)),
+            ("mlp", SPARSE_AND_SHARED),
+        ),
         in_layer=_headless_without("self_attn", "kv_b_proj"),
     ),
     Architecture(("phi3", "phi4_multimodal"), values="self_attn.qkv_proj"),
@@ -600,6 +601,21 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         when=lambda config: not config.mlp_bias,
     ),
     LFM2,
+    replace(
+        LFM2,
+        model_types=("lfm2_moe",),
+        outputs=(
+            ("attn", (linear("conv.out_proj"),)),
+            (
+                "mlp",
+                (
+                    linear("feed_forward.w2"),
+                    linear("feed_forward.experts.*.w2"),
+                    stacked("feed_forward.experts.down_proj"),
+                ),
+            ),
+        ),
+    ),
     LFM3,
     replace(
         LFM3,
@@ -721,6 +737,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     replace(
         MAMBA,
         model_types=("zamba2",),
+        no_embedding_bake="untying the head would untie the layers that share weights, too",
         stack="model",
         embedding=("embed_tokens",),
         tail=("final_layernorm",),
@@ -728,11 +745,10 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         additions=only_write,
         cast_final=False,
         max_positions="max_position_embeddings",
-        outputs=(
-            ("mixer", (linear("mamba.out_proj"), linear("mamba_decoder.mamba.out_proj"))),
-        ),
+        outputs=(("mixer", (linear("mamba.out_proj"), linear("mamba_decoder.mamba.out_proj"))),),
     ),
 )
+
 
 def row_of(text_config: Any) -> Architecture | None:
     """The row that describes a text configuration."""
@@ -887,7 +903,9 @@ def _locate_layer(
             else "there is no MLP whose neurons its row names"
         )
     if "shared" in writes:
-        missing["mlp"] = f"layer {index} adds its experts and its shared MLP itself: no one tensor is its MLP's"
+        missing["mlp"] = (
+            f"layer {index} adds its experts and its shared MLP itself: no one tensor is its MLP's"
+        )
     here = LayerSites(
         index=index,
         path=path,

@@ -14,7 +14,7 @@ from sparkablate.anatomy.modules import resolve, unsupported
 HEAD_ALONE = ("aya_vision", "cohere2_vision", "gemma3", "granite_speech", "granite_speech_plus")
 #: Wrappers whose own pass over a text is not their tower's.
 REFUSED: Mapping[str, str] = {
-    "paligemma": "it numbers a text's positions from 1 and lets a prefix look ahead, as its text tower does not"
+    "paligemma": "it numbers a text's positions from 1 and lets a prefix look ahead, its text tower does not"
 }
 
 

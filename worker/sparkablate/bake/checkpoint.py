@@ -163,7 +163,9 @@ def find_names(row: Architecture, sites: SiteMap, model: Any, entries: dict[str,
     A wrapper's checkpoint names its tower in its own way, also where the text model alone was loaded of it.
     """
     known = [] if is_wrapper(model.config) else _prefixes(row)
-    fitting = [prefix for prefix in known if any(name.startswith(f"{prefix}{row.layers}.0.") for name in entries)]
+    fitting = [
+        prefix for prefix in known if any(name.startswith(f"{prefix}{row.layers}.0.") for name in entries)
+    ]
     prefixes = fitting or _found_prefixes(row, sites, entries)
     if len(prefixes) != 1:
         raise SparkablateError(
@@ -175,9 +177,7 @@ def find_names(row: Architecture, sites: SiteMap, model: Any, entries: dict[str,
     return Names(stack, f"{stack}{row.layers}.", _head_name(row, sites, model, stack, entries))
 
 
-def _head_name(
-    row: Architecture, sites: SiteMap, model: Any, stack: str, entries: dict[str, Entry]
-) -> str:
+def _head_name(row: Architecture, sites: SiteMap, model: Any, stack: str, entries: dict[str, Entry]) -> str:
     """The unembedding's: as stored; where a tied one is not, as the stack is, beside the inner model."""
     if stack in _prefixes(row) and not is_wrapper(model.config):
         return row.head_tensor

@@ -127,6 +127,7 @@ class Planner:
         elif spec.parts:
             self._parts(spec, layer)
         elif MODES[spec.mode].needs == "mean":
+            self._tensors(layer, spec.kind)
             _, bias = self._biased(spec, self._found_projections(layer, spec.kind), layer)
             self._zero(layer, spec.kind)
             self._edits[bias] = [Assign(self._mean(spec))]
@@ -148,11 +149,14 @@ class Planner:
         row = SITE_ROWS[spec.kind]
         tap = row.tap(layer)
         assert tap is not None
-        return next(
+        made = self._projections(layer, row.write)
+        reader = next(
             projection
-            for projection in self._projections(layer, row.write)
+            for projection in made
             if resolve(layer.module, projection.weight.removesuffix(".weight")) is tap.module
         )
+        stored = [one for one in made if not one.experts and self._found(layer, one.weight)]
+        return stored[0] if len(stored) == 1 else reader  # names on disk may be others than in memory
 
     def _mean(self, spec: AblationSpec) -> Tensor:
         site = SITES[spec.kind].values

@@ -14,11 +14,13 @@ from sparkablate.loading.configuration import LAYER_COUNTS
 #: One entry a layer.
 PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type")
 #: Numbers of layers.
-INDEX_LISTS = ("mlp_only_layers",)
+INDEX_LISTS = ("mlp_only_layers", "moe_layers", "attn_layer_indices")
 #: Keyed by a layer's number.
 INDEX_MAPS = ("per_layer_config",)
 #: How many of the first layers are of another kind.
-THRESHOLDS = ("max_window_layers", "first_k_dense_replace")
+THRESHOLDS = ("max_window_layers", "first_k_dense_replace", "num_dense_layers")
+#: Lists that repeat up to the number of layers.
+REPEATED = ("block_types",)
 #: Patterns that an explicit list replaces: they are removed, so that no reader derives a list from them anew.
 REPLACED = (
     "sliding_window_pattern",
@@ -73,6 +75,9 @@ def mend_config(raw: Mapping[str, Any], config: Any, renumbering: Renumbering) -
         values = fields.get(name)
         if isinstance(values, list | tuple) and len(values) == renumbering.n_layers:
             mended[name] = [values[index] for index in kept]
+    for name in REPEATED:
+        if values := getattr(config, name, None):
+            mended[name] = [values[index % len(values)] for index in kept]
     for name in INDEX_LISTS:
         values = fields.get(name)
         if values:
@@ -112,6 +117,12 @@ def _refuse(raw: Mapping[str, Any], config: Any, renumbering: Renumbering) -> No
         reasons.append("attention is scaled by the layer's number (scale_attn_by_inverse_layer_idx)")
     if getattr(config, "num_kv_shared_layers", 0):
         reasons.append("later layers read the keys and values of earlier ones (num_kv_shared_layers)")
+    if getattr(config, "scale_depth", None) is not None:
+        reasons.append("every write is scaled by the number of layers (scale_depth)")
+    if getattr(config, "attn_layer_period", None) is not None:
+        reasons.append("the kind of a layer follows from its number (attn_layer_period)")
+    if getattr(config, "hybrid_layer_ids", None):
+        reasons.append("layers share the weights of others (hybrid_layer_ids)")
     if getattr(config, "hidden_size_per_layer_input", 0):
         reasons.append("one embedding holds a part for every layer (hidden_size_per_layer_input)")
     if (
@@ -120,7 +131,7 @@ def _refuse(raw: Mapping[str, Any], config: Any, renumbering: Renumbering) -> No
         and (renumbering.kept and config.layer_types[renumbering.kept[-1]] != "full_attention")
     ):
         reasons.append("Gemma 4's last layer has to be one of full attention; keep the last such layer")
-    known = {*PER_LAYER, *INDEX_LISTS, *OTHER_LISTS}
+    known = {*PER_LAYER, *INDEX_LISTS, *REPEATED, *OTHER_LISTS}
     unknown = [
         name
         for name, value in {**config.to_dict(), **raw}.items()

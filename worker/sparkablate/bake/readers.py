@@ -44,6 +44,18 @@ READERS: Mapping[str, Reader] = {
     "smollm3": Reader(pruned="llama.cpp leaves out rotary positions in every fourth layer, by its number"),
     "qwen3_next": Reader(pruned=_PATTERN),
     "opt": Reader(llama_cpp=False),
+    **dict.fromkeys(
+        (
+            "cohere2_moe",
+            "exaone4",
+            "exaone_moe",
+            "llama4_text",
+            "olmo3",
+            "qwen3_5_moe_text",
+            "qwen3_5_text",
+        ),
+        Reader(pruned=_PATTERN),
+    ),
 }
 #: For model types without a row.
 UNKNOWN = Reader()

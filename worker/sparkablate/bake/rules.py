@@ -52,7 +52,8 @@ def _direction(row: Architecture) -> str | None:
 
 
 def _everywhere(row: Architecture) -> str | None:
-    return _direction(row) or (EMBEDDING if row.norm_after_embedding else None)
+    embedding = EMBEDDING if row.norm_after_embedding else row.no_embedding_bake or None
+    return _direction(row) or embedding
 
 
 def _none(row: Architecture) -> str | None:
@@ -110,7 +111,7 @@ def table() -> list[list[str]]:
 
 def _cell(name: str, row: Architecture) -> str:
     made = {write for write, _ in row.writes}
-    if name.endswith("mean") and (row.attention is None or (name == "mlp mean" and "mlp" not in made)):
+    if name.endswith("mean") and (row.attention is None or (name == "mlp mean" and "shared" in made)):
         return "–"
     why = COLUMNS[name](row)
     if why is not None:

@@ -40,7 +40,8 @@ class Skip:
         rest: tuple[Any, ...] = (None,)
         if self._always_runs or cache_of(named_arguments(self._module, args, kwargs)) is not None:
             output = self._own()(*args, **kwargs)
-            rest = output[1:] if isinstance(output, tuple) else rest  # what later layers get besides the stream
+            # What later layers get besides the stream.
+            rest = output[1:] if isinstance(output, tuple) else rest
         return (stream, *rest) if self._returns_tuple else stream
 
     def remove(self) -> None:

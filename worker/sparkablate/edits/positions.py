@@ -107,9 +107,12 @@ def tokens_before(cache: Any) -> int:
     if not hasattr(cache, "get_seq_length"):
         return int(bool(cache))
     try:
-        return int(cache.get_seq_length())
+        length = int(cache.get_seq_length())
     except ValueError:
         return int(cache.has_previous_state())
+    # MiniMax's linear layers keep their state elsewhere, and layer 0 may be one of them.
+    counting = (layer for layer in getattr(cache, "layers", ()) if hasattr(layer, "get_seq_length"))
+    return length or max((int(layer.get_seq_length()) for layer in counting), default=0)
 
 
 def cache_of(kwargs: dict[str, Any]) -> Any:
