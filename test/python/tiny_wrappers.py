@@ -102,7 +102,7 @@ UNTESTED = {
     "qwen3_omni_moe": "its text configuration is two levels down, and the whole of it predicts no tokens",
     "vibevoice_asr": "its towers do not get small",
 }
-#: A head's bake of these is refused: transformers saves them under names that it alone reads, or the row does.
+#: A head's bake of these is refused: by their names on disk, or by their row.
 OTHER_NAMES = ("cosmos3_omni", "kimi_k25", "minimax_m3_vl", "mistral_large4")
 
 #: A tower of another modality: name of a size → at most.

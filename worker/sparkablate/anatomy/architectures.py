@@ -469,7 +469,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     Architecture(
         ("minimax_m3_vl_text",),
         outputs=(("mlp", SPARSE_AND_SHARED),),
-        no_bake="its attention chooses blocks as routers choose experts, and certificates cannot tell them apart",
+        no_bake="its attention chooses blocks as routers do experts, and certificates cannot tell them apart",
     ),
     # Sliding layers have twice as many key/value heads.
     Architecture(
