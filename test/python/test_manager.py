@@ -198,7 +198,7 @@ class TestEveryRow:
     ) -> None:
         subject = manager(row)
         last = subject.sites.n_layers - 1
-        # gemma4's late layers read the keys of earlier ones, zamba2's know their numbers: only the last can go
+        # gemma4's late layers read the keys of earlier ones, zamba2's know their number: only the last can go
         deletable = [last] if subject.sites.layers[0].always_runs or row == "zamba2" else [0, 1, last]
         for index in deletable:
             reference = copy.deepcopy(subject.model)

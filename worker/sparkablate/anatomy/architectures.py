@@ -467,7 +467,11 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         ("hunyuan_v1_moe", "hy_v3"),
         outputs=(("mlp", (*EXPERTS_AND_SHARED, linear("mlp.shared_mlp.down_proj"))),),
     ),
-    Architecture(("minimax_m3_vl_text",), outputs=(("mlp", SPARSE_AND_SHARED),)),
+    Architecture(
+        ("minimax_m3_vl_text",),
+        outputs=(("mlp", SPARSE_AND_SHARED),),
+        no_bake="its attention chooses blocks as routers do experts, and certificates cannot tell them apart",
+    ),
     # Sliding layers have twice as many key/value heads.
     Architecture(
         ("mimo_v2_flash",),
