@@ -21,6 +21,9 @@ LENGTH, PREFILL, PADDING = 10, 6, 3
 IDS = tiny_models.tokens(2, LENGTH)
 #: Positions that the model does not read off the mask: what a padded batch is given with.
 LEARNED_POSITIONS = ("gpt2",)
+#: Types whose stock model itself differs with its cache, or padded: there is nothing to compare with.
+STOCK_CACHE_DIFFERS = ("minimax", "nemotron_h", "recurrent_gemma", "zamba2")
+STOCK_PADDING_DIFFERS = ("recurrent_gemma",)
 
 
 def conditions(sites: SiteMap) -> Iterator[list[Spec]]:
@@ -63,6 +66,10 @@ def stepwise(model: Any) -> Tensor:
 @torch.inference_mode()
 def test_a_cache_gives_what_a_whole_pass_gives(row: str, tiny: Any) -> None:
     manager = AblationManager(tiny(row))
+    if row in STOCK_CACHE_DIFFERS:
+        with pytest.raises((AssertionError, ValueError)):
+            close(stepwise(manager.model), logits(manager.model), row)
+        return
     for specs in conditions(manager.sites):
         with manager.applied(specs):
             close(stepwise(manager.model), logits(manager.model), condition_id(specs))
@@ -76,6 +83,10 @@ def test_left_padding_gives_what_none_gives(row: str, tiny: Any) -> None:
     more = {"attention_mask": (torch.arange(padded.shape[1]) >= PADDING).long().expand(2, -1)}
     if row in LEARNED_POSITIONS:
         more["position_ids"] = (more["attention_mask"].cumsum(dim=-1) - 1).clamp(min=0)
+    if row in STOCK_PADDING_DIFFERS:
+        with pytest.raises(AssertionError):
+            close(logits(manager.model, padded, **more)[:, PADDING:], logits(manager.model), row)
+        return
     for specs in [[], *conditions(manager.sites)]:
         with manager.applied(specs):
             found = logits(manager.model, padded, **more)[:, PADDING:]
