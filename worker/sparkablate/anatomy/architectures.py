@@ -102,6 +102,8 @@ class Architecture:
     max_positions: str | None = "max_position_embeddings"
     returns_tuple: bool = False
     shares_kv: bool = False
+    #: Whether layers read the token embeddings again, beside the stream.
+    reads_tokens: bool = False
     gated: bool = False
     #: Whether a text without BOS in front gives other numbers altogether (gemma-2b on WikiText-2: perplexity
     #: 650, not 21), so that it is put there whatever the tokenizer does.
@@ -741,6 +743,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     replace(
         MAMBA,
         model_types=("zamba2",),
+        reads_tokens=True,
         no_embedding_bake="untying the head would untie the layers that share weights, too",
         stack="model",
         embedding=("embed_tokens",),
@@ -848,6 +851,7 @@ def locate(model: nn.Module) -> SiteMap:
         norm_after_write=row.norm_after_write,
         norm_on_stream=row.norm_on_stream,
         norm_after_embedding=row.norm_after_embedding,
+        reads_tokens=row.reads_tokens,
         discovered=None if found is None else found.source,
     ).refusing(() if found is None else found.refused)
 

@@ -230,6 +230,8 @@ class SiteMap:
     norm_on_stream: bool
     #: A norm stands between the embedding and the stream.
     norm_after_embedding: bool
+    #: Layers read the token embeddings again, beside the stream.
+    reads_tokens: bool = False
     #: The row, where it was found on the model and proved, and not read against the source by anybody.
     discovered: str | None = None
 

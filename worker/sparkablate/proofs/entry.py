@@ -23,8 +23,6 @@ from sparkablate.proofs.passes import Recorded, Subject, entry_of, forward, put
 PER_LAYER = "per_layer"
 #: Times what differs between two passes alike, on a machine whose kernels do not repeat their bits.
 NOISE = 10
-#: Reviewed types whose layers read the embedding again, besides the stream.
-READ_AGAIN = ("zamba2",)
 
 
 def reads_others(layer: LayerSites) -> bool:
@@ -34,7 +32,7 @@ def reads_others(layer: LayerSites) -> bool:
 
 def reads_tokens(sites: SiteMap) -> bool:
     """Whether the row says that layers read tokens besides the stream, which entering leaves as they are."""
-    return sites.model_type in READ_AGAIN or any(PER_LAYER in layer.writes for layer in sites.layers)
+    return sites.reads_tokens or any(PER_LAYER in layer.writes for layer in sites.layers)
 
 
 def with_the_same_tokens(subject: Subject) -> str:
