@@ -137,6 +137,13 @@ def test_reviewed_rows_are_found_again(row: str, tiny: Any, monkeypatch: pytest.
         assert mine.sites == theirs.sites
 
 
+def test_a_wrapped_model_is_discovered_where_it_will_be_edited() -> None:
+    model = shrunken(DISCOVERED[0])
+    discover(torch.nn.DataParallel(model))
+    with AblationManager(torch.nn.DataParallel(model)).applied(AblationSpec("mlp", 1)):
+        logits(model)
+
+
 def test_a_model_whose_sites_are_not_found_is_refused_by_name() -> None:
     with pytest.raises(SparkablateError, match=r"none was found: .*\n.*Its modules") as caught:
         discover(shrunken("rwkv"))

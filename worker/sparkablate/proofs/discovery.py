@@ -27,6 +27,7 @@ from sparkablate.anatomy.architectures import (
 from sparkablate.anatomy.modules import input_width, output_width, unsupported
 from sparkablate.anatomy.projections import linear
 from sparkablate.anatomy.sites import Additions, Logits, SiteMap, Tap, Values
+from sparkablate.anatomy.wrappers import unwrapped
 from sparkablate.loading.numerics import device_of
 from sparkablate.measure.likelihood import Likelihood
 from sparkablate.proofs import self_test
@@ -63,6 +64,7 @@ def discover(model: nn.Module) -> SiteMap:
 
     Raises SparkablateError("architecture_unsupported") where nothing is found, or the model looks ahead.
     """
+    model = unwrapped(model)
     sites = located(model)
     if sites.discovered is None:
         return sites
