@@ -21,6 +21,7 @@ PUBLIC = {
         "manager.py": ("AblationManager",),
         "specs.py": ("AblationSpec", "DirectionSpec"),
         "errors.py": ("SparkablateError",),
+        "proofs/discovery.py": ("discover",),
     },
     "sparkablate.model": {"loading/open.py": ("load_model",)},
     "sparkablate.results": {"results.py": ("load", "Results")},

@@ -62,7 +62,11 @@ def discover(model: nn.Module) -> SiteMap:
     `discovered` of the result is the row in the form in which it can be added to the table; None where the
     table has one.
 
-    Raises SparkablateError("architecture_unsupported") where nothing is found, or the model looks ahead.
+    Args:
+        model: a causal language model of transformers, loaded, in evaluation mode.
+
+    Raises SparkablateError: "architecture_unsupported" where nothing is found, or the model looks ahead;
+    "usage" for what is no model.
     """
     model = unwrapped(model)
     sites = located(model)
