@@ -13,7 +13,14 @@ import { jointly } from "../../../src/run/bake.ts";
 const SITES: SiteKind[] = ["head", "attn", "mlp", "layer", "direction"];
 const LAYER = { sites: SITES, n_heads: 6, n_kv_heads: 2, n_neurons: 64, d_head: 16, modules: {} };
 const MAP = modelMap.parse({
-  ...{ model_type: "llama", d_model: 96, vocab_size: 100, max_positions: 2048, parameters: 1 },
+  ...{
+    model_type: "llama",
+    d_model: 96,
+    vocab_size: 100,
+    max_positions: 2048,
+    parameters: 1,
+    discovered: null,
+  },
   n_layers: 3,
   layers: [LAYER, LAYER, LAYER],
 });

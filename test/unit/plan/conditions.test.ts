@@ -16,7 +16,14 @@ const DENSE = { sites: ALL, n_heads: 6, n_kv_heads: 2, n_neurons: 64, d_head: 16
 const HEADLESS = { ...DENSE, sites: ["mlp", "layer", "direction"] as SiteKind[], n_heads: 0, n_kv_heads: 0 };
 
 function mapOf(layers: ModelMap["layers"]): ModelMap {
-  const facts = { model_type: "llama", d_model: 96, vocab_size: 100, max_positions: 2048, parameters: 1 };
+  const facts = {
+    model_type: "llama",
+    d_model: 96,
+    vocab_size: 100,
+    max_positions: 2048,
+    parameters: 1,
+    discovered: null,
+  };
   return modelMap.parse({ ...facts, n_layers: layers.length, layers });
 }
 const MAP = mapOf([DENSE, DENSE, HEADLESS, DENSE]);
