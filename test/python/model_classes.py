@@ -13,7 +13,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
 from shrunken import shrunken
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -21,11 +20,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from sparkablate.anatomy.sites import SiteMap
 from sparkablate.catalog import SITE_ORDER
 from sparkablate.errors import SparkablateError
-from sparkablate.loading.numerics import device_of
-from sparkablate.measure.likelihood import Likelihood
-from sparkablate.proofs import self_test
-from sparkablate.proofs.causality import prove_causal
-from sparkablate.proofs.discovery import TOKENS, located
+from sparkablate.proofs.discovery import located, unproved
 
 CLASSES = Path(__file__).parents[2] / "worker" / "sparkablate" / "anatomy" / "classes.json"
 #: The better first.
@@ -44,11 +39,7 @@ def classify(model_type: str) -> dict[str, str]:
         return _class("not built", f"{type(error).__name__}: {str(error).splitlines()[0]}")
     try:
         sites = located(model)
-        likelihood = Likelihood(model, sites)
-        ids = torch.randint(sites.vocab_size, (1, TOKENS), generator=torch.Generator().manual_seed(0))
-        likelihood.prove_head(ids.to(device_of(model)))
-        prove_causal(likelihood, TOKENS)
-        refused = [label for test in self_test.run(model, sites) for label in test["refused"]]
+        refused = unproved(model, sites)
     except SparkablateError as error:
         return _class("refused", str(error).splitlines()[0].rpartition("none was found: ")[2])
     except Exception as error:  # a model that cannot be run as every other is

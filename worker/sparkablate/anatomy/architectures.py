@@ -355,8 +355,8 @@ NEMOTRON_H = Architecture(
     when=lambda config: config.moe_latent_size is None,
     variant="experts as wide as the stream",
 )
-GPT_BIGCODE = Architecture(
-    ("gpt_bigcode",),
+GPT2 = Architecture(
+    ("gpt2",),
     stack="transformer",
     layers="h",
     embedding=("wte", "wpe"),
@@ -364,25 +364,28 @@ GPT_BIGCODE = Architecture(
     attention="attn",
     attention_output="attn.c_proj",
     writes=(("attn", "attn"), ("mlp", "mlp")),
-    n_kv_heads=lambda config, attention: 1,
+    n_kv_heads=one_per_head,
     values="attn.c_attn",
+    outputs=(("mlp", (linear("mlp.c_proj", -1),)),),
+    when=lambda config: not config.add_cross_attention,
+)
+GPT_BIGCODE = replace(
+    GPT2,
+    model_types=("gpt_bigcode",),
+    n_kv_heads=lambda config, attention: 1,
     outputs=(("mlp", (linear("mlp.c_proj"),)),),
     when=lambda config: config.multi_query and not config.add_cross_attention,
     variant="one key/value head",
 )
-GPTJ = Architecture(
-    ("gptj",),
-    stack="transformer",
-    layers="h",
+GPTJ = replace(
+    GPT2,
+    model_types=("gptj",),
     embedding=("wte",),
-    tail=("ln_f",),
-    attention="attn",
     attention_output="attn.out_proj",
-    writes=(("attn", "attn"), ("mlp", "mlp")),
     additions=writes_first,
-    n_kv_heads=one_per_head,
     values="attn.v_proj",
     outputs=(("mlp", (linear("mlp.fc_out"),)),),
+    when=lambda config: True,
 )
 
 MAMBA = Architecture(
@@ -666,20 +669,7 @@ ARCHITECTURES: tuple[Architecture, ...] = (
         when=lambda config: bool(config.hidden_size_per_layer_input),
         variant="with per-layer embeddings",
     ),
-    Architecture(
-        ("gpt2",),
-        stack="transformer",
-        layers="h",
-        embedding=("wte", "wpe"),
-        tail=("ln_f",),
-        attention="attn",
-        attention_output="attn.c_proj",
-        writes=(("attn", "attn"), ("mlp", "mlp")),
-        n_kv_heads=one_per_head,
-        values="attn.c_attn",
-        outputs=(("mlp", (linear("mlp.c_proj", -1),)),),
-        when=lambda config: not config.add_cross_attention,
-    ),
+    GPT2,
     GPT_BIGCODE,
     replace(
         GPT_BIGCODE,

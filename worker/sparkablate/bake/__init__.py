@@ -72,9 +72,7 @@ def bake(
     )
     files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
     sites = located(opened.model)
-    tests = self_test.run(opened.model, sites)
-    self_test.require(opened.model, tests)
-    refused = [label for test in tests for label in test["refused"]]
+    refused = self_test.require(opened.model, self_test.run(opened.model, sites))
     manager = AblationManager(opened.model, sites.refusing(refused))
     if means is not None:
         manager.set_means(means)

@@ -154,8 +154,8 @@ def load_proved(request: Load, shape: tuple[int, int], progress: Progress) -> Lo
         canary = Canary.measure(likelihood, batch)
         progress("self-test", 0.0, None, "tests")
         tests = self_test.run(opened.model, sites)
-        self_test.require(opened.model, tests)
-    if refused := [label for test in tests for label in test["refused"]]:
+        refused = self_test.require(opened.model, tests)
+    if refused:
         notices.append(f"the self-test refused {', '.join(refused)}"[:4096])
         sites = sites.refusing(refused)
     progress("check", 0.0, float(sites.n_layers), "layers")

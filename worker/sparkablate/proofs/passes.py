@@ -102,7 +102,7 @@ class Subject:
 
 def unlike(model: nn.Module, sites: SiteMap, length: int) -> tuple[Tensor, Tensor]:
     """Two rows of random ids [1, pos] that agree nowhere."""
-    ids = text_ids(model, sites)
+    ids = text_ids(model, sites.vocab_size)
     generator = torch.Generator().manual_seed(0)
     first = torch.randint(0, len(ids), (1, length), generator=generator)
     moved = 1 + torch.randint(max(len(ids) - 1, 1), (1, length), generator=generator)
@@ -110,9 +110,9 @@ def unlike(model: nn.Module, sites: SiteMap, length: int) -> tuple[Tensor, Tenso
     return ids[first].to(device), ids[(first + moved) % len(ids)].to(device)
 
 
-def text_ids(model: nn.Module, sites: SiteMap) -> Tensor:
-    """The ids of the vocabulary without those at which a wrapper puts in an image, a sound or a video."""
-    ids = torch.arange(sites.vocab_size)
+def text_ids(model: nn.Module, vocabulary: int) -> Tensor:
+    """The ids of so many tokens without those at which a wrapper puts in an image, a sound or a video."""
+    ids = torch.arange(vocabulary)
     config: Any = model.config
     if config is config.get_text_config():
         return ids

@@ -146,13 +146,17 @@ def run(model: nn.Module, sites: SiteMap) -> list[Result]:
         ]
 
 
-def require(model: nn.Module, tests: Sequence[Result]) -> None:
-    """Raises ``architecture_unsupported`` for a model of which a test refused every site."""
+def require(model: nn.Module, tests: Sequence[Result]) -> list[str]:
+    """The sites that the tests refuse, e.g. "L0.head" (`SiteMap.refusing`).
+
+    Raises ``architecture_unsupported`` for a model of which a test refused every site.
+    """
     for test in tests:
         if test["name"] in ("depth", "logits") and not test["passed"]:
             raise SparkablateError(
                 "architecture_unsupported", f"{type(model).__name__} cannot be ablated: {test['detail']}"
             )
+    return [label for test in tests for label in test["refused"]]
 
 
 def _all_of(concerned: Sequence[str], faults: Faults) -> Concerned:
