@@ -11,6 +11,7 @@ import pytest
 import tiny_wrappers
 import torch
 from jsonschema import Draft202012Validator
+from replayed import assert_writes_add_up
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -26,23 +27,6 @@ ROOT = Path(__file__).resolve().parents[3]
 ROWS = list(tiny_models.TINY)
 #: Those of the rows above that a text configuration of its own describes.
 TABLES = {**tiny_models.TINY, **tiny_models.TWINS}
-
-
-def record(
-    model: Any, sites: Any, ids: torch.Tensor
-) -> tuple[dict[tuple[str, str], torch.Tensor], torch.Tensor]:
-    taps = [
-        tap
-        for layer in sites.layers
-        for tap in (Tap(layer.path, layer.module, "input"), layer.stream, *layer.writes.values())
-    ]
-    recorded: dict[tuple[str, str], torch.Tensor] = {}
-    with (
-        torch.inference_mode(),
-        recording(taps, lambda tap, x: recorded.__setitem__((tap.path, tap.side), x.clone())),
-    ):
-        logits = model(input_ids=ids, use_cache=False).logits
-    return recorded, logits
 
 
 def test_every_row_has_a_tiny_model() -> None:
@@ -69,17 +53,7 @@ def test_a_configuration_is_described_by_one_row() -> None:
 def test_writes_add_up_and_logits_follow_bit_for_bit(row: str, dtype: torch.dtype, tiny: Any) -> None:
     model = tiny(row, dtype)
     sites = locate(model)
-    recorded, logits = record(model, sites, tiny_models.tokens())
-    assert sites.layers
-    with torch.inference_mode():
-        for layer in sites.layers:
-            x = recorded[layer.path, "input"]
-            writes = {
-                name: recorded[tap.path, tap.side].reshape(x.shape) for name, tap in layer.writes.items()
-            }
-            assert torch.equal(layer.additions(layer.module, x, writes), recorded[layer.path, "output"])
-        hidden = sites.finish(recorded[sites.layers[-1].path, "output"])
-        assert torch.equal(sites.to_logits(hidden), logits)
+    assert_writes_add_up(model, sites)
 
 
 @pytest.mark.parametrize("row", ROWS)

@@ -9,16 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from replayed import assert_writes_add_up
 from torch import Tensor, nn
 
 import tiny_models
 from sparkablate import AblationManager, AblationSpec, DirectionSpec
 from sparkablate.anatomy.architectures import locate, row_of
-from sparkablate.anatomy.sites import SiteMap, Tap
 from sparkablate.bake import rules
 from sparkablate.bake.baking import Baking, Source
 from sparkablate.bake.checkpoint import Checkpoint
-from sparkablate.edits.hooks import recording
 from sparkablate.errors import SparkablateError
 from sparkablate.measure.likelihood import Likelihood
 from sparkablate.measure.walk import Walk, first_edit, prove_entries
@@ -40,7 +39,7 @@ def twin(request: pytest.FixtureRequest) -> Any:
 def test_a_twin(twin: Any, tmp_path: Path) -> None:
     sites = locate(twin)
     before = logits(twin)
-    _writes_add_up(twin, sites)
+    assert_writes_add_up(twin, sites)
     assert [result["detail"] for result in self_test.run(twin, sites) if not result["passed"]] == []
     manager = AblationManager(twin, sites)
     layer = next((layer for layer in sites.layers if "head" in layer.sites), None)
@@ -58,26 +57,6 @@ def test_a_twin(twin: Any, tmp_path: Path) -> None:
     _walks(twin, manager, specs)
     _bakes(twin, manager, specs, tmp_path)
     assert torch.equal(logits(twin), before)
-
-
-def _writes_add_up(model: Any, sites: SiteMap) -> None:
-    recorded: dict[tuple[str, str], Tensor] = {}
-    taps = [
-        tap
-        for layer in sites.layers
-        for tap in (Tap(layer.path, layer.module, "input"), layer.stream, *layer.writes.values())
-    ]
-    with recording(taps, lambda tap, x: recorded.__setitem__((tap.path, tap.side), x.clone())):
-        expected = logits(model)
-    with torch.inference_mode():
-        for layer in sites.layers:
-            x = recorded[layer.path, "input"]
-            writes = {
-                name: recorded[tap.path, tap.side].reshape(x.shape) for name, tap in layer.writes.items()
-            }
-            assert torch.equal(layer.additions(layer.module, x, writes), recorded[layer.path, "output"])
-        hidden = sites.finish(recorded[sites.layers[-1].path, "output"])
-        assert torch.equal(sites.to_logits(hidden), expected)
 
 
 def _zeroed(model: Any, path: str, columns: list[int]) -> nn.Module:
