@@ -147,6 +147,9 @@ async function bench(args) {
   return inRoot(await python(), ["test/bench/bench.py", ...args], withWorker());
 }
 
+/** Two processes, each at one thread; a file stays in one of them, whose tests share models. */
+const SHARED_OUT = ["--numprocesses=2", "--dist=loadfile"];
+
 /** vitest, then pytest; file arguments choose among them (*.py are pytest's). */
 async function test(files) {
   const flag = files.find((file) => file.startsWith("-"));
@@ -188,6 +191,7 @@ async function test(files) {
       ".",
       "-q",
       "-rs",
+      ...(ofPytest.length > 0 ? [] : SHARED_OUT),
       `--junitxml=${report}`,
     ];
     add("pytest", await inRoot(interpreter, [...args, ...where], withWorker()), countPytest(report));
