@@ -195,7 +195,7 @@ function frame(
           ]),
       facts.statistics.race
         ? say`Intervals hold for all conditions together at ${percent(facts.statistics.race.confidence)}, paired by block; conditions saw different numbers of blocks.`
-        : say`Distinguishable: q ≤ 0.05 over the whole sweep and no flag. Intervals are 95 %, paired by block, unadjusted.`,
+        : say`Distinguishable: q ≤ 0.05 over the whole sweep and no flag but “skewed”. Intervals are 95 %, paired by block, unadjusted.`,
     ],
     description:
       top?.delta_nll == null

@@ -106,6 +106,15 @@ const blocksColumn = (facts: Evaluated): Column => ({
   key: (row) => row.blocks,
 });
 
+/** In how many of the blocks that changed the loss rose. */
+const WORSE: Column = {
+  title: "worse",
+  align: "right",
+  expendable: 3.5,
+  text: (row) => row.worse_blocks ?? "",
+  key: (row) => (row.worse_blocks === null ? null : Number.parseInt(row.worse_blocks, 10)),
+};
+
 function flagsColumn(facts: Evaluated): Column {
   const flags = (row: Row): string => shortFlags(row, facts);
   return { title: "flags", align: "left", expendable: 0, text: flags, key: flags };
@@ -147,6 +156,7 @@ export function columnsOf(rows: Rows, facts: Evaluated): Column[] {
   return [
     ...BEFORE_METRICS,
     blocksColumn(facts),
+    WORSE,
     ...inOrder(survey.metrics).flatMap(metricColumns),
     ...interactions,
     flagsColumn(facts),

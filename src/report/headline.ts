@@ -9,9 +9,10 @@ import {
   FALSE_DISCOVERY_RATE,
   FEW_BLOCKS,
   FLOOR_MULTIPLE,
-  MAX_SKEWNESS,
+  HINTS,
   type Row,
 } from "../results/row.ts";
+import { MAX_SKEWNESS } from "../statistics/effects.ts";
 import type { RacePlan } from "../statistics/racing.ts";
 import { counted, fixed, integer, percent, ratio } from "./numbers.ts";
 import { surveyOf } from "./survey.ts";
@@ -26,9 +27,9 @@ export const CORRECTIONS = { bh: "Benjamini–Hochberg", by: "Benjamini–Yekuti
 export const FLAG_NOTES: Readonly<Record<string, { readonly short: string; readonly meaning: string }>> = {
   [DOUBTS.oneBlock]: { short: "1 block", meaning: "one block has no spread: no interval" },
   [DOUBTS.fewBlocks]: { short: "few blocks", meaning: `fewer than ${FEW_BLOCKS} blocks` },
-  [DOUBTS.skewed]: {
+  [HINTS.skewed]: {
     short: "skewed",
-    meaning: `|skewness| of the block differences is above ${MAX_SKEWNESS}: the interval is too narrow`,
+    meaning: `|skewness| of the block differences is above ${MAX_SKEWNESS}: the effect rests on few blocks, its interval is too narrow, and p is corrected`,
   },
   [DOUBTS.noSpread]: { short: "no spread", meaning: "the same difference in every block: no interval" },
   [DOUBTS.belowFloor]: {
@@ -106,7 +107,7 @@ function testSentence(rows: Rows, statistics: SweepStatistics, facts: RunFacts):
   const { modes } = surveyOf(rows);
   const family = modes.length > 1 ? ` over all conditions of ${modes.join(", ")} together` : "";
   const procedure = `${CORRECTIONS[facts.statistics.correction]}${family}`;
-  return `${statistics.distinguishable} of ${counted(statistics.measured, "effect")} distinguishable from 0 (*: ${procedure} q ≤ ${FALSE_DISCOVERY_RATE}, no flag).${doubted(statistics.doubted)}`;
+  return `${statistics.distinguishable} of ${counted(statistics.measured, "effect")} distinguishable from 0 (*: ${procedure} q ≤ ${FALSE_DISCOVERY_RATE}, no flag but skewed)${resting(statistics.skewed)}.${doubted(statistics.doubted)}`;
 }
 
 /** What `stop:` settled, how surely, and what it saved. */
@@ -159,6 +160,8 @@ export function unfinished(rows: Rows, facts: RunFacts): string[] {
   }
   return lines;
 }
+
+const resting = (count: number): string => (count === 0 ? "" : `, ${count} of them skewed`);
 
 function doubted(count: number): string {
   return count === 0 ? "" : ` ${count} more with q ≤ ${FALSE_DISCOVERY_RATE} not marked because of a flag.`;

@@ -2,7 +2,8 @@
 
 import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
-import { FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE, MAX_SKEWNESS } from "../results/row.ts";
+import { FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE } from "../results/row.ts";
+import { MAX_SKEWNESS } from "../statistics/effects.ts";
 import type { RacePlan } from "../statistics/racing.ts";
 import { CORRECTIONS, componentName } from "./headline.ts";
 import { integer } from "./numbers.ts";
@@ -31,7 +32,7 @@ export function methods(rows: Rows, facts: RunFacts): string[] {
   return [
     say`We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. ${unitText(facts)}${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}${sources(facts)}`,
     say`The model ran in ${numerics.dtype} on ${numerics.device} (${numerics.device_name}; attention implementation ${numerics.attn_implementation}, ${numerics.threads} threads, batches of ${facts.batch_size} blocks, TF32 ${numerics.tf32 ? "on" : "off"}).${facts.discovered === undefined ? "" : " Its components were located by automatic discovery (not reviewed against its source) and proved at load: zeroed values, replayed additions, bitwise logits."} Log-probabilities were computed in float32 and summed in float64 per block.${padding(facts)}`,
-    say`An effect is ΔNLL = NLL(condition) − NLL(baseline) on the same blocks. Blocks are the unit of analysis: standard errors, 95 % confidence intervals and two-sided p values come from the paired t statistic of the block differences with n − 1 degrees of freedom.${facts.statistics.race ? raceText(facts.statistics.race, facts) : testText(rows, statistics.measured, facts)}${floorText(facts)} The t interval assumes roughly normal block means; for strongly skewed differences it is too narrow, which is why such conditions are flagged and never called distinguishable.`,
+    say`An effect is ΔNLL = NLL(condition) − NLL(baseline) on the same blocks. Blocks are the unit of analysis: standard errors, 95 % confidence intervals and two-sided p values come from the paired t statistic of the block differences with n − 1 degrees of freedom.${facts.statistics.race ? raceText(facts.statistics.race, facts) : testText(rows, statistics.measured, facts)}${floorText(facts)} The t interval assumes roughly normal block means; for strongly skewed differences it is too narrow. Where the differences' |skewness| exceeds ${MAX_SKEWNESS}, the condition is flagged, and its p value is the larger of the t test's and of that of the skewness-corrected statistic of Hall (1992).`,
     ...interactionText(rows, facts),
     ...modesText(rows, facts),
     say`The results describe this text. Perplexity on one text does not show what a component does elsewhere, and single removals do not show redundancy: two components that back each other up can both look unimportant.`,
@@ -53,7 +54,7 @@ function testText(rows: Rows, measured: number, facts: RunFacts): string {
   const { correction } = facts.statistics;
   return sayer(
     facts,
-  )` Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(measured)} measured conditions${surveyOf(rows).modes.length > 1 ? ", of all modes together," : ""} were adjusted by the ${CORRECTIONS[correction]} procedure (${CORRECTION_SOURCES[correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE}, at least ${FEW_BLOCKS} blocks were measured, and the block differences' |skewness| is at most ${MAX_SKEWNESS}.`;
+  )` Intervals are each condition's own, not adjusted for the number of conditions. p values of the ${integer(measured)} measured conditions${surveyOf(rows).modes.length > 1 ? ", of all modes together," : ""} were adjusted by the ${CORRECTIONS[correction]} procedure (${CORRECTION_SOURCES[correction]}); a condition is called distinguishable if q ≤ ${FALSE_DISCOVERY_RATE} and at least ${FEW_BLOCKS} blocks were measured.`;
 }
 
 function interactionText(rows: Rows, facts: RunFacts): string[] {

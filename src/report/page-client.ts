@@ -188,7 +188,7 @@ export function runPage(
     );
     found.sort(compare);
     const rows = found.slice(0, shown).map((row) => {
-      const line = create("tr", "", row.distinguishable ? "" : "unmarked");
+      const line = create("tr");
       row.cells.forEach((cell, column) => {
         const box = create("td", cell, data.columns[column]?.align === "right" ? "number" : "");
         const key = row.keys[column];

@@ -44,7 +44,6 @@ th button { border: 0; padding: 0; font-weight: 600; color: var(--text); }
 th[aria-sort="ascending"] button::after { content: " ↑"; }
 th[aria-sort="descending"] button::after { content: " ↓"; }
 .number { text-align: right; }
-tr.unmarked td { color: var(--muted); }
 pre { background: var(--soft); padding: .75rem; overflow-x: auto; font-size: .8125rem; border-radius: .35rem; }
 .unseen { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @media print {

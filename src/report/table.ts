@@ -3,7 +3,7 @@ import { getBorderCharacters, table } from "table";
 import { printable } from "../printable.ts";
 import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
-import { type JointRow, rankInteractions, rankRows } from "../results/ranking.ts";
+import { rankInteractions, rankRows } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
 import { type Column, columnsOf, interactionColumns } from "./columns.ts";
 import { flagLegend, headline } from "./headline.ts";
@@ -41,13 +41,11 @@ export function renderTable(rows: Rows, facts: RunFacts, options: TableOptions):
   const joint = surveyOf(rows).interactions.length;
   const interactions = rankInteractions(rows, options.top ?? joint);
   if (interactions.length > 0) {
-    const style = (row: JointRow, text: string) =>
-      text === "" || row.interaction.distinguishable ? text : paint("dim", text);
     paragraphs.push(
       "",
       paint("bold", wrap(INTERACTIONS_HEADING, width)),
       "",
-      renderColumns(interactions, interactionColumns(facts), surveyOf(rows).decimals, options, style),
+      renderColumns(interactions, interactionColumns(facts), surveyOf(rows).decimals, options),
     );
     if (interactions.length < joint)
       paragraphs.push(paint("dim", wrap(`${interactions.length} of ${joint} interactions shown.`, width)));
@@ -58,13 +56,13 @@ export function renderTable(rows: Rows, facts: RunFacts, options: TableOptions):
   return `${paragraphs.join("\n")}\n`;
 }
 
-/** One line an item, in as many of the columns as fit; `style` paints a whole line's cells. */
+/** One line an item, in as many of the columns as fit; `style` paints a line's cells. */
 export function renderColumns<T>(
   rows: readonly T[],
   all: readonly Column<T>[],
   decimals: number,
   { width, paint }: TableOptions,
-  style: (row: T, text: string) => string,
+  style: (row: T, text: string) => string = (_, text) => text,
 ): string {
   const columns = all.filter(({ expendable }) => expendable !== null);
   const cells = columns.map((column) =>
@@ -126,11 +124,8 @@ export function cut(text: string, limit: number): string {
   return `${text.slice(0, limit - 1 - tail)}…${text.slice(text.length - tail)}`;
 }
 
-function styled(row: Row, text: string, paint: TableOptions["paint"]): string {
-  if (text === "") return text;
-  if (row.status === "failed") return paint("red", text);
-  return row.distinguishable ? text : paint("dim", text);
-}
+const styled = (row: Row, text: string, paint: TableOptions["paint"]): string =>
+  row.status === "failed" && text !== "" ? paint("red", text) : text;
 
 /** At spaces; null: as one line. */
 export function wrap(text: string, width: number | null): string {

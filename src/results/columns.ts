@@ -1,6 +1,6 @@
 /** ★ The columns of a row, in order: what each holds, and where it comes from. JSON, CSV, SQLite and docs follow. */
 import { type ConditionColumns, conditionColumns } from "../plan/conditions.ts";
-import { type Estimate, finite, ratioInterval } from "../statistics/effects.ts";
+import { type Estimate, finite, ratioInterval, type SignCount } from "../statistics/effects.ts";
 import type { ConditionMeasurements, Draft, Row } from "./row.ts";
 
 /** What is known of a condition before anything is compared. */
@@ -27,6 +27,8 @@ interface Column<T> {
   readonly level?: (level: Level) => T;
   /** Once it is compared with the baseline. */
   readonly effect?: (effect: Estimate) => T;
+  /** Of the differences by block, once it is compared. */
+  readonly signs?: (signs: SignCount) => T;
   /** Of the baseline, which is compared with nothing. */
   readonly baseline?: T;
   /** As CSV and SQLite hold what is no number or text; an interval is two columns there. */
@@ -60,6 +62,12 @@ export const COLUMNS: Columns = {
   p: { sql: "REAL", blank: null, effect: ({ p }) => p },
   q: { sql: "REAL", blank: null },
   distinguishable: { sql: "INTEGER", blank: null },
+  worse_blocks: {
+    sql: "TEXT",
+    blank: null,
+    signs: ({ worse, changed }) => `${worse} of ${changed}`,
+  },
+  sign_p: { sql: "REAL", blank: null, signs: ({ p }) => p },
   flags: { sql: "TEXT", begun: ({ flags }) => flags, flat: listed },
   perplexity: { sql: "REAL", blank: null, level: ({ nll }) => finite(Math.exp(nll)) },
   perplexity_ratio: {
@@ -103,6 +111,7 @@ const making = <T>(of: (column: Column<unknown>) => ((from: T) => unknown) | und
 const BEGUN = making<Described>(({ begun }) => begun);
 const LEVEL = making<Level>(({ level }) => level);
 const EFFECT = making<Estimate>(({ effect }) => effect);
+const SIGNS = making<SignCount>(({ signs }) => signs);
 const BASELINE = making<void>(({ baseline }) => (baseline === undefined ? undefined : () => baseline));
 /** All of them in order: a copy of it is faster than a row that grows. */
 const BLANK = Object.fromEntries(NAMES.map((name) => [name, COLUMNS[name].blank ?? null])) as unknown as Row;
@@ -118,6 +127,7 @@ export const begunRow = (begun: Begun): Draft =>
   fill({ ...BLANK }, BEGUN, { ...begun, edit: conditionColumns(begun.condition) });
 export const fillLevel = (row: Draft, level: Level) => fill(row, LEVEL, level);
 export const fillEffect = (row: Draft, effect: Estimate) => fill(row, EFFECT, effect);
+export const fillSigns = (row: Draft, signs: SignCount) => fill(row, SIGNS, signs);
 export const fillBaseline = (row: Draft) => fill(row, BASELINE, undefined);
 
 /** A value of the column as CSV and SQLite hold it. */

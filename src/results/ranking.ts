@@ -1,7 +1,7 @@
 /** Pure: the order in which rows are shown, and what a sweep says as a whole. */
 import { median, smallestDetectable } from "../statistics/effects.ts";
 import type { Rows } from "./packed-rows.ts";
-import { FALSE_DISCOVERY_RATE, type Interaction, type Row } from "./row.ts";
+import { FALSE_DISCOVERY_RATE, HINTS, type Interaction, type Row } from "./row.ts";
 
 /**
  * A sweep's rows without the baseline: by Δ NLL, the most harmful first, or where a race ran by
@@ -48,13 +48,15 @@ export interface SweepStatistics {
   readonly distinguishable: number;
   /** Conditions with q ≤ 0.05 that a flag keeps from being marked. */
   readonly doubted: number;
+  /** Distinguishable conditions that rest on few blocks. */
+  readonly skewed: number;
   /** Median over the measured conditions, nats per token. */
   readonly median_smallest_detectable: number | null;
 }
 
 /** Counts over the rows of a sweep, the baseline left out: they are added one by one, and none is kept. */
 export class SweepTotals {
-  readonly #counts = { conditions: 0, measured: 0, failed: 0, distinguishable: 0, doubted: 0 };
+  readonly #counts = { conditions: 0, measured: 0, failed: 0, distinguishable: 0, doubted: 0, skewed: 0 };
   readonly #smallest: number[] = [];
 
   add(row: Row): void {
@@ -63,6 +65,7 @@ export class SweepTotals {
     counts.conditions++;
     if (row.status === "failed") counts.failed++;
     if (row.distinguishable) counts.distinguishable++;
+    if (row.distinguishable && row.flags.includes(HINTS.skewed)) counts.skewed++;
     if (isDoubted(row)) counts.doubted++;
     if (row.delta_nll === null) return;
     counts.measured++;

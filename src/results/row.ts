@@ -5,8 +5,6 @@ import type { Estimate, Interval } from "../statistics/effects.ts";
 
 /** Fewer blocks than this: "few blocks". */
 export const FEW_BLOCKS = 16;
-/** Largest |skewness| of block differences at which a t interval is taken at its word. */
-export const MAX_SKEWNESS = 1;
 /** Multiple of the numeric floor's rms below which an effect may be rounding. */
 export const FLOOR_MULTIPLE = 3;
 /** False discovery rate of the mark. */
@@ -16,9 +14,13 @@ export const FALSE_DISCOVERY_RATE = 0.05;
 export const DOUBTS = {
   oneBlock: "one block, no interval",
   fewBlocks: "few blocks",
-  skewed: "skewed, the interval is too narrow",
   noSpread: "identical in every block, no interval",
   belowFloor: "below the numeric floor",
+} as const;
+
+/** Flags that tell how to read a row and keep nothing from it. */
+export const HINTS = {
+  skewed: "skewed: rests on few blocks",
 } as const;
 
 /**
@@ -86,13 +88,20 @@ export interface Row {
   readonly se: number | null;
   /** Of this condition alone; in a race simultaneous for all conditions, at the race's confidence. */
   readonly ci95: Interval | null;
-  /** Two-sided paired t test of no effect; null in a race, and where there is no spread. */
+  /**
+   * Two-sided paired t test of no effect, corrected where the blocks' differences are skewed; null in a race, and where
+   * there is no spread.
+   */
   readonly p: number | null;
   /** p adjusted over all measured conditions of the run; null in a row of a running sweep. */
   readonly q: number | null;
   /** q ≤ 0.05 and no flag that doubts the interval; null where nothing was compared. */
   readonly distinguishable: boolean | null;
-  /** Why its interval may not hold: docs/reading-the-numbers.md lists them. */
+  /** In how many of the blocks that changed at all NLL rose, like "30 of 32". */
+  readonly worse_blocks: string | null;
+  /** Two-sided exact sign test of those: about the median block, not the mean. */
+  readonly sign_p: number | null;
+  /** Why its interval may not hold, or how to read it: docs/reading-the-numbers.md lists them. */
   readonly flags: readonly string[];
   /** exp(nll). */
   readonly perplexity: number | null;

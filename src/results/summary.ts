@@ -2,7 +2,8 @@
 
 import type { RunRecord } from "./facts.ts";
 import { SweepTotals } from "./ranking.ts";
-import { FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE, MAX_SKEWNESS, type Row } from "./row.ts";
+import { MAX_SKEWNESS } from "../statistics/effects.ts";
+import { FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE, type Row } from "./row.ts";
 
 /** What a summary needs of the rows, gathered as they pass. */
 export class Totals {

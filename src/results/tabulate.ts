@@ -1,8 +1,15 @@
 /** Pure: measurements of a run → the rows of its table, one a condition, the baseline first. */
 import { CHANGE, isLevel } from "../protocol/metrics.ts";
-import { blockDifferences, type Estimate, estimate, pairedEffect } from "../statistics/effects.ts";
+import {
+  blockDifferences,
+  type Estimate,
+  estimate,
+  MAX_SKEWNESS,
+  pairedEffect,
+  signCount,
+} from "../statistics/effects.ts";
 import { adjust, type Correction } from "../statistics/multiplicity.ts";
-import { begunRow, fillBaseline, fillEffect, fillLevel } from "./columns.ts";
+import { begunRow, fillBaseline, fillEffect, fillLevel, fillSigns } from "./columns.ts";
 import type { StatisticsSettings } from "./facts.ts";
 import { type JointEffect, JointEffects, type Parts } from "./interactions.ts";
 import { standings } from "./races.ts";
@@ -16,7 +23,7 @@ import {
   FEW_BLOCKS,
   FLOOR_MULTIPLE,
   type Interaction,
-  MAX_SKEWNESS,
+  HINTS,
   type MetricEstimate,
   type Row,
 } from "./row.ts";
@@ -53,7 +60,7 @@ export function tabulate(
       see(measured);
       const entry = compare(measured, baseline, race !== null);
       const { row, effect } = entry;
-      if (effect !== null) row.flags = [...row.flags, ...doubtsAbout(effect, settings)];
+      if (effect !== null) row.flags = [...row.flags, ...flagsOf(effect, settings)];
       for (const metric of Object.keys(row.metrics)) metrics.add(metric);
       yield entry;
     }
@@ -127,7 +134,7 @@ function interactionsOf(
       if (effect === null) return [id, { parts, ...NOTHING }];
       // Each of the effects that it is made of has a rounding of its own.
       const terms = Math.sqrt(parts.length + 1);
-      const flags = doubtsAbout(effect, { floor: floor && { ...floor, rms: terms * floor.rms } });
+      const flags = flagsOf(effect, { floor: floor && { ...floor, rms: terms * floor.rms } });
       const { mean, se, ci95, p, n } = effect;
       const adjusted = q.get(effect) ?? null;
       const distinguishable = isDistinguishable(adjusted, flags);
@@ -154,16 +161,16 @@ function isDoubt(flag: string): boolean {
   return Object.values<string>(DOUBTS).includes(flag);
 }
 
-/** Reasons not to trust a condition's interval: none of them is ever marked distinguishable. */
-export function doubtsAbout(effect: Estimate, settings: Pick<StatisticsSettings, "floor">): string[] {
+/** Doubts, with any of which an effect is never marked distinguishable, and hints. */
+export function flagsOf(effect: Estimate, settings: Pick<StatisticsSettings, "floor">): string[] {
   const { floor } = settings;
-  const doubts: string[] = [];
-  if (effect.n === 1) doubts.push(DOUBTS.oneBlock);
-  if (effect.n < FEW_BLOCKS) doubts.push(DOUBTS.fewBlocks);
-  if (effect.skewness !== null && Math.abs(effect.skewness) > MAX_SKEWNESS) doubts.push(DOUBTS.skewed);
-  if (effect.n > 1 && effect.p === null) doubts.push(DOUBTS.noSpread);
-  if (floor !== null && Math.abs(effect.mean) < FLOOR_MULTIPLE * floor.rms) doubts.push(DOUBTS.belowFloor);
-  return doubts;
+  const flags: string[] = [];
+  if (effect.n === 1) flags.push(DOUBTS.oneBlock);
+  if (effect.n < FEW_BLOCKS) flags.push(DOUBTS.fewBlocks);
+  if (effect.skewness !== null && Math.abs(effect.skewness) > MAX_SKEWNESS) flags.push(HINTS.skewed);
+  if (effect.n > 1 && effect.p === null) flags.push(DOUBTS.noSpread);
+  if (floor !== null && Math.abs(effect.mean) < FLOOR_MULTIPLE * floor.rms) flags.push(DOUBTS.belowFloor);
+  return flags;
 }
 
 function compare(measured: ConditionMeasurements, baseline: ConditionMeasurements, racing: boolean): Entry {
@@ -187,11 +194,10 @@ function compare(measured: ConditionMeasurements, baseline: ConditionMeasurement
   row.metrics = withChanges(row.metrics, mine, pick(baseline, common.reference), measured.tokens);
   row.status = common.length < baseline.blocks.length ? "partial" : "done";
   fillEffect(row, effect);
+  const differences = blockDifferences(nll, reference, measured.tokens);
+  if (!racing) fillSigns(row, signCount(differences));
   const gap = common.mine.findIndex((position, index) => measured.blocks[position] !== index);
-  const differences = racing
-    ? blockDifferences(nll, reference, measured.tokens).subarray(0, gap < 0 ? undefined : gap)
-    : null;
-  return { row, effect, differences };
+  return { row, effect, differences: racing ? differences.subarray(0, gap < 0 ? undefined : gap) : null };
 }
 
 function baselineRow(baseline: ConditionMeasurements): Row {

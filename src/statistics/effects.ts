@@ -7,6 +7,9 @@
 import cdf from "@stdlib/stats-base-dists-t-cdf";
 import quantile from "@stdlib/stats-base-dists-t-quantile";
 
+/** Largest |skewness| at which a t statistic is taken at its word. */
+export const MAX_SKEWNESS = 1;
+
 /** Both ends, in the estimate's unit. */
 export type Interval = readonly [low: number, high: number];
 
@@ -18,7 +21,10 @@ export interface Estimate {
   readonly se: number | null;
   /** Two-sided 95 % t interval with n − 1 degrees of freedom, unadjusted for other conditions. */
   readonly ci95: Interval | null;
-  /** Two-sided t test of "the mean is 0". */
+  /**
+   * Two-sided test of "the mean is 0": the t test's; where |skewness| is above `MAX_SKEWNESS` the larger of that and of
+   * the test on Hall's skewness-corrected statistic.
+   */
   readonly p: number | null;
   /** Adjusted Fisher–Pearson G₁; null below three blocks or without spread. */
   readonly skewness: number | null;
@@ -57,14 +63,69 @@ export function estimate(values: Float64Array, resolution = 0): Estimate {
   const se = sd / Math.sqrt(n);
   const freedom = n - 1;
   const t975 = quantile(0.975, freedom);
+  const skewness = adjustedSkewness(values, mean, squares);
   return {
     n,
     mean,
     se,
     ci95: [mean - t975 * se, mean + t975 * se],
-    p: Math.min(1, 2 * cdf(-Math.abs(mean / se), freedom)),
-    skewness: adjustedSkewness(values, mean, squares),
+    p: twoSidedP(mean / se, n, skewness),
+    skewness,
   };
+}
+
+/** @param t mean / se. */
+function twoSidedP(t: number, n: number, skewness: number | null): number {
+  const p = Math.min(1, 2 * cdf(-Math.abs(t), n - 1));
+  if (skewness === null || Math.abs(skewness) <= MAX_SKEWNESS) return p;
+  const corrected = hallStatistic(t, n, skewness);
+  if (corrected * t <= 0) return 1;
+  return Math.max(p, Math.min(1, 2 * cdf(-Math.abs(corrected), n - 1)));
+}
+
+/**
+ * Hall (1992), "On the removal of skewness by transformation": a monotone cubic of t that takes the first-order effect of
+ * skewness out of its distribution; t itself where there is none.
+ */
+function hallStatistic(t: number, n: number, skewness: number): number {
+  const w = t / Math.sqrt(n);
+  const cubic = w + (skewness * w * w) / 3 + (skewness * skewness * w * w * w) / 27;
+  return Math.sqrt(n) * (cubic + skewness / (6 * n));
+}
+
+/** How many blocks got worse, of those that changed, and how likely a fair coin is at least as lopsided. */
+export interface SignCount {
+  readonly worse: number;
+  /** Blocks whose difference is not 0. */
+  readonly changed: number;
+  /** Two-sided exact sign test; 1 where none changed. About the median, not the mean. */
+  readonly p: number;
+}
+
+export function signCount(values: Float64Array): SignCount {
+  let [worse, changed] = [0, 0];
+  for (const value of values) {
+    if (value > 0) worse++;
+    if (value !== 0) changed++;
+  }
+  return { worse, changed, p: Math.min(1, 2 * fairTail(Math.min(worse, changed - worse), changed)) };
+}
+
+/** P(X ≤ few) for X of `tosses` fair ones, with few ≤ tosses / 2; additions, products and quotients alone. */
+function fairTail(few: number, tosses: number): number {
+  // Σ C(n, i) / C(n, few) over i ≤ few, the largest first.
+  let [term, total] = [1, 1];
+  for (let i = few; i > 0 && term > 0; i--) {
+    term *= i / (tosses - i + 1);
+    total += term;
+  }
+  let halvings = tosses;
+  for (let i = 1; i <= few; i++) {
+    total *= (tosses - i + 1) / i;
+    for (; total > 1 && halvings > 0; halvings--) total *= 0.5;
+  }
+  for (; halvings > 0 && total > 0; halvings--) total *= 0.5;
+  return total;
 }
 
 /**

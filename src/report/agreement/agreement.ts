@@ -1,7 +1,7 @@
 /** Pure: two runs → how far their rankings agree, and where they do not. */
 import { SparkablateError } from "../../errors.ts";
 import { FALSE_DISCOVERY_RATE, type Row } from "../../results/row.ts";
-import { doubtsAbout } from "../../results/tabulate.ts";
+import { flagsOf } from "../../results/tabulate.ts";
 import {
   averageRanks,
   type RankAgreement,
@@ -45,7 +45,7 @@ export interface Pair {
   /** Δ NLL of the second run − Δ NLL of the first, nats per token, on the blocks both measured; null where not paired. */
   readonly difference: Estimate | null;
   readonly q: number | null;
-  /** q ≤ 0.05 and no flag: the two edits differ here. null where not tested. */
+  /** q ≤ 0.05 and no flag but skewed: the two edits differ here. null where not tested. */
   readonly distinguishable: boolean | null;
   readonly flags: readonly string[];
 }
@@ -96,7 +96,7 @@ export function agree(first: NamedRun, second: NamedRun): Agreement {
   const q = adjust(compared.map(({ difference }) => (unpaired === null ? (difference?.p ?? null) : null)));
   const pairs = measured.map(({ site, rows }, index): Pair => {
     const estimated = unpaired === null ? (compared[index]?.difference ?? null) : null;
-    const flags = estimated === null ? [] : doubtsAbout(estimated, { floor });
+    const flags = estimated === null ? [] : flagsOf(estimated, { floor });
     return {
       site,
       rows,

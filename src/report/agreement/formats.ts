@@ -28,14 +28,13 @@ export function agreementTable(
   const line = (text: string) => wrap(printable(text), width);
   const blocks = agreements.map((agreement) => {
     const shown = agreement.pairs.slice(0, top ?? DEFAULT_TOP);
-    const style = (pair: Pair, text: string) => (pair.distinguishable === false ? paint("dim", text) : text);
     const legend = pairLegend(shown, evaluatedIn(agreement));
     return [
       ...cautions(agreement).map((text) => paint("yellow", line(text))),
       ...findings(agreement).map(line),
       "",
       line(tableHeading(agreement)),
-      renderColumns(shown, columnsOfAgreement(agreement), pairDecimals(agreement), options, style).trimEnd(),
+      renderColumns(shown, columnsOfAgreement(agreement), pairDecimals(agreement), options).trimEnd(),
       ...(shown.length < agreement.pairs.length
         ? [paint("dim", line(`${shown.length} of ${agreement.pairs.length} conditions shown.`))]
         : []),

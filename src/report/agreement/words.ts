@@ -89,7 +89,7 @@ export function findings(agreement: Agreement): string[] {
   const marked = pairs.filter(({ distinguishable }) => distinguishable).length;
   const doubted = pairs.filter(isDoubtedPair).length;
   lines.push(
-    say`${marked} of ${counted(tested, "difference")} ${b.letter} − ${a.letter} distinguishable from 0 (*: paired by block, ${CORRECTIONS.bh} q ≤ ${FALSE_DISCOVERY_RATE}, no flag).${doubted === 0 ? "" : ` ${doubted} more with q ≤ ${FALSE_DISCOVERY_RATE} not marked because of a flag.`}`,
+    say`${marked} of ${counted(tested, "difference")} ${b.letter} − ${a.letter} distinguishable from 0 (*: paired by block, ${CORRECTIONS.bh} q ≤ ${FALSE_DISCOVERY_RATE}, no flag but skewed).${doubted === 0 ? "" : ` ${doubted} more with q ≤ ${FALSE_DISCOVERY_RATE} not marked because of a flag.`}`,
   );
   return lines;
 }

@@ -24,13 +24,7 @@ export function auditTable(audit: ModeAudit, options: TableOptions): string {
   const shown = artefacts.slice(0, top ?? DEFAULT_TOP);
   const lines = [paint("bold", line(auditTitle(audit))), ...auditSentences(audit).map(line)];
   if (shown.length > 0) {
-    const table = renderColumns(
-      shown,
-      auditColumns(audit),
-      decimalsOfAudit(audit),
-      options,
-      (_, text) => text,
-    );
+    const table = renderColumns(shown, auditColumns(audit), decimalsOfAudit(audit), options);
     lines.push("", paint("bold", line(AUDIT_HEADING)), "", table.trimEnd());
   }
   if (shown.length < artefacts.length)

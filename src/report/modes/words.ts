@@ -28,7 +28,7 @@ export function auditSentences(audit: ModeAudit): string[] {
     ).length;
   const artefacts = sites.filter(({ artefact }) => artefact).length;
   lines.push(
-    say`Artefacts of the mode: ${artefacts} of ${counted(sites.length, "site")}. There one mode marks the effect and another does not (or with the opposite sign), and the modes differ: paired by block, q ≤ ${FALSE_DISCOVERY_RATE} over all ${integer(tests)} differences between modes, no flag. ${integer(count("size"))} more differ in size; in ${integer(count("undecided"))} only one mode is marked, but the difference is not clear.`,
+    say`Artefacts of the mode: ${artefacts} of ${counted(sites.length, "site")}. There one mode marks the effect and another does not (or with the opposite sign), and the modes differ: paired by block, q ≤ ${FALSE_DISCOVERY_RATE} over all ${integer(tests)} differences between modes, no flag but “skewed”. ${integer(count("size"))} more differ in size; in ${integer(count("undecided"))} only one mode is marked, but the difference is not clear.`,
   );
   return lines;
 }

@@ -53,7 +53,7 @@ export function tokensTable(report: TokenReport, options: TableOptions): string 
     "",
     paint("bold", line(heading)),
     "",
-    renderColumns(rows, columns, decimals, options, (_, text) => text).trimEnd(),
+    renderColumns(rows, columns, decimals, options).trimEnd(),
   ];
   return `${[
     paint("bold", line(tokensTitle(report))),

@@ -3,7 +3,7 @@ import { surveyOf } from "../../../src/report/survey.ts";
 import { begunRow } from "../../../src/results/columns.ts";
 import { rowRecord } from "../../../src/results/layout.ts";
 import { rankRows } from "../../../src/results/ranking.ts";
-import { DOUBTS, type Row } from "../../../src/results/row.ts";
+import { DOUBTS, HINTS, type Row } from "../../../src/results/row.ts";
 import { buildRows } from "../../../src/results/tabulate.ts";
 import { condition, head, measured, skip, sweep, TOKENS } from "../planted.ts";
 
@@ -103,6 +103,8 @@ describe("a complete sweep of 32 blocks", () => {
       "p",
       "q",
       "distinguishable",
+      "worse_blocks",
+      "sign_p",
       "flags",
       "perplexity",
       "perplexity_ratio",
@@ -169,13 +171,24 @@ describe("doubts keep a condition from being marked", () => {
     expect(only?.distinguishable).toBe(marked);
   });
 
-  test("skewed block differences", () => {
+  test("skewed block differences are a hint", () => {
     const levels = Array.from({ length: 32 }, (_, block) => 3 + 0.01 * block);
     const skewed = levels.map((level, block) => level + 0.5 + (block === 7 ? 0.4 : 0.001 * (block % 3)));
     const rows = buildRows(measured(condition("baseline"), levels), [measured(skip(0), skewed)], SETTINGS);
-    expect(rows[1]).toMatchObject({ flags: [DOUBTS.skewed], distinguishable: false });
-    expect(rows[1]?.q).toBeLessThan(0.05);
-    expect(surveyOf(rows).statistics).toMatchObject({ distinguishable: 0, doubted: 1 });
+    expect(rows[1]).toMatchObject({
+      flags: [HINTS.skewed],
+      distinguishable: true,
+      worse_blocks: "32 of 32",
+      sign_p: 2 ** -31,
+    });
+    expect(surveyOf(rows).statistics).toMatchObject({ distinguishable: 1, doubted: 0, skewed: 1 });
+  });
+
+  test("one block that carries the whole effect is no evidence", () => {
+    const levels = Array.from({ length: 32 }, (_, block) => 3 + 0.01 * block);
+    const one = levels.map((level, block) => level + (block === 7 ? 8 : 0.01 * Math.sin(block)));
+    const rows = buildRows(measured(condition("baseline"), levels), [measured(skip(0), one)], SETTINGS);
+    expect(rows[1]).toMatchObject({ flags: [HINTS.skewed], distinguishable: false });
   });
 
   test("one block has no interval and says so", () => {
