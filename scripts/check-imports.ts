@@ -31,6 +31,7 @@ const PYTHON = [
   ["loading/", "text/"],
   // A spec is checked against what the modes and kinds can do.
   ["edits/+specs.py"],
+  ["condition_ids.py"],
   ["manager.py"],
   ["measure/"],
   ["proofs/"],

@@ -15,20 +15,32 @@ from typing import TYPE_CHECKING, Any
 from sparkablate.version import __version__
 
 if TYPE_CHECKING:
+    from sparkablate.condition_ids import Condition, parse_condition
     from sparkablate.errors import SparkablateError
     from sparkablate.manager import AblationManager
     from sparkablate.proofs.discovery import discover
     from sparkablate.specs import AblationSpec, DirectionSpec
 
-__all__ = ["AblationManager", "AblationSpec", "DirectionSpec", "SparkablateError", "__version__", "discover"]
+__all__ = [
+    "AblationManager",
+    "AblationSpec",
+    "Condition",
+    "DirectionSpec",
+    "SparkablateError",
+    "__version__",
+    "discover",
+    "parse_condition",
+]
 
 # Name → module that defines it. Torch is only imported when one of them is used.
 _EXPORTS = {
     "AblationManager": "manager",
     "AblationSpec": "specs",
+    "Condition": "condition_ids",
     "DirectionSpec": "specs",
     "SparkablateError": "errors",
     "discover": "proofs.discovery",
+    "parse_condition": "condition_ids",
 }
 
 

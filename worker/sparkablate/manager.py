@@ -14,6 +14,7 @@ from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
 from sparkablate.anatomy.wrappers import unwrapped
 from sparkablate.arguments import as_number, described, listed, tensor, token_ids
 from sparkablate.catalog import POSITIONS, SITES
+from sparkablate.condition_ids import with_ids_read
 from sparkablate.edits.blocks import Applied, is_open
 from sparkablate.edits.bound import Bound, elsewhere, site_edit
 from sparkablate.edits.donors import SourceKey, donor_key, donor_mode, offered_donors, record_activations
@@ -175,7 +176,7 @@ class AblationManager:
         }
 
     # ── Applying ─────────────────────────────────────────────────────────────────────────────
-    def applied(self, specs: Spec | Iterable[Spec]) -> Applied:
+    def applied(self, specs: Spec | str | Iterable[Spec | str]) -> Applied:
         """The model computes with these interventions inside the block, and bit for bit as before after it.
 
         It does so whoever calls it: what holds it (a compiled model, PEFT's), `generate`, a pipeline, another
@@ -188,7 +189,8 @@ class AblationManager:
         was filled without these edits.
 
         Args:
-            specs: one spec, or several that act jointly; their order does not matter.
+            specs: one spec, or several that act jointly; their order does not matter. A text is read as a
+                condition's id: "L14.head[3,7].zero + L-1.mlp.mean".
 
         Raises SparkablateError: "site_unsupported", "conditions_overlap" (with an open block's too),
         "means_missing", "input_missing" (no source was recorded), "config_invalid" (a layer or head that the
@@ -196,7 +198,7 @@ class AblationManager:
         "hook_failed" in a forward pass whose shape is not the source's or that never reaches an edit, and
         where the model's modules are others than when the manager was made.
         """
-        return Applied(self, as_specs(specs))
+        return Applied(self, as_specs(with_ids_read(specs, self.sites.n_layers, self._directions)))
 
     def _bind(self, specs: Sequence[Spec]) -> list[Bound]:
         """The specs with what they put in, as this manager has it now."""

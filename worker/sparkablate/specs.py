@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -79,6 +79,10 @@ class AblationSpec:
                 raise _invalid(f"a {self.kind!r} needs {name}, e.g. {name}=(0,)")
             object.__setattr__(self, name, listed)
 
+    def __str__(self) -> str:
+        """Its canonical id."""
+        return spec_id(self)
+
     @property
     def parts(self) -> tuple[int, ...]:
         """What it lists of its site's parts, e.g. heads; empty where the site is edited whole."""
@@ -147,6 +151,10 @@ class DirectionSpec:
                 object.__setattr__(self, "sha256", hashlib.sha256(vector.numpy().tobytes()).hexdigest())
         elif not self.sha256:
             raise _invalid("a direction needs a vector, or the sha256 of one that the manager was given")
+
+    def __str__(self) -> str:
+        """Its canonical id."""
+        return spec_id(self)
 
     def indices(self, n_layers: int) -> tuple[int, ...]:
         """The layers it acts in, from 0, in a model of `n_layers`."""
@@ -243,8 +251,23 @@ def spec_id(spec: Spec) -> str:
 
 
 def _number(value: float) -> str:
-    """As JavaScript prints it in the usual range: 2 for 2.0, 1e-7 for 1e-07."""
-    return re.sub(r"e([+-])0+", r"e\1", repr(value)).removesuffix(".0")
+    """As JavaScript prints it, so that both languages give one id: 2, 0.00001, 1e-7, 1e+21."""
+    if value == 0:
+        return "0"  # −0 too
+    sign, digits, exponent = Decimal(repr(float(value))).normalize().as_tuple()
+    shown = "".join(map(str, digits))
+    assert isinstance(exponent, int)
+    point = len(shown) + exponent
+    if point > 21 or point <= -6:
+        fraction = f".{shown[1:]}" if len(shown) > 1 else ""
+        text = f"{shown[0]}{fraction}e{point - 1:+d}"
+    elif point <= 0:
+        text = f"0.{'0' * -point}{shown}"
+    elif point >= len(shown):
+        text = shown + "0" * (point - len(shown))
+    else:
+        text = f"{shown[:point]}.{shown[point:]}"
+    return f"-{text}" if sign else text
 
 
 def canonical(specs: Iterable[Spec]) -> list[Spec]:
