@@ -1,5 +1,8 @@
 /** The kinds of value a config key can have, each with one text of what is allowed. */
 import { z } from "zod";
+import { parseLayers } from "../conditions/parse.ts";
+import { SparkablateError } from "../errors.ts";
+import { LIMITS } from "../protocol/catalog.ts";
 import { didYouMean } from "../suggest.ts";
 
 type RawIssue = z.core.$ZodRawIssue;
@@ -96,12 +99,32 @@ export function optionalSection<T extends z.ZodType>(inner: T) {
 }
 
 /** A list of different numbers from 0 up, in rising order once read. */
-export function indices(allowed: string) {
+export const indices = (allowed: string) => different(allowed, 0);
+
+/** Layers as a list or as text; negative ones are counted from the last. */
+export function layerIndices(allowed: string) {
+  return z.preprocess(
+    (value, context) => {
+      if (typeof value === "number") return [value];
+      if (typeof value !== "string" || !/^-?\d/.test(value)) return value;
+      try {
+        return parseLayers(value, "later");
+      } catch (error) {
+        if (!(error instanceof SparkablateError)) throw error;
+        context.addIssue({ code: "custom", message: `${error.message}; allowed: ${allowed}` });
+        return z.NEVER;
+      }
+    },
+    different(allowed, -LIMITS.index),
+  );
+}
+
+function different(allowed: string, least: number) {
   const params = leaf(allowed);
   return z
-    .array(z.int(params).min(0, params).max(100_000, params), params)
+    .array(z.int(params).min(least, params).max(LIMITS.index, params), params)
     .min(1, params)
-    .max(4096, params)
+    .max(LIMITS.listed, params)
     .superRefine((list, context) => {
       for (const [index, value] of list.entries()) {
         if (list.indexOf(value) < index) {

@@ -7,6 +7,7 @@ import { stringify } from "yaml";
 import type { z } from "zod";
 import { ERROR_CODES } from "../errors.ts";
 import { PLACEHOLDER } from "./chunks.ts";
+import { type Named, NOTHING_NAMED } from "./condition-text.ts";
 import { override } from "./overrides.ts";
 import { noteWritten, type Origins, type Path, type Problem, problem, refuse } from "./problems.ts";
 import { type RunConfig, runConfigSchema } from "./schema.ts";
@@ -26,6 +27,8 @@ export interface ConfigOptions {
   readonly trustRemoteCode?: boolean;
   /** Whether the texts that it names have to be there; default true. A bake or a comparison may read none. */
   readonly texts?: boolean;
+  /** What ids in it may name beside sites: directions and joint conditions; default: nothing. */
+  readonly named?: Named;
 }
 
 const TARGETS_A_PIECE = 256;
@@ -60,6 +63,7 @@ export function parseConfig(text: string, file: string, options: ConfigOptions =
     cwd: options.cwd ?? process.cwd(),
     trustRemoteCode: options.trustRemoteCode ?? false,
     texts: options.texts ?? true,
+    named: options.named ?? NOTHING_NAMED,
     outputDir: `results/${basename(file, extname(file))}`,
   });
   const parsed = schema.safeParse(source.value ?? {});

@@ -4,6 +4,7 @@
  */
 import { z } from "zod";
 import { overlaps } from "../conditions/overlaps.ts";
+import { SparkablateError } from "../errors.ts";
 import {
   DONOR_MODES,
   LIMITS,
@@ -20,6 +21,7 @@ import {
   SITE_KINDS,
   SITE_SWEEPS,
 } from "../protocol/catalog.ts";
+import { type Named, specsOf } from "./condition-text.ts";
 import { dataset, donorFile, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
 import { clashes, featuresOf } from "./features.ts";
 import {
@@ -27,6 +29,7 @@ import {
   decimal,
   indices,
   kinds,
+  layerIndices,
   leaf,
   oneOrMore,
   optionalSection,
@@ -45,6 +48,8 @@ interface SchemaOptions {
   readonly outputDir: string;
   /** Whether the files of text that it names have to be there. */
   readonly texts: boolean;
+  /** What ids may name beside sites. */
+  readonly named: Named;
 }
 
 const SWEEPS = [...SITE_SWEEPS, "pairs", "custom"] as const;
@@ -158,10 +163,16 @@ function checkSource(
   if (task === null && dataset === null) refuse("dataset", "is empty, and so is task: set one of them");
 }
 
-const layerNumber = whole(0, LIMITS.index);
+/** Negative ones are counted from the last layer, which the plan knows. */
+const layerNumber = (() => {
+  const params = leaf(
+    `a layer number from 0 to ${LIMITS.index}, or -1 for the last layer, -2 for the one before`,
+  );
+  return z.int(params).min(-LIMITS.index, params).max(LIMITS.index, params);
+})();
 const layerList = () => {
-  const allowed = "all, or a list of different layer numbers, like [0, 4, 8]";
-  return z.union([z.literal("all"), indices(allowed)], leaf(allowed));
+  const allowed = "all, or different layer numbers, like [0, 4, 8], 0..5 or 0..5,-1";
+  return z.union([z.literal("all"), layerIndices(allowed)], leaf(allowed));
 };
 
 function directionKeys(cwd: string) {
@@ -244,9 +255,20 @@ type WrittenSite<K extends ModedKind = ModedKind> = {
   } & Listing<S>;
 }[K];
 
-function ablation({ cwd, texts }: SchemaOptions) {
+function ablation({ cwd, texts, named }: SchemaOptions) {
   const entry = z.preprocess(
-    (value) => (Array.isArray(value) ? value : [value]),
+    (value, context) =>
+      (Array.isArray(value) ? value : [value]).flatMap((spec: unknown) => {
+        if (typeof spec !== "string") return [spec];
+        try {
+          return specsOf(spec, named);
+        } catch (error) {
+          if (!(error instanceof SparkablateError)) throw error;
+          const { code, message } = error;
+          context.addIssue({ code: "custom", message, params: { code } });
+          return [];
+        }
+      }),
     z
       .array(targetSpec(cwd))
       .min(1, { error: "an empty list edits nothing: give one spec, or a list of specs" })

@@ -15,6 +15,7 @@ import type { AblationConfig, TargetSpec } from "../config/schema.ts";
 import { SparkablateError } from "../errors.ts";
 import type { SiteKind, SiteSweep } from "../protocol/catalog.ts";
 import type { Condition, Intervention, ModelMap } from "../protocol/messages.ts";
+import { countedFromFront } from "./from-the-end.ts";
 import { candidates, type EarlierRun, pairSweep } from "./pairs.ts";
 import { sweepEdits } from "./sweeps.ts";
 
@@ -52,7 +53,7 @@ interface Wish {
  *   measure), site_unsupported, conditions_overlap; config_invalid where they are mixed.
  */
 export function planConditions(
-  config: RunConfig,
+  written: RunConfig,
   map: ModelMap,
   directions: ReadonlyMap<string, DirectionFacts> = new Map(),
   earlier: EarlierRun | null = null,
@@ -61,8 +62,12 @@ export function planConditions(
   const notices: string[] = [];
   const problems: Problem[] = [];
   const complain = (code: Problem["code"], path: Path, message: string): void => {
-    problems.push(configProblem(config, code, path, message));
+    problems.push(configProblem(written, code, path, message));
   };
+  const config = countedFromFront(written, map.layers.length, (path, message) =>
+    complain("config_invalid", path, message),
+  );
+  refuse(problems);
 
   const { seq_len, task, calibration } = config.eval;
   // The items of a task have lengths of their own.

@@ -124,7 +124,7 @@ eval:
   metrics: [kl, tpo1]
 ablation:
   sweep: head
-  layers: [0, -4]
+  layers: [0, 4.5]
   targets:
     - {kind: heads, layer: 3}
     - [{kind: head, layer: 3, heads: []},
@@ -142,7 +142,7 @@ stop: {top: 0}
       /^run\.yaml:8: eval\.batch_size: "2" does not fit; allowed: a whole number/,
       /^run\.yaml:9: eval\.metrics\[1\]: "tpo1" does not fit, did you mean "top1"\?; allowed: nll, kl, top1, logit_diff, accuracy$/,
       /^run\.yaml:11: ablation\.sweep: "head" does not fit, did you mean "heads"\?/,
-      /^run\.yaml:12: ablation\.layers\[1\]: -4 does not fit; allowed: all, or a list/,
+      /^run\.yaml:12: ablation\.layers\[1\]: 4.5 does not fit; allowed: all, or different layer numbers/,
       /^run\.yaml:14: ablation\.targets\[0\]\.kind: "heads" does not fit, did you mean "head"\?/,
       /^run\.yaml:15: ablation\.targets\[1\]\[0\]\.heads: an empty list does not fit/,
       /^run\.yaml:16: ablation\.targets\[1\]\[1\]\.layer: 1\.5 does not fit/,
@@ -626,10 +626,10 @@ describe("a list of thousands of targets, which is read in pieces", () => {
 
   it("tells every problem at its line, within the list and behind it", () => {
     const wrong = text(targets, "nonsense: 1\n")
-      .replace("layer: 2500\n", "layer: -7\n")
+      .replace("layer: 2500\n", "layer: -7.5\n")
       .replace("{kind: attn, layer: 1001}", "{kind: attn, layer: 1001, layer: 2}");
     const said = fails(wrong);
-    expect(said).toContain(`c.yaml:${lineOf(wrong, "layer: -7")}: ablation.targets[2500].layer:`);
+    expect(said).toContain(`c.yaml:${lineOf(wrong, "layer: -7.5")}: ablation.targets[2500].layer:`);
     expect(said).toContain(
       `c.yaml:${lineOf(wrong, "layer: 1001, layer: 2")}: ablation.targets[1001][0].layer:`,
     );
