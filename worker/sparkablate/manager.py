@@ -23,6 +23,7 @@ from sparkablate.edits.hooks import Edit
 from sparkablate.edits.means import MeanKey as MeanKey
 from sparkablate.edits.means import mean_key, mean_width, measure_means, offered_means
 from sparkablate.edits.positions import FirstTokens
+from sparkablate.edits.prompts import Prompts
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, as_specs, check_direction, spec_id
 
@@ -121,8 +122,9 @@ class AblationManager:
         """Runs the unedited model on other tokens and keeps its sites' activations for `mode`.
 
         Row i, position t of later forward passes then takes what the site had at row i, position t here: so
-        those passes must have this batch's shape. Recorded on the very tokens that are run, the edit changes
-        nothing, to the bit.
+        a pass must have this batch's shape. One that goes on from such a pass, as those of `generate` do with
+        or without a cache, is edited at this batch's positions alone: those of the prompt. Recorded on the
+        very tokens that are run, the edit changes nothing, to the bit.
 
         Args:
             input_ids: int [batch, pos].
@@ -195,8 +197,9 @@ class AblationManager:
         Raises SparkablateError: "site_unsupported", "conditions_overlap" (with an open block's too),
         "means_missing", "input_missing" (no source was recorded), "config_invalid" (a layer or head that the
         model does not have; what is no spec), "usage" (inside compiled code) before anything is changed;
-        "hook_failed" in a forward pass whose shape is not the source's or that never reaches an edit, and
-        where the model's modules are others than when the manager was made.
+        "hook_failed" in a forward pass that neither has the source's shape nor goes on from one that has (so
+        `generate` with beams is refused before its first token), in one that never reaches an edit, and where
+        the model's modules are others than when the manager was made.
         """
         return Applied(self, as_specs(with_ids_read(specs, self.sites.n_layers, self._directions)))
 
@@ -228,7 +231,9 @@ class AblationManager:
             )
         return found
 
-    def _compile(self, union: Sequence[Bound], first_tokens: FirstTokens) -> list[tuple[Tap, str, Edit]]:
+    def _compile(
+        self, union: Sequence[Bound], first_tokens: FirstTokens, prompts: Prompts
+    ) -> list[tuple[Tap, str, Edit]]:
         """Edits in the order in which they act where they share a tensor: mode, then direction."""
         edits: list[tuple[Tap, str, Edit]] = []
         directions: list[DirectionSpec] = []
@@ -240,7 +245,8 @@ class AblationManager:
                 layer = self.sites.layers[spec.layer]
                 tap = SITE_ROWS[spec.kind].tap(layer)
                 assert tap is not None
-                edits.append((tap, spec_id(spec), site_edit(spec, layer, bound.given, first_tokens)))
+                edit = site_edit(spec, layer, bound.given, first_tokens, prompts)
+                edits.append((tap, spec_id(spec), edit))
         return edits + self._direction_edits(directions, first_tokens)
 
     def _direction_edits(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -98,6 +99,20 @@ def test_every_edit_acts_in_compiled_code(way: str, wanted: dict[str, Tensor]) -
         assert not torch.allclose(got, base, atol=1e-5), name
         assert torch.equal(logits(called), compiled), name
     assert torch._dynamo.utils.counters["frames"]["total"] == frames  # and still by the code made first
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="inductor needs a C++ compiler")
+def test_code_that_inductor_made_is_edited(wanted: dict[str, Tensor]) -> None:
+    """One layer through torch's default backend: other kernels than the plain pass's, so other bits outside."""
+    model = fresh()
+    base = logits(model)
+    model.model.layers[1].mlp = torch.compile(model.model.layers[1].mlp)
+    compiled = logits(model)
+    torch.testing.assert_close(compiled, base)
+    manager = prepared(model)
+    for name in ("mlp zero", "attn mean not_first", "layer skip", "joint"):
+        assert torch.equal(edited(manager, SPECS[name]), wanted[name]), name
+        assert torch.equal(logits(model), compiled), name
 
 
 @pytest.mark.parametrize("way", ["layer.compile()", "the caller"])

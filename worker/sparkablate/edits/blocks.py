@@ -20,12 +20,14 @@ from torch import Tensor, nn
 
 from sparkablate.anatomy.modules import resolve
 from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
+from sparkablate.catalog import DONOR_MODES
 from sparkablate.edits.bound import Bound
 from sparkablate.edits.bypass import Skip
 from sparkablate.edits.caches import Filled
 from sparkablate.edits.eager import EAGER
 from sparkablate.edits.hooks import Edit, Hook, on_tap
 from sparkablate.edits.positions import FirstTokens, named_arguments
+from sparkablate.edits.prompts import Prompts
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import (
     AblationSpec,
@@ -46,7 +48,9 @@ class Editor(Protocol):
 
     def _bind(self, specs: Sequence[Spec]) -> list[Bound]: ...
 
-    def _compile(self, union: Sequence[Bound], first_tokens: FirstTokens) -> list[tuple[Tap, str, Edit]]: ...
+    def _compile(
+        self, union: Sequence[Bound], first_tokens: FirstTokens, prompts: Prompts
+    ) -> list[tuple[Tap, str, Edit]]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +108,8 @@ class OpenBlocks:
         self.ran = 0
         self._stack = stack
         self._first_tokens = FirstTokens()
+        self._prompts = Prompts()
+        self._has_donors = False
         self._watching = ExitStack()
         self._watched: set[nn.Module] = set()
         self._edits: dict[tuple[int, str], list[tuple[str, Edit]]] = {}
@@ -129,7 +135,7 @@ class OpenBlocks:
         compiled: list[tuple[Tap, str, Edit]] = []
         if blocks:
             with torch.inference_mode(False):  # its tensors could not take part in a backward pass
-                compiled = blocks[-1].manager._compile(union, self._first_tokens)
+                compiled = blocks[-1].manager._compile(union, self._first_tokens, self._prompts)
             self._check_modules(blocks[-1].manager, compiled, union)
         self.blocks = blocks
         self._watch(union)
@@ -150,6 +156,9 @@ class OpenBlocks:
         self._early = frozenset(label for tap, label, _ in compiled if tap.path in embedding)
         self._due = frozenset([*(label for _, label, _ in compiled), *map(spec_id, skips.values())])
         self._filled = Filled(union)
+        self._has_donors = any(
+            isinstance(one.spec, AblationSpec) and one.spec.mode in DONOR_MODES for one in union
+        )
 
     def close(self) -> None:
         self.set([])
@@ -171,18 +180,22 @@ class OpenBlocks:
         self.ran += module is self._stack
         self._pass.reached &= self._early
         self._pass.due = self._due
-        if (warning := self._filled.foreign(named_arguments(module, args, kwargs))) is not None:
+        named = named_arguments(module, args, kwargs)
+        if self._has_donors:
+            self._prompts.begins(named, self._filled.tokens(named))
+        if (warning := self._filled.foreign(named)) is not None:
             self.blocks[-1].warn(warning)
 
     def _ends(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         missed = sorted((self._pass.due & self._due) - self._pass.reached)
         self._pass.due = frozenset()
         self._pass.reached = set()
+        seen = self._prompts.ends() if self._has_donors else 0
         if missed:
             raise SparkablateError(
                 "hook_failed", f"the model ran, but never passed the tensor that {missed[0]} edits"
             )
-        self._filled.mark(named_arguments(module, args, kwargs), output)
+        self._filled.mark(named_arguments(module, args, kwargs), output, seen)
 
     def _edited(self, place: tuple[int, str], tensor: Tensor) -> Tensor:
         for label, edit in self._edits.get(place, ()):

@@ -11,7 +11,7 @@ from sparkablate.anatomy.sites import SITE_ROWS, LayerSites
 from sparkablate.edits.functions import MODES
 from sparkablate.edits.hooks import Edit
 from sparkablate.edits.positions import FirstTokens
-from sparkablate.errors import SparkablateError
+from sparkablate.edits.prompts import Prompts
 from sparkablate.specs import AblationSpec, Spec, spec_id
 
 
@@ -23,7 +23,9 @@ class Bound:
     given: Tensor | None = None
 
 
-def site_edit(spec: AblationSpec, layer: LayerSites, given: Tensor | None, first_tokens: FirstTokens) -> Edit:
+def site_edit(
+    spec: AblationSpec, layer: LayerSites, given: Tensor | None, first_tokens: FirstTokens, prompts: Prompts
+) -> Edit:
     """The spec's mode on its columns and at its positions.
 
     Args: given, the site's mean [width] or its activation elsewhere [batch, pos, width], if the mode has one.
@@ -35,13 +37,13 @@ def site_edit(spec: AblationSpec, layer: LayerSites, given: Tensor | None, first
         given = given[..., columns.to(given.device)]
 
     def edit(x: Tensor) -> Tensor:
-        if shape is not None and shape != x.shape:
-            raise SparkablateError(
-                "hook_failed", f"{spec_id(spec)}: its donor is {list(shape)}, this pass {list(x.shape)}"
-            )
+        span = None if shape is None else prompts.span(x, shape, spec_id(spec))
         values = x if columns is None else x[..., columns.to(x.device)]
         local = None if given is None else given.to(device=x.device, dtype=x.dtype)
-        edited = mode.function(values, local)
+        if local is None or span is None or span.is_whole(x.shape[:-1]):
+            edited = mode.function(values, local)
+        else:
+            edited = span.apply(mode.function, values, local)
         if spec.positions == "not_first":
             edited = torch.where(first_tokens.at(x), values, edited)
         if columns is None:

@@ -106,13 +106,30 @@ def tokens_before(cache: Any) -> int:
         return 0
     if not hasattr(cache, "get_seq_length"):
         return int(bool(cache))
-    try:
-        length = int(cache.get_seq_length())
-    except ValueError:
+    if not counts_tokens(cache):
         return int(cache.has_previous_state())
     # MiniMax's linear layers keep their state elsewhere, and layer 0 may be one of them.
     counting = (layer for layer in getattr(cache, "layers", ()) if hasattr(layer, "get_seq_length"))
+    length = int(cache.get_seq_length())
     return length or max((int(layer.get_seq_length()) for layer in counting), default=0)
+
+
+def counts_tokens(cache: Any) -> bool:
+    """Whether it knows how many tokens it stands for."""
+    if not hasattr(cache, "get_seq_length"):
+        return False
+    try:
+        cache.get_seq_length()
+    except ValueError:  # transformers' word for recurrent states alone
+        return False
+    return True
+
+
+def shape_of(kwargs: dict[str, Any]) -> tuple[int, int]:
+    """[batch, pos] of a call's tokens, or of their embeddings."""
+    tokens = kwargs.get("input_ids")
+    batch, length = (kwargs["inputs_embeds"] if tokens is None else tokens).shape[:2]
+    return batch, length
 
 
 def cache_of(kwargs: dict[str, Any]) -> Any:
