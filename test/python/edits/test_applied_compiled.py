@@ -103,7 +103,7 @@ def test_every_edit_acts_in_compiled_code(way: str, wanted: dict[str, Tensor]) -
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="inductor needs a C++ compiler")
 def test_code_that_inductor_made_is_edited(wanted: dict[str, Tensor]) -> None:
-    """One layer through torch's default backend: other kernels than the plain pass's, so other bits outside."""
+    """One layer through the default backend: other kernels than the plain pass's, so other bits outside."""
     model = fresh()
     base = logits(model)
     model.model.layers[1].mlp = torch.compile(model.model.layers[1].mlp)
