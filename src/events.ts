@@ -40,6 +40,8 @@ export type RunEvent =
       readonly type: "recognised";
       /** False where the model's files are out of reach from here. */
       readonly model_checked: boolean;
+      /** When its rows last changed, ISO 8601. */
+      readonly unchanged_since: string;
     }
   /** The worker was lost; it is being brought back. */
   | { readonly type: "restart"; readonly error: SparkablateError };

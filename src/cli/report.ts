@@ -123,29 +123,31 @@ function refuseTogether(what: string, options: Readonly<Record<string, unknown>>
 /** Runs a sweep, or finishes it, and reports it; 1 where a condition failed. */
 export async function sweepAndShow(config: RunConfig, flags: SweepFlags & ReportFlags): Promise<0 | 1> {
   const { dir } = config.output;
-  const checked = await sweep(config, flags);
+  const { model_checked, unchangedSince } = await sweep(config, flags);
   // All rows at once are for those who look at them.
   if (formatOf(flags) === null && flags.plots === false) return hasFailures(dir) ? 1 : 0;
   const run = readPacked(dir);
-  await showRun(dir, run, flags, checked);
+  await showRun(dir, run, flags, { model_checked }, unchangedSince);
   return run.rows.values().some(isFailed) ? 1 : 0;
 }
 
 /**
  * The result on stdout, the plots into the run's directory, and where they are on stderr.
  * @param more further keys of the JSON document.
+ * @param unchangedSince as `writePlots` takes it.
  */
 async function showRun(
   directory: string,
   run: ReportedRun,
   flags: ReportFlags,
   more: Readonly<Record<string, unknown>> = {},
+  unchangedSince?: number,
 ): Promise<void> {
   const format = formatOf(flags);
   const audit = auditOf(directory, run);
   if (format !== null) print(Words.made(PRINTERS[format](run, flags.top ?? null, audit, more)));
   if (flags.plots === false) return;
-  const plots = await writePlots(directory, run, audit);
+  const plots = await writePlots(directory, run, audit, unchangedSince);
   sayFiles(flags, plots, writePage(directory, run, audit, readTokenRuns(directory)));
 }
 

@@ -15,21 +15,26 @@ export interface SweepFlags extends CommonFlags, WorkerFlags {
   readonly verify?: true;
 }
 
-/**
- * Whether the run's model is known to be the config's: loaded, or its files looked at. Throws `interrupted` after Ctrl-C,
- * with everything measured saved.
- */
-export async function sweep(config: RunConfig, flags: SweepFlags): Promise<{ model_checked: boolean }> {
+export interface Swept {
+  /** Whether the run's model is known to be the config's: loaded, or its files looked at. */
+  readonly model_checked: boolean;
+  /** Of a run that was finished before: when its rows last changed, in ms since the epoch. */
+  readonly unchangedSince?: number;
+}
+
+/** Throws `interrupted` after Ctrl-C, with everything measured saved. */
+export async function sweep(config: RunConfig, flags: SweepFlags): Promise<Swept> {
   const { fresh = false, retryFailed = false, verify = false } = flags;
-  let model_checked = true;
+  let swept: Swept = { model_checked: true };
   await attended(config, flags, async (controller, { on, signal }) => {
     const watched = (event: RunEvent): void => {
-      if (event.type === "recognised") model_checked = event.model_checked;
+      if (event.type === "recognised")
+        swept = { model_checked: event.model_checked, unchangedSince: Date.parse(event.unchanged_since) };
       on?.(event);
     };
     for await (const _row of controller.run(config, { on: watched, signal, fresh, retryFailed, verify }));
   });
-  return { model_checked };
+  return swept;
 }
 
 /** Work on the config's run directory with progress and Ctrl-C. Throws as `sweep`. */

@@ -1,12 +1,10 @@
 /** `sparkablate worker`: a worker in the foreground, for controllers that come and go. */
 import { join } from "node:path";
 import { Command, Option } from "commander";
-import { execa } from "execa";
 import { resolveEnvironment, sparkablateHome } from "../environment/environment.ts";
 import { ERROR_KINDS } from "../errors.ts";
 import { requireDirectory } from "../files.ts";
 import { keysFor } from "../link/keys.ts";
-import { pythonCommand } from "../link/spawn.ts";
 import { keysOption } from "./common.ts";
 import { onInterrupt } from "./signals.ts";
 
@@ -54,6 +52,8 @@ docs/scale.md.`,
 async function runWorker({ bind, keys, engine, ...ray }: WorkerCommandFlags): Promise<void> {
   const address = bind ?? defaultAddress();
   const directory = keysFor(address, "worker", keys);
+  // What starts processes is slow to import, and most commands start none.
+  const [{ execa }, { pythonCommand }] = await Promise.all([import("execa"), import("../link/spawn.ts")]);
   const { python, env } = pythonCommand(resolveEnvironment());
   const flags = {
     "--bind": address,

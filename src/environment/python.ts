@@ -1,5 +1,4 @@
 /** Finds a Python to make the environment from. */
-import { execa } from "execa";
 import { z } from "zod";
 import { SparkablateError } from "../errors.ts";
 
@@ -74,6 +73,7 @@ function minorsNewestFirst(): number[] {
 }
 
 async function probe(name: string): Promise<z.infer<typeof probeResult> | undefined> {
+  const { execa } = await import("execa");
   const result = await execa(name, ["-c", PROBE], { reject: false, stdin: "ignore", timeout: 30_000 });
   if (result.failed) return undefined;
   return probeResult.parse(JSON.parse(result.stdout));

@@ -1,5 +1,4 @@
 /** Runs a Python module that cannot outlive us: an orphaned pip would go on writing into the next set-up's files. */
-import { execa } from "execa";
 import { SparkablateError } from "../errors.ts";
 
 const LINES_KEPT = 40;
@@ -29,6 +28,7 @@ export async function runModule(
   args: readonly string[],
   { env = {}, onLine }: TetheredOptions = {},
 ): Promise<void> {
+  const { execa } = await import("execa");
   const child = execa(python, ["-c", TETHER, module, ...args], {
     env,
     all: true,

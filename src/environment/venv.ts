@@ -2,7 +2,6 @@
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { execa } from "execa";
 import { parse as parseToml } from "smol-toml";
 import { z } from "zod";
 import { SparkablateError } from "../errors.ts";
@@ -226,6 +225,7 @@ for name in ("torch", "numpy"):
     except PackageNotFoundError:
         pass
 `;
+  const { execa } = await import("execa");
   const { stdout } = await execa(python, ["-c", code], { stdin: "ignore" });
   const versions = stdout.split("\n").filter((line) => line !== "");
   if (!versions.some((line) => line.startsWith("torch=="))) {
@@ -239,6 +239,7 @@ for name in ("torch", "numpy"):
 /** True with a kernel driver, and in WSL 2, which has none of its own but brings nvidia-smi. */
 export async function nvidiaPresent(): Promise<boolean> {
   if (existsSync("/proc/driver/nvidia/version")) return true;
+  const { execa } = await import("execa");
   const listed = await execa("nvidia-smi", ["-L"], { reject: false, stdin: "ignore", timeout: 10_000 });
   return !listed.failed && listed.stdout.includes("GPU");
 }

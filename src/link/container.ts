@@ -3,7 +3,6 @@ import { chownSync, existsSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { execa } from "execa";
 import { packageRoot, sparkablateHome } from "../environment/environment.ts";
 import { nvidiaPresent } from "../environment/venv.ts";
 import { SparkablateError } from "../errors.ts";
@@ -111,6 +110,7 @@ export const sharedDirectories = (): readonly string[] => {
 
 /** The command that runs compose files: version 2, else 1.29. Undefined where there is none. */
 export async function composeCommand(): Promise<readonly string[] | undefined> {
+  const { execa } = await import("execa");
   for (const command of [["docker", "compose"], ["docker-compose"]] as const) {
     const [program, ...rest] = command;
     const answer = await execa(program, [...rest, "version"], {
@@ -142,6 +142,7 @@ async function findCompose(places: Shared, signal: AbortSignal | undefined): Pro
   ];
   const [program = "", ...first] = [...command, ...files.flatMap((file) => ["-f", file])];
   return async (args, say = () => undefined) => {
+    const { execa } = await import("execa");
     const child = execa(program, [...first, ...args], {
       env: { ...places },
       reject: false,
@@ -193,6 +194,7 @@ async function untilListening(
   compose: Compose,
   signal: AbortSignal | undefined,
 ): Promise<void> {
+  const { execa } = await import("execa");
   const deadline = performance.now() + LISTEN_DEADLINE_MS;
   while ((await unreachable(address)) !== null) {
     const id = (await compose(["ps", "-q", service])).trim();

@@ -6,7 +6,7 @@ import { parseAddress, unreachable } from "./address.ts";
 import { Client, HELLO_DEADLINE_MS } from "./client.ts";
 import { containerWorker } from "./container.ts";
 import { keysFor, readControllerKeys } from "./keys.ts";
-import { spawnWorker, type WorkerProcess } from "./spawn.ts";
+import type { WorkerProcess } from "./spawn.ts";
 
 const GOODBYE_DEADLINE_MS = 2_000;
 const RECONNECT_AFTER_MS = 1_000;
@@ -148,7 +148,7 @@ async function connect(
   const proof = directory === null ? null : readControllerKeys(directory);
   if (address !== null) await untilReached(address, signal, patienceMs);
   if (signal.aborted) throw new SparkablateError("interrupted", "interrupted");
-  const process = address === null ? spawnWorker() : undefined;
+  const process = address === null ? (await import("./spawn.ts")).spawnWorker() : undefined;
   const remote = new Promise<SparkablateError>(() => undefined);
   const client = new Client(address ?? process?.address ?? "", process?.died ?? remote, proof);
   const stop = (): void => client.close();

@@ -54,7 +54,8 @@ export async function* runSweep(
         const { model_checked, notices, seen } = recognised;
         if (JSON.stringify(seen) !== JSON.stringify(before)) store.keepSeen(seen);
         notify(on, notices);
-        on({ type: "recognised", model_checked });
+        directory.modelChecked = model_checked;
+        on({ type: "recognised", model_checked, unchanged_since: store.unchangedSince() });
         return;
       }
     }

@@ -24,6 +24,8 @@ const PROJECT_EVERY_MS = 5_000;
 export class RunDirectory {
   readonly path: string;
   readonly store: RunStore;
+  /** False: nobody could tell whether the model is still what was measured; summary.json says so then. */
+  modelChecked = true;
   readonly #lock: Lock;
   #projectedAt = Number.NEGATIVE_INFINITY;
 
@@ -76,7 +78,10 @@ export class RunDirectory {
         writeRows(this.path, rows);
       });
       writeConfig(this.path, run.facts.config);
-      writeSummary(this.path, totals.summarize(run));
+      writeSummary(this.path, {
+        ...totals.summarize(run),
+        ...(this.modelChecked ? {} : { model_checked: false }),
+      });
     } finally {
       reader.close();
     }

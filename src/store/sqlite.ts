@@ -206,6 +206,12 @@ export class RunStore {
     this.#guard(() => writeSeen(this.#database, seen));
   }
 
+  /** When the rows of a finished run last changed. */
+  unchangedSince(): string {
+    const select = "SELECT max(at, finished_at) FROM run, (SELECT max(at) AS at FROM attempt)";
+    return this.#guard(() => this.#database.prepare(select).pluck().get() as string);
+  }
+
   means(): Means | null {
     return this.#guard(() => {
       const row = this.#database.prepare("SELECT sha256, sites, vectors FROM mean").get() as

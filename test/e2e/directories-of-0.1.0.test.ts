@@ -62,6 +62,37 @@ describe("what 0.1.0 finished", () => {
   });
 });
 
+describe("what 0.1.0 finished, run again", () => {
+  it("is loaded once, since 0.1.0 stored no files, and after that recognised without a worker", {
+    timeout: 300_000,
+  }, async ({ skip }) => {
+    const place = copied();
+    const run = join(place, "runs", "layers");
+    const before = measured(table(run));
+    const again = async (...more: string[]) =>
+      await cli(["run", "-c", join("configs", "layers.yaml"), "--json", "--no-plots", ...more], {
+        cwd: place,
+      });
+    const first = await again();
+    if (first.exitCode === 2) {
+      expect(String(first.stderr)).toContain("belongs to another run");
+      const keys = [...String(first.stderr).matchAll(/^ {2}(\S.*?): .* there, .* now$/gm)].map(
+        ([, key]) => key,
+      );
+      expect(keys.filter((key) => !key?.startsWith("numerics."))).toEqual([]);
+      return skip(`other numerics: ${keys.join(", ")}`);
+    }
+    expect(first.exitCode, String(first.stderr)).toBe(0);
+    expect(asOf(before, measured(table(run)))).toEqual(before);
+    // An address at which nobody listens: a worker that was asked for would be missed.
+    const second = await again("--worker", `ipc://${join(place, "none.sock")}`);
+    expect(second.exitCode, String(second.stderr)).toBe(0);
+    expect(String(second.stderr)).toContain("already finished");
+    expect(JSON.parse(String(second.stdout)).model_checked).toBe(true);
+    expect(asOf(before, measured(table(run)))).toEqual(before);
+  });
+});
+
 describe("what was cut in the middle", () => {
   it("is resumed to the table of the uninterrupted run", { timeout: 900_000 }, async ({ skip }) => {
     const worker = await startWorker(scratch());

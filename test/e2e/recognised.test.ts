@@ -1,8 +1,19 @@
 /** A finished run, called again: recognised without Python, refused where the model is another, never taken on trust in silence. */
-import { cpSync, mkdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import {
+  cpSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import Database from "better-sqlite3";
 import { expect, it } from "vitest";
+import { loadConfig } from "../../src/config/load.ts";
+import { Controller } from "../../src/controller.ts";
 import { cli, scratch, sweepFile, table, tinyModel } from "../fixtures/harness.ts";
 
 /** A Python that leaves a trace where it is started. */
@@ -66,10 +77,30 @@ it("shows the table without Python, sees what changed, and says what it did not 
     expect(String(again.stderr).includes("the model was not looked at")).toBe(!checked);
     expect(table(output)).toEqual(rows);
     expect(attempts(output)).toBe(measured);
+    const summary = JSON.parse(readFileSync(join(output, "summary.json"), "utf8"));
+    expect(summary.model_checked).toBe(checked ? undefined : false);
     return String(again.stderr);
   };
   expect(await expectRecognised(true)).toContain("already finished");
   await expectRecognised(true, "--verify", "--retry-failed"); // none failed
+  const controller = new Controller();
+  for await (const row of controller.run(loadConfig(config))) expect(row).toBeUndefined();
+  expect(controller.workerPid).toBeNull();
+
+  // What is drawn already is kept; what is not, or was drawn before the last measurement, is drawn.
+  const plot = join(output, "plots", "ranking.png");
+  const drawn = async () => {
+    expect((await cli(["run", "-c", config, "-q"], { env: python.env })).exitCode).toBe(0);
+    expect(python.started()).toBe(false);
+    return statSync(plot).mtimeMs;
+  };
+  const when = await drawn();
+  expect(await drawn()).toBe(when);
+  utimesSync(plot, new Date(0), new Date(0));
+  const anew = await drawn();
+  expect(anew).toBeGreaterThan(when);
+  rmSync(plot);
+  expect(await drawn()).toBeGreaterThan(anew);
 
   const weights = join(model, "model.safetensors");
   utimesSync(weights, new Date(), new Date()); // read once, and found to be the same
