@@ -27,6 +27,8 @@ const PYTHON = [
   ["printable.py", "progress.py", "version.py"],
   ["errors.py"],
   ["arguments.py", "catalog.py", "checksums.py"],
+  ["drawing.py"],
+  ["results.py"],
   ["anatomy/"],
   ["loading/", "text/"],
   // A spec is checked against what the modes and kinds can do.
@@ -37,9 +39,9 @@ const PYTHON = [
   ["proofs/"],
   ["generation/", "directions/", "bake/"],
   ["engines/"],
-  ["server/"],
+  ["server/", "study/"],
   // For users; nobody inside imports them.
-  ["__init__.py", "model.py", "results.py", "builtin.py"],
+  ["__init__.py", "model.py", "builtin.py"],
   // Names of 0.1.0.
   ["calibration.py", "direction_scores.py", "fingerprints.py"],
 ];

@@ -7,7 +7,7 @@ import type { ModelFiles } from "../protocol/messages.ts";
 import { type CheckedTable, verifyChecksums, writeChecksums } from "./checksums.ts";
 import type { Seen } from "./seen.ts";
 
-const TABLES = `
+export const SEEN_TABLES = `
 CREATE TABLE IF NOT EXISTS model_file (
   name TEXT PRIMARY KEY,             -- relative to the model's directory, or as its index or tokenizer gives it
   sha256 TEXT NOT NULL,              -- of its content
@@ -43,7 +43,7 @@ export function readSeen(database: Database.Database): Seen | null {
 export function writeSeen(database: Database.Database, { model, inputs }: Seen): void {
   database.transaction(() => {
     // Tables without their checksums, after a kill between the two, would look like damage.
-    database.exec(`${TABLES} DELETE FROM model_file; DELETE FROM seen`);
+    database.exec(`${SEEN_TABLES} DELETE FROM model_file; DELETE FROM seen`);
     const addFile = database.prepare("INSERT INTO model_file VALUES (?, ?, ?)");
     const add = database.prepare("INSERT INTO seen VALUES (?, ?)");
     for (const { name, sha256, stamp } of model.files) addFile.run(name, sha256, stamp);

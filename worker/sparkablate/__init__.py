@@ -1,9 +1,10 @@
 """Component ablation for open-weight causal language models.
 
-from sparkablate import AblationManager, AblationSpec
+from sparkablate import AblationManager, AblationSpec, sweep
 from sparkablate.model import load_model
 
 model, tokenizer = load_model("builtin:smollm2-135m")
+results = sweep(model, tokenizer, "layers", text="novel.txt")  # what each layer is worth
 with AblationManager(model).applied(AblationSpec(kind="head", layer=14, heads=(3, 7))):
     ...  # model.generate(...), lm-eval, anything
 """
@@ -19,17 +20,21 @@ if TYPE_CHECKING:
     from sparkablate.errors import SparkablateError
     from sparkablate.manager import AblationManager
     from sparkablate.proofs.discovery import discover
+    from sparkablate.results import Results
     from sparkablate.specs import AblationSpec, DirectionSpec
+    from sparkablate.study.sweep import sweep
 
 __all__ = [
     "AblationManager",
     "AblationSpec",
     "Condition",
     "DirectionSpec",
+    "Results",
     "SparkablateError",
     "__version__",
     "discover",
     "parse_condition",
+    "sweep",
 ]
 
 # Name → module that defines it. Torch is only imported when one of them is used.
@@ -38,9 +43,11 @@ _EXPORTS = {
     "AblationSpec": "specs",
     "Condition": "condition_ids",
     "DirectionSpec": "specs",
+    "Results": "results",
     "SparkablateError": "errors",
     "discover": "proofs.discovery",
     "parse_condition": "condition_ids",
+    "sweep": "study.sweep",
 }
 
 

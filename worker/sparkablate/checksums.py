@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -56,6 +57,38 @@ def verify(database: sqlite3.Connection, path: Path) -> None:
             raise SparkablateError(
                 "store_corrupt", f"{path} is damaged: its table {name} is not as it was written"
             )
+
+
+def verify_file(path: Path) -> None:
+    """Raises ``store_corrupt`` for a database that is damaged, or of another format; one without tables is
+    fine. Nothing is changed: a connection that may write changes a file by closing it."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            if database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] > 0:
+                require_tables(database, path)
+                verify(database, path)
+    except sqlite3.Error as error:
+        raise SparkablateError(
+            "store_corrupt", f"{path} is not a readable database of ours: {error}"
+        ) from error
+
+
+def write(database: sqlite3.Connection, names: Iterable[str]) -> None:
+    """Anew, of tables that are there; to be called in the transaction that changed them."""
+    definitions = dict(database.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"))
+    for name in names:
+        tally = _tally(database, name, definitions[name], TABLES[name])
+        database.execute("INSERT OR REPLACE INTO checksum VALUES (?, ?, ?)", (name, *tally))
+
+
+def append(database: sqlite3.Connection, name: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Inserts rows, whole ones, and goes on with the table's checksum."""
+    count, total = database.execute("SELECT rows, sum FROM checksum WHERE name = ?", (name,)).fetchone()
+    for row in rows:
+        database.execute(f"INSERT INTO {name} VALUES ({', '.join('?' * len(row))})", tuple(row))
+        total += _row_sum([count, *row] if TABLES[name] else row)
+        count += 1
+    database.execute("UPDATE checksum SET rows = ?, sum = ? WHERE name = ?", (count, total % _MODULUS, name))
 
 
 def _tally(database: sqlite3.Connection, name: str, definition: str, is_ordered: bool) -> tuple[int, int]:

@@ -6,9 +6,9 @@ import json
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -24,13 +24,16 @@ SCHEMA_VERSION = 2
 #: `UNCHECKED_VERSION` there: what 0.1.0 wrote.
 UNCHECKED_VERSION = 1
 
+#: Conditions that are printed.
+SHOWN = 20
+
 #: Type of a column of the table `result` → what pandas makes of it; all but the floats know missing values.
 DTYPES = {"REAL": "float64", "INTEGER": "Int64", "TEXT": "string"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
-    """What `load` gives. Numbers are those of results.sqlite, bit for bit; nothing is rounded.
+    """What `load` and `sweep` give. Numbers are those of results.sqlite, bit for bit; nothing is rounded.
 
     Args:
         rows: one row a condition, the baseline first, with the columns of ``report --format csv``. An
@@ -47,6 +50,9 @@ class Results:
         facts: what a report says of the run beside its rows: model, text, sizes, the config as YAML.
         finished: when the run was finished, ISO 8601; None while conditions are missing. ``rows`` of a
             run that is not finished may be some seconds older than ``blocks``.
+        notices: what the run said: tokens dropped, sites that the self-test refused.
+
+    It prints as a table, in notebooks too.
     """
 
     rows: pandas.DataFrame
@@ -55,6 +61,122 @@ class Results:
     items: pandas.DataFrame
     facts: dict[str, Any]
     finished: str | None
+    notices: tuple[str, ...] = ()
+    _source: Path | sqlite3.Connection | None = field(default=None, repr=False, compare=False)
+    _kept: dict[str, bytes] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def ranked(self) -> pandas.DataFrame:
+        """The conditions without the baseline, the most harmful first."""
+        rows = self.rows[self.rows["condition"] != "baseline"]
+        return rows.sort_values("delta_nll", ascending=False, kind="stable", na_position="last")
+
+    @property
+    def config(self) -> str:
+        """The YAML that the run stands for: `sparkablate run -c` of it is the same run."""
+        return str(self.facts["config"])
+
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{self._table().to_string(index=False)}"
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p>{escape(self._title())}</p>{self._table().to_html(index=False, na_rep='')}"
+
+    def _title(self) -> str:
+        baseline = self.rows["nll"].iloc[0]
+        marked = int(self.ranked["distinguishable"].fillna(False).sum())
+        return (
+            f"{self.facts['model']}, {self.facts['text']}: baseline {baseline:.4f} nats; {marked} of "
+            f"{len(self.ranked)} effects distinguishable from 0" + ("" if self.finished else "; not finished")
+        )
+
+    def _table(self) -> pandas.DataFrame:
+        """The ranking as people read it."""
+        pandas, ranked = _pandas(), self.ranked.head(SHOWN)
+
+        def interval(row: Any) -> str:
+            low, high = row["ci95_low"], row["ci95_high"]
+            return "" if pandas.isna(low) else f"[{low:+.3f}, {high:+.3f}]"
+
+        frame = pandas.DataFrame(
+            {"": ["*" if mark else "" for mark in ranked["distinguishable"].fillna(False)]}
+        )
+        frame["condition"] = ranked["condition"].to_list()
+        frame["Δ NLL"] = ["" if pandas.isna(value) else f"{value:+.3f}" for value in ranked["delta_nll"]]
+        frame["95 % interval"] = [interval(row) for _, row in ranked.iterrows()]
+        frame["q"] = ["" if pandas.isna(value) else f"{value:.2g}" for value in ranked["q"]]
+        for name in ("worse_blocks", "flags"):
+            if name in ranked:
+                frame[name.split("_")[0]] = ranked[name].fillna("").to_list()
+        return frame
+
+    def plot(self, ax: Any = None, top: int | None = None) -> Any:
+        """Bars of Δ NLL with 95 % intervals, of heads a layer × head map; gives matplotlib's axes.
+
+        Args:
+            ax: axes to draw into; default: new ones.
+            top: draws bars of so many conditions, the most harmful first; default: all, in order.
+
+        Raises SparkablateError("environment_missing") without matplotlib, "usage" for another top.
+        """
+        from sparkablate.drawing import draw
+
+        return draw(self.rows[self.rows["condition"] != "baseline"], self.ranked, ax, top)
+
+    def save(self, directory: str | os.PathLike[str]) -> Path:
+        """Writes a run directory that `load` and `sparkablate report` open; returns its path.
+
+        Raises SparkablateError: "not_ours" for a directory that is not empty, "storage_failed", "usage".
+        """
+        if not isinstance(directory, str | os.PathLike):
+            raise SparkablateError("usage", f"expected the path of a run directory, not {directory!r:.200}")
+        target = Path(directory).absolute()
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            if found := sorted(os.listdir(target)):
+                raise SparkablateError(
+                    "not_ours", f"{target} is not empty, it holds {found[0]}: save into a new directory"
+                )
+            for name, data in self._kept.items():
+                (target / name).write_bytes(data)
+            part = target / "results.sqlite.part"
+            with closing(sqlite3.connect(part, isolation_level=None)) as copy:
+                with self._reading() as source:
+                    source.backup(copy)
+                self._move(copy, target)
+            os.replace(part, target / "results.sqlite")
+        except (OSError, sqlite3.Error) as error:
+            raise SparkablateError("storage_failed", f"{target} cannot be written to: {error}") from error
+        return target
+
+    def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
+        if isinstance(self._source, Path):
+            return _reading(self._source / "results.sqlite")
+        if self._source is None:
+            raise SparkablateError("usage", "these results were made by hand, so there is no run to save")
+        return nullcontext(self._source)
+
+    def _move(self, copy: sqlite3.Connection, target: Path) -> None:
+        """What the run says of its own place."""
+        import yaml
+
+        config = yaml.safe_load(self.config)
+        for part, key in (("eval", "dataset"), ("eval", "calibration"), ("eval", "task")):
+            if str(config[part][key]) in self._kept:
+                config[part][key] = str(target / str(config[part][key]))
+        config["output"]["dir"] = str(target)
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=1 << 20)
+        (target / "config.yaml").write_text(text, encoding="utf-8")
+        copy.execute("BEGIN")
+        (stored,) = copy.execute("SELECT facts FROM run").fetchone()
+        facts = {**json.loads(stored), "name": target.name, "config": text}
+        copy.execute(
+            "UPDATE run SET facts = ?", (json.dumps(facts, ensure_ascii=False, separators=(",", ":")),)
+        )
+        checksums.write(copy, ("run",))
+        copy.execute("COMMIT")
 
 
 def load(directory: str | os.PathLike[str]) -> Results:
@@ -80,20 +202,38 @@ def load(directory: str | os.PathLike[str]) -> Results:
             "input_missing", f"{directory} is not a run directory: it has no results.sqlite"
         )
     with _reading(path) as database:
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        begun = tables and database.execute("SELECT facts, finished_at FROM run").fetchone()
-        # The table of rows is written right after the run is.
-        if not begun or "result" not in tables:
-            raise SparkablateError(
-                "input_missing",
-                f"{directory}: the run was stopped before its first measurement; "
-                "run the same 'sparkablate run' command again",
-            )
-        facts, finished = json.loads(begun[0]), begun[1]
-        # The values of a task's items are whole.
-        tokens = 1 if facts.get("task") else facts["seq_len"] - 1
-        items = _items(database, bool(facts.get("task")))
-        return Results(_rows(database), _blocks(database, tokens), tokens, items, facts, finished)
+        return of_database(database, Path(directory))
+
+
+def of_database(
+    database: sqlite3.Connection, directory: Path | None, kept: Mapping[str, bytes] | None = None
+) -> Results:
+    """The results in an open database: that of ``directory``, or one in memory, with the texts that a
+    directory of it would ``kept``."""
+    tables = {name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    begun = tables and database.execute("SELECT facts, notices, finished_at FROM run").fetchone()
+    # The table of rows is written right after the run is.
+    if not begun or "result" not in tables:
+        raise SparkablateError(
+            "input_missing",
+            f"{directory}: the run was stopped before its first measurement; "
+            "run the same 'sparkablate run' command again",
+        )
+    facts, notices, finished = json.loads(begun[0]), json.loads(begun[1]), begun[2]
+    # The values of a task's items are whole.
+    tokens = 1 if facts.get("task") else facts["seq_len"] - 1
+    items = _items(database, bool(facts.get("task")))
+    return Results(
+        _rows(database),
+        _blocks(database, tokens),
+        tokens,
+        items,
+        facts,
+        finished,
+        tuple(notices),
+        database if directory is None else directory,
+        dict(kept or {}),
+    )
 
 
 def _pandas() -> Any:

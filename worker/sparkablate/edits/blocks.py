@@ -245,6 +245,11 @@ def is_open(sites: SiteMap) -> bool:
     return sites.stack in _OPEN
 
 
+def is_edited(model: nn.Module) -> bool:
+    """As `is_open`, of a model that was not located yet."""
+    return any(module in _OPEN for module in model.modules())
+
+
 def _enter(manager: Editor, specs: Sequence[Spec], where: tuple[str, int]) -> Block:
     sites = manager.sites
     validate(specs, sites)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -35,6 +36,23 @@ from sparkablate.text import corpus
 LOOK_EVERY = 200
 
 
+class Files(Protocol):
+    """What a model was made from: files, or what its owner holds in memory."""
+
+    @property
+    def weights_sha256(self) -> str: ...
+
+    @property
+    def tokenizer_sha256(self) -> str: ...
+
+    def check(self) -> None:
+        """Raises ``baseline_changed`` where it is no longer what was loaded."""
+
+    def unchanged(self, progress: Progress) -> bool: ...
+
+    def to_wire(self) -> Wire: ...
+
+
 @dataclass
 class Loaded:
     """With what is kept from one request to the next: the walk and the donors of the last batch of blocks."""
@@ -49,7 +67,7 @@ class Loaded:
     #: Sites that the self-test refused, e.g. "L0.head".
     refused: list[str]
     notices: list[str]
-    files: ModelFiles
+    files: Files
     #: When the baseline was last found unchanged, monotonic.
     looked: float
     walk: Walk | None = None
@@ -132,9 +150,17 @@ def load_proved(request: Load, shape: tuple[int, int], progress: Progress) -> Lo
     progress("load", 0.0, None, "models")
     before = model_files.settled(model_files.here(resolve_source(model["name"]), model["revision"]))
     opened = open_model(**model, may_offload=request.may_offload)
-    notices = list(opened.notices)
     files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
-    with first_passes(model["name"]):
+    return proved(dict(model), opened, files, shape, progress)
+
+
+def proved(
+    request: Wire, opened: OpenedModel, files: Files, shape: tuple[int, int], progress: Progress
+) -> Loaded:
+    """A model that is there, proved for what is run on it."""
+    name = request["name"]
+    notices = list(opened.notices)
+    with first_passes(name):
         sites = located(opened.model)
     if sites.discovered is not None:
         notices.append(
@@ -142,10 +168,10 @@ def load_proved(request: Load, shape: tuple[int, int], progress: Progress) -> Lo
             "found on the model, and only what is proved is offered"
         )
     notices += corpus.bos_notices(opened.tokenizer, sites, needs_bos(opened.model))
-    _check_positions(sites, model["name"], shape[1])
+    _check_positions(sites, name, shape[1])
     progress("check", 0.0, None, "logits")
     likelihood = Likelihood(opened.model, sites)
-    with first_passes(model["name"]):
+    with first_passes(name):
         likelihood.check_chunks(*shape)
         small = _random_ids(likelihood, (1, min(PROOF_POSITIONS, shape[1])))
         prove_causal(likelihood, shape[1])
@@ -164,7 +190,7 @@ def load_proved(request: Load, shape: tuple[int, int], progress: Progress) -> Lo
         notices.append(f"every condition takes a whole forward pass: {entries.reason}"[:4096])
     progress("check", float(sites.n_layers), float(sites.n_layers), "layers")
     return Loaded(
-        request=dict(model),
+        request=request,
         opened=opened,
         manager=AblationManager(opened.model, sites),
         likelihood=likelihood,

@@ -44,8 +44,8 @@ class LocalEngine:
 
     slots = 1
 
-    def __init__(self) -> None:
-        self._held: Loaded | None = None
+    def __init__(self, held: Loaded | None = None) -> None:
+        self._held = held
         self._means: dict[str, dict[MeanKey, Tensor]] = {}
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sparkablate.errors import SparkablateError
-from sparkablate.loading import folders, memory, numerics, offload
+from sparkablate.loading import folders, in_memory, memory, model_files, numerics, offload
 from sparkablate.loading.configuration import build_empty, check_trust, load_config, not_read, resolve_source
 from sparkablate.loading.weights import Files, check_filled, packing_of, read_model
 from sparkablate.printable import printable
@@ -58,6 +58,7 @@ def load_model(
     "environment_missing" (a builtin model that was not set up), "device_unavailable", "load_failed",
     "architecture_unsupported", "config_invalid".
     """
+    before = model_files.settled(model_files.here(resolve_source(name), revision))
     opened = open_model(
         name,
         revision=revision,
@@ -70,6 +71,18 @@ def load_model(
     )
     for notice in opened.notices:
         warnings.warn(printable(notice), stacklevel=2)
+    if not opened.offloaded:
+        request = {
+            "name": name,
+            "revision": revision,
+            "dtype": str(opened.model.dtype).removeprefix("torch."),
+            "device": device,
+            "device_map": device_map,
+            "attn_implementation": attn_implementation,
+            "threads": threads,
+            "trust_remote_code": trust_remote_code,
+        }
+        in_memory.remember(request, opened, before)
     return opened.model, opened.tokenizer
 
 

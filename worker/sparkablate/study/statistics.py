@@ -31,7 +31,7 @@ SKEWED = "skewed: rests on few blocks"
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean of one value a block, with its paired t statistics; None: that is not known from these blocks."""
+    """A mean of one value a block, with its paired t statistics; None: these blocks cannot tell."""
 
     n: int
     mean: float
@@ -138,7 +138,7 @@ def _fair_tail(few: int, tosses: int) -> float:
 
 
 def adjust(p_values: Sequence[float | None]) -> list[float | None]:
-    """Benjamini–Hochberg q values. None is a measured condition without a test: it counts as 1, and has no q."""
+    """Benjamini–Hochberg q values. None, a measured condition without a test, counts as 1 and has no q."""
     tests = len(p_values)
     tested = sorted(
         ((p, index) for index, p in enumerate(p_values) if p is not None), key=lambda pair: (pair[0], pair[1])
@@ -152,9 +152,7 @@ def adjust(p_values: Sequence[float | None]) -> list[float | None]:
     return q
 
 
-def floor_rms(
-    baseline: Sequence[float], nulls: Sequence[Sequence[float]], tokens: int
-) -> float | None:
+def floor_rms(baseline: Sequence[float], nulls: Sequence[Sequence[float]], tokens: int) -> float | None:
     """Root mean square of what rounding alone does, from null conditions; None without any."""
     if not nulls:
         return None

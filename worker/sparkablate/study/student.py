@@ -1,4 +1,4 @@
-"""Student's t distribution: cdf and quantile to some 1e-13 relative, tails down to 1e-300. scipy is not here at
+"""Student's t distribution: tails to some 1e-13 relative, down to 1e-300, and quantiles. scipy is not here at
 run time; the tests hold these against it."""
 
 from __future__ import annotations
