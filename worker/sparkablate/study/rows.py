@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sparkablate.study import statistics
@@ -40,68 +41,111 @@ COLUMNS: Mapping[str, str] = {
 Sums = dict[int, float]
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A condition against the baseline, on the blocks that both have; ``blocks`` 0: there are none."""
+
+    blocks: int
+    nll: float | None
+    effect: Estimate | None = None
+    signs: statistics.SignCount | None = None
+    q: float | None = None
+    flags: tuple[str, ...] = ()
+    #: A sum is NaN or infinite: nothing is said of it.
+    broken: bool = False
+
+    @property
+    def distinguishable(self) -> bool | None:
+        return None if self.effect is None else statistics.is_distinguishable(self.q, self.flags)
+
+
+def compared(
+    baseline: Sums, conditions: Mapping[int, Sums], nulls: Iterable[Sums], tokens: int
+) -> dict[int, Compared]:
+    """``conditions``: those that did not fail, by ordinal."""
+    whole = [_at(sums, baseline) for sums in nulls if sums.keys() == baseline.keys()]
+    floor = statistics.floor_rms(_at(baseline, baseline), whole, tokens) if baseline else None
+    found = {ordinal: _compared(sums, baseline, floor, tokens) for ordinal, sums in conditions.items()}
+    tested = {ordinal: one for ordinal, one in found.items() if one.effect is not None}
+    adjusted = statistics.adjust([one.effect and one.effect.p for one in tested.values()])
+    for (ordinal, one), q in zip(tested.items(), adjusted, strict=True):
+        found[ordinal] = replace(one, q=q)
+    return found
+
+
+def _compared(mine: Sums, baseline: Sums, floor: float | None, tokens: int) -> Compared:
+    common = sorted(block for block in mine if block in baseline)
+    if not common:
+        return Compared(0, None)
+    sums, reference = [mine[block] for block in common], [baseline[block] for block in common]
+    if not all(map(math.isfinite, sums)):
+        return Compared(0, None, broken=True)
+    effect = statistics.paired_effect(sums, reference, tokens)
+    signs = statistics.sign_count(statistics.differences(sums, reference, tokens))
+    nll = statistics.estimate(sums).mean / tokens
+    return Compared(len(common), nll, effect, signs, flags=tuple(statistics.flags_of(effect, floor)))
+
+
 def rows_of(database: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
-    """Each as `COLUMNS` has it. Conditions are compared with the baseline on the blocks that both have."""
+    """Each as `COLUMNS` has it."""
     tokens = _tokens(database)
     edits, nulls = _conditions(database)
     sums = _sums(database)
-    baseline = sums.get(0, {})
-    whole = [sums[ordinal] for ordinal in nulls if sums.get(ordinal, {}).keys() == baseline.keys()]
-    floor = (
-        statistics.floor_rms(_at(baseline, baseline), [_at(one, baseline) for one in whole], tokens)
-        if baseline
-        else None
-    )
     errors, flags, seconds = _attempts(database)
-    effects = {
-        ordinal: _effect(sums.get(ordinal, {}), baseline, tokens)
-        for ordinal in edits
-        if ordinal != 0 and ordinal not in errors
+    baseline = sums.get(0, {})
+    measured = {
+        ordinal: sums.get(ordinal, {}) for ordinal in edits if ordinal != 0 and ordinal not in errors
     }
-    compared = [(ordinal, effect) for ordinal, effect in effects.items() if effect is not None]
-    adjusted = statistics.adjust([effect.p for _, effect in compared])
-    q = {ordinal: value for (ordinal, _), value in zip(compared, adjusted, strict=True)}
+    found = compared(baseline, measured, [sums.get(ordinal, {}) for ordinal in nulls], tokens)
     for ordinal, condition in edits.items():
-        mine = sums.get(ordinal, {})
-        effect = effects.get(ordinal)
         kind, layer, parts, mode = condition.columns
+        one = found.get(ordinal, Compared(0, None))
         row: dict[str, Any] = {
             "condition": condition.id,
             "kind": kind,
             "layer": layer,
             "heads": parts,
             "mode": mode,
-            "status": "failed" if ordinal in errors else _status(ordinal, mine, baseline),
-            "error": errors.get(ordinal),
-            "blocks": 0,
+            "status": _status(one, baseline),
+            "nll": one.nll,
+            "blocks": one.blocks,
+            "flags": "; ".join([*flags.get(ordinal, ()), *one.flags]),
             "seconds": seconds.get(ordinal, 0.0),
+            **_effect_columns(one),
         }
-        marks = list(flags.get(ordinal, ()))
-        common = mine if ordinal == 0 else {block: mine[block] for block in mine if block in baseline}
-        if common and ordinal not in errors:
-            row["nll"] = statistics.estimate(_at(common, common)).mean / tokens
-            row["blocks"] = len(common)
-        if ordinal == 0 and common:
-            row["delta_nll"] = 0.0
-        if effect is not None:
-            marks += statistics.flags_of(effect, floor)
-            signs = statistics.sign_count(
-                statistics.differences(_at(mine, common), _at(baseline, common), tokens)
-            )
-            low, high = effect.ci95 or (None, None)
-            row |= {
-                "delta_nll": effect.mean,
-                "se": effect.se,
-                "ci95_low": low,
-                "ci95_high": high,
-                "p": effect.p,
-                "q": q[ordinal],
-                "distinguishable": int(statistics.is_distinguishable(q[ordinal], marks)),
-                "worse_blocks": str(signs),
-                "sign_p": signs.p,
-            }
-        row["flags"] = "; ".join(marks)
+        if ordinal == 0 and baseline:
+            nll = statistics.estimate(_at(baseline, baseline)).mean / tokens
+            row |= {"nll": nll, "delta_nll": 0.0, "blocks": len(baseline), "status": "done"}
+        if ordinal in errors:
+            row |= {"status": "failed", "error": errors[ordinal]}
+        elif one.broken:
+            row["error"] = "nonfinite_logits"
         yield tuple(row.get(name) for name in COLUMNS)
+
+
+def _effect_columns(one: Compared) -> dict[str, Any]:
+    if one.effect is None or one.signs is None:
+        return {}
+    low, high = one.effect.ci95 or (None, None)
+    return {
+        "delta_nll": one.effect.mean,
+        "se": one.effect.se,
+        "ci95_low": low,
+        "ci95_high": high,
+        "p": one.effect.p,
+        "q": one.q,
+        "distinguishable": one.distinguishable,
+        "worse_blocks": str(one.signs),
+        "sign_p": one.signs.p,
+    }
+
+
+def _status(one: Compared, baseline: Sums) -> str:
+    if one.broken:
+        return "failed"
+    if one.blocks == 0:
+        return "pending"
+    return "partial" if one.blocks < len(baseline) else "done"
 
 
 def _tokens(database: sqlite3.Connection) -> int:
@@ -135,19 +179,6 @@ def _sums(database: sqlite3.Connection) -> dict[int, Sums]:
 
 def _at(sums: Sums, blocks: Mapping[int, Any]) -> list[float]:
     return [sums[block] for block in sorted(blocks)]
-
-
-def _effect(mine: Sums, baseline: Sums, tokens: int) -> Estimate | None:
-    common = {block: None for block in mine if block in baseline}
-    if not common or not all(math.isfinite(mine[block]) for block in common):
-        return None
-    return statistics.paired_effect(_at(mine, common), _at(baseline, common), tokens)
-
-
-def _status(ordinal: int, mine: Sums, baseline: Sums) -> str:
-    if not mine:
-        return "pending"
-    return "partial" if ordinal != 0 and len(mine) < len(baseline) else "done"
 
 
 def _attempts(database: sqlite3.Connection) -> tuple[dict[int, str], dict[int, list[str]], dict[int, float]]:
