@@ -122,11 +122,15 @@ function configOf(flags: BakeFlags): RunConfig {
     throw new SparkablateError("usage", "a model is missing: give -m MODEL or -c FILE");
   const orphan = flags.set.length > 0 ? "set" : flags.trustRemoteCode && "trust-remote-code";
   if (orphan) throw new SparkablateError("usage", `--${orphan} needs --config`);
-  return configFromFlags({
-    model: { ...modelSection({ ...flags, model, dtype: "bfloat16" }) },
-    ablation: editSection(flags),
-    eval: { ...calibrationSection(calibration), max_batches: 1 },
-  });
+  const { ablation, flags: names } = editSection(flags);
+  return configFromFlags(
+    {
+      model: { ...modelSection({ ...flags, model, dtype: "bfloat16" }) },
+      ablation,
+      eval: { ...calibrationSection(calibration), max_batches: 1 },
+    },
+    names,
+  );
 }
 
 /** Flags that say what a config says already, and would be overruled silently. */
@@ -142,7 +146,6 @@ const SAID_BY_CONFIG = [
   "groups",
   "mode",
   "positions",
-  "direction",
   "op",
   "at",
   "layers",
@@ -150,12 +153,10 @@ const SAID_BY_CONFIG = [
 ] as const satisfies (keyof BakeFlags)[];
 
 function configFile(file: string, flags: BakeFlags): RunConfig {
-  const twice = SAID_BY_CONFIG.find((name) => flags[name] !== undefined);
-  if (twice !== undefined || flags.condition.length > 0) {
-    throw new SparkablateError(
-      "usage",
-      `--${twice ?? "condition"} cannot be combined with --config: both say what to bake`,
-    );
+  const lists = (["condition", "direction", "from"] as const).find((name) => flags[name].length > 0);
+  const twice = SAID_BY_CONFIG.find((name) => flags[name] !== undefined) ?? lists;
+  if (twice !== undefined) {
+    throw new SparkablateError("usage", `--${twice} cannot be combined with --config: both say what to bake`);
   }
   return withTexts((texts) =>
     loadConfig(file, { set: flags.set, trustRemoteCode: flags.trustRemoteCode ?? false, texts }),

@@ -17,6 +17,7 @@ import {
   withOutput,
   withWorker,
 } from "./common.ts";
+import { eachOption } from "./condition-flags.ts";
 import { watched } from "./interrupt.ts";
 import {
   configFromFlags,
@@ -46,6 +47,7 @@ export function compareCommand(): Command {
   return withEdits(withModel(withWorker(withOutput(new Command("compare")))))
     .description("continue prompts greedily with and without an ablation, side by side")
     .option("--calibration <text>", "a .txt file over which --mode mean takes its means")
+    .addOption(eachOption())
     .optionsGroup("Prompts:")
     .option("--prompt <text>", "a prompt; may be repeated", collect, [])
     .option("--prompts <file>", "a file of prompts, one per line; may be repeated", collect, [])
@@ -60,18 +62,18 @@ the unedited model. ▸ marks where a text departs from the unedited model's.
 
 Examples:
   sparkablate compare -m builtin:smollm2-135m --kind head --layer 14 --heads 3 7 --prompt "The capital of France is"
-  sparkablate compare -m builtin:smollm2-135m --condition '{kind: layer, layer: 0}' --condition '{kind: mlp, layer: 2}' --prompt "Once upon a time"`,
+  sparkablate compare -m builtin:smollm2-135m --condition L0.layer.skip --condition L2..4.mlp.zero --prompt "Once upon a time"`,
     )
     .action(compare);
 }
 
 async function compare(flags: CompareFlags): Promise<void> {
   const { calibration } = flags;
-  const config = configFromFlags({
-    model: modelSection(flags),
-    ablation: editSection(flags),
-    eval: calibrationSection(calibration),
-  });
+  const { ablation, flags: names } = editSection(flags);
+  const config = configFromFlags(
+    { model: modelSection(flags), ablation, eval: calibrationSection(calibration) },
+    names,
+  );
   if (calibration === undefined && asksFor(config.ablation, "mean")) refuseMean();
   requireBytes(flags.prompt);
   const prompts = [...flags.prompt, ...flags.prompts.flatMap((path) => readPrompts(path).prompts)];

@@ -2,7 +2,7 @@
 import { type Command, Option } from "commander";
 import { parseConfig, type RunConfig } from "../config/load.ts";
 import { asksFor } from "../config/modes.ts";
-import { readYaml } from "../config/yaml.ts";
+import type { FlagName } from "../config/problems.ts";
 import { SparkablateError } from "../errors.ts";
 import {
   MODE_NAMES,
@@ -14,8 +14,8 @@ import {
   SITE_KINDS,
   SITES,
 } from "../protocol/catalog.ts";
-import { cut } from "../report/table.ts";
 import { collect } from "./common.ts";
+import { type ConditionFlags, conditionTargets, withConditions } from "./condition-flags.ts";
 
 /** Sites that --kind names; a direction has flags of its own. */
 const KINDS = SITE_KINDS.filter((kind) => SITES[kind].edit !== "direction");
@@ -25,9 +25,6 @@ const PARTED = SITE_KINDS.flatMap((kind) => {
 });
 /** Modes that need no other tokens than those that are measured or calibrated on. */
 const EDIT_MODES = [...MODE_NAMES.filter((mode) => MODES[mode].needs !== "donor"), "skip"];
-
-/** Characters of a written target that a message repeats. */
-const LONGEST_SHOWN = 80;
 
 export interface ModelFlags {
   readonly model: string;
@@ -40,17 +37,15 @@ export interface ModelFlags {
 /** A flag for each key that lists a site's parts, e.g. --heads. */
 type PartFlags = { readonly [F in PartField]?: string[] };
 
-export interface EditFlags extends PartFlags {
+export interface EditFlags extends PartFlags, ConditionFlags {
   readonly kind?: string;
   readonly layer?: string;
   readonly mode?: string;
   readonly positions?: string;
-  readonly direction?: string;
   readonly op?: string;
   readonly at?: string;
   readonly layers?: string[];
   readonly coefficient?: string;
-  readonly condition: string[];
 }
 
 export function withModel(command: Command): Command {
@@ -79,24 +74,27 @@ export function withEdits(command: Command): Command {
     .option("--layer <number>", "the layer, counted from 0");
   for (const { kind, field, words } of PARTED)
     command.option(`--${field} <numbers...>`, `which ${words}, for --kind ${kind}`);
-  return command
+  command
     .addOption(
       new Option("--mode <mode>", "zero (default) or mean; for a layer: skip (zero means the same)").choices(
         EDIT_MODES,
       ),
     )
     .addOption(new Option("--positions <positions>", "all (default), or not_first").choices(POSITIONS))
-    .option("--direction <file>", "a direction file: .safetensors or .pt")
+    .option(
+      "--direction <file>",
+      "a direction file, .safetensors or .pt; without --op, one that --condition may name (may be repeated)",
+      collect,
+      [],
+    )
     .addOption(new Option("--op <op>", "what to do with the direction").choices(Object.keys(OPERATIONS)))
     .addOption(new Option("--at <place>", "where project_out acts").choices(OPERATIONS.project_out))
     .option("--layers <numbers...>", "layers in which the direction acts (default: all; for add, the file's)")
-    .option("--coefficient <number>", "how much of the direction (default: 1)")
-    .option(
-      "--condition <target>",
-      "another condition, written as in a config: '{kind: mlp, layer: 5}', or a list of these; may be repeated",
-      collect,
-      [],
-    );
+    .option("--coefficient <number>", "how much of the direction (default: 1)");
+  return withConditions(
+    command,
+    "another condition, like 'L14.head[3,7].zero + L26.layer.skip', or as in a config: '{kind: mlp, layer: 5}'; may be repeated",
+  );
 }
 
 /** `model:` of a config. */
@@ -116,25 +114,75 @@ export function modelSection({
   };
 }
 
+/** Sections of a config, and the flags that their keys were written as. */
+export interface Written {
+  readonly ablation: Record<string, unknown>;
+  readonly flags: ReadonlyMap<string, FlagName>;
+}
+
 /** `ablation:` of a config: the flags together are one condition, every --condition is another. */
-export function editSection(flags: EditFlags): Record<string, unknown> {
+export function editSection(flags: EditFlags): Written {
   const own = [...siteTarget(flags), ...directionTarget(flags)];
-  const others = flags.condition.map((written): unknown => {
-    const { value, problems } = readYaml(written, () => `--condition ${cut(written, LONGEST_SHOWN)}`);
-    if (problems.length === 0) return value;
-    throw new SparkablateError("usage", [...new Set(problems.map(({ line }) => line))]);
-  });
-  const targets = [...(own.length > 0 ? [own] : []), ...others];
+  const others = conditionTargets(flags, own.length > 0 ? 1 : 0);
+  const targets = [...(own.length > 0 ? [own] : []), ...others.targets];
   if (targets.length === 0) {
     throw new SparkablateError("usage", "name something to edit with --kind, --direction or --condition");
   }
-  const mode = flags.mode === "skip" ? undefined : flags.mode;
-  return { sweep: "custom", mode, positions: flags.positions, targets };
+  const { mode: written, positions } = flags;
+  if (own.length === 0 && others.ids) refuseDefaults({ mode: written, positions });
+  const mode = written === "skip" ? undefined : written;
+  const names = new Map([...others.flags, ...ownNames(own), ...plain(["ablation", "mode", "positions"])]);
+  return { ablation: { sweep: "custom", mode, positions, targets }, flags: names };
 }
 
-/** Flags → a complete config; complaints name the key that a flag stands for. */
-export function configFromFlags(sections: Record<string, unknown>): RunConfig {
-  return withTexts((texts) => parseConfig(JSON.stringify(sections), "the options", { texts }));
+/** An id says its mode and its positions itself. */
+export function refuseDefaults(defaults: Readonly<Record<string, unknown>>): void {
+  const given = Object.keys(defaults).find((name) => defaults[name] !== undefined);
+  if (given === undefined) return;
+  const example = given === "mode" ? "L5.mlp.mean" : "L5.mlp.zero@not_first";
+  throw new SparkablateError(
+    "usage",
+    `--${given} does not apply to ids, which say theirs: write it there, like ${example}`,
+  );
+}
+
+/** Keys of a section that are written as flags of the same name. */
+export const plain = ([section, ...keys]: readonly string[]): [string, FlagName][] =>
+  keys.map((key) => [`${section}.${key}`, { flag: `--${key}`, below: null }]);
+
+/** Of the condition that --kind and --direction make: a config with one spec leaves out the second index. */
+function ownNames(specs: readonly Record<string, unknown>[]): [string, FlagName][] {
+  return specs.flatMap((spec, index) =>
+    ["ablation.targets[0]", `ablation.targets[0][${index}]`].flatMap((path): [string, FlagName][] => [
+      ...(index === 0 || path.endsWith(`][${index}]`)
+        ? [
+            [path, { flag: spec.kind === "direction" ? "--direction" : "--kind", below: null }] as [
+              string,
+              FlagName,
+            ],
+          ]
+        : []),
+      ...Object.keys(spec).map((key): [string, FlagName] => [
+        `${path}.${key}`,
+        { flag: `--${key === "path" ? "direction" : key}`, below: `--${key}` },
+      ]),
+    ]),
+  );
+}
+
+/** `model:` as flags of the same names, but for the name. */
+export const MODEL_NAMES: readonly [string, FlagName][] = [
+  ["model.name", { flag: "--model", below: null }],
+  ...plain(["model", "revision", "dtype", "device", "threads"]),
+];
+
+/** Flags → a complete config; complaints name the flags. */
+export function configFromFlags(
+  sections: Record<string, unknown>,
+  flags: ReadonlyMap<string, FlagName> = new Map(),
+): RunConfig {
+  const names = new Map([...MODEL_NAMES, ...flags]);
+  return withTexts((texts) => parseConfig(JSON.stringify(sections), "the options", { texts, flags: names }));
 }
 
 /** The config that `read` gives; the texts that it names have to be there only where a mean is taken over them. */
@@ -166,17 +214,29 @@ function siteTarget({ kind, layer, mode, condition, ...flags }: EditFlags): Reco
   ];
 }
 
-function directionTarget({ direction, op, at, layers, coefficient }: EditFlags): Record<string, unknown>[] {
-  if (direction === undefined) {
+function directionTarget({ direction, condition, ...flags }: EditFlags): Record<string, unknown>[] {
+  const { op, at, layers, coefficient } = flags;
+  const [path, ...others] = direction;
+  // Without --op they are there for the ids to name.
+  if (path === undefined || (op === undefined && condition.length > 0)) {
     const orphan = Object.entries({ op, at, layers, coefficient }).find(([, value]) => value !== undefined);
-    if (orphan !== undefined) throw new SparkablateError("usage", `--${orphan[0]} needs --direction`);
+    if (orphan !== undefined)
+      throw new SparkablateError(
+        "usage",
+        `--${orphan[0]} needs --direction${orphan[0] === "op" ? "" : " and --op"}`,
+      );
     return [];
   }
   if (op === undefined) throw new SparkablateError("usage", "--direction needs --op project_out or --op add");
+  if (others.length > 0)
+    throw new SparkablateError(
+      "usage",
+      "--op says what to do with one direction: write the others as --condition 'dir[…].project_out'",
+    );
   return [
     {
       kind: "direction",
-      path: direction,
+      path,
       op,
       ...(at !== undefined && { at }),
       ...(layers && { layers: layers[0] === "all" ? "all" : layers.flatMap(numbers) }),

@@ -3,6 +3,7 @@ import type { RunConfig } from "../config/load.ts";
 import type { Controller } from "../controller.ts";
 import { SparkablateError } from "../errors.ts";
 import type { RunEvent } from "../events.ts";
+import { rememberRate } from "../run/dry-run.ts";
 import type { RunOptions } from "../run/run.ts";
 import { type CommonFlags, controllerFor, type WorkerFlags } from "./common.ts";
 import { showProgress } from "./progress.ts";
@@ -57,6 +58,9 @@ export async function attended(
     const options = {
       on: (event: RunEvent) => {
         if (event.type === "plan") measuring = true;
+        // Another machine's rate says nothing of this one.
+        if (event.type === "loaded" && flags.worker?.startsWith("tcp:") !== true)
+          rememberRate(config, event.model);
         progress.on(event);
       },
       signal: interrupt.signal,

@@ -9,7 +9,15 @@ import { ERROR_CODES } from "../errors.ts";
 import { PLACEHOLDER } from "./chunks.ts";
 import { type Named, NOTHING_NAMED } from "./condition-text.ts";
 import { override } from "./overrides.ts";
-import { noteWritten, type Origins, type Path, type Problem, problem, refuse } from "./problems.ts";
+import {
+  type FlagName,
+  noteWritten,
+  type Origins,
+  type Path,
+  type Problem,
+  problem,
+  refuse,
+} from "./problems.ts";
 import { type RunConfig, runConfigSchema } from "./schema.ts";
 import { readTextFile } from "./text-file.ts";
 import { readYaml } from "./yaml.ts";
@@ -29,6 +37,8 @@ export interface ConfigOptions {
   readonly texts?: boolean;
   /** What ids in it may name beside sites: directions and joint conditions; default: nothing. */
   readonly named?: Named;
+  /** Keys of the text that were written as flags: messages name those. */
+  readonly flags?: ReadonlyMap<string, FlagName>;
 }
 
 const TARGETS_A_PIECE = 256;
@@ -54,7 +64,9 @@ export function loadConfig(path: string, options: ConfigOptions = {}): RunConfig
  *   model_not_found, other_run.
  */
 export function parseConfig(text: string, file: string, options: ConfigOptions = {}): RunConfig {
-  let source = readYaml(text, (line) => `${file}:${line}`);
+  const { flags } = options;
+  let source = readYaml(text, (line) => (flags === undefined ? `${file}:${line}` : file));
+  for (const [key, name] of flags ?? []) source.origins.recordFlag(key, name);
   // After a syntax error there is nothing to put an override on, and echoes would bury the cause.
   if (source.value === undefined) refuse(source.problems);
   for (const assignment of options.set ?? []) source = override(source, assignment);

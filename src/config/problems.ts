@@ -13,9 +13,18 @@ export function keyName(path: Path): string {
   );
 }
 
+/** How messages name a key that was written as a flag. */
+export interface FlagName {
+  /** The key itself. */
+  readonly flag: string;
+  /** Keys below it; null: by their own names, behind the flag's. */
+  readonly below: string | null;
+}
+
 /** Where each key was written: "file:line" or "--set key=value". */
 export class Origins {
   readonly #places = new Map<string, string>();
+  readonly #flags = new Map<string, FlagName>();
   readonly #root: string;
 
   constructor(root: string) {
@@ -24,6 +33,22 @@ export class Origins {
 
   record(path: Path, place: string): void {
     this.#places.set(keyName(path), place);
+  }
+
+  /** Says that `path` was written as a flag. */
+  recordFlag(path: string, name: FlagName): void {
+    this.#flags.set(path, name);
+  }
+
+  /** The flag that the key was written as, in words; undefined: it stands in a file, or nowhere. */
+  flagOf(path: Path): string | undefined {
+    for (let length = path.length; length > 0; length--) {
+      const name = this.#flags.get(keyName(path.slice(0, length)));
+      if (name === undefined) continue;
+      if (length === path.length) return name.flag;
+      return name.below ?? `${name.flag}: ${keyName(path.slice(length))}`;
+    }
+    return undefined;
   }
 
   /** The place of the key, or of the nearest key around it where it was not written itself. */
@@ -40,6 +65,9 @@ export class Origins {
     const name = keyName(path);
     for (const key of this.#places.keys()) {
       if (key === name || key.startsWith(`${name}.`) || key.startsWith(`${name}[`)) this.#places.delete(key);
+    }
+    for (const key of this.#flags.keys()) {
+      if (key === name || key.startsWith(`${name}.`) || key.startsWith(`${name}[`)) this.#flags.delete(key);
     }
     this.#places.set(name, place);
   }
@@ -87,9 +115,11 @@ export interface Problem {
   readonly line: string;
 }
 
-/** One line: `file:line: key: what is wrong; what is allowed`. */
+/** One line: `file:line: key: what is wrong; what is allowed`, or `--flag: what is wrong; …`. */
 export function problem(code: ErrorCode, origins: Origins, path: Path, message: string): Problem {
   const key = keyName(path);
+  const flag = origins.flagOf(path);
+  if (flag !== undefined) return { code, line: `${flag}: ${message}` };
   return {
     code,
     line: key === "" ? `${origins.of(path)}: ${message}` : `${origins.of(path)}: ${key}: ${message}`,

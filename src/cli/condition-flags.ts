@@ -1,0 +1,120 @@
+/** `--condition`: ids, or targets as a config has them; and what ids may name: `--direction` files and `--from` runs. */
+import { resolve } from "node:path";
+import { type Command, Option } from "commander";
+import { atoms } from "../conditions/parts.ts";
+import { type Named, NOTHING_NAMED, specsOf } from "../config/condition-text.ts";
+import type { FlagName } from "../config/problems.ts";
+import { readYaml } from "../config/yaml.ts";
+import { directionPaths, readDirectionFiles } from "../directions/file.ts";
+import { SparkablateError } from "../errors.ts";
+import type { Intervention } from "../protocol/messages.ts";
+import { cut } from "../report/table.ts";
+import { configOfRun } from "../run/earlier-run.ts";
+import { readRun } from "../store/run-directory.ts";
+import { collect } from "./common.ts";
+
+/** Characters of a written target that a message repeats. */
+const LONGEST_SHOWN = 80;
+
+export interface ConditionFlags {
+  readonly condition: string[];
+  readonly each?: true;
+  readonly direction: string[];
+  readonly from: string[];
+}
+
+export function withConditions(command: Command, words: string): Command {
+  return command
+    .option("--condition <id>", words, collect, [])
+    .option(
+      "--from <directory>",
+      "a run whose directions and joint[…] conditions --condition may name; may be repeated",
+      collect,
+      [],
+    );
+}
+
+export const eachOption = (): Option =>
+  new Option("--each", "every layer and every head that --condition lists is a condition of its own");
+
+/** Entries of `targets`, and how messages name them. @param first how many entries stand before them. */
+export function conditionTargets(
+  { condition, each, direction, from }: ConditionFlags,
+  first: number,
+): { targets: unknown[]; flags: Map<string, FlagName>; ids: boolean } {
+  const named = namedBy(direction, from);
+  const flags = new Map<string, FlagName>();
+  const targets: unknown[] = [];
+  let ids = true;
+  for (const written of condition) {
+    const shown = `--condition ${cut(written, LONGEST_SHOWN)}`;
+    const value = written.trim() === "" ? written : yamlOf(written, shown);
+    const isText = typeof value === "string";
+    ids &&= isText;
+    const entries = isText ? idEntries(value, named, each === true) : [value];
+    if (!isText && each) throw new SparkablateError("usage", `--each is for ids, not for ${shown}`);
+    for (const entry of entries) {
+      flags.set(`ablation.targets[${first + targets.length}]`, { flag: shown, below: isText ? shown : null });
+      targets.push(entry);
+    }
+  }
+  return { targets, flags, ids };
+}
+
+function yamlOf(written: string, shown: string): unknown {
+  const { value, problems } = readYaml(written, () => shown);
+  if (problems.length > 0)
+    throw new SparkablateError("usage", [...new Set(problems.map(({ line }) => line))]);
+  return value;
+}
+
+/** An id as a config has it: as text, where the text alone says all of it. */
+function idEntries(text: string, named: () => Named, each: boolean): unknown[] {
+  const refers = /(dir|joint)\[/.test(text);
+  const specs = ofFlag(() => specsOf(text, refers ? named() : NOTHING_NAMED));
+  if (specs.length === 0)
+    throw new SparkablateError(
+      "usage",
+      "--condition baseline edits nothing; the baseline is always there besides",
+    );
+  if (each) return specs.flatMap((spec) => atoms(spec as unknown as Intervention));
+  return refers ? [specs] : [text];
+}
+
+/** What is wrong with an id, said of the flag. */
+function ofFlag<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof SparkablateError) || error.code === "input_missing") throw error;
+    const code = error.code === "config_invalid" ? "usage" : error.code;
+    throw new SparkablateError(code, `--condition ${error.message}`, { cause: error });
+  }
+}
+
+/** Read once, and only for an id that needs it. */
+function namedBy(files: readonly string[], runs: readonly string[]): () => Named {
+  let named: Named | undefined;
+  return () => {
+    named ??= readNamed(files, runs);
+    return named;
+  };
+}
+
+function readNamed(files: readonly string[], runs: readonly string[]): Named {
+  const read = runs.map((directory) => ({ directory, ...readRun(directory) }));
+  const paths = [
+    ...files.map((path) => resolve(path)),
+    ...read.flatMap(({ directory, facts }) => directionPaths(configOfRun(directory, facts))),
+  ];
+  const directions = new Map<string, string>();
+  for (const [path, file] of readDirectionFiles(paths)) {
+    // What a pickle holds only the worker can tell.
+    if ("pickle" in file) continue;
+    if (!directions.has(file.sha256)) directions.set(file.sha256, path);
+  }
+  const held = new Map(
+    read.flatMap(({ rows }) => rows.map((row) => [row.condition, row.interventions] as const)),
+  );
+  return { directions, joint: (id) => held.get(id) };
+}
