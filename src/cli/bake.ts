@@ -46,7 +46,6 @@ interface BakeFlags extends CommonFlags, WorkerFlags, EditFlags {
 
 export function bakeCommand(): Command {
   return withEdits(withWorker(withOutput(new Command("bake"))))
-    .description("write an ablation into the weights: a certified checkpoint that stock transformers loads")
     .optionsGroup("Model:")
     .option("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("--revision <commit>", "commit, branch or tag of a Hugging Face model")

@@ -45,7 +45,6 @@ interface CompareFlags extends CommonFlags, WorkerFlags, ModelFlags, EditFlags {
 
 export function compareCommand(): Command {
   return withEdits(withModel(withWorker(withOutput(new Command("compare")))))
-    .description("continue prompts greedily with and without an ablation, side by side")
     .option("--calibration <text>", "a .txt file over which --mode mean takes its means")
     .addOption(eachOption())
     .optionsGroup("Prompts:")

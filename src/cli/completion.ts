@@ -15,9 +15,8 @@ const SHELLS: Readonly<Record<string, (program: string, commands: readonly Comma
 };
 
 /** @param makeRoot the whole command line, this command included. */
-export function completionCommand(makeRoot: () => Command): Command {
+export function completionCommand(makeRoot: () => Promise<Command>): Command {
   return new Command("completion")
-    .description("print the shell's completion script")
     .addArgument(new Argument("[shell]", "default: the one in $SHELL").choices(Object.keys(SHELLS)))
     .addHelpText(
       "after",
@@ -29,7 +28,7 @@ Examples:
   source <(sparkablate completion zsh)       # in ~/.zshrc, after compinit
   sparkablate completion fish > ~/.config/fish/completions/sparkablate.fish`,
     )
-    .action((shell: string | undefined) => {
+    .action(async (shell: string | undefined) => {
       const name = shell ?? basename(process.env.SHELL ?? "");
       const make = SHELLS[name];
       if (make === undefined) {
@@ -39,7 +38,7 @@ Examples:
           `$SHELL is ${name || "not set"}: name a shell, as in 'sparkablate completion bash'; allowed: ${allowed}`,
         );
       }
-      const root = makeRoot();
+      const root = await makeRoot();
       print(Words.made(make(root.name(), commandWords(root))));
     });
 }

@@ -37,7 +37,6 @@ interface DirectionFlags extends CommonFlags, WorkerFlags, ModelFlags {
 
 export function directionCommand(): Command {
   return withModel(withWorker(withOutput(new Command("direction"))))
-    .description("find a direction that tells two sets of prompts apart")
     .requiredOption("--positive <file>", "file of 8 or more prompts that have the property, one per line")
     .requiredOption("--negative <file>", "file of 8 or more prompts that do not")
     .requiredOption(

@@ -12,7 +12,6 @@ interface DockerFlags extends CommonFlags {
 
 export function dockerCommand(): Command {
   return withOutput(new Command("docker"))
-    .description("start or stop the worker in a container")
     .addArgument(new Argument("<action>", "what to do").choices(["up", "down"]))
     .option("--tcp", "listen on 127.0.0.1 with keys instead of a socket in a shared directory")
     .addOption(keysOption())

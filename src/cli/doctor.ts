@@ -15,7 +15,6 @@ const EXIT_ENVIRONMENT = 3;
 
 export function doctorCommand(): Command {
   return withOutput(new Command("doctor"))
-    .description("check node, python, torch on the device, memory and worker, and say how to fix each")
     .addHelpText(
       "after",
       "\nChanges nothing. Exit code 3 if a check failed.\n\nExample:\n  sparkablate doctor",

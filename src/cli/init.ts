@@ -9,12 +9,10 @@ import { sweepEdits } from "../plan/sweeps.ts";
 import { SITE_SWEEPS } from "../protocol/catalog.ts";
 import type { ModelMap } from "../protocol/messages.ts";
 import { type CommonFlags, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { inspectModel } from "./inspect.ts";
 import { printJson, say } from "./terminal.ts";
 
 type Sweep = (typeof SITE_SWEEPS)[number];
-
-/** Asks a worker for the map of a model: a Hugging Face id, an absolute directory or a built-in name. */
-type InspectModel = (model: string, place: WorkerFlags) => Promise<ModelMap>;
 
 interface InitFlags extends CommonFlags, WorkerFlags {
   readonly model: string;
@@ -23,9 +21,8 @@ interface InitFlags extends CommonFlags, WorkerFlags {
   readonly force?: true;
 }
 
-export function initCommand(inspectModel: InspectModel): Command {
+export function initCommand(): Command {
   return withWorker(withOutput(new Command("init")))
-    .description("write a commented config that fits a model")
     .requiredOption("-m, --model <model>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("-o, --output <file>", "where to write the config", "sparkablate.yaml")
     .addOption(new Option("--sweep <sweep>", "what to sweep").choices(SITE_SWEEPS).default("layers"))

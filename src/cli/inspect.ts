@@ -23,7 +23,6 @@ interface InspectFlags extends CommonFlags, WorkerFlags {
 
 export function inspectCommand(): Command {
   return withWorker(withOutput(new Command("inspect")))
-    .description("show a model's layers, heads, sites and module paths, and test that edits hit them")
     .option("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("--meta", "use the configuration alone: load no weights, test nothing")
     .option("--architectures", "instead of a model, list every model type and what it offers")

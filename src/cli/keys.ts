@@ -12,7 +12,6 @@ interface KeysFlags extends CommonFlags {
 
 export function keysCommand(): Command {
   return withOutput(new Command("keys"))
-    .description("make key pairs for a worker that is reached over TCP, and for its controller")
     .addArgument(new Argument("<action>", "what to do").choices(["init"]))
     .addOption(keysOption())
     .option("--force", "replace existing keys; whoever has the old ones is no longer let in")

@@ -12,7 +12,6 @@ import { say, words } from "./terminal.ts";
 
 export function quickstartCommand(): Command {
   return withOutput(new Command("quickstart"))
-    .description("set everything up, run the smoke sweep on the built-in model, and report it")
     .addHelpText("after", "\nExample:\n  sparkablate quickstart")
     .action(async (flags: SweepFlags) => {
       await leavable(() =>

@@ -33,7 +33,6 @@ interface ReportCommandFlags extends ReportFlags, WorkerFlags {
 export function reportCommand(): Command {
   const positive = wholeNumber(Number.POSITIVE_INFINITY, "up");
   return withWorker(withOutput(new Command("report")))
-    .description("rank a run's conditions, draw the plots, write the HTML page; compare several runs")
     .argument("<directories...>", "run directories, finished or running; several are compared")
     .addOption(new Option("--format <format>", "what to print on stdout (default: table)").choices(FORMATS))
     .option("--top <count>", "show only this many conditions, those with the largest Δ NLL", positive)

@@ -18,7 +18,6 @@ interface RunFlags extends SweepFlags, ReportFlags, SweepConfigFlags {
 
 export function runCommand(): Command {
   const command = withWorker(withOutput(new Command("run")))
-    .description("run a sweep, or resume it if it was interrupted")
     .option("-c, --config <file>", "the sweep, in YAML")
     .option("--set <key=value>", "override a key of the config; may be repeated", collect, [])
     .option("--dry-run", "say what it would measure and cost; load, start and write nothing")

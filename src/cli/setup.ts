@@ -17,7 +17,6 @@ interface SetupFlags extends CommonFlags {
 
 export function setupCommand(): Command {
   return withOutput(new Command("setup"))
-    .description("prepare the Python side: environment, pinned packages, the built-in model")
     .option(
       "--python <program>",
       "the Python to use, 3.10 to 3.14 (default: the first suitable one on the PATH)",

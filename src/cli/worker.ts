@@ -19,7 +19,6 @@ interface WorkerCommandFlags {
 
 export function workerCommand(): Command {
   return new Command("worker")
-    .description("run a worker in the foreground, from the environment that setup made")
     .option(
       "--bind <address>",
       "ipc:///private/directory/socket or tcp://address:port (default: a socket in $SPARKABLATE_HOME/run)",

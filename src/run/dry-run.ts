@@ -184,7 +184,7 @@ function blocksOf(
   if (held >= wanted) return { blocks: wanted, notice: null };
   return {
     blocks: Math.max(1, held),
-    notice: `the text has about ${held} blocks of ${seq_len} tokens; the tokenizer decides`,
+    notice: `about ${held} blocks of ${seq_len} tokens, at 4 bytes a token; the tokenizer decides`,
   };
 }
 

@@ -60,8 +60,15 @@ function commandsOf(command: Command, name = command.name()): [string, Command][
   ];
 }
 
+const root = await program();
+
 describe("the help", () => {
-  it.each(commandsOf(program()))("of %s", (name, command) => {
+  it("lists the commands alike whether or not they are loaded", async () => {
+    expect((await program("")).helpInformation()).toBe(root.helpInformation());
+    expect((await program("report")).helpInformation()).toBe(root.helpInformation());
+  });
+
+  it.each(commandsOf(root))("of %s", (name, command) => {
     let text = "";
     const writeOut = (part: string): void => {
       text += part;
