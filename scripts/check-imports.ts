@@ -24,10 +24,10 @@ const TYPESCRIPT = [
   ["index.ts", "cli/"],
 ];
 const PYTHON = [
-  ["printable.py", "progress.py", "version.py"],
+  ["printable.py", "progress.py", "version.py", "wording.py"],
   ["errors.py"],
   ["arguments.py", "catalog.py", "checksums.py"],
-  ["drawing.py"],
+  ["drawing.py", "tokens.py"],
   ["results.py"],
   ["anatomy/"],
   ["loading/", "text/"],

@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,6 +22,12 @@ def described(value: Any) -> str:
     if isinstance(value, Tensor):
         kind = str(value.dtype).removeprefix("torch.")
         return f"a {kind} tensor of shape {list(value.shape)} on {value.device}"
+    if isinstance(value, np.ndarray):
+        return f"a {value.dtype} array of shape {list(value.shape)}"
+    if isinstance(value, torch.dtype | torch.device):
+        return str(value)
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with the keys {', '.join(map(repr, list(value)[:5]))}"[:120]
     return f"a value of type {type(value).__name__}"
 
 
@@ -71,43 +78,34 @@ def or_default(value: Any, default: str) -> Any:
     return default if value is None or (isinstance(value, str) and not value) else value
 
 
-def token_row(name: str, value: Any) -> list[int]:
-    """The ids of one text. Raises "usage" for what is none."""
-    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
-        found = [_whole(one) for one in _elements(value) or [None]]
-        numbers = [number for number in found if number is not None]
-        if len(numbers) == len(found):
-            return numbers
-    raise SparkablateError(
-        "usage", f"{name} must be token ids, not {described(value)}; encode texts with the model's tokenizer"
-    )
-
-
-def token_ids(name: str, value: Any, vocab_size: int) -> Tensor:
-    """Raises "usage" for what is no tensor of ids [batch, pos], "config_invalid" for ids that the embedding
-    does not have, which a GPU would only notice in the middle of a kernel."""
-    if not isinstance(value, Tensor):
-        inside = "; give its 'input_ids'" if isinstance(value, Mapping) and "input_ids" in value else ""
-        raise SparkablateError(
-            "usage", f"{name} must be a tensor of token ids [batch, pos], not {described(value)}{inside}"
-        )
-    if value.dim() != 2 or value.dtype not in (torch.int64, torch.int32):
-        raise SparkablateError(
-            "usage", f"{name} must be token ids, int64 or int32 [batch, pos], not {described(value)}"
-        )
-    if value.numel() and not 0 <= int(value.min()) <= int(value.max()) < vocab_size:
-        raise SparkablateError(
-            "config_invalid",
-            f"{name} has ids from {int(value.min())} to {int(value.max())}; the model's embedding has "
-            f"{vocab_size} rows",
-        )
-    return value
-
-
 def tensor(name: str, value: Any) -> Tensor:
+    """A tensor, or an array as one."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        # torch has no unsigned integers to compute with, and no arrays of another machine's byte order.
+        return torch.from_numpy(value.astype(np.int64 if value.dtype.kind in "iu" else value.dtype.type))
     if isinstance(value, Tensor):
         return value
-    raise SparkablateError("usage", f"{name} must be a torch tensor, not {described(value)}")
+    raise SparkablateError("usage", f"{name} must be a torch tensor or a numpy array, not {described(value)}")
+
+
+def numbers(value: Any) -> Tensor | None:
+    """A tensor, or an array or list of numbers or truth values as one; None for anything else."""
+    if isinstance(value, Tensor):
+        return value
+    if not isinstance(value, np.ndarray | list | tuple):
+        return None
+    try:
+        found = np.asarray(value)
+    except ValueError:  # rows of several lengths
+        return None
+    return tensor("numbers", found) if found.dtype.kind in "biuf" else None
+
+
+def as_text(value: Any) -> Any:
+    """The name of a path, a torch dtype or a torch device; anything else as it is."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return str(value).removeprefix("torch.") if isinstance(value, torch.dtype | torch.device) else value
 
 
 def require_path(name: str, value: Any) -> None:

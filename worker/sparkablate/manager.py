@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from sparkablate.anatomy.architectures import locate
 from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
 from sparkablate.anatomy.wrappers import unwrapped
-from sparkablate.arguments import as_number, described, listed, tensor, token_ids
+from sparkablate.arguments import as_number, described, listed, tensor
 from sparkablate.catalog import POSITIONS, SITES
 from sparkablate.condition_ids import with_ids_read
 from sparkablate.edits.blocks import Applied, is_open
@@ -25,7 +26,9 @@ from sparkablate.edits.means import mean_key, mean_width, measure_means, offered
 from sparkablate.edits.positions import FirstTokens
 from sparkablate.edits.prompts import Prompts
 from sparkablate.errors import SparkablateError
+from sparkablate.loading.numerics import device_of
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, as_specs, check_direction, spec_id
+from sparkablate.tokens import TokenBatch, token_batch, token_mask, unpadded
 
 
 class AblationManager:
@@ -63,7 +66,8 @@ class AblationManager:
         for given, mean in means.items():
             key = mean_key(given)
             width = mean_width(self.sites, key)
-            if tensor(f"the mean of {tuple(key)}", mean).shape != (width,):
+            mean = tensor(f"the mean of {tuple(key)}", mean)
+            if mean.shape != (width,):
                 raise SparkablateError(
                     "invalid_message", f"the mean of {tuple(key)} is not {width} wide but {list(mean.shape)}"
                 )
@@ -88,13 +92,12 @@ class AblationManager:
             raise SparkablateError("usage", f"a direction's name is a text, not {described(sha256)}")
         self._directions[sha256] = (check_direction(vector), as_number("norm of a direction", norm))
 
-    def calibrate_means(
-        self, batches: Iterable[Tensor], keys: Iterable[MeanKey] | None = None
-    ) -> dict[MeanKey, Tensor]:
+    def calibrate_means(self, batches: Any, keys: Iterable[MeanKey] | None = None) -> dict[MeanKey, Tensor]:
         """Means of the unedited model's activations over `batches`, kept for `mode="mean"`.
 
         Args:
-            batches: token ids, each int [batch, pos].
+            batches: token ids: batches [batch, pos], or one, or one text's; each a tokenizer's output (whose
+                padding is left out), a tensor, an array or lists.
             keys: which sites; default: every site the model offers, over all positions and without the first.
 
         Returns: float32 means [width], from sums in float64. Raises SparkablateError: "usage" inside
@@ -108,16 +111,18 @@ class AblationManager:
         wanted = (
             offered_means(self.sites) if keys is None else [mean_key(key) for key in listed("keys", keys)]
         )
-        means = measure_means(self.model, self.sites, listed("batches", batches), wanted)
+        device = device_of(self.model)
+        plain = (ids.to(device) for ids in unpadded("batches", batches, self.sites.vocab_size))
+        means = measure_means(self.model, self.sites, plain, wanted)
         self._means |= means
         return means
 
     def record_sources(
         self,
-        input_ids: Tensor,
+        input_ids: Any,
         mode: str = "patch",
         keys: Iterable[SourceKey] | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Any = None,
     ) -> dict[SourceKey, Tensor]:
         """Runs the unedited model on other tokens and keeps its sites' activations for `mode`.
 
@@ -127,7 +132,8 @@ class AblationManager:
         very tokens that are run, the edit changes nothing, to the bit.
 
         Args:
-            input_ids: int [batch, pos].
+            input_ids: int [batch, pos]: a tokenizer's output (whose mask is used), a tensor, an array or
+                lists.
             mode: "patch" (tokens that you align with yours) or "resample" (others, drawn at random). Each
                 keeps its own; a later call replaces it.
             keys: which sites; default: every site the model offers, which is three tensors
@@ -143,24 +149,33 @@ class AblationManager:
                 "usage", "record_sources() runs the unedited model: call it outside applied()"
             )
         donor_mode(mode)
-        if token_ids("input_ids", input_ids, self.sites.vocab_size).numel() == 0:
-            raise SparkablateError("usage", "input_ids holds no token")
+        ids, more = self._padded(token_batch("input_ids", input_ids, self.sites.vocab_size), attention_mask)
         wanted = (
             offered_donors(self.sites) if keys is None else [donor_key(key) for key in listed("keys", keys)]
         )
-        more = {}
-        if attention_mask is not None:
-            mask = tensor("attention_mask", attention_mask)
-            if mask.dim() != 4 and mask.shape != input_ids.shape:
-                raise SparkablateError(
-                    "usage", f"attention_mask must have input_ids' shape, not be {described(mask)}"
-                )
-            more["attention_mask"] = mask
         found = record_activations(
-            self.sites, wanted, lambda: self.sites.stack(input_ids=input_ids, use_cache=False, **more)
+            self.sites, wanted, lambda: self.sites.stack(input_ids=ids, use_cache=False, **more)
         )
         self.set_sources(mode, found)
         return found
+
+    def _padded(self, batch: TokenBatch, given: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """The ids where the model is, and the mask that goes with them, if any."""
+        device = device_of(self.model)
+        if batch.ids.numel() == 0:
+            raise SparkablateError("usage", "input_ids holds no token")
+        mask = batch.mask
+        if given is not None:
+            if mask is not None:
+                raise SparkablateError(
+                    "usage", "attention_mask is given twice: input_ids has one of its own; leave one out"
+                )
+            mask = given if isinstance(given, Tensor) else token_mask("attention_mask", given)
+            if mask.dim() != 4 and mask.shape != batch.ids.shape:
+                raise SparkablateError(
+                    "usage", f"attention_mask must have input_ids' shape, not be {described(mask)}"
+                )
+        return batch.ids.to(device), {} if mask is None else {"attention_mask": mask.to(device)}
 
     def set_sources(self, mode: str, activations: Mapping[SourceKey, Tensor]) -> None:
         """Replaces the `activations`, each [batch, pos, width], that `mode` ("resample" or "patch") puts in.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sparkablate.anatomy.sites import LayerSites, SiteMap
-from sparkablate.arguments import as_choice, as_index, as_indices, as_number, described, or_default
+from sparkablate.arguments import as_choice, as_index, as_indices, as_number, described, numbers, or_default
 from sparkablate.catalog import (
     LIMITS,
     MODED_SITES,
@@ -195,13 +195,19 @@ def from_wire(wire: Mapping[str, Any]) -> Spec:
     return DirectionSpec.from_wire(wire) if wire["kind"] == "direction" else AblationSpec.from_wire(wire)
 
 
-def check_direction(vector: Tensor) -> Tensor:
+def check_direction(vector: Any) -> Tensor:
     """The vector as contiguous float32 on the CPU; refused where it is no unit vector."""
-    plain = isinstance(vector, Tensor) and vector.layout == torch.strided
-    if not plain or vector.is_complex() or vector.is_meta:
+    found = numbers(vector)
+    vector = vector if found is None else found
+    if (
+        found is None
+        or found.dtype == torch.bool
+        or vector.layout != torch.strided
+        or vector.is_complex()
+        or vector.is_meta
+    ):
         raise _invalid(
-            f"a direction's vector is a torch tensor of real numbers, not {described(vector)}; "
-            "torch.as_tensor() makes one of an array"
+            f"a direction's vector is a tensor, an array or a list of real numbers, not {described(vector)}"
         )
     vector = vector.detach().to(device="cpu", dtype=torch.float32).contiguous()
     norm = vector.double().norm().item()

@@ -360,7 +360,7 @@ def test_targets_that_exist(llama: Path, tmp_path: Path) -> None:
     assert (precious / "thesis.txt").read_text() == "five years"
     out = tmp_path / "out"
     bake(str(llama), HEADS, out, threads=1)
-    with pytest.raises(SparkablateError, match="--force"):
+    with pytest.raises(SparkablateError, match="force=True"):
         bake(str(llama), AblationSpec("mlp", 0), out, threads=1)
     assert bake(str(llama), AblationSpec("mlp", 0), out, force=True, threads=1)["condition"] == "L0.mlp.zero"
     assert json.loads((out / "sparkablate_bake.json").read_text())["condition"] == "L0.mlp.zero"
@@ -508,7 +508,7 @@ def test_an_edit_that_amplifies_rounding_fails_below_float32(tmp_path: Path) -> 
         bake(str(directory), DIRECTED, tmp_path / "out", dtype="source", threads=1)
     assert caught.value.code == "certificate_failed"
     assert "amplifies rounding in bfloat16" in caught.value.message
-    assert "bake with --dtype float32" in caught.value.message
+    assert 'bake with dtype="float32"' in caught.value.message
     assert not (tmp_path / "out").exists()
     behaviour = bake(str(directory), DIRECTED, tmp_path / "out", dtype="float32", threads=1)["certificate"][
         "behaviour"
@@ -521,9 +521,9 @@ def test_an_edit_that_amplifies_rounding_fails_below_float32(tmp_path: Path) -> 
     ("difference", "kl", "floor", "dtype", "said"),
     [
         (9e-3, 9e-4, 1e-1, "torch.bfloat16", None),
-        (1.1e-2, 0.0, 1e-1, "torch.bfloat16", "bake with --dtype float32"),
+        (1.1e-2, 0.0, 1e-1, "torch.bfloat16", 'bake with dtype="float32"'),
         (5e-3, 1.1e-3, 1e-1, "torch.float16", "amplifies rounding in float16"),
-        (5e-3, 1.1e-3, 1e-3, "torch.bfloat16", "bake with --dtype float32"),
+        (5e-3, 1.1e-3, 1e-3, "torch.bfloat16", 'bake with dtype="float32"'),
         (0.83, 1.03, 0.09, "torch.bfloat16", "amplifies rounding in bfloat16"),
         (5.0, 1.03, 0.09, "torch.bfloat16", "amplifies rounding in bfloat16"),
         (2e-2, 0.0, 1e-2, "torch.float32", "measure it with 'sparkablate run' instead"),
@@ -624,13 +624,15 @@ def test_force_deletes_nothing_that_no_bake_made(tmp_path: Path) -> None:
     out = baked_before(tmp_path / "out")
     (tmp_path / "model").mkdir()
     assert check_target(out, tmp_path / "model", True) == ""
-    assert check_target(out, tmp_path / "model", False).startswith(f"usage: {out} exists; pass --force")
+    assert check_target(out, tmp_path / "model", False).startswith(f"usage: {out} exists; pass force=True")
     (out / "plots").mkdir()
     (out / "plots" / "figure\n1.png").write_text("mine")
-    assert r"plots/figure\n1.png'; --force would delete them" in check_target(out, tmp_path / "model", True)
+    assert r"plots/figure\n1.png'; force=True would delete them" in check_target(
+        out, tmp_path / "model", True
+    )
     (out / "plots" / "figure\n1.png").unlink()
     (out / "data").symlink_to(tmp_path)
-    assert "data; --force would delete them" in check_target(out, tmp_path / "model", True)
+    assert "data; force=True would delete them" in check_target(out, tmp_path / "model", True)
     for damaged in ("{", "[]", "null", '{"files": 3}'):
         (out / place.RECORD).write_text(damaged)
         assert "cannot be read" in check_target(out, tmp_path / "model", True)

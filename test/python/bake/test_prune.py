@@ -83,7 +83,7 @@ def test_a_number_that_means_more_than_a_place(model_type: str, settings: dict[s
     with pytest.raises(SparkablateError, match=said) as caught:
         mended(model_type, {1}, **settings)
     assert caught.value.code == "bake_refused"
-    assert "Leave --prune-layers out" in caught.value.message
+    assert "Leave prune_layers out" in caught.value.message
 
 
 def test_layers_beyond_the_models_own_move_along(tmp_path: Path) -> None:

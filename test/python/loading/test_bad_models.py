@@ -265,7 +265,7 @@ WHOLE: dict[str, tuple[Change, str, str]] = {
             auto_map={"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}, model_type="mine"
         ),
         "load_failed",
-        "code of its own .auto_map., which was not run; set model.trust_remote_code",
+        "code of its own .auto_map., which was not run; set trust_remote_code=True",
     ),
     "quantised by nobody": (config(quantization_config={"quant_method": "nobody"}), "load_failed", "nobody"),
     "quantisation a number": (
@@ -553,7 +553,7 @@ def asked(tmp_path: Path, **environment: str) -> str:
         (403, "GatedRepo", "is gated: accept its terms"),
         (404, "RepoNotFound", "there is no such repository"),
         (401, None, "does not give it: .*401"),
-        (404, "RevisionNotFound", "has no such model.revision"),
+        (404, "RevisionNotFound", "has no such revision"),
         (400, None, "does not give it: Bad request"),
     ],
 )

@@ -62,7 +62,9 @@ def late(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "mix", [bidirectional, prefix, blocks(2), blocks(4), blocks(10), one_ahead, late], ids=str
+    "mix",
+    [bidirectional, prefix, blocks(2), blocks(4), blocks(10), one_ahead, late],
+    ids=["bidirectional", "prefix", "blocks of 2", "blocks of 4", "blocks of 10", "one ahead", "late"],
 )
 def test_a_model_that_looks_ahead_is_refused(mix: Mixing) -> None:
     model = likelihood()

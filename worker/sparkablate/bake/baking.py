@@ -40,6 +40,7 @@ from sparkablate.loading.configuration import load_config, model_class
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, condition_id, validate
+from sparkablate.wording import flag
 
 #: Room for configuration, tokenizer, card and the file system's own needs.
 SPARE_BYTES = 16 << 20
@@ -52,7 +53,7 @@ def result_dtype(source: str, dtype: str, revision: str | None = None) -> str:
     if dtype == "float32":
         return dtype
     if dtype != "source":
-        raise SparkablateError("usage", f"dtype {dtype!r}: use float32 or source")
+        raise SparkablateError("usage", f"{flag('dtype')} {dtype!r}: use float32 or source")
     return source_dtype(load_config(source, revision=revision, trust_remote_code=False))
 
 

@@ -20,6 +20,7 @@ from sparkablate.bake.writer import Output
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import memory, offload
 from sparkablate.progress import Progress
+from sparkablate.wording import flag
 
 SCRIPT = Path(__file__).with_name("verify.py")
 #: Largest logit difference over largest logit where nothing but the order of operations differs.
@@ -190,7 +191,11 @@ def judge(report: dict[str, Any], floor: float | None, dtype: str) -> dict[str, 
 def _amplified(floor: float, dtype: str) -> str:
     """Why two sides that are equal on paper differ by so much, and what helps."""
     name = dtype.removeprefix("torch.")
-    remedy = "measure it with 'sparkablate run' instead" if name == "float32" else "bake with --dtype float32"
+    remedy = (
+        "measure it with 'sparkablate run' instead"
+        if name == "float32"
+        else f"bake with {flag('dtype', 'float32')}"
+    )
     return (
         f". This edit amplifies rounding in {name}: two equal live runs already differ by {floor:.2e} of the "
         f"largest logit; {remedy}"

@@ -21,6 +21,7 @@ from sparkablate.edits.functions import MODES
 from sparkablate.errors import SparkablateError
 from sparkablate.loading.configuration import build_empty, load_config, resolve_source
 from sparkablate.specs import AblationSpec, Spec, canonical, spec_id, validate
+from sparkablate.wording import flag
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def source_dtype(config: Any) -> str:
     declared = config.dtype or config.get_text_config().dtype
     if declared is None:
         raise SparkablateError(
-            "bake_refused", "config.json declares no dtype to keep; bake with --dtype float32"
+            "bake_refused", f"config.json declares no dtype to keep; bake with {flag('dtype', 'float32')}"
         )
     return str(declared).removeprefix("torch.")
 

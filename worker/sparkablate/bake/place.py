@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from sparkablate.errors import SparkablateError
 from sparkablate.loading.memory import gib
+from sparkablate.wording import flag
 
 #: Written into every baked directory; --force replaces nothing that lacks it.
 RECORD = "sparkablate_bake.json"
@@ -76,24 +77,32 @@ def _check(target: Path, source: Path | None, force: bool) -> None:
         return
     holders = () if source is None else (source, *source.parents)
     if target.exists() and any(target.samefile(path) for path in holders):
-        raise SparkablateError("usage", f"--out {target} is the source model's own directory, or contains it")
+        raise SparkablateError(
+            "usage", f"{flag('out')} {target} is the source model's own directory, or contains it"
+        )
     if not force:
         raise SparkablateError(
-            "usage", f"{target} exists; pass --force to replace it, or choose another --out"
+            "usage",
+            f"{target} exists; pass {flag('force', True)} to replace it, or choose another {flag('out')}",
         )
     if target.is_symlink():
         raise SparkablateError(
-            "usage", f"{target} is a symbolic link, so --force does not replace it; name what it points to"
+            "usage",
+            f"{target} is a symbolic link, so {flag('force', True)} does not replace it; name what it "
+            "points to",
         )
     if not target.is_dir() or (any(target.iterdir()) and not (target / RECORD).is_file()):
         raise SparkablateError(
-            "usage", f"{target} holds no {RECORD}, so --force does not replace it: it was not made by a bake"
+            "usage",
+            f"{target} holds no {RECORD}, so {flag('force', True)} does not replace it: it was not made by a "
+            "bake",
         )
     if strangers := _strangers(target):
         raise SparkablateError(
             "usage",
-            f"{target} holds files that no bake put there: {shown(strangers)}; --force would delete them. "
-            "Move them away, or choose another --out",
+            f"{target} holds files that no bake put there: {shown(strangers)}; {flag('force', True)} would "
+            "delete them. "
+            f"Move them away, or choose another {flag('out')}",
         )
 
 
@@ -106,7 +115,7 @@ def _strangers(target: Path) -> list[str]:
         made = set(json.loads(record.read_text(encoding="utf-8"))["files"]) | {RECORD}
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SparkablateError(
-            "usage", f"{record} cannot be read, so --force does not replace {target}: {error}"
+            "usage", f"{record} cannot be read, so {flag('force', True)} does not replace {target}: {error}"
         ) from error
     found = []
     for folder, folders, files in os.walk(target):
@@ -270,8 +279,8 @@ def _require_leftovers(directory: int, work: Path) -> None:
 def _not_ours(work: Path, why: str) -> SparkablateError:
     return SparkablateError(
         "usage",
-        f"{work} is needed to write beside --out, and no bake of yours left it there: {why}. Nothing "
-        "in it was touched; move it away, or choose another --out",
+        f"{work} is needed to write beside {flag('out')}, and no bake of yours left it there: {why}. Nothing "
+        f"in it was touched; move it away, or choose another {flag('out')}",
     )
 
 

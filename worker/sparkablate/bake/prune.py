@@ -10,6 +10,7 @@ from typing import Any
 from sparkablate.bake.checkpoint import Names
 from sparkablate.errors import SparkablateError
 from sparkablate.loading.configuration import LAYER_COUNTS
+from sparkablate.wording import flag
 
 #: One entry a layer.
 PER_LAYER = ("layer_types", "mlp_layer_types", "no_rope_layers", "layers_block_type")
@@ -144,6 +145,6 @@ def _refuse(raw: Mapping[str, Any], config: Any, renumbering: Renumbering) -> No
     if reasons:
         raise SparkablateError(
             "bake_refused",
-            f"--prune-layers: {'; '.join(reasons)}. Leave --prune-layers out to make the layer the identity "
-            "instead.",
+            f"{flag('prune-layers', True)}: {'; '.join(reasons)}. Leave {flag('prune-layers')} out to make "
+            "the layer the identity instead.",
         )

@@ -10,6 +10,7 @@ from sparkablate.catalog import MODED_SITES, SITES, VALUE_SITES, refusal
 from sparkablate.edits.functions import MODES
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, spec_id
+from sparkablate.wording import flag
 
 AFTER_WRITE = "a norm follows the projection, so no weights give this write"
 ON_STREAM = "the stream itself goes through norms here"
@@ -42,7 +43,7 @@ def _mlp_mean(row: Architecture) -> str | None:
 
 
 def _skip(row: Architecture) -> str | None:
-    on_stream = f"{ON_STREAM}; prune the layer (--prune-layers)" if row.norm_on_stream else None
+    on_stream = f"{ON_STREAM}; prune the layer" if row.norm_on_stream else None
     return row.no_bake or on_stream
 
 
@@ -76,7 +77,7 @@ def check(specs: Sequence[Spec], row: Architecture, prune: bool) -> None:
     """Raises "bake_refused" with every reason at once. Whether a mean has a bias is known to edits.py."""
     reasons = [f"{spec_id(spec)}: {why}" for spec in specs if (why := _refusal(spec, row, prune)) is not None]
     if prune and not any(isinstance(spec, AblationSpec) and spec.kind == "layer" for spec in specs):
-        reasons.append("--prune-layers: no layer is skipped, so none can be pruned")
+        reasons.append(f"{flag('prune-layers', True)}: no layer is skipped, so none can be pruned")
     if not specs:
         reasons.append("there is no intervention, so the result would be a copy")
     if reasons:
@@ -95,7 +96,8 @@ def _refusal(spec: Spec, row: Architecture, prune: bool) -> str | None:
             return f"at: stream has no weight equivalent; bake at: writes, or {RUN_ONLY}"
         return _everywhere(row) if spec.layers == "all" else _direction(row)
     if spec.kind == "layer":
-        return None if prune else _skip(row)
+        why = None if prune else _skip(row)
+        return why and f"{why} ({flag('prune-layers', True)})"
     if MODES[spec.mode].needs == "donor":
         return refusal("bake", spec.mode)[1]
     return AFTER_WRITE if spec.mode == "mean" and row.norm_after_write else None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from sparkablate.anatomy.sites import Tap
-from sparkablate.arguments import as_number, as_whole, described, listed, token_row
+from sparkablate.arguments import as_number, as_whole, described, listed
 from sparkablate.directions.prompts import Batch, batches
 from sparkablate.directions.scores import Answers, Scorer, Scores
 from sparkablate.edits.hooks import recording
@@ -25,6 +25,7 @@ from sparkablate.loading.numerics import device_of
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress, silent
 from sparkablate.text.vocabulary import check_ids
+from sparkablate.tokens import token_row, token_rows
 
 #: Fewer prompts a side say nothing about a contrast.
 MIN_PROMPTS = 8
@@ -65,8 +66,8 @@ class Found:
 
 def find_directions(
     manager: AblationManager,
-    positive: Sequence[Sequence[int]],
-    negative: Sequence[Sequence[int]],
+    positive: Any,
+    negative: Any,
     *,
     end_positions: Sequence[int] = (1,),
     held_out: float = 1 / 3,
@@ -79,7 +80,8 @@ def find_directions(
     """A candidate for every layer and end position, in that order.
 
     Args:
-        positive, negative: token ids of each prompt; at least 8 different ones a side.
+        positive, negative: token ids of each prompt, or a tokenizer's output (whose padding is left out); at
+            least 8 different ones a side.
         end_positions: counted from the end of each prompt: 1 is its last token.
         held_out: share of each side that scores instead of being averaged.
         resamples: bootstrap samples.
@@ -92,8 +94,10 @@ def find_directions(
     that are no token ids), "site_unsupported", "nonfinite_logits", "interrupted".
     """
     if not isinstance(manager, AblationManager):
-        raise SparkablateError("usage", f"an AblationManager is wanted, not {described(manager)}")
-    positive, negative = _rows("positive prompt", positive), _rows("negative prompt", negative)
+        raise SparkablateError(
+            "usage", f"manager must be an AblationManager(model), not {described(manager)}"
+        )
+    positive, negative = token_rows("positive prompt", positive), token_rows("negative prompt", negative)
     end_positions = _positions(end_positions)
     _check_settings(held_out, resamples, seed)
     answers, answer_ids = _answers(answers)
@@ -175,10 +179,6 @@ def _candidate(
         scorer.score(vector, norm, layer),
         scorer.score((other / other.norm()).float(), norm, layer),
     )
-
-
-def _rows(name: str, rows: Any) -> list[list[int]]:
-    return [token_row(f"{name} {at}", row) for at, row in enumerate(listed(f"{name}s", rows), 1)]
 
 
 @dataclass(frozen=True)

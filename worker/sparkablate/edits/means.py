@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
-from sparkablate.arguments import as_choice, as_index, described, token_ids
+from sparkablate.arguments import as_choice, as_index, described
 from sparkablate.catalog import POSITIONS, VALUE_SITES
 from sparkablate.edits.hooks import recording
 from sparkablate.edits.positions import FirstTokens
@@ -94,8 +94,7 @@ def measure_means(
             counts[key] += values.shape[0]
 
     with first_tokens.watching(model, sites.stack), recording(list(taps.values()), accumulate):
-        for number, batch in enumerate(batches, 1):
-            ids = token_ids(f"batch {number}", batch, sites.vocab_size)
+        for ids in batches:
             if ids.numel() > 0:
                 sites.stack(input_ids=ids, use_cache=False)
     missing = [key for key in keys if not counts[key]]

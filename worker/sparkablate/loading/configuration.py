@@ -24,6 +24,7 @@ from sparkablate.arguments import described
 from sparkablate.errors import SparkablateError, first_line
 from sparkablate.loading import checkpoint_files
 from sparkablate.loading.home import home
+from sparkablate.wording import setting
 
 #: ``builtin:`` names → directory under ``$SPARKABLATE_HOME/models``, made by ``sparkablate setup``.
 BUILTIN_MODELS = {"smollm2-135m": "smollm2-135m-instruct"}
@@ -43,7 +44,7 @@ def resolve_source(name: str) -> str:
     if not isinstance(name, str) or not name:
         raise SparkablateError(
             "model_not_found",
-            f"model.name {described(name)} is not a name: give a Hugging Face id or a directory, as a string",
+            f"{setting('model.name')} must be a Hugging Face id or a directory, not {described(name)}",
         )
     if name.startswith("builtin:"):
         key = name.removeprefix("builtin:")
@@ -64,13 +65,17 @@ def resolve_source(name: str) -> str:
         path = Path(name).expanduser()
         is_directory = path.is_dir()
     except (OSError, ValueError, RuntimeError) as error:  # too long, with a NUL, ~ of nobody, links in a ring
-        raise SparkablateError("model_not_found", f"model.name {name!r:.200}: {error}") from error
+        raise SparkablateError(
+            "model_not_found", f"{setting('model.name')} {name!r:.200}: {error}"
+        ) from error
     if is_directory:
         checkpoint_files.require_config(path.resolve())
         return str(path.resolve())
     if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
         what = "not a directory, but a file:" if path.is_file() else "there is no directory"
-        raise SparkablateError("model_not_found", f"model.name {name!r}: {what} {path.absolute()}")
+        raise SparkablateError(
+            "model_not_found", f"{setting('model.name')} {name!r}: {what} {path.absolute()}"
+        )
     return name
 
 
@@ -79,17 +84,18 @@ def check_trust(source: str, revision: str | None, trust_remote_code: bool) -> N
     if not isinstance(trust_remote_code, bool):  # the text "false" is true
         raise SparkablateError(
             "config_invalid",
-            f"model.trust_remote_code must be True or False, not {described(trust_remote_code)}",
+            f"{setting('model.trust_remote_code')} must be True or False, not {described(trust_remote_code)}",
         )
     if not isinstance(revision, str | None):
         raise SparkablateError(
-            "config_invalid", f"model.revision must be a string, not {described(revision)}"
+            "config_invalid", f"{setting('model.revision')} must be a string, not {described(revision)}"
         )
     local = Path(source).is_dir()
     if trust_remote_code and not local and not (revision and _COMMIT.fullmatch(revision)):
         raise SparkablateError(
             "config_invalid",
-            "model.trust_remote_code runs code from the hub: pin model.revision to a commit (40 hex digits)",
+            f"{setting('model.trust_remote_code')} runs code from the hub: pin "
+            f"{setting('model.revision')} to a commit (40 hex digits)",
         )
 
 
@@ -120,8 +126,8 @@ def not_read(source: str, what: str, error: BaseException, *, local: bool) -> Sp
     words = str(error).strip() or "no reason given"
     if "trust_remote_code" in words:
         words = (
-            "it names code of its own (auto_map), which was not run; set model.trust_remote_code: true if "
-            "you trust it"
+            "it names code of its own (auto_map), which was not run; set "
+            f"{setting('model.trust_remote_code', True)} if you trust it"
         )
     words = words if type(error) in (OSError, ValueError) else f"{type(error).__name__}: {words}"
     return SparkablateError("load_failed", f"{source}: {what}: {words[:2000]}", detail=repr(error))
@@ -175,7 +181,10 @@ def _hub_cause(source: str, error: BaseException) -> str | None:
                     "'hf auth login' (or set HF_TOKEN)"
                 )
             case RevisionNotFoundError():
-                return f"{source} has no such model.revision; {host}/{source} lists its branches and tags"
+                return (
+                    f"{source} has no such {setting('model.revision')}; {host}/{source} lists its branches "
+                    "and tags"
+                )
             case RepositoryNotFoundError():
                 return (
                     f"{source}: there is no such repository at {host}, and no directory of that name here; a "

@@ -20,6 +20,7 @@ import psutil
 import torch
 
 from sparkablate.errors import SparkablateError
+from sparkablate.wording import setting
 
 #: Left free by a budget: activations, the page cache, and everybody else. Share of the total, and the most.
 RESERVE = (0.05, 8 << 30)
@@ -143,7 +144,8 @@ def require_room(what: str, needed: int, device: torch.device) -> None:
         raise SparkablateError(
             "load_failed",
             f"{what}: the weights take {gib(needed)}, and {device} has room for {budget(device)}; "
-            "nothing was loaded; set model.device_map: auto to put layers elsewhere, which is slow",
+            f"nothing was loaded; set {setting('model.device_map', 'auto')} to put layers elsewhere, which "
+            "is slow",
         )
 
 

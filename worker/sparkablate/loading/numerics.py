@@ -16,6 +16,7 @@ import transformers
 from sparkablate.arguments import as_whole
 from sparkablate.errors import SparkablateError
 from sparkablate.version import __version__
+from sparkablate.wording import setting
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
@@ -34,12 +35,15 @@ def resolve_device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device(next(name for name, there in available.items() if there))
     if not isinstance(wanted, str) or wanted not in available:
-        raise SparkablateError("device_unavailable", f"model.device {wanted!r}: use auto, cuda, mps or cpu")
+        raise SparkablateError(
+            "device_unavailable", f"{setting('model.device')} {wanted!r}: use auto, cuda, mps or cpu"
+        )
     if not available[wanted]:
         there = ", ".join(name for name, ok in available.items() if ok)
         raise SparkablateError(
             "device_unavailable",
-            f"model.device {wanted!r} is not available to torch {torch.__version__} (available: {there})",
+            f"{setting('model.device')} {wanted!r} is not available to torch {torch.__version__} (available: "
+            f"{there})",
         )
     return torch.device(wanted)
 
@@ -124,7 +128,7 @@ def arch_runs(arch_list: list[str], capability: tuple[int, int]) -> bool:
 def dtype_on(device_type: str, dtype: str) -> tuple[str, str | None]:
     """The dtype that a device computes in, and a notice where it is not the one asked for."""
     if device_type == "mps" and dtype == "bfloat16":
-        return "float16", "MPS has no bfloat16 worth using: model.dtype became float16"
+        return "float16", f"MPS has no bfloat16 worth using: {setting('model.dtype')} became float16"
     return dtype, None
 
 
@@ -134,7 +138,7 @@ def configure(threads: int | None) -> None:
     Must run before the first CUDA matmul of the process: cuBLAS reads its workspace setting once.
     """
     if threads is not None:
-        torch.set_num_threads(as_whole("model.threads", threads, 1, MOST_THREADS))
+        torch.set_num_threads(as_whole(setting("model.threads"), threads, 1, MOST_THREADS))
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import torch
 
+from sparkablate.arguments import as_text
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import folders, in_memory, memory, model_files, numerics, offload
 from sparkablate.loading.configuration import build_empty, check_trust, load_config, not_read, resolve_source
 from sparkablate.loading.weights import Files, check_filled, packing_of, read_model
 from sparkablate.printable import printable
+from sparkablate.wording import setting
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,11 @@ class OpenedModel:
 
 
 def load_model(
-    name: str,
+    name: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    dtype: str = "bfloat16",
-    device: str = "auto",
+    dtype: str | torch.dtype = "bfloat16",
+    device: str | torch.device = "auto",
     device_map: str | None = None,
     attn_implementation: str | None = None,
     threads: int | None = None,
@@ -46,8 +49,9 @@ def load_model(
     Args:
         name: Hugging Face id, local directory, or `builtin:smollm2-135m`.
         revision: commit, branch or tag of a Hugging Face model.
-        dtype: "bfloat16", "float16" or "float32" (IEEE: TF32 is off).
-        device: "auto" (cuda before mps before cpu), "cuda", "mps" or "cpu"; a small matmul proves it.
+        dtype: "bfloat16", "float16" or "float32" (IEEE: TF32 is off), or torch's of these names.
+        device: "auto" (cuda before mps before cpu), "cuda", "mps" or "cpu", or torch's of these names; a
+            small matmul proves it.
         device_map: "auto": layers that the device has no room for go to other GPUs of its kind, to main
             memory, then to disk, with the same bits; None: such a model is refused.
         attn_implementation: as in transformers; None: the model's default.
@@ -60,10 +64,10 @@ def load_model(
     """
     before = model_files.settled(model_files.here(resolve_source(name), revision))
     opened = open_model(
-        name,
+        as_text(name),
         revision=revision,
-        dtype=dtype,
-        device=device,
+        dtype=as_text(dtype),
+        device=as_text(device),
         device_map=device_map,
         attn_implementation=attn_implementation,
         threads=threads,
@@ -105,12 +109,14 @@ def open_model(
     """
     if not isinstance(dtype, str) or dtype not in numerics.DTYPES:
         raise SparkablateError(
-            "config_invalid", f"model.dtype {dtype!r}: use one of {', '.join(numerics.DTYPES)}"
+            "config_invalid", f"{setting('model.dtype')} {dtype!r}: use one of {', '.join(numerics.DTYPES)}"
         )
     source = resolve_source(name)
     check_trust(source, revision, trust_remote_code)  # before the seconds that proving a device takes
     if device_map not in (None, "auto"):
-        raise SparkablateError("config_invalid", f"model.device_map {device_map!r}: use auto or null")
+        raise SparkablateError(
+            "config_invalid", f"{setting('model.device_map')} {device_map!r}: use auto, or leave it out"
+        )
     where = numerics.resolve_device(device)
     numerics.configure(threads)
     dtype, notices = _proved(where, dtype)

@@ -18,6 +18,7 @@ from torch.nn import functional
 from sparkablate import catalog
 from sparkablate.catalog import complete
 from sparkablate.errors import SparkablateError
+from sparkablate.wording import setting
 
 
 class Rows(NamedTuple):
@@ -115,6 +116,6 @@ def metrics_of(names: list[str]) -> list[Metric]:
     unknown = [name for name in names if name not in METRICS]
     if unknown:
         raise SparkablateError(
-            "config_invalid", f"eval.metrics: {unknown[0]!r} is none of {', '.join(METRICS)}"
+            "config_invalid", f"{setting('eval.metrics')}: {unknown[0]!r} is none of {', '.join(METRICS)}"
         )
     return [METRICS[name] for name in names]

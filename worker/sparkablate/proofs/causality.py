@@ -20,6 +20,7 @@ from sparkablate.proofs.entry import middle_of, prove_entered
 from sparkablate.proofs.logits import own_pass, prove_same
 from sparkablate.proofs.once import depth_fault, watching_layers
 from sparkablate.proofs.passes import entry_of, unlike
+from sparkablate.wording import setting
 
 #: Of the largest logit: what rounding may differ by in float32, and the least that other tokens must do.
 SAME = 1e-4
@@ -103,7 +104,9 @@ def nonfinite(likelihood: Likelihood) -> SparkablateError:
     dtype = str(next(likelihood.model.parameters()).dtype).removeprefix("torch.")
     others = {"float16": "bfloat16 or float32", "bfloat16": "float32"}.get(dtype)
     remedy = (
-        f"set model.dtype to {others}" if others else "its weights are damaged, or its configuration is wrong"
+        f"set {setting('model.dtype')} to {others}"
+        if others
+        else "its weights are damaged, or its configuration is wrong"
     )
     return SparkablateError(
         "nonfinite_logits",

@@ -15,6 +15,7 @@ from sparkablate.errors import SparkablateError
 from sparkablate.loading import home
 from sparkablate.printable import guard_stderr
 from sparkablate.server import place
+from sparkablate.wording import speak_to_controller
 
 if TYPE_CHECKING:
     from sparkablate.engines.requests import Engine
@@ -25,6 +26,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     guard_stderr()
     options = _parser().parse_args()
+    speak_to_controller()
     if options.lifeline is not None:
         place.hold(options.bind)
         threading.Thread(target=_die_with_parent, args=(options.lifeline, options.bind), daemon=True).start()

@@ -16,6 +16,7 @@ import ray
 from sparkablate.engines.requests import Caller, Engine, Request
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import memory
+from sparkablate.wording import speak_to_controller
 
 #: A group goes out this often, also an empty one: whoever reads it looks whether the task is still wanted.
 REPORT_EVERY_S = 1.0
@@ -42,6 +43,7 @@ class Actor:
 
     def __init__(self, make_engine: Callable[[], Engine]) -> None:
         self._working = True
+        speak_to_controller()
         memory.watch(memory.end_process, lambda: self._working)
         self._engine = make_engine()
         self._working = False
