@@ -103,6 +103,9 @@ export function localDirectory(written: string, cwd: string): string | undefined
 }
 
 /** model.name: the built-in name, a Hugging Face id, or the absolute path of a local directory. */
+/** What Python's sweep() calls a model of which it knows the tensors alone. */
+const IN_MEMORY = "in-memory:";
+
 export function modelName(cwd: string) {
   const allowed = `a Hugging Face id, a local model directory, or ${BUILTIN_MODELS.join(", ")}`;
   return resolved(allowed, (written, complain) => {
@@ -111,6 +114,13 @@ export function modelName(cwd: string) {
       complain(
         "model_not_found",
         `"${written}" is not a built-in model${didYouMean(written, BUILTIN_MODELS)}`,
+      );
+      return undefined;
+    }
+    if (written.startsWith(IN_MEMORY)) {
+      complain(
+        "model_not_found",
+        `"${written}" was an object in Python, which no command can load: go on with it by sweep(…, dir=…) in Python`,
       );
       return undefined;
     }
