@@ -10,6 +10,7 @@ import { auditMarkdown, auditRecord, auditTable } from "../report/modes/formats.
 import { writePage, writePlots } from "../report/report.ts";
 import { surveyOf } from "../report/survey.ts";
 import { renderTable } from "../report/table.ts";
+import type { Selection } from "../results/selection.ts";
 import { confirmation } from "../run/confirm.ts";
 import { configOfRun } from "../run/earlier-run.ts";
 import { readBlockRun } from "../store/block-run.ts";
@@ -17,7 +18,14 @@ import { hasFailures, isFailed, type ReportedRun, readPacked } from "../store/ru
 import { readTokenRuns } from "../store/token-run.ts";
 import { type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { showAgreement } from "./report-agreement.ts";
-import { FORMATS, type Format, formatOf, type ReportFlags, sayFiles } from "./report-flags.ts";
+import {
+  FORMATS,
+  type Format,
+  formatOf,
+  type ReportFlags,
+  sayFiles,
+  selectionOfFlags,
+} from "./report-flags.ts";
 import { showTokens } from "./report-tokens.ts";
 import { watchRun } from "./report-watch.ts";
 import { type SweepFlags, sweep } from "./sweep.ts";
@@ -36,6 +44,15 @@ export function reportCommand(): Command {
     .argument("<directories...>", "run directories, finished or running; several are compared")
     .addOption(new Option("--format <format>", "what to print on stdout (default: table)").choices(FORMATS))
     .option("--top <count>", "show only this many conditions, those with the largest Δ NLL", positive)
+    .option(
+      "--bottom <count>",
+      "show only this many, those with the smallest Δ NLL: below 0, removing them helped",
+      positive,
+    )
+    .option(
+      "--sort <column>",
+      "order the table by this column: delta_nll (default), |delta_nll|, q, layer, kl, …",
+    )
     .option("--no-plots", "leave DIR/plots and DIR/report.html as they are")
     .option(
       "--confirm <count>",
@@ -61,6 +78,8 @@ This needs neither Python nor a worker, with two exceptions: --confirm, which wr
 Examples:
   sparkablate report results/smoke_test
   sparkablate report results/heads --top 20 --format csv > heads.csv
+  sparkablate report results/heads --bottom 10
+  sparkablate report results/heads --sort layer
   sparkablate report results/heads --confirm 10
   sparkablate report results/smoke_test --tokens L0.layer.skip
   sparkablate report results/heads-zero results/heads-mean
@@ -70,17 +89,25 @@ Examples:
 }
 
 async function report(directories: string[], flags: ReportCommandFlags): Promise<void> {
-  const { format, top, confirm, tokens, watch, port, worker } = flags;
+  const { format, top, bottom, sort, confirm, tokens, watch, port, worker } = flags;
   for (const path of directories) requireDirectory(path, watch ?? false);
   const [directory = "", ...others] = directories;
+  if (top !== undefined) refuseTogether("--top", { "--bottom": bottom });
+  const selecting = { "--bottom": bottom, "--sort": sort };
   if (others.length > 0) {
-    refuseTogether("several directories", { "--confirm": confirm, "--tokens": tokens, "--watch": watch });
+    refuseTogether("several directories", {
+      ...selecting,
+      "--confirm": confirm,
+      "--tokens": tokens,
+      "--watch": watch,
+    });
     return await showAgreement(directories, flags);
   }
   if (watch) {
     refuseTogether("--watch", {
       "--format": format,
       "--top": top,
+      ...selecting,
       "--confirm": confirm,
       "--tokens": tokens,
       "--worker": worker,
@@ -89,7 +116,7 @@ async function report(directories: string[], flags: ReportCommandFlags): Promise
   }
   if (port !== undefined) throw new SparkablateError("usage", "--port needs --watch");
   if (tokens !== undefined) {
-    refuseTogether("--tokens", { "--confirm": confirm });
+    refuseTogether("--tokens", { "--confirm": confirm, ...selecting });
     return await showTokens(directory, tokens, flags, (run) => writePageOf(directory, run));
   }
   const run = readPacked(directory);
@@ -144,10 +171,16 @@ async function showRun(
 ): Promise<void> {
   const format = formatOf(flags);
   const audit = auditOf(directory, run);
-  if (format !== null) print(Words.made(PRINTERS[format](run, flags.top ?? null, audit, more)));
-  if (flags.plots === false) return;
-  const plots = await writePlots(directory, run, audit, unchangedSince);
-  sayFiles(flags, plots, writePage(directory, run, audit, readTokenRuns(directory)));
+  const show = (): void => {
+    if (format !== null) print(Words.made(PRINTERS[format](run, selectionOfFlags(flags), audit, more)));
+  };
+  // What fails behind a JSON document would be a second one.
+  if (format !== "json") show();
+  if (flags.plots !== false) {
+    const plots = await writePlots(directory, run, audit, unchangedSince);
+    sayFiles(flags, plots, writePage(directory, run, audit, readTokenRuns(directory)));
+  }
+  if (format === "json") show();
 }
 
 const auditOf = (directory: string, { rows }: ReportedRun): ModeAudit | null =>
@@ -159,22 +192,22 @@ const writePageOf = (directory: string, run: ReportedRun): string =>
 
 type Printer = (
   run: ReportedRun,
-  top: number | null,
+  shown: Selection,
   audit: ModeAudit | null,
   more: Readonly<Record<string, unknown>>,
 ) => string;
 
 const PRINTERS: Readonly<Record<Format, Printer>> = {
-  table({ rows, facts }, top, audit) {
-    const options = tableOptions(top);
+  table({ rows, facts }, shown, audit) {
+    const options = { ...tableOptions(shown.top), shown };
     return renderTable(rows, facts, options) + (audit === null ? "" : auditTable(audit, options));
   },
   // One table, of the rows: their ids name the modes.
-  csv: ({ rows }, top) => toCsv(rows, top),
-  md: ({ rows, facts }, top, audit) =>
-    toMarkdown(rows, facts, top) + (audit === null ? "" : auditMarkdown(audit, top)),
-  json: ({ rows, facts }, top, audit, more) =>
-    toJson(rows, facts, top, { ...more, ...(audit !== null && { modes: auditRecord(audit, top) }) }),
+  csv: ({ rows }, shown) => toCsv(rows, shown),
+  md: ({ rows, facts }, shown, audit) =>
+    toMarkdown(rows, facts, shown) + (audit === null ? "" : auditMarkdown(audit, shown.top)),
+  json: ({ rows, facts }, shown, audit, more) =>
+    toJson(rows, facts, shown, { ...more, ...(audit !== null && { modes: auditRecord(audit, shown.top) }) }),
 };
 
 const wholeNumber =

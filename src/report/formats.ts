@@ -4,34 +4,35 @@ import { printable, printableJson } from "../printable.ts";
 import type { RunFacts } from "../results/facts.ts";
 import { flatColumns, flatRecord, rowRecord } from "../results/layout.ts";
 import type { Rows } from "../results/packed-rows.ts";
-import { rankInteractions, rankRows } from "../results/ranking.ts";
+import { rankInteractions } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
+import { type Shown, selectionOf, selectRows } from "../results/selection.ts";
 import { type Column, interactionColumns } from "./columns.ts";
 import { flagLegend, headline, shortFlags } from "./headline.ts";
 import { interval, probability, ratio, signed } from "./numbers.ts";
 import { surveyOf } from "./survey.ts";
 import { INTERACTIONS_HEADING } from "./table.ts";
 
-/** The baseline, then the ranking's first `top` rows. */
-export function ranked(rows: Rows, top: number | null): Row[] {
-  return [...rows.values().take(1), ...rankRows(rows, top ?? rows.length)];
+/** The baseline, then the rows to show. */
+export function ranked(rows: Rows, shown: Shown): Row[] {
+  return [...rows.values().take(1), ...selectRows(rows, shown).map(({ row }) => row)];
 }
 
 /** @param more further keys of the document. */
 export function toJson(
   rows: Rows,
   facts: RunFacts,
-  top: number | null,
+  shown: Shown,
   more: Readonly<Record<string, unknown>> = {},
 ): string {
   const { statistics } = surveyOf(rows);
-  const document = { run: facts, statistics, ...more, rows: ranked(rows, top).map(rowRecord) };
+  const document = { run: facts, statistics, ...more, rows: ranked(rows, shown).map(rowRecord) };
   return `${printableJson(document, 2)}\n`;
 }
 
 /** RFC 4180, laid out by `flatRecord`. */
-export function toCsv(rows: Rows, top: number | null): string {
-  const records = ranked(rows, top).map(flatRecord);
+export function toCsv(rows: Rows, shown: Shown): string {
+  const records = ranked(rows, shown).map(flatRecord);
   return csv(flatColumns(records), records);
 }
 
@@ -97,11 +98,13 @@ export const markdownOf = <T>(
     items.map((item, index) => columns.map(({ text }) => text(item, index + 1, decimals))),
   );
 
-export function toMarkdown(rows: Rows, facts: RunFacts, top: number | null): string {
-  const shown = rankRows(rows, top ?? rows.length);
+export function toMarkdown(rows: Rows, facts: RunFacts, which: Shown): string {
+  const { top } = selectionOf(which);
+  const chosen = selectRows(rows, which);
+  const shown = chosen.map(({ row }) => row);
   const { decimals } = surveyOf(rows);
-  const lines = shown.map((row, index) => [
-    row.delta_nll === null ? "" : `${index + 1}`,
+  const lines = chosen.map(({ row, rank }) => [
+    row.delta_nll === null ? "" : `${rank}`,
     row.condition,
     row.delta_nll === null ? "–" : signed(row.delta_nll, decimals),
     interval(row.ci95, decimals),

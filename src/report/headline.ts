@@ -14,7 +14,7 @@ import {
 } from "../results/row.ts";
 import { MAX_SKEWNESS } from "../statistics/effects.ts";
 import type { RacePlan } from "../statistics/racing.ts";
-import { counted, fixed, integer, percent, ratio } from "./numbers.ts";
+import { counted, fixed, integer, percent, ratio, signed } from "./numbers.ts";
 import { surveyOf } from "./survey.ts";
 import { type Evaluated, inWords, sayer } from "./wording.ts";
 
@@ -71,6 +71,7 @@ export function headline(rows: Rows, facts: RunFacts): string[] {
       ? raceSentence(rows, facts, facts.statistics.race)
       : testSentence(rows, statistics, facts),
   ];
+  lines.push(...helpfulSentence(rows, facts, decimals));
   if (statistics.median_smallest_detectable !== null) {
     lines.push(
       `Smallest detectable effect: ${fixed(statistics.median_smallest_detectable, decimals)} (80 % power, median); below it an unmarked one may matter.`,
@@ -78,6 +79,19 @@ export function headline(rows: Rows, facts: RunFacts): string[] {
   }
   if (facts.discovered !== undefined) lines.push(DISCOVERED);
   return [...lines, ...interactionSentence(rows, facts), ...warnings(rows, facts)];
+}
+
+/** Conditions without which the model predicts the text better; nothing where none is marked. */
+function helpfulSentence(rows: Rows, facts: RunFacts, decimals: number): string[] {
+  const { count, most } = surveyOf(rows).helpful;
+  if (count === 0) return [];
+  const named = most.map(({ condition, delta_nll }) => `${condition} (${signed(delta_nll ?? 0, decimals)})`);
+  const more = count > most.length ? `, and ${integer(count - most.length)} more` : "";
+  return [
+    sayer(
+      facts,
+    )`Helpful removals, marked: removing these lowered the loss on this text: ${named.join(", ")}${more}.`,
+  ];
 }
 
 /** What else the baseline is worth, e.g. its accuracy. */

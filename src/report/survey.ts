@@ -26,10 +26,17 @@ export interface Survey {
   readonly settled: number;
   /** Pairs of a condition and a block. */
   readonly measurements: number;
+  /** Marked conditions whose removal lowered the loss: how many, and the ones that did most, the first first. */
+  readonly helpful: { readonly count: number; readonly most: readonly HelpfulRow[] };
   readonly interactions: readonly Omit<Interaction, "parts">[];
   /** Columns beside nll of the first row that has any. */
   readonly metrics: readonly string[];
 }
+
+type HelpfulRow = Pick<Row, "condition" | "delta_nll">;
+
+/** Helpful removals that are named. */
+const NAMED = 5;
 
 const surveys = new WeakMap<Rows, Survey>();
 
@@ -51,7 +58,8 @@ function gather(rows: Rows): Survey {
   const counts: Partial<Record<Row["status"], number>> = {};
   const interactions: Omit<Interaction, "parts">[] = [];
   let metrics: string[] = [];
-  let [rankable, settled, measurements] = [0, 0, 0];
+  const most: HelpfulRow[] = [];
+  let [rankable, settled, measurements, helpful] = [0, 0, 0, 0];
   for (const [index, row] of entriesOf(rows)) {
     const { se, interaction } = row;
     if (se !== null && se !== 0) errors.push({ se });
@@ -71,6 +79,11 @@ function gather(rows: Rows): Survey {
     counts[row.status] = (counts[row.status] ?? 0) + 1;
     if (row.delta_nll !== null || row.status === "failed") rankable++;
     measurements += row.blocks;
+    if (row.distinguishable && row.delta_nll !== null && row.delta_nll < 0) {
+      helpful++;
+      most.push({ condition: row.condition, delta_nll: row.delta_nll });
+      most.sort((a, b) => (a.delta_nll ?? 0) - (b.delta_nll ?? 0)).splice(NAMED);
+    }
   }
   return {
     statistics: totals.statistics(),
@@ -82,6 +95,7 @@ function gather(rows: Rows): Survey {
     rankable,
     settled,
     measurements,
+    helpful: { count: helpful, most },
     interactions,
     metrics,
   };

@@ -3,8 +3,9 @@ import { getBorderCharacters, table } from "table";
 import { printable } from "../printable.ts";
 import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
-import { rankInteractions, rankRows } from "../results/ranking.ts";
+import { rankInteractions } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
+import { type Shown, selectionWords, selectRows } from "../results/selection.ts";
 import { type Column, columnsOf, interactionColumns } from "./columns.ts";
 import { flagLegend, headline } from "./headline.ts";
 import { surveyOf } from "./survey.ts";
@@ -12,6 +13,8 @@ import { surveyOf } from "./survey.ts";
 export interface TableOptions {
   /** Rows to show; null: all. */
   readonly top: number | null;
+  /** Which rows, where it is not the first of the ranking. */
+  readonly shown?: Shown;
   /** Columns of the terminal; null (a pipe, a file): nothing is dropped or cut. */
   readonly width: number | null;
   /** Styles text where the output supports it, e.g. `styleText` of node:util. */
@@ -25,19 +28,20 @@ export const INTERACTIONS_HEADING =
 export function renderTable(rows: Rows, facts: RunFacts, options: TableOptions): string {
   const { paint, width } = options;
   const total = rows.length - 1;
-  const shown = rankRows(rows, options.top ?? total);
+  const chosen = selectRows(rows, options.shown ?? options.top);
+  const shown = chosen.map(({ row }) => row);
+  const ranks = chosen.map(({ rank }) => rank);
   const [first = "", ...others] = headline(rows, facts).map((line) => wrap(printable(line), width));
   const paragraphs = [paint("bold", first), ...others];
   if (shown.length > 0) {
     const style = (row: Row, text: string) => styled(row, text, paint);
     paragraphs.push(
       "",
-      renderColumns(shown, columnsOf(shown, facts), surveyOf(rows).decimals, options, style),
+      renderColumns(shown, columnsOf(shown, facts), surveyOf(rows).decimals, options, style, ranks),
     );
   }
-  if (shown.length < total) {
-    paragraphs.push(paint("dim", wrap(`${shown.length} of ${total} conditions shown.`, width)));
-  }
+  for (const line of selectionWords(options.shown ?? options.top, shown.length, total))
+    paragraphs.push(paint("dim", wrap(line, width)));
   const joint = surveyOf(rows).interactions.length;
   const interactions = rankInteractions(rows, options.top ?? joint);
   if (interactions.length > 0) {
@@ -63,10 +67,11 @@ export function renderColumns<T>(
   decimals: number,
   { width, paint }: TableOptions,
   style: (row: T, text: string) => string = (_, text) => text,
+  ranks: readonly number[] = rows.map((_, index) => index + 1),
 ): string {
   const columns = all.filter(({ expendable }) => expendable !== null);
   const cells = columns.map((column) =>
-    rows.map((row, index) => printable(column.text(row, index + 1, decimals))),
+    rows.map((row, index) => printable(column.text(row, ranks[index] as number, decimals))),
   );
   const used = shrink(
     columns.flatMap((column, index) => {
