@@ -18,17 +18,24 @@ PACKAGE = Path(sparkablate.__file__).parent
 #: Where a reader imports them from → where they are defined, and their names.
 PUBLIC = {
     "sparkablate": {
+        "study/sweep.py": ("sweep",),
+        "results.py": ("Results",),
         "manager.py": ("AblationManager",),
         "specs.py": ("AblationSpec", "DirectionSpec"),
+        "condition_ids.py": ("parse_condition", "Condition"),
         "errors.py": ("SparkablateError",),
         "proofs/discovery.py": ("discover",),
+        "bake/__init__.py": ("bake",),
+        "directions/saved.py": ("save_direction", "load_direction"),
     },
     "sparkablate.model": {"loading/open.py": ("load_model",)},
     "sparkablate.results": {"results.py": ("load", "Results")},
     "sparkablate.edits.means": {"edits/means.py": ("MeanKey",)},
-    "sparkablate.directions": {"directions/find.py": ("find_directions", "Found", "Candidate")},
+    "sparkablate.directions": {
+        "directions/find.py": ("find_directions", "Found", "Candidate"),
+        "directions/saved.py": ("SavedDirection",),
+    },
     "sparkablate.directions.scores": {"directions/scores.py": ("Scores", "Estimate", "Answers")},
-    "sparkablate.bake": {"bake/__init__.py": ("bake",)},
 }
 
 HEAD = """# Python API

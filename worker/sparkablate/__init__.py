@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from sparkablate.version import __version__
 
 if TYPE_CHECKING:
+    from sparkablate.bake import bake
     from sparkablate.condition_ids import Condition, parse_condition
+    from sparkablate.directions.saved import load_direction, save_direction
     from sparkablate.errors import SparkablateError
     from sparkablate.manager import AblationManager
     from sparkablate.proofs.discovery import discover
@@ -32,8 +34,11 @@ __all__ = [
     "Results",
     "SparkablateError",
     "__version__",
+    "bake",
     "discover",
+    "load_direction",
     "parse_condition",
+    "save_direction",
     "sweep",
 ]
 
@@ -45,8 +50,12 @@ _EXPORTS = {
     "DirectionSpec": "specs",
     "Results": "results",
     "SparkablateError": "errors",
+    # The package of that name, which can be called: importing it would take the function's place anyway.
+    "bake": "bake",
     "discover": "proofs.discovery",
+    "load_direction": "directions.saved",
     "parse_condition": "condition_ids",
+    "save_direction": "directions.saved",
     "sweep": "study.sweep",
 }
 
@@ -56,7 +65,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'sparkablate' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f".{_EXPORTS[name]}", __name__), name)
+    module = import_module(f".{_EXPORTS[name]}", __name__)
+    return module if name == _EXPORTS[name] else getattr(module, name)
 
 
 def __dir__() -> list[str]:

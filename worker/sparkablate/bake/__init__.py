@@ -9,16 +9,23 @@ print(report["certificate"]["behaviour"]["logit_difference"])
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from sparkablate.arguments import require_path
+from sparkablate.arguments import as_text, described, require_path
 from sparkablate.bake.baking import Baking, Source, result_dtype
 from sparkablate.bake.foresight import Wanted, foresee
+from sparkablate.bake.in_memory import Wanted as InMemory
+from sparkablate.bake.in_memory import bake_object
 from sparkablate.edits.means import MeanKey
+from sparkablate.errors import SparkablateError
 from sparkablate.loading.configuration import resolve_source
 from sparkablate.loading.model_files import ModelFiles, here, settled
 from sparkablate.loading.open import open_model
@@ -31,12 +38,24 @@ from sparkablate.specs import Spec, as_specs
 __all__ = ["bake"]
 
 
+class _Package(ModuleType):
+    """`sparkablate.bake` is this package as soon as anybody has imported it: calling it is calling `bake`."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        return bake(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Package
+
+
 def bake(
-    model: str,
+    model: str | os.PathLike[str] | nn.Module,
     specs: Spec | Sequence[Spec],
-    out: str | Path,
+    out: str | os.PathLike[str],
     *,
-    dtype: str = "float32",
+    source: str | os.PathLike[str] | None = None,
+    tokenizer: Any = None,
+    dtype: str | torch.dtype = "float32",
     prune_layers: bool = False,
     force: bool = False,
     means: Mapping[MeanKey, Tensor] | None = None,
@@ -48,9 +67,13 @@ def bake(
     """Bakes one condition of `model` into the directory `out`, which appears certified or not at all.
 
     Args:
-        model: Hugging Face id, local directory, or `builtin:smollm2-135m`.
+        model: Hugging Face id, local directory, or `builtin:smollm2-135m`; or a model object, whose weights
+            are baked as they stand, outside `applied` and with adapters merged. The certificate is then
+            against this very object, or its cast to the result's dtype, and the base model is "in memory".
         specs: the interventions, applied jointly. A DirectionSpec needs its `vector`.
         out: the directory to make.
+        source: of a model object: the directory whose other files (tokenizer, templates, licence) are copied.
+        tokenizer: of a model object: the tokenizer to save with it, in the place of `source`.
         dtype: of the result: "float32", or "source" for the source's own.
         prune_layers: delete skipped layers instead of making them the identity.
         force: replace `out` where an earlier bake made it.
@@ -64,11 +87,20 @@ def bake(
     """
     wanted = as_specs(specs)
     require_path("out", out)
-    foresee(model, revision, False, Wanted(wanted, Path(out), dtype, prune_layers, force))
-    name = result_dtype(resolve_source(model), dtype, revision)
-    before = settled(here(resolve_source(model), revision))
+    target, name, wanted_dtype = Path(out), as_text(model), as_text(dtype)
+    if not callable(progress):
+        raise SparkablateError("usage", f"progress must be a function, not {described(progress)}")
+    if isinstance(model, nn.Module):
+        given = InMemory(wanted, target, wanted_dtype, prune_layers, force, means, source, tokenizer, threads)
+        return bake_object(model, given, progress)
+    if source is not None or tokenizer is not None:
+        which = "source" if source is not None else "tokenizer"
+        raise SparkablateError("usage", f"{which} goes with a model object; leave it out for {name!r:.200}")
+    foresee(name, revision, False, Wanted(wanted, target, wanted_dtype, prune_layers, force))
+    live = result_dtype(resolve_source(name), wanted_dtype, revision)
+    before = settled(here(resolve_source(name), revision))
     opened = open_model(
-        model, revision=revision, dtype=name, device=device, threads=threads, may_offload=True
+        name, revision=revision, dtype=live, device=as_text(device), threads=threads, may_offload=True
     )
     files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
     sites = located(opened.model)
@@ -76,7 +108,7 @@ def bake(
     manager = AblationManager(opened.model, sites.refusing(refused))
     if means is not None:
         manager.set_means(means)
-    source = Source(model, opened.revision, opened.directory, opened.tokenizer, manager)
-    baking = Baking(source, wanted, Path(out), dtype, prune_layers, force)
-    del opened, manager, source, sites  # the live model is freed before the fresh process loads its own
+    read = Source(name, opened.revision, opened.directory, opened.tokenizer, manager)
+    baking = Baking(read, wanted, target, wanted_dtype, prune_layers, force)
+    del opened, manager, read, sites  # the live model is freed before the fresh process loads its own
     return baking.run(progress, files.check)  # what is baked are the weights that were loaded

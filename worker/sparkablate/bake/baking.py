@@ -59,13 +59,19 @@ def result_dtype(source: str, dtype: str, revision: str | None = None) -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """The loaded source model: `name` as it was asked for, its files, and the manager that edits it."""
+    """The loaded source model: `name` as it was asked for, its files, and the manager that edits it.
+
+    `sha256`: of its tensors, where it came from no file. `files`: the directory whose other files travel,
+    where that is not the one of the weights.
+    """
 
     name: str
     revision: str | None
     directory: Path
     tokenizer: Any
     manager: AblationManager
+    sha256: str | None = None
+    files: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class Baking:
         self.force = force
         self.prune = prune
         self.source: Source | None = source
-        self.origin = source.directory.resolve()
+        self.origin = (source.files or source.directory).resolve()
         check_target(self.target, self.origin, force)
         manager = source.manager
         sites = manager.sites
@@ -115,7 +121,9 @@ class Baking:
             )
             self.files = {name: entry.file for name, entry in checkpoint.entries.items()}
             self.travelling = travel.find(
-                source.directory, checkpoint.names, (self.target, Place.of(self.target).work)
+                self.origin if source.files else source.directory,
+                checkpoint.names,
+                (self.target, Place.of(self.target).work, *((source.directory,) if source.files else ())),
             )
         self.config = self._config(source.directory)
         self.facts = numerics.describe(model, full_logits=True)
@@ -219,7 +227,8 @@ class Baking:
         notes += travel.note(self.travelling.left)
         return {
             "condition": self.condition,
-            "base_model": {"name": held.name, "revision": held.revision},
+            "base_model": {"name": held.name, "revision": held.revision}
+            | ({} if held.sha256 is None else {"sha256": held.sha256}),
             "interventions": [card.described(spec) for spec in self.specs],
             "directions": [s.sha256 for s in self.specs if isinstance(s, DirectionSpec)],
             "dtype": "source" if self.dtype is None else "float32",

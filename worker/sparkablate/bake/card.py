@@ -56,7 +56,13 @@ def model_card(record: dict[str, Any], specs: Sequence[Spec]) -> str:
     """README.md of the baked directory."""
     base, certificate = record["base_model"], record["certificate"]
     behaviour, edit = certificate["behaviour"], certificate["edit"]
-    local = Path(base["name"]).is_absolute() or base["name"].startswith("builtin:")
+    in_memory = "sha256" in base
+    local = in_memory or Path(base["name"]).is_absolute() or base["name"].startswith("builtin:")
+    made_of = (
+        f"A model that was in memory (sha256 of its tensors: `{base['sha256']}`)"
+        if in_memory
+        else f"`{base['name']}`{_revision(base)}"
+    )
     front = (
         "---\n" + ("" if local else f"base_model: {base['name']}\n") + "tags: [ablation, sparkablate]\n---\n"
     )
@@ -66,7 +72,9 @@ def model_card(record: dict[str, Any], specs: Sequence[Spec]) -> str:
     lines = [
         f"# {record['condition']}",
         "",
-        f"`{base['name']}`{_revision(base)} with this ablation written into its weights:",
+        f"{made_of}, with this ablation written into its weights:"
+        if in_memory
+        else f"{made_of} with this ablation written into its weights:",
         "",
         *(f"- `{spec_id(spec)}`" for spec in specs),
         "",

@@ -44,7 +44,7 @@ def unpickle_direction(data: bytes) -> Direction:
     layer = facts.get("layer")
     if layer is not None and (type(layer) is not int or not 0 <= layer <= 100_000):
         raise _invalid(f"layer is {layer!r:.80}; allowed: a layer number")
-    vector, length = _unit(next(iter(tensors.values())))
+    vector, length = divided(next(iter(tensors.values())))
     return Direction(vector, _norm(facts.get("norm"), length), layer)
 
 
@@ -77,8 +77,8 @@ def _load(data: bytes) -> Any:
         raise SparkablateError("config_invalid", f"cannot be read: {error}", detail=repr(error)) from error
 
 
-def _unit(tensor: Tensor) -> tuple[Tensor, float]:
-    """The vector divided by its length, float32 [d_model], and that length."""
+def divided(tensor: Tensor) -> tuple[Tensor, float]:
+    """The vector divided by its length, float32 [d_model], and that length. Raises "config_invalid"."""
     if tensor.layout != torch.strided or not tensor.is_floating_point() or tensor.numel() > MAX_ENTRIES:
         raise _invalid(f"the tensor is {tensor.dtype} {list(tensor.shape)}; allowed: real numbers [d_model]")
     if tensor.numel() < 1 or max(tensor.shape, default=1) != tensor.numel():
