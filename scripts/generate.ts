@@ -69,10 +69,14 @@ export const SCHEMA_SHA256 = "${sha256(schema)}";
 
 /** What Python's sweep shares with a run: a config where nothing is said, the sweeps, and the tables that they write. */
 const shared = {
-  config: parseConfig("{model: {name: builtin:smollm2-135m, dtype: float32}, eval: {dataset: text.txt}}", "defaults", {
-    cwd: "/",
-    texts: false,
-  }),
+  config: parseConfig(
+    "{model: {name: builtin:smollm2-135m, dtype: float32}, eval: {dataset: text.txt}}",
+    "defaults",
+    {
+      cwd: "/",
+      texts: false,
+    },
+  ),
   sweeps: Object.fromEntries(
     catalog.SITE_KINDS.flatMap((kind) => {
       const { sweep } = catalog.SITES[kind];

@@ -4,14 +4,7 @@ import { isLevel } from "../protocol/metrics.ts";
 import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { isDoubted, type SweepStatistics } from "../results/ranking.ts";
-import {
-  DOUBTS,
-  FALSE_DISCOVERY_RATE,
-  FEW_BLOCKS,
-  FLOOR_MULTIPLE,
-  HINTS,
-  type Row,
-} from "../results/row.ts";
+import { DOUBTS, FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE, HINTS, type Row } from "../results/row.ts";
 import { MAX_SKEWNESS } from "../statistics/effects.ts";
 import type { RacePlan } from "../statistics/racing.ts";
 import { counted, fixed, integer, percent, ratio, signed } from "./numbers.ts";

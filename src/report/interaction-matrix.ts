@@ -54,7 +54,9 @@ export function interactionMatrix(rows: Rows, facts: RunFacts): Heatmap | null {
       ...(scale.linear_within === null
         ? []
         : [`Scale (symlog): linear within about ±${scale.linear_within}, logarithmic beyond.`]),
-      sayer(facts)`Distinguishable: q ≤ 0.05 over the interactions and no flag but “skewed”; paired by block.`,
+      sayer(
+        facts,
+      )`Distinguishable: q ≤ 0.05 over the interactions and no flag but “skewed”; paired by block.`,
     ],
     description: describe(pairs, decimals),
     columns: { ...side, upright: true },

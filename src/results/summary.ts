@@ -1,8 +1,8 @@
 /** summary.json: what a run was and what came of it, in one small object. */
 
+import { MAX_SKEWNESS } from "../statistics/effects.ts";
 import type { RunRecord } from "./facts.ts";
 import { SweepTotals } from "./ranking.ts";
-import { MAX_SKEWNESS } from "../statistics/effects.ts";
 import { FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE, type Row } from "./row.ts";
 
 /** What a summary needs of the rows, gathered as they pass. */

@@ -22,8 +22,8 @@ import {
   FALSE_DISCOVERY_RATE,
   FEW_BLOCKS,
   FLOOR_MULTIPLE,
-  type Interaction,
   HINTS,
+  type Interaction,
   type MetricEstimate,
   type Row,
 } from "./row.ts";

@@ -49,7 +49,9 @@ const KINDS = [
   { name: "layers in bfloat16", call: { conditions: "layers", metrics: ["kl"] }, dtype: "bfloat16" },
   {
     name: "listed, with a donor text",
-    call: { conditions: ["L0.mlp.resample", ["L1.attn.zero", "L-1.layer.skip"], "L0..1.head[0].mean@not_first"] },
+    call: {
+      conditions: ["L0.mlp.resample", ["L1.attn.zero", "L-1.layer.skip"], "L0..1.head[0].mean@not_first"],
+    },
     dtype: "float32",
   },
 ];
@@ -76,7 +78,7 @@ describe("the same run in both languages", () => {
     expect(left).toEqual(right);
     expect(left.sums.length).toBeGreaterThan(0);
     const { stdout } = await cli(["report", theirs, "--format", "json", "--no-plots"]);
-    const rows = JSON.parse(stdout).rows as Record<string, unknown>[];
+    const rows = JSON.parse(String(stdout)).rows as Record<string, unknown>[];
     for (const [index, row] of (first?.rows ?? []).entries()) {
       const other = rows.find(({ condition }) => condition === row.condition) ?? {};
       for (const name of ["nll", "delta_nll", "se", "blocks", "status", "worse_blocks", "distinguishable"])
@@ -107,10 +109,7 @@ describe("the same run in both languages", () => {
     expect(stored(cut).sums).toEqual(stored(whole).sums);
     const recognised = await cli(["run", "-c", join(whole, "config.yaml"), "--json"]);
     expect(recognised.stderr).not.toContain("self-test");
-    rewrite(cut, (database) => {
-      database.prepare("DELETE FROM measurement WHERE condition = 2").run();
-      database.prepare("UPDATE run SET finished_at = NULL").run();
-    });
+    rewrite(cut, "DELETE FROM measurement WHERE condition = 2; UPDATE run SET finished_at = NULL");
     const [resumed] = await python({ model: tinyModel(), calls: [{ ...call, dir: cut }] });
     expect(resumed?.measured).toBe(2);
     expect(stored(cut).sums).toEqual(stored(whole).sums);

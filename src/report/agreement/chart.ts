@@ -60,7 +60,9 @@ function notesOf(agreement: Agreement, { linear_within }: Scale): string[] {
       : [`Scales (symlog): linear within about ±${linear_within}, logarithmic beyond.`]),
     "On the broken line both say the same.",
     ...(unpaired === null
-      ? [say`Differing distinguishably: paired by block, q ≤ 0.05 over all conditions shown, no flag but “skewed”.`]
+      ? [
+          say`Differing distinguishably: paired by block, q ≤ 0.05 over all conditions shown, no flag but “skewed”.`,
+        ]
       : []),
     ...(differing.length === 0 ? [] : [`Not measured alike: ${differing.map(({ key }) => key).join(", ")}.`]),
   ];

@@ -26,9 +26,7 @@ def test_choices(case: dict[str, Any]) -> None:
     at = np.arange(case["tokens"], dtype=np.int64)
     ids = (at * at % 7919 + at % 100).astype(np.int32)
     shape = Shape(case["seq_len"], case["bos"])
-    wanted = Wanted(
-        case["wanted"], case["calibration"], case["batch_size"], case["seed"], case["resample"]
-    )
+    wanted = Wanted(case["wanted"], case["calibration"], case["batch_size"], case["seed"], case["resample"])
     found = choose_blocks(Text("text.txt", ids), None, shape, wanted)
 
     def digest(blocks: list[Block]) -> str:

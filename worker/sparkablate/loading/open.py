@@ -62,9 +62,10 @@ def load_model(
     "environment_missing" (a builtin model that was not set up), "device_unavailable", "load_failed",
     "architecture_unsupported", "config_invalid".
     """
-    before = model_files.settled(model_files.here(resolve_source(name), revision))
+    source = as_text(name)
+    before = model_files.settled(model_files.here(resolve_source(source), revision))
     opened = open_model(
-        as_text(name),
+        source,
         revision=revision,
         dtype=as_text(dtype),
         device=as_text(device),
@@ -77,10 +78,10 @@ def load_model(
         warnings.warn(printable(notice), stacklevel=2)
     if not opened.offloaded:
         request = {
-            "name": name,
+            "name": source,
             "revision": revision,
             "dtype": str(opened.model.dtype).removeprefix("torch."),
-            "device": device,
+            "device": as_text(device),
             "device_map": device_map,
             "attn_implementation": attn_implementation,
             "threads": threads,

@@ -67,7 +67,7 @@ def compared(
     floor = statistics.floor_rms(_at(baseline, baseline), whole, tokens) if baseline else None
     found = {ordinal: _compared(sums, baseline, floor, tokens) for ordinal, sums in conditions.items()}
     tested = {ordinal: one for ordinal, one in found.items() if one.effect is not None}
-    adjusted = statistics.adjust([one.effect and one.effect.p for one in tested.values()])
+    adjusted = statistics.adjust([None if one.effect is None else one.effect.p for one in tested.values()])
     for (ordinal, one), q in zip(tested.items(), adjusted, strict=True):
         found[ordinal] = replace(one, q=q)
     return found
@@ -93,9 +93,7 @@ def rows_of(database: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
     sums = _sums(database)
     errors, flags, seconds = _attempts(database)
     baseline = sums.get(0, {})
-    measured = {
-        ordinal: sums.get(ordinal, {}) for ordinal in edits if ordinal != 0 and ordinal not in errors
-    }
+    measured = {ordinal: sums.get(ordinal, {}) for ordinal in edits if ordinal != 0 and ordinal not in errors}
     found = compared(baseline, measured, [sums.get(ordinal, {}) for ordinal in nulls], tokens)
     for ordinal, condition in edits.items():
         kind, layer, parts, mode = condition.columns

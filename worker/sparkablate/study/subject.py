@@ -14,9 +14,10 @@ from sparkablate.arguments import described
 from sparkablate.edits.blocks import is_edited
 from sparkablate.engines.loaded import Files, Loaded, proved
 from sparkablate.errors import SparkablateError
-from sparkablate.loading.in_memory import Origin, origin_of, strangers_hooks, tensors_sha256, tokenizer_sha256
+from sparkablate.loading.in_memory import Origin, origin_of, strangers_hooks, tokenizer_sha256
 from sparkablate.loading.model_files import ModelFiles
 from sparkablate.loading.open import OpenedModel
+from sparkablate.loading.tensors import digest_tensors, require_whole
 from sparkablate.progress import Progress
 
 #: What a config's `model.name` says of an object: `sparkablate run` refuses it by this.
@@ -87,7 +88,8 @@ def subject_of(model: Any, tokenizer: Any) -> Subject:
         )
     if is_edited(inner):
         raise SparkablateError("usage", "sweep() measures the unedited model: call it outside applied()")
-    tensors = tensors_sha256(inner)
+    require_whole(inner, "sweep()")
+    tensors = digest_tensors(inner)
     hooks = strangers_hooks(inner)
     notices = (
         (f"{len(hooks)} modules have hooks or another forward pass ({hooks[0]}): they act in every pass",)
