@@ -96,7 +96,7 @@ const statistics = Object.entries(sweeps).map(([name, sweep]) => {
         nll: hexFloat(nll),
         delta_nll: hexFloat(delta_nll),
         se: hexFloat(se),
-        ci95: ci95 && ci95.map(hexFloat),
+        ci95: ci95?.map(hexFloat) ?? null,
         p: hexFloat(p),
         q: hexFloat(q),
         distinguishable,

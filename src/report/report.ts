@@ -35,7 +35,7 @@ export async function writePlots(
 
 function isYounger(path: string, time: number): boolean {
   const stats = lstatSync(path, { throwIfNoEntry: false });
-  return stats !== undefined && stats.isFile() && stats.size > 0 && stats.mtimeMs > time;
+  return stats?.isFile() === true && stats.size > 0 && stats.mtimeMs > time;
 }
 
 /** Writes the self-contained page; its path. */

@@ -24,7 +24,7 @@ describe("statistics.json", () => {
         Object.fromEntries(
           Object.keys(rows[0] ?? {}).map((name) => {
             const value = row[name as keyof typeof row];
-            if (name === "ci95") return [name, row.ci95 && row.ci95.map(hexFloat)];
+            if (name === "ci95") return [name, row.ci95?.map(hexFloat) ?? null];
             return [name, typeof value === "number" ? hexFloat(value) : value];
           }),
         ),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import generated_pages
+import notebook
 import pytest
 import python_reference
 import torch
@@ -16,6 +17,7 @@ import torch
 import sparkablate
 from sparkablate.loading.configuration import BUILTIN_MODELS
 from sparkablate.loading.home import home
+from sparkablate.results import load
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -57,8 +59,8 @@ def test_what_the_documentation_imports_is_public() -> None:
     # extending.md is about the inside; the reference is made out of the names.
     pages = [page for page in pages if page.name not in ("extending.md", "api-python.md")]
     code = [block for page in pages for block in FENCE.findall(page.read_text(encoding="utf-8"))]
-    notebook = json.loads((DOCS / "python-api.ipynb").read_text(encoding="utf-8"))
-    code += ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    cells = json.loads((DOCS / "python-api.ipynb").read_text(encoding="utf-8"))["cells"]
+    code += ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     imported = {
         (module, name.strip())
         for block in code
@@ -76,23 +78,31 @@ needs_builtin = pytest.mark.skipif(
 
 
 @needs_builtin
-def test_the_readme_example_runs() -> None:
-    (example,) = FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+def test_the_readme_examples_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
     names: dict[str, Any] = {}
-    exec(compile(example, "README.md", "exec"), names)
+    for example in FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8")):
+        exec(compile(example, "README.md", "exec"), names)
+    assert names["results"].ranked["condition"].iloc[0] == "L0.layer.skip"
     assert names["logits"].shape[-1] == names["model"].config.vocab_size
     assert names["without"].shape[1] > names["prompt"]["input_ids"].shape[1]
 
 
 @needs_builtin
-def test_the_notebook_runs() -> None:
-    notebook = json.loads((DOCS / "python-api.ipynb").read_text(encoding="utf-8"))
-    assert notebook["nbformat"] == 4
-    names: dict[str, Any] = {}
-    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    for number, cell in enumerate(code):
-        exec(compile("".join(cell["source"]), f"python-api.ipynb, code cell {number}", "exec"), names)
-        assert cell["outputs"] == []  # what it prints depends on versions: the reader runs it
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    path = DOCS / "python-api.ipynb"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    ran, names = notebook.run(path, tmp_path)
     assert torch.equal(names["restored"], names["plain"])
     assert not torch.equal(names["edited"], names["plain"])
-    assert names["effects"].keys() == {"zero", "mean"}
+    assert names["effects"].index.str.endswith((".zero", ".mean")).all()
+    assert load(tmp_path / "docs" / "results" / "notebook").rows.equals(names["results"].rows)
+    assert (tmp_path / "docs" / "baked" / "no-3-7" / "model.safetensors").is_file()
+    # What it shows is kept; the numbers' last digits are this machine's.
+    kinds = [[sorted(one.get("data", one)) for one in cell.get("outputs", ())] for cell in stored["cells"]]
+    assert kinds == [
+        [sorted(one.get("data", one)) for one in cell.get("outputs", ())] for cell in ran["cells"]
+    ]
+    (shown,) = [cell for cell in stored["cells"] if "results.ranked[[" in "".join(cell["source"])]
+    for condition in names["results"].ranked["condition"]:
+        assert condition in "".join(shown["outputs"][0]["data"]["text/plain"])

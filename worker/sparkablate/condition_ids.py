@@ -53,7 +53,7 @@ def parse_condition(
     return specs[0] if len(specs) == 1 else Condition(specs)
 
 
-def with_ids_read(specs: Any, n_layers: int, directions: Iterable[str]) -> Any:
+def with_ids_read(specs: Any, n_layers: int | None, directions: Iterable[str]) -> Any:
     """What `applied()` was given, each text in it as the specs that it names; the rest as it stands."""
     if isinstance(specs, str):
         specs = [specs]

@@ -24,6 +24,7 @@ from sparkablate.bake.baking import Baking, Source, result_dtype
 from sparkablate.bake.foresight import Wanted, foresee
 from sparkablate.bake.in_memory import Wanted as InMemory
 from sparkablate.bake.in_memory import bake_object
+from sparkablate.condition_ids import with_ids_read
 from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError
 from sparkablate.loading.configuration import resolve_source
@@ -50,7 +51,7 @@ sys.modules[__name__].__class__ = _Package
 
 def bake(
     model: str | os.PathLike[str] | nn.Module,
-    specs: Spec | Sequence[Spec],
+    specs: Spec | str | Sequence[Spec | str],
     out: str | os.PathLike[str],
     *,
     source: str | os.PathLike[str] | None = None,
@@ -70,7 +71,8 @@ def bake(
         model: Hugging Face id, local directory, or `builtin:smollm2-135m`; or a model object, whose weights
             are baked as they stand, outside `applied` and with adapters merged. The certificate is then
             against this very object, or its cast to the result's dtype, and the base model is "in memory".
-        specs: the interventions, applied jointly. A DirectionSpec needs its `vector`.
+        specs: the interventions, applied jointly: specs, or ids like "L14.head[3,7].zero". A DirectionSpec
+            needs its `vector`.
         out: the directory to make.
         source: of a model object: the directory whose other files (tokenizer, templates, licence) are copied.
         tokenizer: of a model object: the tokenizer to save with it, in the place of `source`.
@@ -85,7 +87,7 @@ def bake(
     exact weight equivalent, "certificate_failed", "disk_full", "usage" for a target that exists, and what
     `load_model` and `applied` raise.
     """
-    wanted = as_specs(specs)
+    wanted = as_specs(with_ids_read(specs, None, ()))
     require_path("out", out)
     target, name, wanted_dtype = Path(out), as_text(model), as_text(dtype)
     if not callable(progress):
