@@ -3,14 +3,19 @@ import { existsSync, writeFileSync } from "node:fs";
 import { basename, extname, resolve } from "node:path";
 import { Command, Option } from "commander";
 import { stringify } from "yaml";
+import { BASELINE_ID, interventionId } from "../conditions/ids.ts";
 import { modelName } from "../config/paths.ts";
 import { SparkablateError } from "../errors.ts";
+import { headShare, sweepCost } from "../plan/cost.ts";
 import { sweepEdits } from "../plan/sweeps.ts";
 import { SITE_SWEEPS } from "../protocol/catalog.ts";
 import type { ModelMap } from "../protocol/messages.ts";
 import { type CommonFlags, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { inspectModel } from "./inspect.ts";
 import { printJson, say } from "./terminal.ts";
+
+/** That the config evaluates. */
+const BATCHES = 16;
 
 type Sweep = (typeof SITE_SWEEPS)[number];
 
@@ -36,7 +41,8 @@ export function initCommand(): Command {
       const map = await inspectModel(name, place);
       write(file, configFor({ model: name, map, sweep, run: basename(file, extname(file)) }), force === true);
       if (json) printJson({ file, model_map: map });
-      if (!quiet) say(`${file} is written. Next: sparkablate run -c ${output}`);
+      if (!quiet)
+        say(`${file} is written. Next: sparkablate run -c ${output} --dry-run, then without --dry-run`);
     });
 }
 
@@ -72,7 +78,7 @@ interface ConfigFor {
 export function configFor({ model, map, sweep, run }: ConfigFor): string {
   const seqLen = Math.min(1024, map.max_positions ?? 1024);
   const dtype = model.startsWith("builtin:") ? "float32" : "bfloat16";
-  const counts = SITE_SWEEPS.map((name) => `${name} (${conditionCount(map, name)})`).join(" | ");
+  const counts = SITE_SWEEPS.map((name) => `${name} (${costOf(map, name)})`).join(" | ");
   const scalar = (value: string): string => stringify(value, { lineWidth: 0 }).trimEnd();
   return `# ${map.model_type}: ${map.n_layers} layers, d_model ${map.d_model}; 'sparkablate inspect' shows its map.
 model:
@@ -88,11 +94,13 @@ eval:
   calibration: shipped:corpora/sense-and-sensibility.txt  # read only where mode is mean
   seq_len: ${String(seqLen).padEnd(23)}# tokens a block; ${map.max_positions === null ? "the model has no limit" : `the model allows ${map.max_positions}`}
   batch_size: 4
-  max_batches: 16                 # 16 × 4 = 64 blocks; null: the whole text
+  max_batches: ${BATCHES}                 # ${BATCHES} × 4 = 64 blocks; null: the whole text
   seed: 0                         # which blocks, in which order
   metrics: [nll]                  # nll always; also kl, top1, accuracy
 ablation:
-  # how many conditions each sweep has here: ${counts} | custom
+  # how many conditions each sweep has here; the work, in passes of the whole model over a batch, of the ${BATCHES} batches:
+  # ${counts} | custom
+  # 'sparkablate run -c FILE --dry-run' says the time, once the model was loaded here
   sweep: ${sweep}
   layers: all                     # or a list of numbers from 0 to ${map.n_layers - 1}
   mode: zero                      # zero | mean, or [zero, mean]; layers are skipped, which is neither
@@ -102,9 +110,20 @@ ${exampleTargets(map)}output:
 `;
 }
 
-function conditionCount(map: ModelMap, sweep: Sweep): number {
+/** "270; 2,300 passes" */
+function costOf(map: ModelMap, sweep: Sweep): string {
   const edit = { mode: "zero", positions: "all" } as const;
-  return map.layers.reduce((sum, _, layer) => sum + sweepEdits(sweep, edit, map, layer).length, 0);
+  const edits = map.layers.flatMap((_, layer) => sweepEdits(sweep, edit, map, layer));
+  const conditions = [
+    { id: BASELINE_ID, interventions: [] },
+    ...edits.map((one) => ({ id: interventionId(one), interventions: [one] })),
+  ];
+  const share = headShare(map, map.parameters);
+  const cost = { stack_seconds: 1 - share, head_seconds: share, peak_bytes: 0, walks: true };
+  const numerics = { dtype: "float32" } as const;
+  const missing = Array.from({ length: BATCHES }, () => ({ share: 1, conditions }));
+  const { forward_equivalents } = sweepCost(missing, { cost, model_map: map, numerics }, []);
+  return `${edits.length.toLocaleString("en")}; ${Math.round(forward_equivalents).toLocaleString("en")} passes`;
 }
 
 /** Comments that become valid targets when uncommented: the middle layer's sites. */
@@ -117,6 +136,7 @@ function exampleTargets(map: ModelMap): string {
     ...(offered.includes("layer") ? [`{kind: layer, layer: ${layer}}`] : []),
   ];
   if (examples.length === 0) return "";
-  const note = "  # conditions of your own instead, with sweep: custom:\n  # targets:\n";
+  const note =
+    "  # conditions of your own instead, with sweep: custom; an id like L3.mlp.zero is one too:\n  # targets:\n";
   return note + examples.map((example) => `  #   - ${example}\n`).join("");
 }

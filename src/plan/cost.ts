@@ -1,7 +1,7 @@
 /** Pure: what a sweep will take, from its conditions and from one unedited pass that the worker has timed. */
 
 import { DONOR_MODES, LIMITS, SITES } from "../protocol/catalog.ts";
-import type { Condition, LoadedModel } from "../protocol/messages.ts";
+import type { Condition, LoadedModel, ModelMap } from "../protocol/messages.ts";
 import { comparesLogits } from "../protocol/metrics.ts";
 import { BASELINE_LAYER, firstLayer, slicesOf } from "./slices.ts";
 
@@ -71,6 +71,21 @@ export function sweepCost(
     equivalents += share * (alone + baselines * stack);
   }
   return { forward_equivalents: equivalents, seconds: equivalents * seconds, pairs };
+}
+
+/** The head's share of a pass's work: that of its weights among those that a token meets. */
+export function headShare(
+  { d_model, vocab_size, layers }: Pick<ModelMap, "d_model" | "vocab_size" | "layers">,
+  parameters: number | null,
+): number {
+  const head = d_model * vocab_size;
+  const [layer] = layers;
+  const block =
+    layer === undefined
+      ? 0
+      : 2 * d_model * layer.d_head * (layer.n_heads + layer.n_kv_heads) + 3 * d_model * layer.n_neurons;
+  const all = parameters !== null && parameters > 2 * head ? parameters : head + layers.length * block;
+  return head / all;
 }
 
 /** Tensors [batch, pos, d_model] that the walk keeps or copies: stream, output, attention's and projection's input. */

@@ -16,7 +16,7 @@ import {
 import { keepRate, knownRate } from "../environment/rates.ts";
 import { SparkablateError } from "../errors.ts";
 import { type DirectionFacts, nullConditions, planConditions } from "../plan/conditions.ts";
-import { sweepCost } from "../plan/cost.ts";
+import { headShare, sweepCost } from "../plan/cost.ts";
 import { batches } from "../plan/slices.ts";
 import { SITE_KINDS } from "../protocol/catalog.ts";
 import type { LoadedModel, ModelMap } from "../protocol/messages.ts";
@@ -151,18 +151,6 @@ function estimated(language: Configuration, map: ModelMap): number | null {
   const mlp = (UNGATED.test(model_type) ? 2 : 3) * d_model * n_neurons;
   const embeddings = (language.tie_word_embeddings === true ? 1 : 2) * vocab_size * d_model;
   return n_layers * (attention + mlp + 2 * d_model) + embeddings + d_model;
-}
-
-/** The head's share of a pass's work: that of its weights among those that a token meets. */
-function headShare({ d_model, vocab_size, layers }: ModelMap, parameters: number | null): number {
-  const head = d_model * vocab_size;
-  const [layer] = layers;
-  const block =
-    layer === undefined
-      ? 0
-      : 2 * d_model * layer.d_head * (layer.n_heads + layer.n_kv_heads) + 3 * d_model * layer.n_neurons;
-  const all = parameters !== null && parameters > 2 * head ? parameters : head + layers.length * block;
-  return head / all;
 }
 
 function blocksOf(

@@ -532,3 +532,14 @@ describe("sweep: pairs", () => {
     expect(() => pairs("top: 2", [edit(9, 0), edit(0, 0)])).toThrow(/ablation.from: layer 9 does not exist/);
   });
 });
+
+it("init says what each sweep costs: a condition runs the layers from its own up, and the head", () => {
+  const text = configFor({ model: "org/model", map: MAP, sweep: "mlp", run: "x" });
+  // The head's weights among those that a token meets: 4 layers of q, k, v, o and three of 96 × 64.
+  const head = 96 * 100;
+  const share = head / (head + 4 * (2 * 96 * 16 * (6 + 2) + 3 * 96 * 64));
+  const passes = 16 * ((1 + (4 + 3 + 2 + 1) / 4) * (1 - share) + 5 * share);
+  expect(text).toContain(`mlp (4; ${Math.round(passes)} passes)`);
+  // The third layer has no heads.
+  expect(text).toContain(" heads (18; ");
+});
