@@ -3,7 +3,14 @@ import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { canonical, conditionId } from "../../src/conditions/ids.ts";
 import { directionNamed, parseCondition, type WrittenEdit } from "../../src/conditions/parse.ts";
-import { MODE_NAMES, MODED_KINDS, OPERATIONS, POSITIONS, partsOf } from "../../src/protocol/catalog.ts";
+import {
+  MODE_NAMES,
+  MODED_KINDS,
+  OPERATIONS,
+  POSITIONS,
+  partsOf,
+  SITE_KINDS,
+} from "../../src/protocol/catalog.ts";
 import type { Intervention } from "../../src/protocol/messages.ts";
 
 interface Typed {
@@ -111,3 +118,17 @@ function anyEdits(next: () => number): Intervention[] {
   });
   return [...sites.slice(0, directed.length > 0 ? below(sites.length + 1) : sites.length), ...directed];
 }
+
+it("docs/condition-ids.md names every kind, mode, operation, place and position", () => {
+  const page = readFileSync(new URL("../../docs/condition-ids.md", import.meta.url), "utf8");
+  const alternatives = (name: string): string[] =>
+    (new RegExp(`^${name} += (.*) ;$`, "m").exec(page)?.[1] ?? "")
+      .split(" | ")
+      .map((one) => one.slice(1, -1));
+  const places = new Set<string>(Object.values(OPERATIONS).flat());
+  expect(alternatives("kind")).toEqual(SITE_KINDS.filter((kind) => kind !== "direction"));
+  expect(alternatives("mode")).toEqual([...MODE_NAMES, "skip"]);
+  expect(alternatives("operation")).toEqual(Object.keys(OPERATIONS));
+  expect(alternatives("place")).toEqual([...places]);
+  expect(alternatives("positions")).toEqual([...POSITIONS]);
+});
