@@ -2,6 +2,7 @@
 import { CommanderError } from "commander";
 import { ERROR_KINDS, SparkablateError } from "../errors.ts";
 import { machineError } from "../files.ts";
+import { didYouMean } from "../suggest.ts";
 import { COMMAND_NAMES, helpOf } from "./program.ts";
 import { lines, paint, printJson, quoted, say, words } from "./terminal.ts";
 
@@ -16,6 +17,13 @@ export function reportFailure(thrown: unknown, args: readonly string[]): number 
   const error = thrown instanceof SparkablateError ? thrown : (machineError(thrown) ?? thrown);
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return 0;
+    // commander answers it with the help alone.
+    const [first, second] = args;
+    if (first === "help" && second !== undefined && known(args) === undefined)
+      return reportKnown(
+        new SparkablateError("usage", `there is no command ${second}${didYouMean(second, COMMAND_NAMES)}`),
+        args,
+      );
     failJson(args, "usage", error.message.replace(/^error: /, ""), helpOf(known(args)));
     return ERROR_KINDS.usage.exit;
   }
@@ -49,16 +57,22 @@ const known = (args: readonly string[]): string | undefined => {
 };
 
 /** Of a line that was typed, how lines are typed; of a file, how it is written. */
-function helpFor({ code, help }: SparkablateError, args: readonly string[]): string {
-  if (help === ERROR_KINDS.usage.help) return helpOf(known(args));
-  const hasFile = args.some((one) => /^(-c|--config)/.test(one));
-  if (code !== "config_invalid" || help !== ERROR_KINDS.config_invalid.help || hasFile) return help;
-  const keys =
-    known(args) === "run"
-      ? " Keys that have no option of their own are set with --set, like --set eval.seq_len=256."
-      : "";
-  return `${helpOf(known(args))}${keys}`;
+function helpFor({ help }: SparkablateError, args: readonly string[]): string {
+  const command = known(args);
+  if (help === ERROR_KINDS.usage.help) return helpOf(command);
+  const isTyped =
+    command !== undefined && TYPED.includes(command) && !args.some((one) => /^(-c|--config)/.test(one));
+  if (!isTyped) return help;
+  if (help !== ERROR_KINDS.config_invalid.help)
+    return command === "run"
+      ? help.replaceAll("another output.dir", "another directory with --output")
+      : help;
+  return command === "run" ? `${helpOf(command)} ${OTHER_KEYS}` : helpOf(command);
 }
+
+/** Commands that are a config in flags, unless a file is given. */
+const TYPED = ["run", "compare", "bake", "direction", "inspect"];
+const OTHER_KEYS = "Keys that have no option of their own are set with --set, like --set eval.seq_len=256.";
 
 /** The last object on stdout, for whoever asked for machine-readable output. */
 function failJson(args: readonly string[], code: string, message: string, help: string): void {

@@ -162,12 +162,18 @@ function ownNames(specs: readonly Record<string, unknown>[]): [string, FlagName]
             ],
           ]
         : []),
-      ...Object.keys(spec).map((key): [string, FlagName] => [
+      ...keysOf(spec).map((key): [string, FlagName] => [
         `${path}.${key}`,
         { flag: `--${key === "path" ? "direction" : key}`, below: `--${key}` },
       ]),
     ]),
   );
+}
+
+/** Of a spec's kind, whether or not they were written. */
+function keysOf({ kind }: Record<string, unknown>): readonly string[] {
+  if (kind === "direction") return ["path", "op", "at", "layers", "coefficient", "positions"];
+  return ["kind", "layer", "mode", "positions", ...PARTED.map(({ field }) => field)];
 }
 
 /** `model:` as flags of the same names, but for the name. */
@@ -201,6 +207,12 @@ function siteTarget({ kind, layer, mode, condition, ...flags }: EditFlags): Reco
     );
     if (orphan !== undefined) throw new SparkablateError("usage", `--${orphan[0]} needs --kind`);
     return [];
+  }
+  const [stray] =
+    parts.find(([field]) => !PARTED.some((one) => one.kind === kind && one.field === field)) ?? [];
+  if (stray !== undefined) {
+    const wanted = PARTED.find(({ field }) => field === stray)?.kind;
+    throw new SparkablateError("usage", `--${stray} is for --kind ${wanted}, not for --kind ${kind}`);
   }
   return [
     {

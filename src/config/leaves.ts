@@ -111,7 +111,7 @@ export function layerIndices(allowed: string) {
         return parseLayers(value, "later");
       } catch (error) {
         if (!(error instanceof SparkablateError)) throw error;
-        context.addIssue({ code: "custom", message: `${error.message}; allowed: ${allowed}` });
+        context.addIssue({ code: "custom", message: error.message });
         return z.NEVER;
       }
     },

@@ -102,6 +102,8 @@ export function localDirectory(written: string, cwd: string): string | undefined
   return looksLocal(written) || statSync(path, { throwIfNoEntry: false })?.isDirectory() ? path : undefined;
 }
 
+const isFileHere = (path: string): boolean => statSync(path, { throwIfNoEntry: false })?.isFile() ?? false;
+
 /** model.name: the built-in name, a Hugging Face id, or the absolute path of a local directory. */
 /** What Python's sweep() calls a model of which it knows the tensors alone. */
 const IN_MEMORY = "in-memory:";
@@ -125,6 +127,10 @@ export function modelName(cwd: string) {
       return undefined;
     }
     const path = localDirectory(written, cwd);
+    if (isFileHere(path ?? absolute(written, cwd))) {
+      complain("model_not_found", `${absolute(written, cwd)} is a file, not a model directory`);
+      return undefined;
+    }
     if (path === undefined) {
       if (HUB_NAME.test(written)) return written;
       complain("model_not_found", `"${written}" is neither a Hugging Face id nor a directory in ${cwd}`);

@@ -3,6 +3,7 @@ import { isUtf8 } from "node:buffer";
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { resolve } from "node:path";
 import { SparkablateError } from "../errors.ts";
+import { neighbour } from "./paths.ts";
 
 const CHUNK_BYTES = 1 << 20;
 const LINE_FEED = 0x0a;
@@ -55,7 +56,8 @@ export function readHead(path: string, what: string, most: number, cwd = process
   } catch (cause) {
     if (cause instanceof SparkablateError) throw cause;
     const { code } = cause as NodeJS.ErrnoException;
-    throw new SparkablateError("input_missing", `${path}: ${what} cannot be read (${code})`, { cause });
+    const why = code === "ENOENT" ? `: there is no such file${neighbour(resolve(cwd, path))}` : ` (${code})`;
+    throw new SparkablateError("input_missing", `${path}: ${what} cannot be read${why}`, { cause });
   } finally {
     if (file !== undefined) closeSync(file);
   }

@@ -105,7 +105,7 @@ describe("what is wrong with them is told in flags", () => {
       { condition: ["L0.mlp.zero"], mode: "mean" },
     ],
     [
-      '--layers: "1-3": is no list of layers; write one like 3, 0..5 or 0..5,-1; allowed: all, or different layer numbers, like [0, 4, 8], 0..5 or 0..5,-1',
+      '--layers: "1-3": is no list of layers; write one like 3, 0..5 or 0..5,-1',
       { sweep: "mlp", layers: "1-3" },
     ],
     [

@@ -134,7 +134,9 @@ describe("a file", () => {
     }
     server.close();
     expect(refusal(() => read(at("loop"))).message).toBe(`${at("loop")}: the text cannot be read (ELOOP)`);
-    expect(refusal(() => read(at("none"))).message).toBe(`${at("none")}: the text cannot be read (ENOENT)`);
+    expect(refusal(() => read(at("none"))).message).toBe(
+      `${at("none")}: the text cannot be read: there is no such file`,
+    );
   });
 
   it("may be what a shell hands over", () => {

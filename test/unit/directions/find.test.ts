@@ -25,7 +25,9 @@ it("reads prompts, one a line, and names the file by its bytes", () => {
 });
 
 it("refuses files that hold no prompts", () => {
-  expect(() => readPrompts("/none.txt")).toThrow("/none.txt: the prompts cannot be read (ENOENT)");
+  expect(() => readPrompts("/none.txt")).toThrow(
+    "/none.txt: the prompts cannot be read: there is no such file",
+  );
   expect(() => readPrompts(file(" \n\n"))).toThrow(/holds no prompt/);
   expect(() => readPrompts(file(Buffer.from([0xff, 0x41])))).toThrow(/not UTF-8/);
 });

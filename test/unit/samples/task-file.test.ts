@@ -53,7 +53,9 @@ describe("a task file", () => {
     expect(() => readTask(written("latin.jsonl", Buffer.from('{"prompt": "\xe9"}', "latin1")))).toThrow(
       /latin\.jsonl: is not UTF-8 text/,
     );
-    expect(() => readTask(join(directory, "none.jsonl"))).toThrow(/none\.jsonl: .*cannot be read \(ENOENT\)/);
+    expect(() => readTask(join(directory, "none.jsonl"))).toThrow(
+      /none\.jsonl: .*cannot be read: there is no such file/,
+    );
   });
 
   it.each([
