@@ -163,7 +163,7 @@ describe("compare", () => {
       [[...model, ...layer], /there is no prompt: give one with --prompt or --prompts/],
       [[...model, ...prompt, "--heads", "3"], /--heads needs --kind/],
       [[...model, ...prompt, "--op", "add"], /--op needs --direction/],
-      [[...model, ...prompt, "--kind", "head", "--layer", "0"], /ablation\.targets\[0\].*heads/],
+      [[...model, ...prompt, "--kind", "head", "--layer", "0"], /--heads: is missing; allowed: a list of different head numbers/],
       [
         [...model, ...prompt, "--kind", "mlp", "--layer", "0", "--mode", "mean"],
         /needs a text .* --calibration/,
