@@ -26,6 +26,8 @@ PUBLIC = {
         "errors.py": ("SparkablateError",),
         "proofs/discovery.py": ("discover",),
         "bake/__init__.py": ("bake",),
+        "anatomy/sites.py": ("register_site",),
+        "measure/metrics.py": ("register_metric",),
         "directions/saved.py": ("save_direction", "load_direction"),
     },
     "sparkablate.model": {"loading/open.py": ("load_model",)},

@@ -17,6 +17,8 @@ EXPORTS = [
     "discover",
     "load_direction",
     "parse_condition",
+    "register_metric",
+    "register_site",
     "save_direction",
     "sweep",
 ]

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from sparkablate.version import __version__
 
 if TYPE_CHECKING:
+    from sparkablate.anatomy.sites import register_site
     from sparkablate.bake import bake
     from sparkablate.condition_ids import Condition, parse_condition
     from sparkablate.directions.saved import load_direction, save_direction
     from sparkablate.errors import SparkablateError
     from sparkablate.manager import AblationManager
+    from sparkablate.measure.metrics import register_metric
     from sparkablate.proofs.discovery import discover
     from sparkablate.results import Results
     from sparkablate.specs import AblationSpec, DirectionSpec
@@ -38,6 +40,8 @@ __all__ = [
     "discover",
     "load_direction",
     "parse_condition",
+    "register_metric",
+    "register_site",
     "save_direction",
     "sweep",
 ]
@@ -55,6 +59,8 @@ _EXPORTS = {
     "discover": "proofs.discovery",
     "load_direction": "directions.saved",
     "parse_condition": "condition_ids",
+    "register_metric": "measure.metrics",
+    "register_site": "anatomy.sites",
     "save_direction": "directions.saved",
     "sweep": "study.sweep",
 }

@@ -14,16 +14,25 @@ from torch import Tensor
 
 from .errors import SparkablateError
 
+_PLAIN = bool | int | float | str | bytes | None
+
 
 def described(value: Any) -> str:
     """A value in a message: itself where it is short and plain."""
-    if value is None or isinstance(value, bool | int | float | str | bytes | list | tuple):
+    if isinstance(value, list | tuple) and not all(isinstance(one, _PLAIN | list | tuple) for one in value):
+        return f"a {type(value).__name__} of {len(value)}, the first of type {type(value[0]).__name__}"
+    if isinstance(value, _PLAIN | list | tuple):
         return f"{value!r:.80}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     if isinstance(value, Tensor):
         kind = str(value.dtype).removeprefix("torch.")
-        return f"a {kind} tensor of shape {list(value.shape)} on {value.device}"
+        return (
+            f"{'an' if kind[0] == 'i' else 'a'} {kind} tensor of shape {list(value.shape)} on {value.device}"
+        )
     if isinstance(value, np.ndarray):
-        return f"a {value.dtype} array of shape {list(value.shape)}"
+        kind = str(value.dtype)
+        return f"{'an' if kind[0] == 'i' else 'a'} {kind} array of shape {list(value.shape)}"
     if isinstance(value, torch.dtype | torch.device):
         return str(value)
     if isinstance(value, Mapping):
@@ -111,7 +120,7 @@ def as_text(value: Any) -> Any:
 def require_path(name: str, value: Any) -> None:
     """Raises "usage" for what names no file."""
     if not isinstance(value, str | os.PathLike) or not os.fspath(value) or "\0" in os.fspath(value):
-        raise SparkablateError("usage", f"{name} must be a path, not {described(value)}")
+        raise SparkablateError("usage", f"{name} must name a file or directory, not {described(value)}")
 
 
 def listed(name: str, value: Any) -> Iterable[Any]:

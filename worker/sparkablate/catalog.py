@@ -7,6 +7,7 @@ catalogue's names when it is imported.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +59,13 @@ class MetricColumns:
 
 _CATALOG: dict[str, Any] = json.loads((Path(__file__).parent / "catalog.json").read_bytes())
 
-#: In canonical order.
-SITES: Mapping[str, Site] = MappingProxyType(
-    {
-        name: Site(**{**row, "parts": row["parts"] and Parts(**row["parts"])})
-        for name, row in _CATALOG["sites"].items()
-    }
-)
+_sites = {
+    name: Site(**{**row, "parts": row["parts"] and Parts(**row["parts"])})
+    for name, row in _CATALOG["sites"].items()
+}
+#: In canonical order; behind the catalogue's, those that others have added.
+SITES: Mapping[str, Site] = MappingProxyType(_sites)
+#: Of the catalogue alone, like the tuples made from it.
 SITE_ORDER = tuple(SITES)
 #: Sites that a mode acts on.
 MODED_SITES = tuple(name for name, site in SITES.items() if site.edit == "mode")
@@ -104,6 +105,30 @@ def is_within(site: str, whole: str) -> bool:
     """Whether the site, or one that it is a part of, is a part of the other."""
     within = SITES[site].within
     return within is not None and (within == whole or is_within(within, whole))
+
+
+#: What others call their sites and metrics: a package's name, a dot, and more.
+_OWN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+")
+
+
+def is_own(name: str) -> bool:
+    """Whether a site or metric is somebody's own, which only this process knows: no config, run or checkpoint
+    can name it."""
+    return "." in name
+
+
+def own_name(what: str, name: Any) -> str:
+    """Raises ValueError for a name that could be the catalogue's some day."""
+    if not isinstance(name, str) or not _OWN_NAME.fullmatch(name) or len(name) > 64:
+        raise ValueError(
+            f"name must be your package's name, a dot and the {what}'s name, e.g. "
+            f'"mypackage.{"gate" if what == "site" else "entropy"}", not {name!r:.80}'
+        )
+    return name
+
+
+def add_site(name: str, site: Site) -> None:
+    _sites[name] = site
 
 
 def complete(table: str, names: Iterable[str], wanted: Iterable[str]) -> None:

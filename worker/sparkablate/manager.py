@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkablate.anatomy.architectures import locate
-from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
+from sparkablate.anatomy.sites import ANY_WIDTH, SiteMap, Tap, site_row
 from sparkablate.anatomy.wrappers import unwrapped
 from sparkablate.arguments import as_number, described, listed, tensor
 from sparkablate.catalog import POSITIONS, SITES
@@ -67,9 +67,10 @@ class AblationManager:
             key = mean_key(given)
             width = mean_width(self.sites, key)
             mean = tensor(f"the mean of {tuple(key)}", mean)
-            if mean.shape != (width,):
+            if mean.dim() != 1 or width not in (ANY_WIDTH, len(mean)):
                 raise SparkablateError(
-                    "invalid_message", f"the mean of {tuple(key)} is not {width} wide but {list(mean.shape)}"
+                    "invalid_message",
+                    f"the mean of {tuple(key)} has the shape {list(mean.shape)}, and must be [{width}]",
                 )
             found[key] = mean.detach()
         self._means = found
@@ -79,7 +80,7 @@ class AblationManager:
         key = mean_key(key)
         if key not in self._means:
             raise SparkablateError(
-                "means_missing", f"{tuple(key)} is not calibrated: call calibrate_means() first"
+                "means_missing", f"the mean of {tuple(key)} is not calibrated; call calibrate_means() first"
             )
         return self._means[key]
 
@@ -256,9 +257,9 @@ class AblationManager:
             spec = bound.spec
             if isinstance(spec, DirectionSpec):
                 directions.append(spec)
-            elif spec.kind in SITE_ROWS:
+            elif (row := site_row(spec.kind)) is not None:
                 layer = self.sites.layers[spec.layer]
-                tap = SITE_ROWS[spec.kind].tap(layer)
+                tap = row.tap(layer)
                 assert tap is not None
                 edit = site_edit(spec, layer, bound.given, first_tokens, prompts)
                 edits.append((tap, spec_id(spec), edit))

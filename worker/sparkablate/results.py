@@ -195,7 +195,7 @@ def load(directory: str | os.PathLike[str]) -> Results:
         path = Path(directory) / "results.sqlite"
     except TypeError as error:
         raise SparkablateError(
-            "usage", f"expected the path of a run directory, not {directory!r:.200}"
+            "usage", f"directory must be the path of a run directory, not of type {type(directory).__name__}"
         ) from error
     if not _is_own(path):
         raise SparkablateError(

@@ -12,17 +12,16 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.sites import LayerSites, SiteMap
+from sparkablate.anatomy.sites import LayerSites, SiteMap, offers
 from sparkablate.arguments import as_choice, as_index, as_indices, as_number, described, numbers, or_default
 from sparkablate.catalog import (
     LIMITS,
-    MODED_SITES,
     OPERATIONS,
     PART_FIELDS,
     POSITIONS,
-    SITE_ORDER,
     SITES,
     complete,
+    is_own,
     is_within,
 )
 from sparkablate.edits.functions import DEFAULT_MODE, MODES, SKIP, UNIT_TOLERANCE
@@ -59,10 +58,10 @@ class AblationSpec:
     neurons: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        as_choice("kind", self.kind, [*MODED_SITES, "layer"])
+        as_choice("kind", self.kind, [name for name, site in SITES.items() if site.edit != "direction"])
         modes = (SKIP, DEFAULT_MODE) if self.kind == "layer" else tuple(MODES)
         mode = or_default(self.mode, DEFAULT_MODE)
-        as_choice(f"mode of a {self.kind!r}:", mode, modes)
+        as_choice(f"mode of kind {self.kind!r}:", mode, modes)
         object.__setattr__(self, "mode", SKIP if self.kind == "layer" else mode)
         as_choice("positions", self.positions, POSITIONS)
         if self.kind == "layer" and self.positions != "all":
@@ -74,9 +73,9 @@ class AblationSpec:
             listed = () if given is None else as_indices(name, given)
             wanted = parts is not None and parts.field == name
             if listed and not wanted:
-                raise _invalid(f"a {self.kind!r} takes no {name}")
+                raise _invalid(f"kind {self.kind!r} takes no {name}")
             if wanted and not listed:
-                raise _invalid(f"a {self.kind!r} needs {name}, e.g. {name}=(0,)")
+                raise _invalid(f"kind {self.kind!r} needs {name}, e.g. {name}=(0,)")
             object.__setattr__(self, name, listed)
 
     def __str__(self) -> str:
@@ -93,6 +92,10 @@ class AblationSpec:
     def from_wire(cls, wire: Mapping[str, Any]) -> AblationSpec:
         """From an `intervention` of src/protocol/messages.ts (any kind but direction)."""
         fields: dict[str, Any] = dict(wire)
+        if is_own(str(fields["kind"])):
+            raise _invalid(
+                f"{fields['kind']} is a site that only the Python process that registered it knows"
+            )
         return cls(**fields)
 
 
@@ -301,7 +304,7 @@ def with_parts(spec: AblationSpec, listed: tuple[int, ...]) -> AblationSpec:
 
 def canonical_order(spec: Spec) -> tuple[Any, ...]:
     if isinstance(spec, AblationSpec):
-        return (0, spec.layer, SITE_ORDER.index(spec.kind), spec_id(spec))
+        return (0, spec.layer, list(SITES).index(spec.kind), spec_id(spec))
     return (1, spec_id(spec))
 
 
@@ -338,7 +341,7 @@ def _check_offered(spec: Spec, sites: SiteMap) -> None:
                 f"{spec_id(spec)}: the model has layers 0 to {sites.n_layers - 1}",
             )
         layer = sites.layers[index]
-        if kind not in layer.sites:
+        if not offers(layer, kind):
             reason = f"; {layer.missing[kind]}" if kind in layer.missing else ""
             raise SparkablateError(
                 "site_unsupported",

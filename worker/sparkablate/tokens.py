@@ -108,7 +108,9 @@ def _batches(name: str, value: Any) -> Iterable[Any]:
         return [{"input_ids": row, "attention_mask": mask} for row, mask in zip(ids, masks, strict=True)]
     if (_is_row(value) and len(value)) or (isinstance(value, Tensor | np.ndarray) and value.ndim <= 2):
         return [value]
-    return listed(name, value)
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise _no_ids(name, value)
+    return value
 
 
 def _is_encoding(value: Any) -> bool:

@@ -19,7 +19,8 @@ def speak_to_controller() -> None:
 def setting(key: str, value: str | bool | None = None) -> str:
     """`model.dtype`, or `model.dtype: float32`; in Python `dtype`, or `dtype="float32"`."""
     if _reader == "Python":
-        return _argument(key.rpartition(".")[2], value)
+        # What `load_model` calls `name` is `bake`'s `model`.
+        return "model" if key == "model.name" else _argument(key.rpartition(".")[2], value)
     return key if value is None else f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
 
 

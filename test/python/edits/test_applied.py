@@ -366,7 +366,7 @@ class TestNothingInSilence:
 
     def test_no_model_no_spec(self, tiny: Any) -> None:
         for what in (None, "gpt2", 3, {}, GenerationConfig()):
-            with pytest.raises(SparkablateError, match="takes a model") as caught:
+            with pytest.raises(SparkablateError, match="must be a loaded model") as caught:
                 AblationManager(what)  # type: ignore[arg-type]
             assert caught.value.code == "usage"
         with pytest.raises(SparkablateError) as caught:

@@ -11,7 +11,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from sparkablate.catalog import MODED_SITES, PART_COUNTS, SITES, complete
+from sparkablate.anatomy.modules import input_width, output_width, resolve
+from sparkablate.arguments import as_choice, described
+from sparkablate.catalog import MODED_SITES, PART_COUNTS, SITES, Site, add_site, complete, own_name
+from sparkablate.errors import SparkablateError
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,9 @@ class Logits:
             return torch.tanh(logits / self.value) * self.value
         return logits
 
+
+#: Width of a tensor that only a pass can tell.
+ANY_WIDTH = -1
 
 #: (layer module, layer input, writes by name) → layer output, replayed addition by addition.
 Additions = Callable[[nn.Module, Tensor, Mapping[str, Tensor]], Tensor]
@@ -161,6 +167,7 @@ class LayerSites:
 class Stage(IntEnum):
     """How far into its first edited layer the baseline is reused. The order is that of the forward pass."""
 
+    LAYER = -1  # the layer's input
     ATTENTION = 0  # the output projection's input
     MLP = 1  # the attention's output
     SKIP = 2  # nothing of the layer is computed
@@ -201,6 +208,81 @@ SITE_ROWS: Mapping[str, SiteRow] = {
     "mlp": SiteRow(lambda layer: layer.mlp_write, None, Stage.MLP, write="mlp"),
 }
 complete("SITE_ROWS", SITE_ROWS, MODED_SITES)
+
+#: The same of sites that others have registered.
+_OWN_ROWS: dict[str, SiteRow] = {}
+
+
+def site_row(kind: str) -> SiteRow | None:
+    """None for a kind that no mode acts on."""
+    return SITE_ROWS.get(kind) or _OWN_ROWS.get(kind)
+
+
+def offers(layer: LayerSites, kind: str) -> bool:
+    """Whether the layer has the site, and no proof has refused it."""
+    own = _OWN_ROWS.get(kind)
+    return kind in layer.sites if own is None else own.tap(layer) is not None
+
+
+def value_sites() -> tuple[str, ...]:
+    """Sites with values of their own, registered ones behind the catalogue's."""
+    return tuple(name for name, site in SITES.items() if site.values == name)
+
+
+def register_site(
+    name: str,
+    path: str,
+    *,
+    side: Literal["input", "output"] = "output",
+    within: Literal["attn", "mlp", "layer"] = "layer",
+    replace: bool = False,
+) -> None:
+    """Adds a site of your own to every model of this process: a tensor in each layer that has it.
+
+    `AblationSpec(kind=name, layer=…)` then edits it whole, in every mode, in `applied` and `sweep`. Configs,
+    `sparkablate run` and `bake` do not know it, and say so. Nothing is proved but that a pass reaches it.
+
+    Args:
+        name: your package's name, a dot, and the site's, e.g. "mypackage.gate"; it stands in ids.
+        path: of a module, from the layer on, e.g. "mlp.gate_proj". Layers without it do not offer the site.
+        side: "output" (item 0 of a tuple) or "input" (the first argument) of that module: a tensor
+            [batch, pos, width].
+        within: what it is a part of: not edited together with that.
+        replace: replace a site of this name.
+
+    Raises SparkablateError: "config_invalid" for another name or path, "usage" for a name that is taken.
+    """
+    try:
+        own_name("site", name)
+    except ValueError as error:
+        raise SparkablateError("config_invalid", str(error)) from error
+    if not isinstance(path, str) or not all(
+        part.isidentifier() or part.isdigit() for part in path.split(".")
+    ):
+        raise SparkablateError(
+            "config_invalid",
+            f'path leads from a layer to a module, e.g. "mlp.gate_proj", not {described(path)}',
+        )
+    as_choice("side", side, ("input", "output"))
+    as_choice("within", within, ("attn", "mlp", "layer"))
+    if name in _OWN_ROWS and replace is not True:
+        raise SparkablateError(
+            "usage", f"site {name!r} is registered already; pass replace=True to replace it"
+        )
+
+    def tap(layer: LayerSites) -> Tap | None:
+        module = resolve(layer.module, path)
+        return Tap(f"{layer.path}.{path}", module, side) if isinstance(module, nn.Module) else None
+
+    def width(layer: LayerSites) -> int:
+        found = resolve(layer.module, path)
+        try:
+            return input_width(found) if side == "input" else output_width(found)
+        except AttributeError:  # no linear map: as wide as it comes
+            return ANY_WIDTH
+
+    _OWN_ROWS[name] = SiteRow(tap, width, Stage.LAYER, write="")
+    add_site(name, Site(within, None, "mode", name))
 
 
 @dataclass(frozen=True)

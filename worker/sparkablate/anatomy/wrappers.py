@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from sparkablate.arguments import described
 from sparkablate.errors import SparkablateError
 
 #: Classes whose instances hold pieces of the weights and activations, with what they do.
@@ -25,7 +26,7 @@ def unwrapped(model: Any) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise SparkablateError(
-            "usage", f"an AblationManager takes a model (a torch.nn.Module), not {_described(model)}"
+            "usage", f"model must be a loaded model (a torch.nn.Module), not {_described(model)}"
         )
     classes = {type(model), *map(type, model.parameters())}
     for name in (base.__name__ for one in classes for base in one.__mro__):
@@ -77,5 +78,5 @@ def _described(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {value!r:.80}; load it first, with sparkablate.model.load_model"
     if isinstance(getattr(value, "model", None), nn.Module):
-        return f"a {type(value).__name__}; give it the {type(value).__name__}'s `model`"
-    return f"a {type(value).__name__}"
+        return f"{described(value)}; give its `model`"
+    return described(value)

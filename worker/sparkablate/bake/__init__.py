@@ -95,6 +95,10 @@ def bake(
     if isinstance(model, nn.Module):
         given = InMemory(wanted, target, wanted_dtype, prune_layers, force, means, source, tokenizer, threads)
         return bake_object(model, given, progress)
+    if not isinstance(name, str):
+        raise SparkablateError(
+            "usage", f"model must be a model, its directory or its Hugging Face id, not {described(model)}"
+        )
     if source is not None or tokenizer is not None:
         which = "source" if source is not None else "tokenizer"
         raise SparkablateError("usage", f"{which} goes with a model object; leave it out for {name!r:.200}")

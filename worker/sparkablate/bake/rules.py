@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sparkablate.anatomy.additions import writes_first
 from sparkablate.anatomy.architectures import ARCHITECTURES, Architecture
-from sparkablate.catalog import MODED_SITES, SITES, VALUE_SITES, refusal
+from sparkablate.catalog import MODED_SITES, SITES, VALUE_SITES, is_own, refusal
 from sparkablate.edits.functions import MODES
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, spec_id
@@ -95,6 +95,8 @@ def _refusal(spec: Spec, row: Architecture, prune: bool) -> str | None:
         if spec.at != "writes":
             return f"at: stream has no weight equivalent; bake at: writes, or {RUN_ONLY}"
         return _everywhere(row) if spec.layers == "all" else _direction(row)
+    if is_own(spec.kind):
+        return "no weights are known for a site of your own; measure it inside applied() instead"
     if spec.kind == "layer":
         why = None if prune else _skip(row)
         return why and f"{why} ({flag('prune-layers', True)})"

@@ -136,7 +136,8 @@ def load_direction(path: str | os.PathLike[str]) -> SavedDirection:
     file = Path(os.fspath(path)).expanduser()
     try:
         if not file.is_file():
-            raise SparkablateError("input_missing", f"{file}: there is no such file")
+            what = "is a directory, not a file" if file.is_dir() else "does not exist"
+            raise SparkablateError("input_missing", f"{file} {what}")
         if file.stat().st_size > MAX_UNPACKED_BYTES:
             raise SparkablateError("config_invalid", f"{file} is too large for a direction")
         if file.suffix == ".pt":
@@ -245,6 +246,8 @@ def _target(path: Any, force: Any) -> Path:
 
 def _write(target: Path, data: bytes) -> None:
     """Whole or not at all."""
+    if not target.parent.is_dir():
+        raise SparkablateError("usage", f"{target} cannot be written: there is no directory {target.parent}")
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         try:

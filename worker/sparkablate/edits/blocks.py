@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkablate.anatomy.modules import resolve
-from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
+from sparkablate.anatomy.sites import SiteMap, Tap, site_row
 from sparkablate.catalog import DONOR_MODES
 from sparkablate.edits.bound import Bound
 from sparkablate.edits.bypass import Skip
@@ -343,5 +343,5 @@ def _skips(union: Iterable[Bound]) -> dict[int, AblationSpec]:
     """Layer → the spec that skips it."""
     specs = (bound.spec for bound in union)
     return {
-        spec.layer: spec for spec in specs if isinstance(spec, AblationSpec) and spec.kind not in SITE_ROWS
+        spec.layer: spec for spec in specs if isinstance(spec, AblationSpec) and site_row(spec.kind) is None
     }

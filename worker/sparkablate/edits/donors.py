@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
+from sparkablate.anatomy.sites import SiteMap, Tap, offers, site_row, value_sites
 from sparkablate.arguments import as_choice, as_index, described
-from sparkablate.catalog import DONOR_MODES, SITES, VALUE_SITES
+from sparkablate.catalog import DONOR_MODES, SITES
 from sparkablate.edits.hooks import recording
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, Spec
@@ -32,14 +32,14 @@ def donor_key(key: Any) -> SourceKey:
     """Raises "usage" for what is no key, "config_invalid" for what no model has."""
     if isinstance(key, str) or not isinstance(key, Sequence) or len(key) != 2:
         raise SparkablateError("usage", f"a donor's key is SourceKey(kind, layer), not {described(key)}")
-    return SourceKey(as_choice("kind of a donor", key[0], VALUE_SITES), as_index("layer", key[1]))
+    return SourceKey(as_choice("kind of a donor", key[0], value_sites()), as_index("layer", key[1]))
 
 
 def donor_mode(mode: Any) -> str:
     """Raises "usage" for a mode that has no donor."""
     if not isinstance(mode, str) or mode not in DONOR_MODES:
         raise SparkablateError(
-            "usage", f"mode {described(mode)} has no donor; {', '.join(DONOR_MODES)} have one"
+            "usage", f"mode {described(mode)} has no donor; use {' or '.join(DONOR_MODES)}"
         )
     return mode
 
@@ -47,7 +47,10 @@ def donor_mode(mode: Any) -> str:
 def offered_donors(sites: SiteMap) -> list[SourceKey]:
     """Every activation that a spec on this model could need."""
     return [
-        SourceKey(kind, layer.index) for layer in sites.layers for kind in VALUE_SITES if kind in layer.sites
+        SourceKey(kind, layer.index)
+        for layer in sites.layers
+        for kind in value_sites()
+        if offers(layer, kind)
     ]
 
 
@@ -87,7 +90,8 @@ def record_activations(
 def _tap(sites: SiteMap, key: SourceKey) -> Tap:
     if not 0 <= key.layer < sites.n_layers:
         raise SparkablateError("config_invalid", f"{tuple(key)}: the model has {sites.n_layers} layers")
-    tap = SITE_ROWS[key.kind].tap(sites.layers[key.layer])
+    row = site_row(key.kind)
+    tap = None if row is None else row.tap(sites.layers[key.layer])
     if tap is None:
         raise SparkablateError("site_unsupported", f"layer {key.layer} has no {key.kind!r} to record")
     return tap

@@ -87,6 +87,11 @@ def stream_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 def on_tap(tap: Tap, edit: Edit) -> Hook:
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if not args and "hidden_states" not in kwargs:
+            raise SparkablateError(
+                "hook_failed",
+                f"{tap.path} is called with {', '.join(kwargs) or 'nothing'}, and without an input to edit",
+            )
         edited = checked(tap, edit, stream_of(args, kwargs))
         if args:
             return (edited, *args[1:]), kwargs
@@ -104,6 +109,10 @@ def on_tap(tap: Tap, edit: Edit) -> Hook:
 
 def checked(tap: Tap, edit: Edit, tensor: Tensor) -> Tensor:
     """The edited tensor. Raises SparkablateError("hook_failed") where its shape or dtype is another."""
+    if not isinstance(tensor, Tensor):
+        raise SparkablateError(
+            "hook_failed", f"the {tap.side} of {tap.path} is a {type(tensor).__name__}, not a tensor"
+        )
     edited = edit(tensor)
     if edited.shape != tensor.shape or edited.dtype != tensor.dtype:
         raise SparkablateError(

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparkablate.anatomy.sites import SITE_ROWS, SiteMap, Tap
+from sparkablate.anatomy.sites import SiteMap, Tap, offers, site_row, value_sites
 from sparkablate.arguments import as_choice, as_index, described
-from sparkablate.catalog import POSITIONS, VALUE_SITES
+from sparkablate.catalog import POSITIONS
 from sparkablate.edits.hooks import recording
 from sparkablate.edits.positions import FirstTokens
 from sparkablate.errors import SparkablateError
@@ -39,7 +39,7 @@ def mean_key(key: Any) -> MeanKey:
             "usage", f"a mean's key is MeanKey(kind, layer, positions), not {described(key)}"
         )
     kind, layer, positions = MeanKey(*key)
-    as_choice("kind of a mean", kind, VALUE_SITES)
+    as_choice("kind of a mean", kind, value_sites())
     as_choice("positions of a mean", positions, POSITIONS)
     return MeanKey(kind, as_index("layer", layer), positions)
 
@@ -49,8 +49,8 @@ def offered_means(sites: SiteMap) -> list[MeanKey]:
     return [
         MeanKey(kind, layer.index, positions)
         for layer in sites.layers
-        for kind in VALUE_SITES
-        if kind in layer.sites
+        for kind in value_sites()
+        if offers(layer, kind)
         for positions in POSITIONS
     ]
 
@@ -58,7 +58,9 @@ def offered_means(sites: SiteMap) -> list[MeanKey]:
 def mean_width(sites: SiteMap, key: MeanKey) -> int:
     """Width of the tensor whose mean it is: of a head, the whole input of the output projection."""
     _tap(sites, key)
-    width = SITE_ROWS[key.kind].width
+    row = site_row(key.kind)
+    assert row is not None
+    width = row.width
     return sites.d_model if width is None else width(sites.layers[key.layer])
 
 
@@ -99,14 +101,17 @@ def measure_means(
                 sites.stack(input_ids=ids, use_cache=False)
     missing = [key for key in keys if not counts[key]]
     if missing:
-        raise SparkablateError("means_missing", f"no tokens to average over for {tuple(missing[0])}")
+        raise SparkablateError(
+            "means_missing", f"the batches hold no tokens to average over for {tuple(missing[0])}"
+        )
     return {key: (sums[key] / counts[key]).float().cpu() for key in keys}
 
 
 def _tap(sites: SiteMap, key: MeanKey) -> Tap:
     if key.layer >= sites.n_layers:
         raise SparkablateError("config_invalid", f"{tuple(key)}: the model has {sites.n_layers} layers")
-    tap = SITE_ROWS[key.kind].tap(sites.layers[key.layer])
+    row = site_row(key.kind)
+    tap = None if row is None else row.tap(sites.layers[key.layer])
     if tap is None:
         raise SparkablateError("site_unsupported", f"layer {key.layer} has no {key.kind!r} to average")
     return tap

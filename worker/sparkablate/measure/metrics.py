@@ -7,17 +7,19 @@ under its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from sparkablate import catalog
-from sparkablate.catalog import complete
-from sparkablate.errors import SparkablateError
+from sparkablate.arguments import as_choice, described, listed
+from sparkablate.catalog import complete, own_name
+from sparkablate.errors import SparkablateError, first_line
 from sparkablate.wording import setting
 
 
@@ -106,9 +108,79 @@ class Metric(catalog.MetricColumns):
     compute: MetricFunction
 
 
+#: Behind the catalogue's, those that others have registered.
 METRICS = {
     name: Metric(row.columns, row.needs, row.item, FUNCTIONS[name]) for name, row in catalog.METRICS.items()
 }
+
+
+def register_metric(
+    name: str,
+    function: MetricFunction,
+    *,
+    columns: Sequence[str] = (),
+    needs: Literal["baseline", "wrong"] | None = None,
+    item: Literal["mean", "sum", "every"] = "mean",
+    replace: bool = False,
+) -> None:
+    """Adds a metric of your own to this process: `sweep(…, metrics=[name])` then measures it.
+
+    Configs and `sparkablate run` do not know it, and say so; `sparkablate report` shows what was measured.
+
+    Args:
+        name: your package's name, a dot, and the metric's, e.g. "mypackage.entropy".
+        function: `Rows` of a chunk (logits float32 [positions, vocab], targets int64 [positions]) → a tensor
+            [positions], or a tuple of one for each column.
+        columns: what each of several values is called, behind the name and a dot; without, there is one
+            value, called as the metric is.
+        needs: "baseline" (the unedited model's logits, `rows.baseline`) or "wrong" (of a task's wrong answers
+            a token, `rows.wrong`).
+        item: how the values at an item's answer's tokens become the item's.
+        replace: replace a metric of this name.
+
+    Raises SparkablateError: "config_invalid" for another name or column, "usage" for a name that is taken.
+    """
+    try:
+        own_name("metric", name)
+    except ValueError as error:
+        raise SparkablateError("config_invalid", str(error)) from error
+    if not callable(function):
+        raise SparkablateError("usage", f"function must be a function of Rows, not {described(function)}")
+    if needs is not None:
+        as_choice("needs", needs, ("baseline", "wrong"))
+    as_choice("item", item, ("mean", "sum", "every"))
+    given = list(listed("columns", columns))
+    if len(set(map(str, given))) < len(given) or not all(
+        isinstance(one, str) and one.isidentifier() for one in given
+    ):
+        raise SparkablateError("config_invalid", f"columns must be different names, not {described(given)}")
+    if name in METRICS and replace is not True:
+        raise SparkablateError(
+            "usage", f"metric {name!r} is registered already; pass replace=True to replace it"
+        )
+    named = tuple(f"{name}.{column}" for column in given) or (name,)
+    METRICS[name] = Metric(named, needs, item, partial(_own_values, name, function, len(named)))
+
+
+def _own_values(name: str, function: MetricFunction, count: int, rows: Rows) -> tuple[Tensor, ...]:
+    """What somebody's function gives. Raises "hook_failed" unless it is one tensor [positions] a column."""
+    try:
+        values = function(rows)
+    except SparkablateError:
+        raise
+    except Exception as error:  # whatever it does
+        raise SparkablateError(
+            "hook_failed", f"metric {name}: {type(error).__name__}: {first_line(error)}", detail=repr(error)
+        ) from error
+    found = values if isinstance(values, tuple) else (values,)
+    fits = all(isinstance(one, Tensor) and one.shape == rows.targets.shape for one in found)
+    if len(found) != count or not fits:
+        raise SparkablateError(
+            "hook_failed",
+            f"metric {name} must give {count} tensor{'s' * (count > 1)} of shape {list(rows.targets.shape)}, "
+            f"not {', '.join(map(described, found))}",
+        )
+    return found
 
 
 def metrics_of(names: list[str]) -> list[Metric]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap, Stage, Tap
+from sparkablate.anatomy.sites import LayerSites, SiteMap, Stage, Tap, site_row
 from sparkablate.catalog import OPERATIONS, complete
 from sparkablate.edits.hooks import recording, stream_of
 from sparkablate.measure.likelihood import Likelihood
@@ -52,7 +52,8 @@ def first_edit(specs: Sequence[Spec], sites: SiteMap) -> Start:
 def _stage(spec: Spec) -> Stage:
     if isinstance(spec, DirectionSpec):
         return DIRECTION_STAGES[spec.at]
-    return SITE_ROWS[spec.kind].stage if spec.kind in SITE_ROWS else Stage.SKIP
+    row = site_row(spec.kind)
+    return Stage.SKIP if row is None else row.stage
 
 
 @contextmanager

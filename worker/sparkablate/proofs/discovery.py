@@ -49,7 +49,7 @@ def located(model: nn.Module) -> SiteMap:
 
     Raises SparkablateError("architecture_unsupported") where none is found.
     """
-    if row_for(model) is None:
+    if hasattr(model, "config") and row_for(model) is None:
         row = _Search(model).row()
         adopt(model, Discovered(row, as_source(row)))
     return locate(model)
