@@ -103,13 +103,21 @@ def test_the_sources_other_files_travel_or_the_tokenizer_that_is_given(tmp_path:
 @pytest.mark.parametrize("dtype", ["auto", "source", "float32", torch.float32])
 def test_dtypes_of_a_bfloat16_object(dtype: Any, tmp_path: Path) -> None:
     """ "auto" keeps what stands where the edit is exact; in float32 the live side is the object's cast."""
-    model = changed(torch.bfloat16)
+    changed().save_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
     report = bake(model, HEADS, tmp_path / "out", dtype=dtype)
     assert report["certificate"]["passed"]
     kept = dtype in ("auto", "source")
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.bfloat16 if kept else torch.float32}
     assert model.dtype == torch.bfloat16
+
+
+def test_a_cast_that_stock_transformers_does_not_make_is_told(tmp_path: Path) -> None:
+    """`model.to(dtype)` rounds the rotary frequencies, `from_pretrained(dtype=…)` does not."""
+    with pytest.raises(SparkablateError, match=r"rotary_emb\.\w+, which is in no checkpoint, is in bfloat16"):
+        bake(changed(torch.bfloat16), HEADS, tmp_path / "out", dtype="source")
+    assert not (tmp_path / "out").exists()
 
 
 def test_directions_and_means_of_an_object(tmp_path: Path) -> None:

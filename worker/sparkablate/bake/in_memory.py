@@ -80,7 +80,29 @@ def bake_object(given: nn.Module, wanted: Wanted, progress: Progress) -> dict[st
             )
             baking = Baking(source, wanted.specs, wanted.out, written, wanted.prune, wanted.force)
             del live, source
-            return baking.run(progress, _never)
+            try:
+                return baking.run(progress, _never)
+            except SparkablateError as error:
+                raise _explained(error, model) from error
+
+
+def _explained(error: SparkablateError, model: nn.Module) -> SparkablateError:
+    """What stock transformers computes from the configuration, a cast of the object has rounded."""
+    kept = model.state_dict().keys()
+    cast = [
+        name
+        for name, buffer in model.named_buffers()
+        if name not in kept and buffer.dtype in (torch.bfloat16, torch.float16)
+    ]
+    if error.code != "certificate_failed" or not cast:
+        return error
+    return SparkablateError(
+        error.code,
+        f"{error.message}. The object's {cast[0]}, which is in no checkpoint, is in "
+        f"{str(model.get_buffer(cast[0]).dtype).removeprefix('torch.')}, as model.to(dtype) makes it and "
+        "stock transformers does not: load the model with its dtype instead of casting it",
+        error.detail,
+    )
 
 
 def _never() -> None:
