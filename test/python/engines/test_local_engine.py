@@ -470,6 +470,6 @@ def test_a_baseline_that_is_not_finite_is_said_as_such(tmp_path: Path) -> None:
     tensors["model.layers.1.mlp.down_proj.weight"] *= 1e6
     save_file(tensors, weights, metadata={"format": "pt"})
     LocalEngine().answer(Load(model_config(directory), SEQ_LEN, BATCH))
-    with pytest.raises(SparkablateError, match=r"the unedited .* in float16: set model\.dtype to") as caught:
+    with pytest.raises(SparkablateError, match=r"the unedited .* in float16: set dtype to") as caught:
         LocalEngine().answer(Load(model_config(directory, dtype="float16"), SEQ_LEN, BATCH))
     assert caught.value.code == "nonfinite_logits"
