@@ -48,6 +48,7 @@ const named = {
   operations: catalog.OPERATIONS,
   metrics: mapped(catalog.METRICS, ({ columns, needs, item }) => ({ columns, needs, item })),
   limits: catalog.LIMITS,
+  deciding_variables: catalog.DECIDING_VARIABLES,
 };
 const catalogue = `${JSON.stringify({ ...named, refusals: REFUSALS }, null, 1)}\n`;
 

@@ -6,7 +6,7 @@ import { SparkablateError } from "./errors.ts";
 import type { OnEvent } from "./events.ts";
 import { loadModel } from "./link/calls.ts";
 import { anonymousRunId, type Client } from "./link/client.ts";
-import { type Place, retryingOnce, Worker } from "./link/worker.ts";
+import { isHere, type Place, retryingOnce, Worker } from "./link/worker.ts";
 import type { LoadedModel, ModelConfig, Result } from "./protocol/messages.ts";
 import type { Row } from "./results/row.ts";
 import { type Baked, type BakeOptions, bakeCondition } from "./run/bake.ts";
@@ -17,10 +17,13 @@ import { keepTokens, type RunOptions, runSweep } from "./run/run.ts";
 /** How a `Controller` gets its worker. */
 export interface ControllerOptions {
   /**
-   * `ipc://…` or `tcp://…` of a running worker, or `docker`: the compose service, started if it does not listen.
-   * null or absent: one is started here when it is first needed.
+   * `ipc://…` or `tcp://…` of a running worker, or `docker`: the compose service, started if it does not listen;
+   * `spawn`: one is started here when it is first needed. null or absent: what `sparkablate worker` runs at its default
+   * address is used where one started here would be the same in every respect, else one is started.
    */
   readonly worker?: string | null | undefined;
+  /** Whether to wait for a worker that another controller holds, instead of starting one or being refused. */
+  readonly wait?: boolean | undefined;
   /** Directory of the keys for a `tcp://…` worker; default $SPARKABLATE_KEYS, else sparkablate/keys in $XDG_CONFIG_HOME. */
   readonly keys?: string | undefined;
   /** Told, a line at a time, what a container engine says while it builds and starts the worker. */
@@ -42,8 +45,8 @@ export class Controller {
   #busy = false;
 
   /** Starts nothing yet. @param options how it gets its worker. */
-  constructor({ worker = null, keys, say }: ControllerOptions = {}) {
-    this.#place = { address: worker, keys, say };
+  constructor({ worker = null, wait, keys, say }: ControllerOptions = {}) {
+    this.#place = { address: worker, wait, keys, say };
   }
 
   /** The pid of the worker that was started here, null before that or for a worker elsewhere. */
@@ -64,7 +67,7 @@ export class Controller {
    * ```
    */
   async load(config: RunConfig, { on = () => undefined }: { on?: OnEvent } = {}): Promise<LoadedModel> {
-    const worker = await this.#attach(this.#runId || anonymousRunId());
+    const worker = await this.#attach(this.#runId || anonymousRunId(), config.model);
     return await loadModel(worker.client, config.model, shapeToLoad(config), on);
   }
 
@@ -87,8 +90,8 @@ export class Controller {
     this.#busy = true;
     try {
       const { address } = this.#place;
-      const remote = address !== null && !address.startsWith("ipc://");
-      yield* runSweep(config, (runId) => this.#attach(runId), remote, options);
+      const remote = !isHere(address) && !address.startsWith("ipc://");
+      yield* runSweep(config, (runId) => this.#attach(runId, config.model), remote, options);
     } finally {
       this.#busy = false;
     }
@@ -114,7 +117,7 @@ export class Controller {
     if (this.#busy) throw new SparkablateError("usage", "this controller is running a sweep already");
     this.#busy = true;
     try {
-      await keepTokens(config, condition, (runId) => this.#attach(runId), options);
+      await keepTokens(config, condition, (runId) => this.#attach(runId, config.model), options);
     } finally {
       this.#busy = false;
     }
@@ -133,7 +136,10 @@ export class Controller {
    * ```
    */
   async inspect(model: ModelConfig, { meta = false }: { meta?: boolean } = {}): Promise<Result<"inspect">> {
-    return await this.#retryingOnce(async (client) => (await client.call("inspect", { model, meta })).result);
+    return await this.#retryingOnce(
+      model,
+      async (client) => (await client.call("inspect", { model, meta })).result,
+    );
   }
 
   /**
@@ -150,7 +156,11 @@ export class Controller {
    * ```
    */
   async compare(config: RunConfig, options: CompareOptions): Promise<Comparison> {
-    return await this.#retryingOnce((client) => comparePrompts(client, config, options), options.on);
+    return await this.#retryingOnce(
+      config.model,
+      (client) => comparePrompts(client, config, options),
+      options.on,
+    );
   }
 
   /**
@@ -172,7 +182,7 @@ export class Controller {
       if (this.#held?.worker === undefined) this.#held?.stop.abort();
     };
     signal?.addEventListener("abort", leave, { once: true });
-    const worker = await this.#attach(this.#runId || anonymousRunId()).finally(() =>
+    const worker = await this.#attach(this.#runId || anonymousRunId(), config.model).finally(() =>
       signal?.removeEventListener("abort", leave),
     );
     return await bakeCondition(worker.client, config, options);
@@ -192,7 +202,7 @@ export class Controller {
    * ```
    */
   async direction(model: ModelConfig, options: DirectionOptions): Promise<FoundDirection> {
-    return await this.#retryingOnce((client) => findDirection(client, model, options), options.on);
+    return await this.#retryingOnce(model, (client) => findDirection(client, model, options), options.on);
   }
 
   /** Ends the worker at once, also one that is starting; whatever waits for it fails. For a person who will not wait. */
@@ -220,8 +230,8 @@ export class Controller {
     await this.close();
   }
 
-  async #retryingOnce<T>(work: (client: Client) => Promise<T>, on?: OnEvent): Promise<T> {
-    const worker = await this.#attach(this.#runId || anonymousRunId());
+  async #retryingOnce<T>(model: ModelConfig, work: (client: Client) => Promise<T>, on?: OnEvent): Promise<T> {
+    const worker = await this.#attach(this.#runId || anonymousRunId(), model);
     return await retryingOnce(
       () => work(worker.client),
       () => this.#held?.stop.signal.aborted ?? true,
@@ -232,17 +242,17 @@ export class Controller {
     );
   }
 
-  async #attach(runId: string): Promise<Worker> {
-    if (this.#held === undefined) return await this.#start(runId);
+  async #attach(runId: string, model: ModelConfig): Promise<Worker> {
+    if (this.#held === undefined) return await this.#start(runId, model);
     const worker = await this.#held.attached;
     if (runId !== this.#runId) await worker.hold(runId);
     this.#runId = runId;
     return worker;
   }
 
-  async #start(runId: string): Promise<Worker> {
+  async #start(runId: string, { threads }: ModelConfig): Promise<Worker> {
     const stop = new AbortController();
-    const held: Held = { stop, attached: Worker.attach(this.#place, runId, stop.signal) };
+    const held: Held = { stop, attached: Worker.attach(this.#place, runId, stop.signal, threads) };
     this.#held = held;
     this.#runId = runId;
     try {

@@ -6,7 +6,7 @@ import { loadConfig, type RunConfig } from "../config/load.ts";
 import { asksFor } from "../config/modes.ts";
 import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
-import type { Baked } from "../run/bake.ts";
+import type { BakeDtype, Baked } from "../run/bake.ts";
 import {
   type CommonFlags,
   calibrationSection,
@@ -39,7 +39,7 @@ interface BakeFlags extends CommonFlags, WorkerFlags, EditFlags {
   readonly device?: string;
   readonly threads?: string;
   readonly calibration?: string;
-  readonly dtype: "float32" | "source";
+  readonly dtype: BakeDtype;
   readonly pruneLayers?: true;
   readonly force?: true;
 }
@@ -62,9 +62,12 @@ export function bakeCommand(): Command {
     .optionsGroup("Result:")
     .requiredOption("--out <directory>", "the directory to create; it appears complete or not at all")
     .addOption(
-      new Option("--dtype <dtype>", "dtype of the result; source keeps the source's")
-        .choices(["float32", "source"])
-        .default("float32"),
+      new Option(
+        "--dtype <dtype>",
+        "dtype of the result; auto: the source's, but float32 where a direction or a mean is computed into the weights",
+      )
+        .choices(["auto", "float32", "source"])
+        .default("auto"),
     )
     .option("--prune-layers", "delete skipped layers instead of making them the identity")
     .option("--force", "replace a directory that an earlier bake made")
@@ -124,7 +127,7 @@ function configOf(flags: BakeFlags): RunConfig {
   const { ablation, flags: names } = editSection(flags);
   return configFromFlags(
     {
-      model: { ...modelSection({ ...flags, model, dtype: "bfloat16" }) },
+      model: { ...modelSection({ ...flags, model, dtype: "auto" }) },
       ablation,
       eval: { ...calibrationSection(calibration), max_batches: 1 },
     },

@@ -12,6 +12,7 @@ export interface CommonFlags {
 
 export interface WorkerFlags {
   readonly worker?: string;
+  readonly wait?: true;
   readonly keys?: string;
 }
 
@@ -27,9 +28,11 @@ export function withWorker(command: Command): Command {
     .addOption(
       new Option(
         "--worker <address>",
-        "use a running worker: ipc://…, tcp://…, or docker for the one in the container (default: start one here)",
+        "use a running worker: ipc://…, tcp://…, or docker for the one in the container; spawn: start one here (default: " +
+          "yours, if 'sparkablate worker' runs one that is the same as one started here, else start one)",
       ),
     )
+    .option("--wait", "wait for a worker that another command holds")
     .addOption(keysOption());
 }
 
@@ -43,8 +46,8 @@ export const TEMPLATE_DATE =
   "the day that a chat template writes into the prompts, like 2026-11-29 (default: today)";
 
 /** A controller of the worker that the flags name. */
-export const controllerFor = ({ worker, keys, quiet }: WorkerFlags & CommonFlags): Controller =>
-  new Controller({ worker: worker ?? null, keys, ...(quiet !== true && { say }) });
+export const controllerFor = ({ worker, wait, keys, quiet }: WorkerFlags & CommonFlags): Controller =>
+  new Controller({ worker: worker ?? null, wait, keys, ...(quiet !== true && { say }) });
 
 /** Tokens a calibration block: long enough for a mean, short enough for a small text. */
 const CALIBRATION_BLOCK = 256;

@@ -77,14 +77,14 @@ interface ConfigFor {
 /** The text of a config that runs as it stands; what it leaves out is there as a comment. */
 export function configFor({ model, map, sweep, run }: ConfigFor): string {
   const seqLen = Math.min(1024, map.max_positions ?? 1024);
-  const dtype = model.startsWith("builtin:") ? "float32" : "bfloat16";
   const counts = SITE_SWEEPS.map((name) => `${name} (${costOf(map, name)})`).join(" | ");
   const scalar = (value: string): string => stringify(value, { lineWidth: 0 }).trimEnd();
   return `# ${map.model_type}: ${map.n_layers} layers, d_model ${map.d_model}; 'sparkablate inspect' shows its map.
 model:
   name: ${scalar(model)}
   revision: null                  # commit of a Hugging Face model; what was resolved is recorded
-  dtype: ${dtype.padEnd(25)}# bfloat16 | float16 | float32 (exact; below it, small effects drown in rounding)
+  dtype: auto                     # auto: float32 on a CPU with the memory for it, else the model's own;
+                                  # or float32 (exact; below it, small effects drown in rounding) | bfloat16 | float16
   device: auto                    # auto | cuda | mps | cpu; auto: cuda > mps > cpu
   device_map: null                # auto: a model too large for the device; its other layers lie elsewhere
 eval:

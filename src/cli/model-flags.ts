@@ -53,11 +53,10 @@ export function withModel(command: Command): Command {
     .requiredOption("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("--revision <commit>", "commit, branch or tag of a Hugging Face model")
     .addOption(
-      new Option("--dtype <dtype>", "default: float32 for a built-in model, else bfloat16").choices([
-        "bfloat16",
-        "float16",
-        "float32",
-      ]),
+      new Option(
+        "--dtype <dtype>",
+        "default auto: float32 on a CPU with the memory for it, else the model's own",
+      ).choices(["auto", "bfloat16", "float16", "float32"]),
     )
     .addOption(
       new Option("--device <device>", "where to compute")
@@ -108,7 +107,7 @@ export function modelSection({
   return {
     name: model,
     ...(revision !== undefined && { revision }),
-    dtype: dtype ?? (model.startsWith("builtin:") ? "float32" : "bfloat16"),
+    dtype: dtype ?? "auto",
     ...(device !== undefined && { device }),
     ...(threads !== undefined && { threads: numeric(threads) }),
   };

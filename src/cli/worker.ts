@@ -1,10 +1,12 @@
 /** `sparkablate worker`: a worker in the foreground, for controllers that come and go. */
-import { join } from "node:path";
+import { dirname } from "node:path";
 import { Command, Option } from "commander";
-import { resolveEnvironment, sparkablateHome } from "../environment/environment.ts";
+import { resolveEnvironment } from "../environment/environment.ts";
 import { ERROR_KINDS } from "../errors.ts";
 import { requireDirectory } from "../files.ts";
+import { defaultSocket } from "../link/found.ts";
 import { keysFor } from "../link/keys.ts";
+import { pythonCommand } from "../link/python-command.ts";
 import { keysOption } from "./common.ts";
 import { onInterrupt } from "./signals.ts";
 
@@ -49,10 +51,10 @@ docs/scale.md.`,
 }
 
 async function runWorker({ bind, keys, engine, ...ray }: WorkerCommandFlags): Promise<void> {
-  const address = bind ?? defaultAddress();
+  const address = bind ?? madeDefaultAddress();
   const directory = keysFor(address, "worker", keys);
   // What starts processes is slow to import, and most commands start none.
-  const [{ execa }, { pythonCommand }] = await Promise.all([import("execa"), import("../link/spawn.ts")]);
+  const { execa } = await import("execa");
   const { python, env } = pythonCommand(resolveEnvironment());
   const flags = {
     "--bind": address,
@@ -85,12 +87,11 @@ async function runWorker({ bind, keys, engine, ...ray }: WorkerCommandFlags): Pr
   process.exitCode = exitCode ?? ERROR_KINDS[interrupted ? "interrupted" : "worker_died"].exit;
 }
 
-function defaultAddress(): string {
-  const directory = join(sparkablateHome(), "run");
+function madeDefaultAddress(): string {
   requireDirectory(
-    directory,
+    dirname(defaultSocket()),
     0o700,
     "Set SPARKABLATE_HOME to a directory that you may write to, or give --bind.",
   );
-  return `ipc://${join(directory, "worker.sock")}`;
+  return `ipc://${defaultSocket()}`;
 }

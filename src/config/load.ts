@@ -10,6 +10,7 @@ import { PLACEHOLDER } from "./chunks.ts";
 import { type Named, NOTHING_NAMED } from "./condition-text.ts";
 import { override } from "./overrides.ts";
 import {
+  asWritten,
   type FlagName,
   noteWritten,
   type Origins,
@@ -114,6 +115,13 @@ export function resolvedYaml(config: RunConfig): string {
 }
 
 const yamlOf = (value: unknown): string => stringify(value, { lineWidth: 0, aliasDuplicateObjects: false });
+
+/** With what `dtype: auto` is, or was; a dtype that was written stays. */
+export function withDtype(config: RunConfig, dtype: string): RunConfig {
+  if (config.model.dtype !== "auto") return config;
+  const model = { ...config.model, dtype: dtype as RunConfig["model"]["dtype"] };
+  return { ...config, model: asWritten(config.model, model) };
+}
 
 /**
  * What of a config makes it another run: all but `output` and names and paths, in whose place the

@@ -68,8 +68,11 @@ function model({ cwd, trustRemoteCode }: SchemaOptions) {
     name: modelName(cwd),
     /** Commit, branch or tag of a Hugging Face model; null: its main branch. */
     revision: text("a commit, branch or tag in quotes, or null").nullable().default(null),
-    /** Of the weights and of the computation; default bfloat16. float32 is IEEE: TF32 is off. */
-    dtype: choice(["bfloat16", "float16", "float32"]).default("bfloat16"),
+    /**
+     * Of the weights and of the computation; default auto: float32 on a CPU with memory for it, else the checkpoint's.
+     * float32 is IEEE: TF32 is off.
+     */
+    dtype: choice(["auto", "bfloat16", "float16", "float32"]).default("auto"),
     /** auto: cuda before mps before cpu. */
     device: choice(["auto", "cuda", "mps", "cpu"]).default("auto"),
     /** auto: layers that the device has no room for go to its like, to main memory, to disk; null: refused. */

@@ -15,7 +15,7 @@ type Address = { readonly path: string } | { readonly host: string; readonly por
 export function parseAddress(text: string): Address {
   const refuse = (why: string): never => {
     throw new SparkablateError("usage", `--worker ${text}: ${why}`, {
-      help: "Give ipc:///path/of/a/socket, tcp://host:port, or docker.",
+      help: "Give ipc:///path/of/a/socket, tcp://host:port, docker or spawn.",
     });
   };
   if (text.startsWith("ipc://")) {
@@ -35,14 +35,14 @@ export function parseAddress(text: string): Address {
 }
 
 /** Why nobody can be reached there, in words; null: somebody takes connections, or may do so in a moment. */
-export async function unreachable(address: string): Promise<string | null> {
+export async function unreachable(address: string, deadlineMs = REACH_DEADLINE_MS): Promise<string | null> {
   const { promise, resolve: answer } = Promise.withResolvers<string | null>();
   const place = parseAddress(address);
   // What ZeroMQ looks for: of a name, its IPv4 address.
   const family = "host" in place && !isIPv6(place.host) ? 4 : undefined;
-  const socket = connect({ ...place, timeout: REACH_DEADLINE_MS, ...(family && { family }) });
+  const socket = connect({ ...place, timeout: deadlineMs, ...(family && { family }) });
   socket.once("connect", () => answer(null));
-  socket.once("timeout", () => answer(`no answer within ${REACH_DEADLINE_MS / 1000} s`));
+  socket.once("timeout", () => answer(`no answer within ${deadlineMs / 1000} s`));
   socket.once("error", (error: NodeJS.ErrnoException) => answer(reason(error)));
   return await promise.finally(() => socket.destroy());
 }

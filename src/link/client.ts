@@ -61,13 +61,21 @@ export class Client {
   #session = "";
   #unanswered = 0;
   #ended: SparkablateError | undefined;
+  readonly #besides: string | null;
 
   /**
    * @param died resolves with an error when the worker's process ends; never settles for a remote one.
    * @param keys for an authenticated TCP link.
+   * @param besides who holds the worker that this one was started beside: said where there is no room for both.
    */
-  constructor(address: string, died: Promise<SparkablateError>, keys: ControllerKeys | null = null) {
+  constructor(
+    address: string,
+    died: Promise<SparkablateError>,
+    keys: ControllerKeys | null = null,
+    besides: string | null = null,
+  ) {
     this.#address = address;
+    this.#besides = besides;
     this.#mounts = new Mounts(address, []);
     this.#channel = new Channel(address, keys, (error) => this.#end(error));
     this.#listen().catch((cause) => this.#end(broken(cause)));
@@ -79,7 +87,8 @@ export class Client {
   }
 
   async hello(runId: string, deadlineMs = HELLO_DEADLINE_MS): Promise<Result<"hello">> {
-    const owner: Owner = { run_id: runId, pid: process.pid, host: hostname() };
+    const besides = this.#besides === null ? {} : { besides: this.#besides };
+    const owner: Owner = { run_id: runId, pid: process.pid, host: hostname(), ...besides };
     const { result } = await this.call("hello", { schema_sha256: SCHEMA_SHA256, owner }, { deadlineMs });
     this.#session = result.session;
     this.#mounts = new Mounts(this.#address, result.mounts);

@@ -1,12 +1,13 @@
 /** A worker of our own: a detached Python process on a private ipc:// socket that ends with us. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, join, resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { execa } from "execa";
-import { type Environment, packageRoot, resolveEnvironment } from "../environment/environment.ts";
+import { type Environment, resolveEnvironment } from "../environment/environment.ts";
 import { SparkablateError } from "../errors.ts";
 import { MAX_SOCKET_PATH_BYTES } from "./address.ts";
+import { pythonCommand } from "./python-command.ts";
 
 const STDERR_LINES_KEPT = 30;
 const GRACE_MS = 5_000;
@@ -20,26 +21,6 @@ export interface WorkerProcess {
   stop(): Promise<void>;
   /** SIGKILL, for one that is stuck or unwanted; resolves when the process is gone. */
   kill(): Promise<void>;
-}
-
-/** The environment and the arguments with which our Python code runs; also used by `sparkablate worker`. */
-export function pythonCommand({ python, home }: Environment): {
-  python: string;
-  env: Record<string, string>;
-} {
-  const inherited = process.env.PYTHONPATH;
-  const worker = join(packageRoot(), "worker");
-  return {
-    python,
-    env: {
-      SPARKABLATE_HOME: home,
-      PYTHONPATH: inherited ? `${worker}${delimiter}${inherited}` : worker,
-      // A file named torch.py where the user stands must not be imported.
-      PYTHONSAFEPATH: "1",
-      PYTHONUNBUFFERED: "1",
-      TOKENIZERS_PARALLELISM: "false",
-    },
-  };
 }
 
 export function spawnWorker(environment: Environment = resolveEnvironment()): WorkerProcess {

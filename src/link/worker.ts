@@ -5,25 +5,36 @@ import type { Result } from "../protocol/messages.ts";
 import { parseAddress, unreachable } from "./address.ts";
 import { Client, HELLO_DEADLINE_MS } from "./client.ts";
 import { containerWorker } from "./container.ts";
+import { findWorker } from "./found.ts";
 import { keysFor, readControllerKeys } from "./keys.ts";
 import type { WorkerProcess } from "./spawn.ts";
 
 const GOODBYE_DEADLINE_MS = 2_000;
 const RECONNECT_AFTER_MS = 1_000;
+/** Between two looks whether a worker is free. */
+const WAIT_MS = 1_000;
 const SLOW_START_MS = 30_000;
 const STARTING = "the worker is still importing its libraries; on a slow disk this takes minutes";
 
 export class Worker {
   readonly #place: Place;
   readonly #signal: AbortSignal;
+  readonly #threads: Threads;
   #runId: string;
   #process: WorkerProcess | undefined;
   #client: Client;
   /** What the worker answered to hello. */
   greeting: Result<"hello">;
 
-  private constructor(place: Place, runId: string, signal: AbortSignal, connected: Connected) {
+  private constructor(
+    place: Place,
+    runId: string,
+    signal: AbortSignal,
+    threads: Threads,
+    connected: Connected,
+  ) {
     this.#place = place;
+    this.#threads = threads;
     this.#runId = runId;
     this.#signal = signal;
     this.#process = connected.process;
@@ -35,19 +46,25 @@ export class Worker {
    * A worker of our own that dies before its hello is started once more.
    * @param runId who holds the worker: a hello of the same run takes it over.
    * @param signal ends every wait for a worker that is starting, and that worker.
+   * @param threads `model.threads` of what it is wanted for.
    */
-  static async attach(asked: Place, runId: string, signal: AbortSignal): Promise<Worker> {
+  static async attach(
+    asked: Place,
+    runId: string,
+    signal: AbortSignal,
+    threads: Threads = undefined,
+  ): Promise<Worker> {
     const say = asked.say ?? (() => undefined);
     const address =
       asked.address === "docker" ? await containerWorker({ keys: asked.keys, say, signal }) : asked.address;
-    if (address !== null) parseAddress(address);
+    if (!isHere(address)) parseAddress(address);
     const place = { ...asked, address };
     const connected = await retryingOnce(
-      () => connect(place, runId, signal),
-      () => place.address !== null || signal.aborted,
+      () => connect(place, runId, signal, threads),
+      () => !isHere(place.address) || signal.aborted,
       async ({ message }) => say(`${message} before it was ready; starting it once more`),
     );
-    return new Worker(place, runId, signal, connected);
+    return new Worker(place, runId, signal, threads, connected);
   }
 
   get client(): Client {
@@ -67,6 +84,7 @@ export class Worker {
       this.#place,
       this.#runId,
       this.#signal,
+      this.#threads,
       HELLO_DEADLINE_MS,
     );
     this.#process = process;
@@ -121,10 +139,22 @@ export async function retryingOnce<T>(
   }
 }
 
+/** As a config has them; undefined where none is read yet. */
+type Threads = number | null | undefined;
+
+/** Whether the worker is one of ours on this machine: found or spawned. */
+export const isHere = (address: string | null): address is "spawn" | null =>
+  address === null || address === "spawn";
+
 /** Where a worker is. */
 export interface Place {
-  /** `ipc://…` or `tcp://…` of a running worker, or `docker` for the compose service; null: spawn one here. */
+  /**
+   * `ipc://…` or `tcp://…` of a running worker, or `docker` for the compose service; `spawn`: start one here; null: this
+   * user's worker at the default address where one started here would be the same, else start one.
+   */
   readonly address: string | null;
+  /** Whether to wait for a worker that somebody else holds. */
+  readonly wait?: boolean | undefined;
   /** Directory of the keys that a `tcp://…` worker wants. */
   readonly keys?: string | undefined;
   /** Told, a line at a time, what a container engine says, and why a worker's start takes long. */
@@ -139,20 +169,68 @@ interface Connected {
 
 /** @param patienceMs how long to wait for a worker elsewhere that does not listen: one is being started again. */
 async function connect(
-  { address, keys, say }: Place,
+  place: Place,
   runId: string,
   signal: AbortSignal,
+  threads: Threads,
   patienceMs = 0,
 ): Promise<Connected> {
-  const directory = address === null ? null : keysFor(address, "controller", keys);
+  const { address, keys } = place;
+  if (address === null) return await foundOrSpawned(place, runId, signal, threads);
+  if (address === "spawn") return await spawned(place, runId, signal, null);
+  const directory = keysFor(address, "controller", keys);
   const proof = directory === null ? null : readControllerKeys(directory);
-  if (address !== null) await untilReached(address, signal, patienceMs);
+  await untilReached(address, signal, patienceMs);
+  return await untilFree(place, signal, async () => {
+    const client = new Client(address, new Promise<SparkablateError>(() => undefined), proof);
+    return await greeted(client, undefined, place, runId, signal);
+  });
+}
+
+async function foundOrSpawned(
+  place: Place,
+  runId: string,
+  signal: AbortSignal,
+  threads: Threads,
+): Promise<Connected> {
+  const { say = () => undefined, wait = false } = place;
+  for (let waited = false; ; waited = true) {
+    if (signal.aborted) throw new SparkablateError("interrupted", "interrupted");
+    const found = await findWorker(runId, threads, say);
+    if (found === null) return await spawned(place, runId, signal, null);
+    if ("client" in found) return { process: undefined, ...found };
+    if (!wait) {
+      say(`${found.heldBy}; starting another one here (--wait waits for it)`);
+      return await spawned(place, runId, signal, found.heldBy);
+    }
+    if (!waited) say(waitingFor(found.heldBy));
+    await sleep(WAIT_MS);
+  }
+}
+
+/** @param heldBy who holds the worker that was found: told where there is no room for another one. */
+async function spawned(
+  place: Place,
+  runId: string,
+  signal: AbortSignal,
+  heldBy: string | null,
+): Promise<Connected> {
   if (signal.aborted) throw new SparkablateError("interrupted", "interrupted");
-  const process = address === null ? (await import("./spawn.ts")).spawnWorker() : undefined;
-  const remote = new Promise<SparkablateError>(() => undefined);
-  const client = new Client(address ?? process?.address ?? "", process?.died ?? remote, proof);
+  const process = (await import("./spawn.ts")).spawnWorker();
+  const client = new Client(process.address, process.died, null, heldBy);
+  return await greeted(client, process, place, runId, signal);
+}
+
+async function greeted(
+  client: Client,
+  process: WorkerProcess | undefined,
+  { say }: Place,
+  runId: string,
+  signal: AbortSignal,
+): Promise<Connected> {
   const stop = (): void => client.close();
   signal.addEventListener("abort", stop, { once: true });
+  if (signal.aborted) stop();
   const slow = setTimeout(() => say?.(STARTING), SLOW_START_MS);
   try {
     const greeting = await client.hello(runId, process && Number.POSITIVE_INFINITY);
@@ -166,6 +244,26 @@ async function connect(
     signal.removeEventListener("abort", stop);
   }
 }
+
+/** With `wait`, tries again as long as somebody else holds the worker. */
+async function untilFree(
+  { say, wait = false }: Place,
+  signal: AbortSignal,
+  work: () => Promise<Connected>,
+): Promise<Connected> {
+  for (let waited = false; ; waited = true) {
+    try {
+      return await work();
+    } catch (error) {
+      if (!wait || signal.aborted) throw error;
+      if (!(error instanceof SparkablateError) || error.code !== "worker_busy") throw error;
+      if (!waited) say?.(waitingFor(error.message));
+      await sleep(WAIT_MS);
+    }
+  }
+}
+
+const waitingFor = (heldBy: string): string => `waiting: ${heldBy}`;
 
 /** @throws SparkablateError worker_unreachable, saying why, for an address at which nobody listens. */
 async function untilReached(address: string, signal: AbortSignal, patienceMs: number): Promise<void> {

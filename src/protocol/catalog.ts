@@ -150,6 +150,15 @@ const limits = {
 };
 export const LIMITS: Readonly<typeof limits> = limits;
 
+/**
+ * Environment variables that decide what is loaded or the bits of a result, as a pattern of both languages: two workers of
+ * the same code, started where these are equal, compute the same.
+ */
+export const DECIDING_VARIABLES =
+  "^(?:(?:ATEN|BLIS|CUBLAS|CUBLASLT|CUDA|CUDNN|DNNL|GOMP|HF|HUGGINGFACE|KMP|MKL|NCCL|NVIDIA|OMP|ONEDNN|OPENBLAS" +
+  "|PYTORCH|TORCH|TORCHINDUCTOR|TRANSFORMERS|VECLIB)_(?!TOKEN$).*|GLIBC_TUNABLES|HOME|LD_LIBRARY_PATH|LD_PRELOAD" +
+  "|PYTHONHASHSEED|PYTHONPATH|SPARKABLATE_HOME|TORCH|XDG_CACHE_HOME)$";
+
 export type SiteKind = keyof typeof SITES;
 export type Mode = keyof typeof MODES;
 export type Positions = (typeof POSITIONS)[number];

@@ -174,8 +174,8 @@ export const modelConfig = z.strictObject({
   name: label,
   /** Commit, branch or tag; null: the main branch, or a local model. */
   revision: label.nullable(),
-  /** Of the weights and of the computation. */
-  dtype: z.enum(["bfloat16", "float16", "float32"]),
+  /** Of the weights and of the computation; auto follows from checkpoint, device and total memory. */
+  dtype: z.enum(["auto", "bfloat16", "float16", "float32"]),
   /** auto: cuda before mps before cpu. */
   device: z.enum(["auto", "cuda", "mps", "cpu"]),
   /** auto: layers that the device has no room for go to its like, to main memory, to disk; null: refused. */
@@ -291,7 +291,13 @@ export const loadedModel = z.strictObject({
 export interface LoadedModel extends z.infer<typeof loadedModel> {}
 
 // ── Requests ─────────────────────────────────────────────────────────────────────────────────
-const owner = z.strictObject({ run_id: label, pid: count, host: label });
+const owner = z.strictObject({
+  run_id: label,
+  pid: count,
+  host: label,
+  /** Who holds another worker on this machine, in words: where there is no room for a second model, that is why. */
+  besides: label.optional(),
+});
 export type Owner = z.infer<typeof owner>;
 
 const base = { id: requestId, session };
@@ -475,7 +481,7 @@ export const requests = {
     model: modelConfig,
     condition,
     out: label,
-    dtype: z.enum(["float32", "source"]),
+    dtype: z.enum(["auto", "float32", "source"]),
     prune_layers: z.boolean(),
     force: z.boolean(),
   }),
@@ -486,7 +492,7 @@ export const requests = {
     condition,
     /** Absolute path of the directory to make, as the worker sees it. */
     out: label,
-    dtype: z.enum(["float32", "source"]),
+    dtype: z.enum(["auto", "float32", "source"]),
     /** Skipped layers are deleted instead of made the identity. */
     prune_layers: z.boolean(),
     /** Whether a directory that an earlier bake made may be replaced. */
@@ -560,6 +566,28 @@ const certificate = z.strictObject({
   }),
 });
 
+/** What a worker was started from and has become: where all of it is equal, another one would compute the same. */
+const origin = z.strictObject({
+  pid: count,
+  /** Name of its machine, or container. */
+  host: label,
+  /** Of the files of the Python package, when it was started. */
+  code_sha256: sha256,
+  /** The interpreter. */
+  python: label,
+  /** CPUs that it may run on, as the kernel lists them; null where no kernel tells. */
+  cpus: z.string().max(4096).nullable(),
+  /** Variable → sha256 of its value: those that decide what is loaded, or the bits of a result. */
+  environment: z.record(label, sha256),
+  /** What `device: auto` is there. */
+  device: label,
+  /** Whether a model was loaded with `threads`: torch does not go back to its default as it was. */
+  threads_set: z.boolean(),
+  /** Of the loaded model; null: none is. */
+  model_files: modelFiles.nullable(),
+});
+export type Origin = z.infer<typeof origin>;
+
 const mount = z.strictObject({ host: label, worker: label, writable: z.boolean() });
 const empty = z.strictObject({});
 
@@ -572,6 +600,8 @@ export const results = {
     slots: z.int().min(1),
     mounts: z.array(mount),
     versions: z.record(z.string(), z.string()),
+    /** null where no single process computes (Ray). */
+    origin: origin.nullable(),
   }),
   ping: empty,
   load: loadedModel,
@@ -628,7 +658,13 @@ export const results = {
     notices: z.array(label),
     seconds,
   }),
-  check_bake: empty,
+  check_bake: z.strictObject({
+    /** In which the live side is to run. */
+    dtype: z.enum(["bfloat16", "float16", "float32"]),
+    /** Whether every tensor keeps the source's own dtype; else float32 is written. */
+    keeps_source: z.boolean(),
+    why: label,
+  }),
   bake: z.strictObject({
     /** Absolute path, as the worker sees it. */
     directory: label,

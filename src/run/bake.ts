@@ -17,12 +17,18 @@ import { readDirections, readTexts } from "./inputs.ts";
 import { type Asked, calibrated, prepare } from "./prepare.ts";
 import { chooseTexts } from "./texts.ts";
 
+/** In which dtype a checkpoint is written. */
+export type BakeDtype = "auto" | "float32" | "source";
+
 /** Where a baked checkpoint goes, and in which form. */
 export interface BakeOptions {
   /** Absolute path of the directory to make. */
   readonly out: string;
-  /** Of the result; default float32. `source` keeps the source's. */
-  readonly dtype?: "float32" | "source" | undefined;
+  /**
+   * Of the result. `source` keeps the source's; auto, the default, does so where the edit is exact in it (zero, skip, pruned
+   * layers), and writes float32 where one is computed (a direction, a mean).
+   */
+  readonly dtype?: BakeDtype | undefined;
   /** Deletes skipped layers instead of making them the identity. */
   readonly prune_layers?: boolean | undefined;
   /** Replaces a directory that an earlier bake made. */
@@ -50,10 +56,10 @@ export interface Baked extends Result<"bake"> {}
 export async function bakeCondition(
   client: Client,
   written: RunConfig,
-  { out, dtype = "float32", prune_layers = false, force = false, ...rest }: BakeOptions,
+  { out, dtype = "auto", prune_layers = false, force = false, ...rest }: BakeOptions,
 ): Promise<Baked> {
   const { on = () => undefined, onCondition, signal } = rest;
-  const config = jointly(written, dtype);
+  let config = jointly(written, dtype);
   const { model } = config;
   const place = { out, dtype, prune_layers, force };
   const directions = await unpickled(readDirections(config), client);
@@ -61,8 +67,13 @@ export async function bakeCondition(
   if (model_map !== null) {
     requireWidth(directions, model_map);
     const foreseen = onlyCondition(config, model_map, directions);
-    await client.call("check_bake", { model, condition: foreseen, ...place });
+    const { result } = await client.call("check_bake", { model, condition: foreseen, ...place });
     onCondition?.(foreseen.id);
+    config = { ...config, model: { ...model, dtype: result.dtype } };
+    if (dtype === "auto")
+      notify(on, [
+        `dtype auto: ${result.keeps_source ? `the source's (${result.dtype})` : "float32"}, since ${result.why}`,
+      ]);
   }
   const inputs = asksFor(config.ablation, "mean") ? readTexts(config) : null;
   const asked: Asked<{ calibration: Block[] }> = {
@@ -101,7 +112,7 @@ async function described(client: Client, model: RunConfig["model"]): Promise<Mod
 }
 
 /** All entries as one; a sweep has no entries. The live side runs in the result's dtype. */
-export function jointly(config: RunConfig, dtype: "float32" | "source"): RunConfig {
+export function jointly(config: RunConfig, dtype: BakeDtype): RunConfig {
   requireMeeting(config, "bake");
   const { targets, directions } = config.ablation;
   const direct = directions.map((spec) => asWritten(spec, { kind: "direction" as const, ...spec }));

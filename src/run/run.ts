@@ -1,6 +1,6 @@
 /** One run, from a config to a finished directory: load → tokenize → calibrate → slices → summary. */
 
-import type { RunConfig } from "../config/load.ts";
+import { type RunConfig, withDtype } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
 import type { Worker } from "../link/worker.ts";
@@ -35,16 +35,17 @@ export interface RunOptions {
  * @param remote whether that worker's files are not this machine's.
  */
 export async function* runSweep(
-  config: RunConfig,
+  asked: RunConfig,
   attach: (runId: string) => Promise<Worker>,
   remote: boolean,
   { on = () => undefined, signal, fresh = false, retryFailed = false, verify = false }: RunOptions,
 ): AsyncGenerator<Row, void> {
-  const directory = await openDirectory(config, fresh, remote, signal);
+  const directory = await openDirectory(asked, fresh, remote, signal);
   let failed = false;
   try {
-    const inputs = readInputs(config);
+    const inputs = readInputs(asked);
     const stored = directory.store.run();
+    const config = asStored(asked, stored);
     if (stored !== undefined && isOver(stored, directory, retryFailed)) {
       const { path, store } = directory;
       const options = { verify, remote, signal };
@@ -78,15 +79,16 @@ export async function* runSweep(
  * @throws SparkablateError other_run, measurement_conflict where the run's own bits do not come again, interrupted.
  */
 export async function keepTokens(
-  config: RunConfig,
+  asked: RunConfig,
   condition: string,
   attach: (runId: string) => Promise<Worker>,
   { on = () => undefined, signal }: Pick<RunOptions, "on" | "signal">,
 ): Promise<void> {
-  const directory = RunDirectory.open(config.output.dir, false);
+  const directory = RunDirectory.open(asked.output.dir, false);
   try {
-    const inputs = readInputs(config);
+    const inputs = readInputs(asked);
     const stored = requireBegun(directory.store, directory.path);
+    const config = asStored(asked, stored);
     const worker = await untilAborted(attach(stored.run_id), signal);
     const sweep = new Sweep(config, inputs, worker, on, signal);
     const { means } = await untilAborted(sweep.prepare(stored.run_id, stored, directory), signal);
@@ -94,6 +96,12 @@ export async function keepTokens(
   } finally {
     directory.close();
   }
+}
+
+/** `dtype: auto` in a directory that has a run is what it was there: 0.1.0's default, or what it became then. */
+function asStored(config: RunConfig, stored: RunRecord | undefined): RunConfig {
+  const dtype = stored?.identity["config.model.dtype"];
+  return dtype === undefined ? config : withDtype(config, JSON.parse(dtype));
 }
 
 /** Opens the directory of the run. One that is damaged may be another model's besides, which is said first. */

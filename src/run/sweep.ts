@@ -1,6 +1,6 @@
 /** What a run does with its worker: prepare, measure, values a token; a worker that dies is brought back. */
 
-import { identityConfig, type RunConfig } from "../config/load.ts";
+import { identityConfig, type RunConfig, withDtype } from "../config/load.ts";
 import { type Direction, sendDirections } from "../directions/file.ts";
 import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
@@ -44,7 +44,8 @@ export interface Begun {
 
 /** The work of one run, on one worker. */
 export class Sweep {
-  readonly #config: RunConfig;
+  /** Once the model is loaded, with the dtype that `auto` became. */
+  #config: RunConfig;
   readonly #inputs: Inputs;
   readonly #worker: Worker;
   readonly #on: OnEvent;
@@ -226,8 +227,9 @@ export class Sweep {
     };
     const prepared = await prepare(client, asked, this.#on);
     const { loaded, plan, texts, directions } = prepared;
+    this.#config = withDtype(config, loaded.numerics.dtype);
     const identity = identityOf({
-      config: identityConfig(config),
+      config: identityConfig(this.#config),
       loaded,
       task: task?.sha256 ?? null,
       evaluation: texts.evaluation.map(({ sha256 }) => sha256),

@@ -13,7 +13,7 @@ import Database from "better-sqlite3";
 import { execa } from "execa";
 import { expect, it, onTestFinished } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
-import { pythonCommand } from "../../src/link/spawn.ts";
+import { pythonCommand } from "../../src/link/python-command.ts";
 import { cli, NORTHANGER, scratch, sweepFile, tinyModel } from "../fixtures/harness.ts";
 
 /** Heads a layer of the simulated model. */

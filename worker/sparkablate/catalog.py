@@ -94,6 +94,8 @@ METRICS: Mapping[str, MetricColumns] = MappingProxyType(
 )
 _REFUSALS = {frozenset(row["features"]): (row["code"], row["sentence"]) for row in _CATALOG["refusals"]}
 LIMITS: Mapping[str, int] = MappingProxyType(_CATALOG["limits"])
+#: Environment variables that decide what is loaded, or a result's bits.
+DECIDING_VARIABLES = re.compile(_CATALOG["deciding_variables"])
 
 
 def refusal(one: str, other: str) -> tuple[str, str]:

@@ -17,14 +17,14 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 import tiny_models
 from sparkablate import AblationManager, AblationSpec, DirectionSpec, SparkablateError
 from sparkablate.bake import bake, baking, live, place, writer
 from sparkablate.bake.baking import Baking, Source
 from sparkablate.bake.certificate import judge, run_jobs
-from sparkablate.bake.foresight import Wanted, foresee
+from sparkablate.bake.foresight import Wanted, foresee, form_of
 from sparkablate.progress import silent
 
 HEADS = AblationSpec("head", 1, heads=(1, 3))
@@ -120,6 +120,46 @@ def test_a_bfloat16_source(dtype: str, tmp_path: Path) -> None:
     assert json.loads((out / "config.json").read_text())["dtype"] == str(wanted).removeprefix("torch.")
     # below float32 a control whose stream was moved by one unit in the last place says what rounding does
     assert (report["certificate"]["behaviour"]["floor"] is not None) == (dtype == "source")
+
+
+def test_auto_keeps_the_sources_dtype_where_the_edit_is_exact_in_it(tmp_path: Path) -> None:
+    directory = model_directory.save(tmp_path / "model")
+    opened(directory, torch.bfloat16).save_pretrained(directory)
+    exact = [AblationSpec("head", 0, heads=(1,)), AblationSpec("mlp", 1), AblationSpec("layer", 2)]
+    assert bake(str(directory), exact, tmp_path / "exact", threads=1)["dtype"] == "source"
+    assert {t.dtype for t in tensors(tmp_path / "exact").values()} == {torch.bfloat16}
+    # the same bytes as when it is asked for
+    bake(str(directory), exact, tmp_path / "source", dtype="source", threads=1)
+    for name, tensor in tensors(tmp_path / "source").items():
+        assert torch.equal(tensor, tensors(tmp_path / "exact")[name])
+
+    computed = [AblationSpec("mlp", 1), DirectionSpec("project_out", direction(), layers=(0,))]
+    assert bake(str(directory), computed, tmp_path / "computed", threads=1)["dtype"] == "float32"
+    assert {t.dtype for t in tensors(tmp_path / "computed").values()} == {torch.float32}
+    with pytest.raises(SparkablateError, match="use auto, float32 or source"):
+        bake(str(directory), exact, tmp_path / "none", dtype="float64")
+
+
+@pytest.mark.parametrize(
+    ("specs", "declared", "written", "live"),
+    [
+        ([AblationSpec("attn", 0)], "bfloat16", "source", "bfloat16"),
+        ([AblationSpec("layer", 0)], "float16", "source", "float16"),
+        ([AblationSpec("attn", 0)], None, "float32", "float32"),
+        ([AblationSpec("attn", 0)], "float64", "float32", "float32"),
+        ([AblationSpec("attn", 0, mode="mean")], "bfloat16", "float32", "float32"),
+        ([AblationSpec("layer", 0), AblationSpec("mlp", 1, mode="mean")], "bfloat16", "float32", "float32"),
+        ([DirectionSpec("project_out", torch.eye(4)[0])], "bfloat16", "float32", "float32"),
+    ],
+)
+def test_auto_follows_from_the_edits_and_what_config_json_declares(
+    specs: list[Any], declared: str | None, written: str, live: str
+) -> None:
+    config = LlamaConfig()
+    config.dtype = declared
+    form = form_of("auto", specs, config)
+    assert (form.written, form.live) == (written, live)
+    assert form_of("float32", specs, config).written == "float32"
 
 
 def test_a_direction_below_float32(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ describe("in bash", () => {
   });
 
   test("a command's options, their choices, and files with spaces", () => {
-    expect(offered("report", "--w")).toEqual(["--worker", "--watch"]);
+    expect(offered("report", "--w")).toEqual(["--worker", "--wait", "--watch"]);
     expect(offered("report", "--format", "")).toEqual(["table", "csv", "md", "json"]);
     expect(offered("run", "-q", "-c", "my")).toEqual(["my sweep.yaml"]);
     expect(offered("run", "--config", "")).toEqual(expect.arrayContaining(["my sweep.yaml", "other.yaml"]));

@@ -38,7 +38,7 @@ describe("defaults", () => {
       model: {
         name: "org/model",
         revision: null,
-        dtype: "bfloat16",
+        dtype: "auto",
         device: "auto",
         device_map: null,
         attn_implementation: null,
@@ -135,7 +135,7 @@ stop: {top: 0}
     const expected = [
       /^run\.yaml:1: model\.name: is missing; allowed: .*builtin:smollm2-135m$/,
       /^run\.yaml:2: model\.nam: is not a key, did you mean "name"\?; allowed: name, revision/,
-      /^run\.yaml:3: model\.dtype: "bflot16" does not fit, did you mean "bfloat16"\?; allowed: bfloat16, float16, float32$/,
+      /^run\.yaml:3: model\.dtype: "bflot16" does not fit, did you mean "bfloat16"\?; allowed: auto, bfloat16, float16, float32$/,
       /^run\.yaml:4: evall: is not a key, did you mean "eval"\?/,
       /^run\.yaml:6: eval\.dataset: .*missing\.txt does not exist; allowed: /,
       /^run\.yaml:7: eval\.seq_len: 1 does not fit; allowed: a whole number from 2 to 1048576$/,
@@ -521,7 +521,7 @@ function someConfig(seed: number): unknown {
     model: {
       name: pick(["org/model", "./model", "builtin:smollm2-135m"]),
       ...maybe("revision", () => pick(["main", "12345", "null", "1e3", "0x10", "yes # no", "a: b"])),
-      ...maybe("dtype", () => pick(["bfloat16", "float16", "float32"])),
+      ...maybe("dtype", () => pick(["auto", "bfloat16", "float16", "float32"])),
       ...maybe("threads", () => 1 + below(8)),
     },
     ...maybe("eval", () => ({

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkablate.arguments import as_text, described, require_path
-from sparkablate.bake.baking import Baking, Source, result_dtype
+from sparkablate.bake.baking import Baking, Source
 from sparkablate.bake.foresight import Wanted, foresee
 from sparkablate.bake.in_memory import Wanted as InMemory
 from sparkablate.bake.in_memory import bake_object
@@ -56,7 +56,7 @@ def bake(
     *,
     source: str | os.PathLike[str] | None = None,
     tokenizer: Any = None,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype = "auto",
     prune_layers: bool = False,
     force: bool = False,
     means: Mapping[MeanKey, Tensor] | None = None,
@@ -76,7 +76,8 @@ def bake(
         out: the directory to make.
         source: of a model object: the directory whose other files (tokenizer, templates, licence) are copied.
         tokenizer: of a model object: the tokenizer to save with it, in the place of `source`.
-        dtype: of the result: "float32", or "source" for the source's own.
+        dtype: of the result: "float32", "source" for the source's own, or "auto": the source's where the edit
+            is exact in it (zero, skip, pruned layers), float32 where it is computed (a direction, a mean).
         prune_layers: delete skipped layers instead of making them the identity.
         force: replace `out` where an earlier bake made it.
         means: calibrated means, for mode="mean" (`AblationManager.calibrate_means`).
@@ -102,11 +103,15 @@ def bake(
     if source is not None or tokenizer is not None:
         which = "source" if source is not None else "tokenizer"
         raise SparkablateError("usage", f"{which} goes with a model object; leave it out for {name!r:.200}")
-    foresee(name, revision, False, Wanted(wanted, target, wanted_dtype, prune_layers, force))
-    live = result_dtype(resolve_source(name), wanted_dtype, revision)
+    form = foresee(name, revision, False, Wanted(wanted, target, wanted_dtype, prune_layers, force))
     before = settled(here(resolve_source(name), revision))
     opened = open_model(
-        name, revision=revision, dtype=live, device=as_text(device), threads=threads, may_offload=True
+        name,
+        revision=revision,
+        dtype=form.live,
+        device=as_text(device),
+        threads=threads,
+        may_offload=True,
     )
     files = ModelFiles(opened.directory, opened.tokenizer, before, progress)
     sites = located(opened.model)
@@ -115,6 +120,6 @@ def bake(
     if means is not None:
         manager.set_means(means)
     read = Source(name, opened.revision, opened.directory, opened.tokenizer, manager)
-    baking = Baking(read, wanted, target, wanted_dtype, prune_layers, force)
+    baking = Baking(read, wanted, target, form.written, prune_layers, force)
     del opened, manager, read, sites  # the live model is freed before the fresh process loads its own
     return baking.run(progress, files.check)  # what is baked are the weights that were loaded

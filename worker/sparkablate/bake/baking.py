@@ -17,7 +17,6 @@ from sparkablate.bake import card, live, travel
 from sparkablate.bake.certificate import judge, run_jobs, write_job
 from sparkablate.bake.checkpoint import Checkpoint, check_plain, find_names
 from sparkablate.bake.edits import Planner
-from sparkablate.bake.foresight import source_dtype
 from sparkablate.bake.place import (
     RECORD,
     Place,
@@ -36,7 +35,7 @@ from sparkablate.edits.functions import MODES
 from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import numerics
-from sparkablate.loading.configuration import load_config, model_class
+from sparkablate.loading.configuration import model_class
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, condition_id, validate
@@ -46,15 +45,6 @@ from sparkablate.wording import flag
 SPARE_BYTES = 16 << 20
 #: Of a message, which has at most 1 MiB, for what was left behind.
 LEFT_BYTES = 256 << 10
-
-
-def result_dtype(source: str, dtype: str, revision: str | None = None) -> str:
-    """The dtype of the result, in which the live side has to run, as `load_model` calls it."""
-    if dtype == "float32":
-        return dtype
-    if dtype != "source":
-        raise SparkablateError("usage", f"{flag('dtype')} {dtype!r}: use float32 or source")
-    return source_dtype(load_config(source, revision=revision, trust_remote_code=False))
 
 
 @dataclass(frozen=True)
@@ -87,9 +77,9 @@ class Baking:
     """Everything that needs no writing is checked when it is made."""
 
     def __init__(
-        self, source: Source, specs: Sequence[Spec], out: Path, dtype: str, prune: bool, force: bool
+        self, source: Source, specs: Sequence[Spec], out: Path, written: str, prune: bool, force: bool
     ) -> None:
-        """Raises "bake_refused", "usage", and what `validate` does; see `sparkablate.bake.bake`."""
+        """`written`: as `Form` has it. Raises "bake_refused", "usage", and what `validate` does."""
         self.target = resolve_target(Path(out))
         self.force = force
         self.prune = prune
@@ -107,7 +97,7 @@ class Baking:
         assert row is not None
         check(self.specs, row, prune)
         self._projections = [projection for _, made in row.outputs for projection in made]
-        self.dtype = torch.float32 if dtype == "float32" else None
+        self.dtype = torch.float32 if written == "float32" else None
         skipped = {s.layer for s in self.specs if isinstance(s, AblationSpec) and s.kind == "layer"}
         self.renumbering = Renumbering(frozenset(skipped if prune else ()), sites.n_layers)
         with Checkpoint(source.directory) as checkpoint:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -19,8 +19,9 @@ from sparkablate.bake.prune import Renumbering, mend_config
 from sparkablate.bake.rules import check, mean_refusal
 from sparkablate.edits.functions import MODES
 from sparkablate.errors import SparkablateError
-from sparkablate.loading.configuration import build_empty, load_config, resolve_source
-from sparkablate.specs import AblationSpec, Spec, canonical, spec_id, validate
+from sparkablate.loading import numerics
+from sparkablate.loading.configuration import build_empty, declared_dtype, load_config, resolve_source
+from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, spec_id, validate
 from sparkablate.wording import flag
 
 
@@ -35,14 +36,13 @@ class Wanted:
     force: bool
 
 
-def foresee(name: str, revision: str | None, trust_remote_code: bool, wanted: Wanted) -> None:
-    """Raises what a bake would: "bake_refused" with the reason, "usage" for the target, and what
-    `load_config` and `validate` do. What only the checkpoint knows is left to the bake."""
+def foresee(name: str, revision: str | None, trust_remote_code: bool, wanted: Wanted) -> Form:
+    """The form that is written. Raises what a bake would: "bake_refused" with the reason, "usage" for the
+    target, and what `load_config` and `validate` do. What only the checkpoint knows is left to the bake."""
     source = resolve_source(name)
     config = load_config(source, revision=revision, trust_remote_code=trust_remote_code)
     check_plain(config, {})
-    if wanted.dtype == "source":
-        source_dtype(config)
+    form = form_of(wanted.dtype, wanted.specs, config)
     directory = Path(os.path.realpath(source)) if Path(source).is_dir() else None
     check_target(resolve_target(wanted.out), directory, wanted.force)
     sites = locate(build_empty(config, trust_remote_code=trust_remote_code))
@@ -62,19 +62,52 @@ def foresee(name: str, revision: str | None, trust_remote_code: bool, wanted: Wa
     skipped = {spec.layer for spec in specs if isinstance(spec, AblationSpec) and spec.kind == "layer"}
     if prune:
         mend_config({}, text_config, Renumbering(frozenset(skipped), sites.n_layers))
+    return form
 
 
 def source_dtype(config: Any) -> str:
-    """The dtype that a configuration declares, as it was read from disk: loading a model overwrites it.
-
-    Raises "bake_refused" where it declares none.
-    """
-    declared = config.dtype or config.get_text_config().dtype
+    """The dtype that a configuration declares. Raises "bake_refused" where it declares none."""
+    declared = declared_dtype(config)
     if declared is None:
         raise SparkablateError(
             "bake_refused", f"config.json declares no dtype to keep; bake with {flag('dtype', 'float32')}"
         )
-    return str(declared).removeprefix("torch.")
+    return declared
+
+
+@dataclass(frozen=True)
+class Form:
+    """The dtype of a checkpoint, that of the live side (as `load_model` calls it), and why.
+
+    ``written``: "source" keeps every tensor's own.
+    """
+
+    written: Literal["source", "float32"]
+    live: str
+    why: str
+
+
+def form_of(dtype: str, specs: Sequence[Spec], config: Any) -> Form:
+    """Raises "usage" for another dtype, "bake_refused" for "source" where config.json declares none."""
+    if dtype == "float32":
+        return Form("float32", "float32", "asked for")
+    if dtype == "source":
+        return Form("source", source_dtype(config), "asked for")
+    if dtype != "auto":
+        raise SparkablateError("usage", f"dtype {dtype!r}: use auto, float32 or source")
+    if any(map(_computes, specs)):
+        return Form("float32", "float32", "a direction or a mean is computed into the weights")
+    declared = declared_dtype(config)
+    if declared is None or declared not in numerics.DTYPES:
+        return Form("float32", "float32", f"config.json declares {declared or 'no dtype'}")
+    return Form("source", declared, "the edit is exact in the source's own dtype")
+
+
+def _computes(spec: Spec) -> bool:
+    """Whether baking it is arithmetic on weights, not zeros and deletions."""
+    if isinstance(spec, DirectionSpec):
+        return True
+    return spec.kind != "layer" and MODES[spec.mode].needs is not None
 
 
 def _mean(spec: AblationSpec, row: Architecture, sites: SiteMap) -> str | None:

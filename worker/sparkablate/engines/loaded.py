@@ -58,6 +58,8 @@ class Loaded:
     """With what is kept from one request to the next: the walk and the donors of the last batch of blocks."""
 
     request: Wire
+    #: The same with the dtype that `auto` became.
+    resolved: Wire
     opened: OpenedModel
     manager: AblationManager
     likelihood: Likelihood
@@ -79,7 +81,7 @@ class Loaded:
         """Whether it is the model that is asked for, from the very files that are there now."""
         model = request.model
         return (
-            self.request == model
+            model in (self.request, self.resolved)
             and (request.may_offload or model["device_map"] is not None or not self.opened.offloaded)
             and self.opened.source == resolve_source(model["name"])
             and self.files.unchanged(progress)
@@ -159,7 +161,7 @@ def proved(
 ) -> Loaded:
     """A model that is there, proved for what is run on it."""
     name = request["name"]
-    notices = list(opened.notices)
+    notices = [*([opened.dtype_reason] if opened.dtype_reason else []), *opened.notices]
     with first_passes(name):
         sites = located(opened.model)
     if sites.discovered is not None:
@@ -191,6 +193,7 @@ def proved(
     progress("check", float(sites.n_layers), float(sites.n_layers), "layers")
     return Loaded(
         request=request,
+        resolved={**request, "dtype": str(opened.model.dtype).removeprefix("torch.")},
         opened=opened,
         manager=AblationManager(opened.model, sites),
         likelihood=likelihood,

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from sparkablate.anatomy.architectures import locate
-from sparkablate.bake.baking import Baking, Source, resolved, result_dtype, to_wire
+from sparkablate.bake.baking import Baking, Source, resolved, to_wire
 from sparkablate.bake.checkpoint import check_plain
-from sparkablate.bake.foresight import Wanted, foresee
+from sparkablate.bake.foresight import Wanted, foresee, form_of
 from sparkablate.catalog import DONOR_MODES
 from sparkablate.directions.on_texts import find_on_texts
 from sparkablate.engines import requests
@@ -47,6 +47,16 @@ class LocalEngine:
     def __init__(self, held: Loaded | None = None) -> None:
         self._held = held
         self._means: dict[str, dict[MeanKey, Tensor]] = {}
+        self._device = numerics.resolve_device("auto").type
+        self._threads_set = False
+
+    def state(self) -> Wire:
+        held = self._held
+        return {
+            "device": self._device,
+            "threads_set": self._threads_set,
+            "model_files": None if held is None else held.files.to_wire(),
+        }
 
     @property
     def loaded(self) -> str | None:
@@ -58,6 +68,7 @@ class LocalEngine:
     # ── The model ────────────────────────────────────────────────────────────────────────────
     def _load(self, request: requests.Load, caller: Caller) -> Wire:
         began = time.perf_counter()
+        self._threads_set = self._threads_set or request.model["threads"] is not None
         shape = (max(request.batch_size, 1), max(request.seq_len, 2))
         reused = self._held is not None and self._held.serves(request, caller.progress)
         if reused:
@@ -189,11 +200,12 @@ class LocalEngine:
             request.prompts, request.template_date, request.conditions, self._watched(caller.report)
         )
 
-    def _check_bake(self, request: requests.CheckBake, caller: Caller) -> None:
+    def _check_bake(self, request: requests.CheckBake, caller: Caller) -> Wire:
         model = request.model
         specs = [from_wire(wire) for wire in request.condition["interventions"]]
         wanted = Wanted(specs, Path(request.out), request.dtype, request.prune_layers, request.force)
-        foresee(model["name"], model["revision"], model["trust_remote_code"], wanted)
+        form = foresee(model["name"], model["revision"], model["trust_remote_code"], wanted)
+        return {"dtype": form.live, "keeps_source": form.written == "source", "why": form.why}
 
     def _bake(self, request: requests.Bake, caller: Caller) -> Wire:
         began = time.perf_counter()
@@ -203,15 +215,16 @@ class LocalEngine:
         model, refused = held.request, held.refused
         opened, manager, files = held.opened, held.manager, held.files
         del held
-        wanted = result_dtype(str(opened.directory), request.dtype)
-        if numerics.DTYPES[wanted] != opened.model.dtype:
+        # As it lies on disk: loading has overwritten the dtype that it declares.
+        form = form_of(request.dtype, specs, _config({**model, "name": str(opened.directory)}))
+        if numerics.DTYPES[form.live] != opened.model.dtype:
             self._held = None
             del opened, manager  # the new model needs their memory
-            opened = open_model(**{**model, "dtype": wanted}, may_offload=True)
+            opened = open_model(**{**model, "dtype": form.live}, may_offload=True)
             manager = AblationManager(opened.model, located(opened.model).refusing(refused))
             manager.set_means(means)
         source = Source(model["name"], opened.revision, opened.directory, opened.tokenizer, manager)
-        baking = Baking(source, specs, Path(request.out), request.dtype, request.prune_layers, request.force)
+        baking = Baking(source, specs, Path(request.out), form.written, request.prune_layers, request.force)
         self._held = None
         del opened, manager, source
 

@@ -52,6 +52,9 @@ class Engine(Protocol):
     def loaded(self) -> str | None:
         """Name of the loaded model."""
 
+    def state(self) -> Wire | None:
+        """The part of the wire's ``origin`` that is the engine's; None where it is not one process."""
+
     def answer(self, request: Request[Answer], caller: Caller = NOBODY) -> Answer:
         """Raises what the request says, and ``session_lost`` where it needs a model and none is loaded."""
 
@@ -171,8 +174,8 @@ class FindDirection(Search, Request[tuple[Wire, np.ndarray]]):
 
 
 @dataclass(frozen=True)
-class CheckBake(Request[None]):
-    """Raises what ``Bake`` would, as far as the model's configuration alone can tell."""
+class CheckBake(Request[Wire]):
+    """The form that is written. Raises what ``Bake`` would, as far as the configuration alone can tell."""
 
     model: Wire
     condition: Wire

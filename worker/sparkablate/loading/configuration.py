@@ -119,6 +119,12 @@ def load_config(source: str, *, revision: str | None, trust_remote_code: bool) -
     return config
 
 
+def declared_dtype(config: Any) -> str | None:
+    """The dtype that a configuration names, as it was read from disk: loading a model overwrites it."""
+    declared = config.dtype or config.get_text_config().dtype
+    return None if declared is None else str(declared).removeprefix("torch.")
+
+
 def not_read(source: str, what: str, error: BaseException, *, local: bool) -> SparkablateError:
     """The coded failure of a part of a model (a file, "the weights", "the tokenizer") that is not read."""
     if not local and (cause := _hub_cause(source, error)) is not None:

@@ -116,6 +116,13 @@ def system_memory() -> SystemMemory:
     return least
 
 
+def total_memory() -> int:
+    """Bytes of the machine, or the least of the container's or batch job's limits: what is in use does not
+    change it."""
+    limits = (_number(group / files.limit) for group, files in _own_cgroups(_OWN_CGROUP, _CGROUP))
+    return min([psutil.virtual_memory().total, *(limit for limit in limits if limit is not None)])
+
+
 def weight_bytes(model: torch.nn.Module, dtype: torch.dtype) -> int:
     """Of a model's parameters and buffers once its floating-point ones are in `dtype`; the model may be empty
     (on the meta device). A tied tensor counts once."""
@@ -138,10 +145,14 @@ def has_room(needed: int, device: torch.device) -> bool:
     return needed <= budget(device).usable
 
 
+class NoRoom(SparkablateError):
+    """Weights that do not fit the memory that is free now."""
+
+
 def require_room(what: str, needed: int, device: torch.device) -> None:
     """Raises ``load_failed``, with the figures, for weights of `needed` bytes that do not fit the budget."""
     if not has_room(needed, device):
-        raise SparkablateError(
+        raise NoRoom(
             "load_failed",
             f"{what}: the weights take {gib(needed)}, and {device} has room for {budget(device)}; "
             f"nothing was loaded; set {setting('model.device_map', 'auto')} to put layers elsewhere, which "

@@ -13,10 +13,20 @@ import torch
 from sparkablate.arguments import as_text
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import folders, in_memory, memory, model_files, numerics, offload
-from sparkablate.loading.configuration import build_empty, check_trust, load_config, not_read, resolve_source
+from sparkablate.loading.configuration import (
+    build_empty,
+    check_trust,
+    declared_dtype,
+    load_config,
+    not_read,
+    resolve_source,
+)
 from sparkablate.loading.weights import Files, check_filled, packing_of, read_model
 from sparkablate.printable import printable
 from sparkablate.wording import setting
+
+#: Of the total memory, for weights in float32 on a CPU.
+FLOAT32_SHARE = 0.4
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,8 @@ class OpenedModel:
     directory: Path
     revision: str | None
     notices: tuple[str, ...]
+    #: What ``dtype: auto`` became, and why; None where a dtype was asked for.
+    dtype_reason: str | None = None
     #: Whether layers lie elsewhere and are fetched at every pass.
     offloaded: bool = False
 
@@ -37,7 +49,7 @@ def load_model(
     name: str | os.PathLike[str],
     *,
     revision: str | None = None,
-    dtype: str | torch.dtype = "bfloat16",
+    dtype: str | torch.dtype = "auto",
     device: str | torch.device = "auto",
     device_map: str | None = None,
     attn_implementation: str | None = None,
@@ -49,7 +61,9 @@ def load_model(
     Args:
         name: Hugging Face id, local directory, or `builtin:smollm2-135m`.
         revision: commit, branch or tag of a Hugging Face model.
-        dtype: "bfloat16", "float16" or "float32" (IEEE: TF32 is off), or torch's of these names.
+        dtype: "bfloat16", "float16", "float32" (IEEE: TF32 is off), torch's of these names, or "auto": on a
+            CPU float32 where the weights then take at most 0.4 of the total memory, else the checkpoint's own;
+            bfloat16 where it names none.
         device: "auto" (cuda before mps before cpu), "cuda", "mps" or "cpu", or torch's of these names; a
             small matmul proves it.
         device_map: "auto": layers that the device has no room for go to other GPUs of its kind, to main
@@ -108,9 +122,10 @@ def open_model(
     ``may_offload``: of weights that do not fit the device the rest stays on disk instead of being refused,
     which gives the same bits and is slow.
     """
-    if not isinstance(dtype, str) or dtype not in numerics.DTYPES:
+    if not isinstance(dtype, str) or dtype not in ("auto", *numerics.DTYPES):
         raise SparkablateError(
-            "config_invalid", f"{setting('model.dtype')} {dtype!r}: use one of {', '.join(numerics.DTYPES)}"
+            "config_invalid",
+            f"{setting('model.dtype')} {dtype!r}: use one of auto, {', '.join(numerics.DTYPES)}",
         )
     source = resolve_source(name)
     check_trust(source, revision, trust_remote_code)  # before the seconds that proving a device takes
@@ -120,9 +135,16 @@ def open_model(
         )
     where = numerics.resolve_device(device)
     numerics.configure(threads)
-    dtype, notices = _proved(where, dtype)
     common: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
-    config = load_config(source, **common)
+    reason = None
+    if dtype == "auto":
+        config = load_config(source, **common)
+        dtype, why = chosen_dtype(config, where, trust_remote_code)
+        reason = f"model.dtype auto is {dtype}: {why}"
+        dtype, notices = _proved(where, dtype)
+    else:
+        dtype, notices = _proved(where, dtype)
+        config = load_config(source, **common)
     options: dict[str, Any] = {"dtype": numerics.DTYPES[dtype], "config": config, **common}
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
@@ -146,7 +168,28 @@ def open_model(
         notices[-1] += f": {offload.places(model)}"
     commit = None if files is not None else getattr(config, "_commit_hash", None) or revision
     tokenizer = _load_tokenizer(source, common)
-    return OpenedModel(model, tokenizer, source, directory, commit, (*notices, *found), offloaded)
+    return OpenedModel(model, tokenizer, source, directory, commit, (*notices, *found), reason, offloaded)
+
+
+def chosen_dtype(config: Any, where: torch.device, trust_remote_code: bool) -> tuple[str, str]:
+    """What ``dtype: auto`` is for a checkpoint on a device, and why."""
+    declared = declared_dtype(config)
+    if declared is None:
+        own, named = "bfloat16", "the checkpoint names none"
+    elif declared not in numerics.DTYPES:
+        own, named = "bfloat16", f"the checkpoint's {declared} is none to compute in"
+    else:
+        own, named = declared, "the checkpoint's own"
+    if where.type == "mps" and own == "bfloat16":
+        return "float16", f"{named}, with float16 in the place of bfloat16 on MPS"
+    if where.type != "cpu":
+        return own, named
+    count = sum(p.numel() for p in build_empty(config, trust_remote_code=trust_remote_code).parameters())
+    needed, total = 4 * count, memory.total_memory()
+    figures = f"{memory.gib(needed)} of {memory.gib(total)}"
+    if needed <= FLOAT32_SHARE * total:
+        return "float32", f"on the CPU its weights take {figures}"
+    return own, f"{named}; in float32 its weights would take {figures}"
 
 
 def _proved(where: torch.device, dtype: str) -> tuple[str, list[str]]:

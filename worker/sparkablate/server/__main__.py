@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import home
 from sparkablate.printable import guard_stderr
-from sparkablate.server import place
+from sparkablate.server import origin, place
 from sparkablate.wording import speak_to_controller
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def main() -> int:
     guard_stderr()
     options = _parser().parse_args()
     speak_to_controller()
+    started_from = origin.told()
     if options.lifeline is not None:
         place.hold(options.bind)
         threading.Thread(target=_die_with_parent, args=(options.lifeline, options.bind), daemon=True).start()
@@ -52,7 +53,7 @@ def main() -> int:
     try:
         keys = read_keys(options.keys) if options.keys else None
         mounts = tuple(map(Mount.parse, options.mount))
-        server = Server(_engine(options), options.bind, keys, mounts)
+        server = Server(_engine(options), options.bind, keys, mounts, started_from)
     except (SparkablateError, ValueError) as error:
         print(f"sparkablate worker: {error}", file=sys.stderr)
         return 2

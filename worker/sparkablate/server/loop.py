@@ -18,6 +18,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from sparkablate.engines.requests import Engine
 from sparkablate.errors import SparkablateError
+from sparkablate.loading.memory import NoRoom
 from sparkablate.server import handlers, protocol
 from sparkablate.server.handlers import Reply
 from sparkablate.server.keys import WorkerKeys
@@ -119,12 +120,15 @@ class Server:
         bind: str,
         keys: WorkerKeys | None = None,
         mounts: tuple[Mount, ...] = (),
+        started_from: Message | None = None,
     ) -> None:
         """With ``keys``, only the controllers they list get through. ``mounts``: where this worker sees which
-        of the host's directories. Raises ``usage`` for an address that is open to others without keys."""
+        of the host's directories; ``started_from``: what ``origin.told`` gave when the process began. Raises
+        ``usage`` for an address that is open to others without keys."""
         self._engine = engine
         self._slots = engine.slots
         self._mounts = [asdict(mount) for mount in mounts]
+        self._started_from = started_from
         self._sessions = Sessions(self._abandon)
         self._jobs: dict[JobKey, Job] = {}
         #: Threads that work on a request.
@@ -311,7 +315,12 @@ class Server:
             "slots": self._engine.slots,
             "mounts": self._mounts,
             "versions": self._versions,
+            "origin": self._origin(),
         }
+
+    def _origin(self) -> Message | None:
+        state = self._engine.state()
+        return None if self._started_from is None or state is None else {**self._started_from, **state}
 
     def _abandon(self, session: Session) -> None:
         for job in list(self._jobs.values()):
@@ -340,6 +349,8 @@ class Server:
         self._working.add(threading.get_ident())
         try:
             outcome = handlers.answer(self._engine, job.request, job)
+        except NoRoom as error:
+            outcome = _beside(job.session.owner.get("besides"), error)
         except SparkablateError as error:
             outcome = error
         except BaseException as error:  # also the sys.exit() of a model's own code
@@ -351,3 +362,12 @@ class Server:
         job.finish(outcome)
         # A failure's traceback holds its frames, this one among them: a model that was refused after loading.
         del outcome
+
+
+def _beside(other: str | None, error: NoRoom) -> SparkablateError:
+    """What stands in the way of a second model is the first one, where there is one."""
+    if other is None:
+        return error
+    return SparkablateError(
+        "worker_busy", f"{other}, and there is no room for a second model: {error.message}", error.detail
+    )

@@ -33,6 +33,9 @@ class RayEngine:
         """Actors that measure; before the first load, those that the cluster has room for."""
         return max(1, self._fleet.usable or self._fleet.capacity())
 
+    def state(self) -> None:
+        return None
+
     @property
     def loaded(self) -> str | None:
         return self._name
