@@ -16,7 +16,7 @@ const TYPESCRIPT = [
   ["results/"],
   ["events.ts", "store/"],
   ["environment/"],
-  ["version.ts"],
+  ["node-version.ts", "version.ts"],
   ["link/"],
   ["directions/", "report/"],
   ["run/"],

@@ -11,6 +11,7 @@ import type { LoadedModel, ModelConfig, Result } from "./protocol/messages.ts";
 import type { Row } from "./results/row.ts";
 import { type Baked, type BakeOptions, bakeCondition } from "./run/bake.ts";
 import { type CompareOptions, type Comparison, comparePrompts } from "./run/compare.ts";
+import { Run } from "./run/handle.ts";
 import { shapeToLoad } from "./run/prepare.ts";
 import { keepTokens, type RunOptions, runSweep } from "./run/run.ts";
 
@@ -72,20 +73,25 @@ export class Controller {
   }
 
   /**
-   * Runs a sweep, or resumes the one in its directory. Yields a condition's row each time one more batch of
-   * it and of the baseline is stored, so that its last row counts all of its blocks; the finished table is in
-   * the directory. Breaking off saves what was measured.
+   * Runs a sweep, or resumes the one in its directory. What is given has the rows as they come (`updates()`, or the run
+   * itself in a `for await`), its end (`done`) and its final rows (`rows()`). An update is a condition's row, each time one
+   * more batch of it and of the baseline is stored. Breaking off saves what was measured.
    *
    * @throws SparkablateError usage where this controller runs a sweep already; other_run, run_locked,
    *   text_too_short, site_unsupported, … before anything is measured; interrupted.
    *
    * @example
    * ```ts
-   * for await (const row of controller.run(config)) console.log(row.condition, row.delta_nll, row.ci95);
-   * for (const row of readRun(config.output.dir).rows) console.log(row.condition, row.q, row.distinguishable);
+   * const run = controller.run(config);
+   * for await (const row of run.updates()) console.log(row.condition, row.delta_nll, row.ci95);
+   * for (const row of await run.rows()) console.log(row.condition, row.q, row.distinguishable);
    * ```
    */
-  async *run(config: RunConfig, options: RunOptions = {}): AsyncGenerator<Row, void> {
+  run(config: RunConfig, options: RunOptions = {}): Run {
+    return new Run(config.output.dir, this.#run(config, options));
+  }
+
+  async *#run(config: RunConfig, options: RunOptions): AsyncGenerator<Row, void> {
     if (this.#busy) throw new SparkablateError("usage", "this controller is running a sweep already");
     this.#busy = true;
     try {

@@ -1,6 +1,14 @@
 /** The public API of the npm package. Nothing else is meant to be imported. */
+import "./node-version.ts";
 
-export { type ConfigOptions, loadConfig, parseConfig, type RunConfig } from "./config/load.ts";
+export {
+  type ConfigInput,
+  type ConfigOptions,
+  defineConfig,
+  loadConfig,
+  parseConfig,
+  type RunConfig,
+} from "./config/load.ts";
 export { Controller, type ControllerOptions } from "./controller.ts";
 export type { ScoreEstimate } from "./directions/choice.ts";
 export type { Direction } from "./directions/file.ts";
@@ -29,8 +37,9 @@ export type {
 } from "./protocol/messages.ts";
 export type { RunFacts, StatisticsSettings, TaskFacts } from "./results/facts.ts";
 export type { Interaction, MetricEstimate, Row, Status } from "./results/row.ts";
-export type { Baked, BakeOptions } from "./run/bake.ts";
+export type { BakeDtype, Baked, BakeOptions } from "./run/bake.ts";
 export type { Agreement, ComparedPrompt, ComparedText, CompareOptions, Comparison } from "./run/compare.ts";
+export type { Run } from "./run/handle.ts";
 export type { RunOptions } from "./run/run.ts";
 export type { Interval } from "./statistics/effects.ts";
 export type { NumericFloor } from "./statistics/floor.ts";

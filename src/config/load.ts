@@ -19,12 +19,12 @@ import {
   problem,
   refuse,
 } from "./problems.ts";
-import { type RunConfig, runConfigSchema } from "./schema.ts";
+import { type ConfigInput, type RunConfig, runConfigSchema } from "./schema.ts";
 import { readTextFile } from "./text-file.ts";
 import { readYaml } from "./yaml.ts";
 
 export { configProblem } from "./problems.ts";
-export type { RunConfig } from "./schema.ts";
+export type { ConfigInput, RunConfig } from "./schema.ts";
 
 /** What of a config does not stand in the file. */
 export interface ConfigOptions {
@@ -86,6 +86,25 @@ export function parseConfig(text: string, file: string, options: ConfigOptions =
   noteOrigins(config, source.origins);
   return config;
 }
+
+/**
+ * A config written in TypeScript: the keys of a YAML file, with their types, and the same checks and defaults.
+ *
+ * @param config output.dir is results/config where it does not say.
+ * @throws SparkablateError as `parseConfig`.
+ *
+ * @example
+ * ```ts
+ * const config = defineConfig({
+ *   model: { name: "builtin:smollm2-135m" },
+ *   eval: { dataset: "shipped:corpora/northanger-abbey.txt", seq_len: 64, max_batches: 8 },
+ *   ablation: { sweep: "heads", layers: [0, 1] },
+ *   output: { dir: "results/two-layers" },
+ * });
+ * ```
+ */
+export const defineConfig = (config: ConfigInput, options: ConfigOptions = {}): RunConfig =>
+  parseConfig(JSON.stringify(config, null, 1), "config", options);
 
 /** Notes on every section, and on every entry of the lists, where it was written. */
 function noteOrigins(config: RunConfig, origins: Origins): void {

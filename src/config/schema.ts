@@ -481,6 +481,28 @@ function checkSources(
     );
 }
 
+type SpecInput =
+  | WrittenSite
+  | Extract<z.input<ReturnType<typeof targetSpec>>, { kind: "layer" | "direction" }>;
+
+interface AblationInput extends Omit<z.input<ReturnType<typeof ablation>>, "targets"> {
+  readonly targets?: readonly (SpecInput | readonly SpecInput[])[] | null | undefined;
+}
+
+/** A config as it is written: what may be left out is left out, and paths are relative to where the user stands. */
+export interface ConfigInput {
+  /** What is loaded, and how it computes. */
+  readonly model: z.input<ReturnType<typeof model>>;
+  /** On which text, and how much of it. */
+  readonly eval?: z.input<ReturnType<typeof evaluation>> | undefined;
+  /** Which conditions. `targets`: one condition an entry, which is a spec or a list of specs that are applied jointly. */
+  readonly ablation?: AblationInput | undefined;
+  /** Ends early when the top is settled; null: every condition sees every block. */
+  readonly stop?: z.input<ReturnType<typeof runConfigSchema>>["stop"];
+  /** Where the results go; default results/config. */
+  readonly output?: { readonly dir?: string | undefined } | undefined;
+}
+
 /** A complete run: what `parseConfig` gives, plain data that survives JSON and YAML. */
 export interface RunConfig extends z.output<ReturnType<typeof runConfigSchema>> {}
 export type AblationConfig = RunConfig["ablation"];

@@ -7,7 +7,7 @@ import { requireDirectory } from "../files.ts";
 import { type Lock, lockDirectory } from "../store/lock.ts";
 import { type Environment, sparkablateHome, venvPython, workerDirectory } from "./environment.ts";
 import { runModule } from "./tether.ts";
-import { type EnvironmentOptions, prepareEnvironment, type Say } from "./venv.ts";
+import { type EnvironmentOptions, letImport, prepareEnvironment, type Say } from "./venv.ts";
 
 export interface SetUp extends Environment {
   readonly torch_version: string;
@@ -24,7 +24,10 @@ export async function setUp(options: EnvironmentOptions, say: Say): Promise<SetU
   const lock = await lockHome(home, say);
   try {
     const environment = await prepareEnvironment(home, options, say);
-    const python = venvPython(join(home, environment.venv));
+    const venv = join(home, environment.venv);
+    const python = venvPython(venv);
+    letImport(venv, environment);
+    say(`for Python: ${python}, which can 'import sparkablate'`);
     const model = await prepareBuiltinModel(home, python, say);
     return { python, home, torch_version: environment.torch_version, model };
   } finally {

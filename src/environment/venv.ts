@@ -207,10 +207,28 @@ function venvName(python: Python, build: TorchBuild, systemSitePackages: boolean
   return `venv-${hash.digest("hex").slice(0, 12)}`;
 }
 
+/**
+ * Lets scripts and notebooks of the environment import this package's Python code: that of the copy which set it up last.
+ * Python passes over a path that is no longer there, and a `pip install` of the package comes before it.
+ */
+export function letImport(venv: string, { python_version }: EnvironmentRecord): void {
+  const file = join(sitePackages(venv, python_version), "sparkablate.pth");
+  const line = `${workerDirectory()}\n`;
+  if (readIfThere(file) !== line) writeFileSync(file, line);
+}
+
+function readIfThere(file: string): string | undefined {
+  return existsSync(file) ? readFileSync(file, "utf8") : undefined;
+}
+
+function sitePackages(venv: string, version: string): string {
+  const [major, minor] = version.split(".");
+  return join(venv, "lib", `python${major}.${minor}`, "site-packages");
+}
+
 /** Also for an interpreter that itself lives in a virtual environment, which --system-site-packages passes over. */
 function shareSitePackages(venv: string, python: Python): void {
-  const [major, minor] = python.version.split(".");
-  const own = join(venv, "lib", `python${major}.${minor}`, "site-packages");
+  const own = sitePackages(venv, python.version);
   makeDirectories(own);
   writeFileSync(join(own, "existing-torch.pth"), `${python.sitePackages}\n`);
 }

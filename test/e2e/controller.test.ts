@@ -6,6 +6,8 @@ import { expect, it } from "vitest";
 import { loadConfig } from "../../src/config/load.ts";
 import { Controller } from "../../src/controller.ts";
 import type { RunEvent } from "../../src/events.ts";
+import type { Row } from "../../src/results/row.ts";
+import { readRun } from "../../src/store/run-directory.ts";
 import { processesOf, scratch, sweepFile, tinyModel } from "../fixtures/harness.ts";
 import { linkPackage, typeErrors } from "../fixtures/user-project.ts";
 
@@ -74,4 +76,35 @@ it("load gives the map and the self-test; a run of the loaded model yields every
   const conditions = ["baseline", ...[0, 1, 2, 3].map((layer) => `L${layer}.layer.skip`)];
   expect(blocks).toEqual(Object.fromEntries(conditions.map((condition) => [condition, [4, 8, 12, 16]])));
   expect((await controller.load(config)).reused).toBe(true);
+});
+
+it("a run's handle has its updates, its end and its final rows", { timeout: 120_000 }, async () => {
+  const directory = scratch();
+  const file = sweepFile(directory, { model: tinyModel(), output: join(directory, "out"), batches: 2 });
+  const config = loadConfig(file);
+  await using controller = new Controller();
+  const run = controller.run(config);
+  const updates: Row[] = [];
+  const reading = (async () => {
+    for await (const row of run.updates()) updates.push(row);
+  })();
+  expect(() => run.updates()).toThrow(/read once/);
+  await run.done;
+  await reading;
+  const rows = await run.rows();
+  expect(rows).toEqual(readRun(config.output.dir).rows);
+  expect(rows.map(({ blocks }) => blocks)).toEqual([8, 8, 8, 8, 8]);
+  expect(updates).toHaveLength(10);
+  // A finished run has no updates; nobody needs to read them.
+  expect(await controller.run(config).rows()).toEqual(rows);
+
+  const other = loadConfig(file, { set: [`output.dir=${join(directory, "other")}`] });
+  const broken = controller.run(other);
+  for await (const _ of broken) break;
+  await expect(broken.done).rejects.toMatchObject({ code: "interrupted" });
+  await expect(controller.run({ ...other, eval: { ...other.eval, seed: 1 } }).done).rejects.toMatchObject({
+    code: "other_run",
+  });
+  // What was broken off goes on.
+  expect((await controller.run(other).rows()).map(({ nll }) => nll)).toEqual(rows.map(({ nll }) => nll));
 });
