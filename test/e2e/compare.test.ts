@@ -163,14 +163,20 @@ describe("compare", () => {
       [[...model, ...layer], /there is no prompt: give one with --prompt or --prompts/],
       [[...model, ...prompt, "--heads", "3"], /--heads needs --kind/],
       [[...model, ...prompt, "--op", "add"], /--op needs --direction/],
-      [[...model, ...prompt, "--kind", "head", "--layer", "0"], /--heads: is missing; allowed: a list of different head numbers/],
+      [
+        [...model, ...prompt, "--kind", "head", "--layer", "0"],
+        /--heads: is missing; allowed: a list of different head numbers/,
+      ],
       [
         [...model, ...prompt, "--kind", "mlp", "--layer", "0", "--mode", "mean"],
         /needs a text .* --calibration/,
       ],
       [[...model, ...prompt, "--condition", "{kind: [mlp"], /--condition \{kind: \[mlp: /],
       [[...model, ...prompt, ...layer, "--max-new-tokens", "0"], /--max-new-tokens 0; allowed: 1 to 65536/],
-      [[...model, ...layer, "--prompts", "/none.txt"], /\/none\.txt: the prompts cannot be read: there is no such file/],
+      [
+        [...model, ...layer, "--prompts", "/none.txt"],
+        /\/none\.txt: the prompts cannot be read: there is no such file/,
+      ],
       [[...model, ...prompt, "--kind", "layer", "--layer", "9"], /layer 9 does not exist; allowed: 0 to 3/],
       [[...model, ...prompt, ...layer, "--max-new-tokens", "512"], /do not fit the model's 512 positions/],
       [[...model, ...prompt, ...layer, "--chat-template"], /no chat template; leave --chat-template out/],

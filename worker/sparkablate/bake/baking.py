@@ -39,7 +39,6 @@ from sparkablate.loading.configuration import model_class
 from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, condition_id, validate
-from sparkablate.wording import flag
 
 #: Room for configuration, tokenizer, card and the file system's own needs.
 SPARE_BYTES = 16 << 20

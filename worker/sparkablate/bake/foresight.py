@@ -94,7 +94,7 @@ def form_of(dtype: str, specs: Sequence[Spec], config: Any) -> Form:
     if dtype == "source":
         return Form("source", source_dtype(config), "asked for")
     if dtype != "auto":
-        raise SparkablateError("usage", f"dtype {dtype!r}: use auto, float32 or source")
+        raise SparkablateError("usage", f"{flag('dtype')} {dtype!r}: use auto, float32 or source")
     if any(map(_computes, specs)):
         return Form("float32", "float32", "a direction or a mean is computed into the weights")
     declared = declared_dtype(config)

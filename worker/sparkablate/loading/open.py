@@ -62,8 +62,8 @@ def load_model(
         name: Hugging Face id, local directory, or `builtin:smollm2-135m`.
         revision: commit, branch or tag of a Hugging Face model.
         dtype: "bfloat16", "float16", "float32" (IEEE: TF32 is off), torch's of these names, or "auto": on a
-            CPU float32 where the weights then take at most 0.4 of the total memory, else the checkpoint's own;
-            bfloat16 where it names none.
+            CPU float32 where the weights then take at most 0.4 of the total memory, else the checkpoint's
+            own; bfloat16 where it names none.
         device: "auto" (cuda before mps before cpu), "cuda", "mps" or "cpu", or torch's of these names; a
             small matmul proves it.
         device_map: "auto": layers that the device has no room for go to other GPUs of its kind, to main
@@ -140,7 +140,7 @@ def open_model(
     if dtype == "auto":
         config = load_config(source, **common)
         dtype, why = chosen_dtype(config, where, trust_remote_code)
-        reason = f"model.dtype auto is {dtype}: {why}"
+        reason = f"{setting('model.dtype')} auto is {dtype}: {why}"
         dtype, notices = _proved(where, dtype)
     else:
         dtype, notices = _proved(where, dtype)
