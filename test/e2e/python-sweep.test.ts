@@ -135,6 +135,30 @@ describe("what is not the same run", () => {
     expect(other?.message).toContain("weights:");
   });
 
+  it("sites and metrics of one's own are reported, and refused by name elsewhere", {
+    timeout: 300_000,
+  }, async () => {
+    const directory = scratch();
+    const dir = join(directory, "run");
+    const call = { conditions: "mypkg.gate", metrics: ["mypkg.largest"], blocks: 8, seq_len: 24, dir };
+    const [own, again] = await python({
+      model: tinyModel(),
+      own: true,
+      calls: [
+        { ...call, text: text(directory) },
+        { ...call, text: text(directory) },
+      ],
+    });
+    expect(own?.rows?.map(({ condition }) => condition)).toContain("L0.mypkg.gate.zero");
+    expect(again?.measured).toBe(0);
+    const { stdout } = await cli(["report", dir, "--no-plots"]);
+    expect(stdout).toContain("L0.mypkg.gate.zero");
+    expect(stdout).toContain("mypkg.largest");
+    const refused = await cli(["run", "-c", join(dir, "config.yaml")]);
+    expect(refused.exitCode).toBe(2);
+    expect(refused.stderr).toContain("mypkg.");
+  });
+
   it("texts in memory are kept with the run, a task too; results in memory are saved later", {
     timeout: 300_000,
   }, async () => {

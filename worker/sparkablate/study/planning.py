@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sparkablate.anatomy.sites import SiteMap
+from sparkablate.anatomy.sites import SiteMap, offers
 from sparkablate.arguments import described
-from sparkablate.catalog import MODES, PART_FIELDS, POSITIONS, SITES
+from sparkablate.catalog import MODES, PART_FIELDS, POSITIONS, SITES, is_own
 from sparkablate.condition_ids import with_ids_read
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import (
@@ -99,7 +99,7 @@ def plan(wanted: Any, sites: SiteMap, *, mode: Any, layers: Any, positions: str,
         raise SparkablateError("usage", f"positions={positions!r}: allowed: {', '.join(POSITIONS)}")
     notices: list[str] = []
     ablation = {"mode": modes[0] if isinstance(mode, str) else modes, "positions": positions}
-    if isinstance(wanted, str) and wanted in SWEEPS:
+    if isinstance(wanted, str) and (wanted in SWEEPS or (is_own(wanted) and wanted in SITES)):
         listed = _layers(layers, sites)
         wishes = _swept(wanted, sites, listed, modes, positions, notices)
         if not wishes:
@@ -151,13 +151,13 @@ def _swept(
     positions: str,
     notices: list[str],
 ) -> list[list[Spec]]:
-    kind = SWEEPS[sweep]
+    kind = SWEEPS.get(sweep, sweep)
     site = SITES[kind]
     wishes: list[list[Spec]] = []
     lacking = []
     for index in layers:
         layer = sites.layers[index]
-        if kind not in layer.sites:
+        if not offers(layer, kind):
             lacking.append(index)
         elif site.edit == "skip":
             wishes.append([AblationSpec(kind, index, mode="skip")])

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from sparkablate.arguments import described
-from sparkablate.catalog import METRICS, SITES
+from sparkablate.catalog import SITES
 from sparkablate.engines import requests
 from sparkablate.engines.loaded import Loaded
 from sparkablate.engines.local import LocalEngine
 from sparkablate.engines.requests import Caller
 from sparkablate.errors import SparkablateError
+from sparkablate.measure.metrics import METRICS
 from sparkablate.progress import Progress, silent
 from sparkablate.results import Results, of_database
 from sparkablate.specs import AblationSpec, DirectionSpec
@@ -67,7 +68,8 @@ def sweep(
 
     Args:
         model, tokenizer: as `load_model` or transformers give them; the model in evaluation mode.
-        conditions: "heads", "layers", "mlp", "attn" or "kv_groups" (one condition each), or a list: ids like
+        conditions: "heads", "layers", "mlp", "attn", "kv_groups" or a site of your own (`register_site`), one
+            condition each; or a list: ids like
             "L14.head[3,7].zero", specs, or lists of specs that act jointly.
         text: path of a .txt file, a text, or a dataset {"path", "config", "split", "column"}.
         task: instead of a text: a .jsonl file of {"prompt", "answer", "wrong"?}, or a list of them.
@@ -79,7 +81,8 @@ def sweep(
         batch_size: blocks a forward pass; part of what makes a run's bits.
         calibration: text for means and donors; default: blocks that evaluation does not use.
         calibration_blocks: how many of those means are taken over.
-        metrics: besides nll: "kl", "top1"; with a task "logit_diff" and "accuracy" come unasked.
+        metrics: besides nll: "kl", "top1", or your own (`register_metric`); with a task "logit_diff" and
+            "accuracy" come unasked.
         add_bos: whether a BOS token stands before every block; "auto": as the tokenizer, or the model, needs.
         seed: which blocks, in which order.
         dir: a run directory. It is resumed if it holds this run; `sparkablate report` opens it.
