@@ -132,7 +132,10 @@ class Results:
         """
         if not isinstance(directory, str | os.PathLike):
             raise SparkablateError("usage", f"expected the path of a run directory, not {directory!r:.200}")
+        if self._source is None:
+            raise SparkablateError("usage", "these results were made by hand, so there is no run to save")
         target = Path(directory).absolute()
+        part = target / "results.sqlite.part"
         try:
             target.mkdir(parents=True, exist_ok=True)
             if found := sorted(os.listdir(target)):
@@ -141,21 +144,20 @@ class Results:
                 )
             for name, data in self._kept.items():
                 (target / name).write_bytes(data)
-            part = target / "results.sqlite.part"
             with closing(sqlite3.connect(part, isolation_level=None)) as copy:
                 with self._reading() as source:
                     source.backup(copy)
                 self._move(copy, target)
             os.replace(part, target / "results.sqlite")
         except (OSError, sqlite3.Error) as error:
+            part.unlink(missing_ok=True)
             raise SparkablateError("storage_failed", f"{target} cannot be written to: {error}") from error
         return target
 
     def _reading(self) -> AbstractContextManager[sqlite3.Connection]:
         if isinstance(self._source, Path):
             return _reading(self._source / "results.sqlite")
-        if self._source is None:
-            raise SparkablateError("usage", "these results were made by hand, so there is no run to save")
+        assert self._source is not None
         return nullcontext(self._source)
 
     def _move(self, copy: sqlite3.Connection, target: Path) -> None:

@@ -89,7 +89,7 @@ def source_of(argument: str, given: Any, keep: str) -> Source:
 def _dataset(argument: str, given: Mapping[str, Any]) -> Source:
     unknown = sorted(set(given) - {*DATASET_KEYS, "name"})
     if unknown or not isinstance(given.get("path", given.get("name")), str):
-        what = f"no {unknown[0]!r}" if unknown else "needs 'path'"
+        what = f"has no key {unknown[0]!r}" if unknown else "needs 'path'"
         raise SparkablateError("usage", f"{argument}: a dataset {what}; its keys: {', '.join(DATASET_KEYS)}")
     dataset = {
         "path": given.get("path", given.get("name")),
