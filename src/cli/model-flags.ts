@@ -48,16 +48,17 @@ export interface EditFlags extends PartFlags, ConditionFlags {
   readonly coefficient?: string;
 }
 
+export const dtypeOption = (): Option =>
+  new Option(
+    "--dtype <dtype>",
+    "default auto: float32 on a CPU with the memory for it, else the model's own",
+  ).choices(["auto", "bfloat16", "float16", "float32"]);
+
 export function withModel(command: Command): Command {
   return command
     .requiredOption("-m, --model <name>", "Hugging Face id, local directory, or builtin:smollm2-135m")
     .option("--revision <commit>", "commit, branch or tag of a Hugging Face model")
-    .addOption(
-      new Option(
-        "--dtype <dtype>",
-        "default auto: float32 on a CPU with the memory for it, else the model's own",
-      ).choices(["auto", "bfloat16", "float16", "float32"]),
-    )
+    .addOption(dtypeOption())
     .addOption(
       new Option("--device <device>", "where to compute")
         .choices(["auto", "cuda", "mps", "cpu"])

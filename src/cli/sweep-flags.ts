@@ -14,7 +14,7 @@ import { inputsOf } from "../run/recognise.ts";
 import { configParts } from "../store/fingerprint.ts";
 import { collect } from "./common.ts";
 import { type ConditionFlags, conditionTargets, eachOption, withConditions } from "./condition-flags.ts";
-import { MODEL_NAMES, type ModelFlags, modelSection, refuseDefaults } from "./model-flags.ts";
+import { dtypeOption, MODEL_NAMES, type ModelFlags, modelSection, refuseDefaults } from "./model-flags.ts";
 
 export interface SweepConfigFlags extends Omit<ModelFlags, "model">, ConditionFlags {
   readonly model?: string;
@@ -64,13 +64,7 @@ export function withSweep(command: Command): Command {
     .option("--mode <mode>", `${MODE_NAMES.join(", ")}, or several, like zero,mean (default: zero)`)
     .addOption(new Option("--positions <positions>", "all (default), or not_first").choices(POSITIONS))
     .option("--revision <commit>", "commit, branch or tag of a Hugging Face model")
-    .addOption(
-      new Option("--dtype <dtype>", "default: float32 for a built-in model, else bfloat16").choices([
-        "bfloat16",
-        "float16",
-        "float32",
-      ]),
-    )
+    .addOption(dtypeOption())
     .addOption(
       new Option("--device <device>", "where to compute (default: auto)").choices([
         "auto",
