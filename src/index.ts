@@ -2,12 +2,14 @@
 import "./node-version.ts";
 
 export {
+  type AblationInput,
   type ConfigInput,
   type ConfigOptions,
   defineConfig,
   loadConfig,
   parseConfig,
   type RunConfig,
+  type TargetInput,
 } from "./config/load.ts";
 export { Controller, type ControllerOptions } from "./controller.ts";
 export type { ScoreEstimate } from "./directions/choice.ts";

@@ -30,10 +30,15 @@ export function dataset(cwd: string, texts: boolean) {
   });
   const text = (allowed: string) => z.string(leaf(allowed)).min(1, leaf(allowed)).max(4096, leaf(allowed));
   const rows = section({
+    /** A local directory, or a Hugging Face id. */
     path: text("a local directory, or a Hugging Face id").optional(),
+    /** A Hugging Face id; instead of path. */
     name: text("a Hugging Face id").optional(),
+    /** Of those that the data set has; null: its only one. */
     config: text("a configuration of the dataset, or null").nullable().default(null),
+    /** E.g. test. */
     split: text("a split of the dataset, like test").default("test"),
+    /** That holds the text. */
     column: text("the column that holds the text").default("text"),
   }).transform(({ path, name, ...rest }, context): HubDataset => {
     const source = path === undefined ? name : (localDirectory(path, cwd) ?? path);

@@ -24,7 +24,7 @@ import { readTextFile } from "./text-file.ts";
 import { readYaml } from "./yaml.ts";
 
 export { configProblem } from "./problems.ts";
-export type { ConfigInput, RunConfig } from "./schema.ts";
+export type { AblationInput, ConfigInput, RunConfig, TargetInput } from "./schema.ts";
 
 /** What of a config does not stand in the file. */
 export interface ConfigOptions {

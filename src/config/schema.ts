@@ -21,6 +21,7 @@ import {
   SITE_KINDS,
   SITE_SWEEPS,
 } from "../protocol/catalog.ts";
+import type { Intervention } from "../protocol/messages.ts";
 import { type Named, specsOf } from "./condition-text.ts";
 import { dataset, donorFile, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
 import { clashes, featuresOf } from "./features.ts";
@@ -181,16 +182,21 @@ const layerList = () => {
 function directionKeys(cwd: string) {
   const allowed = "a direction file: .safetensors or .pt";
   return {
+    /** Of a `.safetensors` or `.pt` file. */
     path: resolved(allowed, (written, complain) => {
       if (/\.(safetensors|pt)$/.test(written)) return existingFile(written, cwd, complain);
       complain("config_invalid", `"${written}" is not a direction file`);
       return undefined;
     }),
+    /** Removes the direction, or adds it. */
     op: choice(Object.keys(OPERATIONS) as [keyof typeof OPERATIONS]),
+    /** Every tensor that is added to the residual stream, or the stream where it leaves a layer. */
     at: choice(OPERATIONS.project_out).optional(),
     /** null: project_out acts on all layers, add on the one in its file. */
     layers: layerList().nullable().default(null),
+    /** 1 removes all of it, or adds it once. */
     coefficient: decimal(-1e6, 1e6).default(1),
+    /** `not_first` leaves every block's first position alone. */
     positions: choice(POSITIONS).optional(),
   };
 }
@@ -481,12 +487,38 @@ function checkSources(
     );
 }
 
-type SpecInput =
-  | WrittenSite
-  | Extract<z.input<ReturnType<typeof targetSpec>>, { kind: "layer" | "direction" }>;
+/** One spec of a target, as a config says it: which keys belong to which kind is checked when it is read. */
+export interface TargetInput {
+  /** Which site. */
+  readonly kind: Intervention["kind"];
+  /** From 0; not of a direction. */
+  readonly layer?: number;
+  /** Of kind head. */
+  readonly heads?: readonly number[];
+  /** Of kind kv_group. */
+  readonly groups?: readonly number[];
+  /** Of kind neuron. */
+  readonly neurons?: readonly number[];
+  /** zero, mean, …; of a list, one condition a mode. */
+  readonly mode?: string | readonly string[];
+  /** `not_first` leaves every block's first position alone. */
+  readonly positions?: "all" | "not_first";
+  /** Of a direction's `.safetensors` or `.pt` file. */
+  readonly path?: string;
+  /** Removes the direction, or adds it. */
+  readonly op?: "project_out" | "add";
+  /** Every tensor that is added to the residual stream, or the stream where it leaves a layer. */
+  readonly at?: "writes" | "stream";
+  /** In which a direction acts. */
+  readonly layers?: "all" | readonly number[] | null;
+  /** 1 removes all of it, or adds it once. */
+  readonly coefficient?: number;
+}
 
-interface AblationInput extends Omit<z.input<ReturnType<typeof ablation>>, "targets"> {
-  readonly targets?: readonly (SpecInput | readonly SpecInput[])[] | null | undefined;
+/** Which conditions, as a config says it. */
+export interface AblationInput extends Omit<z.input<ReturnType<typeof ablation>>, "targets"> {
+  /** One condition an entry: a spec, or a list of specs that are applied jointly. */
+  readonly targets?: readonly (TargetInput | readonly TargetInput[])[] | null | undefined;
 }
 
 /** A config as it is written: what may be left out is left out, and paths are relative to where the user stands. */
@@ -495,12 +527,17 @@ export interface ConfigInput {
   readonly model: z.input<ReturnType<typeof model>>;
   /** On which text, and how much of it. */
   readonly eval?: z.input<ReturnType<typeof evaluation>> | undefined;
-  /** Which conditions. `targets`: one condition an entry, which is a spec or a list of specs that are applied jointly. */
+  /** Which conditions. */
   readonly ablation?: AblationInput | undefined;
   /** Ends early when the top is settled; null: every condition sees every block. */
   readonly stop?: z.input<ReturnType<typeof runConfigSchema>>["stop"];
   /** Where the results go; default results/config. */
-  readonly output?: { readonly dir?: string | undefined } | undefined;
+  readonly output?:
+    | {
+        /** Of the run directory. */
+        readonly dir?: string | undefined;
+      }
+    | undefined;
 }
 
 /** A complete run: what `parseConfig` gives, plain data that survives JSON and YAML. */

@@ -6,7 +6,6 @@ import {
   chownSync,
   cpSync,
   mkdirSync,
-  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -25,6 +24,7 @@ import type { Origin, Result } from "../../src/protocol/messages.ts";
 import {
   cli,
   LAUNCHER,
+  linkedHome,
   scratch,
   sweepFile,
   table,
@@ -35,9 +35,7 @@ import {
 
 /** A home of the test's own, with the environment that is there; this process stands in it too. */
 function ownHome(): string {
-  const [real, home] = [sparkablateHome(), scratch()];
-  for (const name of readdirSync(real))
-    if (/^(?:venv|environment)-|^models$/.test(name)) symlinkSync(join(real, name), join(home, name));
+  const home = linkedHome(scratch());
   vi.stubEnv("SPARKABLATE_HOME", home);
   onTestFinished(() => void vi.unstubAllEnvs());
   return home;

@@ -21,7 +21,7 @@ const EXCLUDED: Readonly<Record<string, string>> = {
 describe("README.md", () => {
   it("every command works, in the order in which a reader types them", { timeout: 600_000 }, async () => {
     const directory = scratch();
-    const { env, runtime } = desk(directory);
+    const { env, socket } = desk(directory);
     const listed = commands(README);
     expect(listed.length).toBeGreaterThan(10);
     for (const command of listed) {
@@ -34,7 +34,7 @@ describe("README.md", () => {
       if (command.startsWith("npx sparkablate worker")) {
         // A terminal of its own.
         void execa(command, { ...options, stdio: "ignore" });
-        await until(() => existsSync(join(runtime, "sparkablate.sock")), 120, "the worker listens");
+        await until(() => existsSync(socket), 120, "the worker listens");
         continue;
       }
       // The pip of the desk, whatever else the shell would find first.

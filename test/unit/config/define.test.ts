@@ -46,10 +46,12 @@ it("complains as a file is complained about, and the compiler before it", () => 
   );
   const ablation: ConfigInput["ablation"] = {
     sweep: "custom",
-    // @ts-expect-error heads are not listed
-    targets: [{ kind: "head", layer: 0 }],
+    // @ts-expect-error no such key
+    targets: [{ kind: "head", layer: 0, head: 1 }],
   };
-  expect(() => defineConfig({ ...WRITTEN, ablation })).toThrow(/targets\[0\]\.heads: is missing/);
+  expect(() => defineConfig({ ...WRITTEN, ablation })).toThrow(
+    /targets\[0\]\.head: is not a key, did you mean "heads"/,
+  );
   // @ts-expect-error a model is needed
   expect(() => defineConfig({})).toThrow(/model/);
 });
