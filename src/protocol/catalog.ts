@@ -202,7 +202,11 @@ export const SITE_SWEEPS = SITE_KINDS.flatMap((kind) => SITES[kind].sweep ?? [])
   (a, b) => Number(b === "layers") - Number(a === "layers"),
 ) as [SiteSweep, ...SiteSweep[]];
 
-/** What its parts are called and where they are counted; null: the site is edited whole. */
+/**
+ * What its parts are called and where they are counted; null: the site is edited whole, as one is that a package
+ * registered in Python, which stands in its runs alone.
+ */
 export const partsOf = (
   kind: SiteKind,
-): (Parts & { readonly field: PartField; readonly count: PartCount }) | null => SITES[kind].parts;
+): (Parts & { readonly field: PartField; readonly count: PartCount }) | null =>
+  (SITES as Partial<typeof SITES>)[kind]?.parts ?? null;

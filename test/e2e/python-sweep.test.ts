@@ -105,7 +105,7 @@ describe("the same run in both languages", () => {
     });
     expect(interrupted).toEqual({ measured: 3, interrupted: true });
     const { stderr } = await cli(["run", "-c", join(cut, "config.yaml")]);
-    expect(stderr).toContain("resum");
+    expect(stderr).toContain("3 of 10 measurements are already stored");
     expect(stored(cut).sums).toEqual(stored(whole).sums);
     const recognised = await cli(["run", "-c", join(whole, "config.yaml"), "--json"]);
     expect(recognised.stderr).not.toContain("self-test");

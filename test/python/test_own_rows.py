@@ -113,13 +113,12 @@ for specs in ([AblationSpec("mypkg.gate", 1)], [AblationSpec("mypkg.normed", 2),
 
 ELSEWHERE = """
 import sparkablate
-from sparkablate import specs
 from sparkablate.server import protocol
 site, metric = sparkablate.register_site, sparkablate.register_metric
 spec = AblationSpec("mypkg.gate", 1)
 said = [
     refused(lambda: sparkablate.bake(model, spec, sys.argv[1])),
-    refused(lambda: specs.from_wire({"kind": "mypkg.gate", "layer": 1, "mode": "zero", "positions": "all"})),
+    next(iter(protocol._one_of(None, [], {"kind": "mypkg.gate"}))).message,
     refused(lambda: site("gate", "mlp")),
     refused(lambda: site("mypkg.gate", "mlp")),
     refused(lambda: site("mypkg.x", "mlp gate")),
@@ -150,7 +149,7 @@ print(refused(lambda: METRICS["mypkg.raises"].compute(rows)))
 
 SAID = [
     "bake_refused: L1.mypkg.gate.zero: no weights are known for a site of your own",
-    "config_invalid: mypkg.gate is a site that only the Python process that registered it knows",
+    "'mypkg.gate' is no known kind: only the Python process that registered it knows it",
     "config_invalid: name must be your package's name, a dot and the site's name",
     "usage: site 'mypkg.gate' is registered already; pass replace=True to replace it",
     "config_invalid: path leads from a layer to a module, e.g. \"mlp.gate_proj\", not 'mlp gate'",

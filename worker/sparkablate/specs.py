@@ -21,7 +21,6 @@ from sparkablate.catalog import (
     POSITIONS,
     SITES,
     complete,
-    is_own,
     is_within,
 )
 from sparkablate.edits.functions import DEFAULT_MODE, MODES, SKIP, UNIT_TOLERANCE
@@ -92,10 +91,6 @@ class AblationSpec:
     def from_wire(cls, wire: Mapping[str, Any]) -> AblationSpec:
         """From an `intervention` of src/protocol/messages.ts (any kind but direction)."""
         fields: dict[str, Any] = dict(wire)
-        if is_own(str(fields["kind"])):
-            raise _invalid(
-                f"{fields['kind']} is a site that only the Python process that registered it knows"
-            )
         return cls(**fields)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
 import torch
 
+import tiny_models
 from sparkablate import AblationManager, Results, SparkablateError, sweep
 from sparkablate.study.planning import plan
 from sparkablate.study.subject import subject_of
@@ -109,7 +109,7 @@ def test_models() -> None:
         with torch.inference_mode():
             model(tiny_models.tokens())
     model.train()
-    with pytest.raises(SparkablateError, match="training mode, where dropout is random; call model.eval"):
+    with pytest.raises(SparkablateError, match="training mode, where dropout is random; call model"):
         subject_of(model, tokenizer)
 
 

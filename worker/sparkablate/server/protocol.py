@@ -13,7 +13,7 @@ from typing import Any
 import jsonschema
 import msgpack
 
-from sparkablate.catalog import LIMITS
+from sparkablate.catalog import LIMITS, is_own
 from sparkablate.errors import SparkablateError
 
 Message = dict[str, Any]
@@ -39,7 +39,8 @@ def _one_of(validator: Any, branches: list[Message], instance: Any, _: Message) 
         if branch["properties"]["kind"]["const"] == kind:
             yield from validator.descend(instance, branch)
             return
-    yield jsonschema.ValidationError(f"{kind!r:.80} is no known kind")
+    own = ": only the Python process that registered it knows it" if is_own(str(kind)) else ""
+    yield jsonschema.ValidationError(f"{kind!r:.80} is no known kind{own}")
 
 
 _Validator = jsonschema.validators.extend(
