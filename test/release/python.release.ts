@@ -31,7 +31,7 @@ async function venv(name: string): Promise<(...args: string[]) => Promise<string
 it("the wheel alone: the README's Python, the notebook, the exports", async () => {
   const python = await venv("notebook");
   const pins = ["--constraint", constraintsFile()];
-  await python("-m", "pip", "install", "--quiet", ...pins, `${made.wheel}[builtin]`, "pytest");
+  await python("-m", "pip", "install", "--quiet", ...pins, `${made.wheel}[builtin,results,plot]`, "pytest");
   expect(await python("-c", "import sparkablate; print(sparkablate.__file__)")).toContain("notebook/lib");
   // No server's package is there, and none is missed.
   expect(await python("-m", "pip", "list", "--format", "freeze")).not.toMatch(/^(pyzmq|msgpack|jsonschema)/m);
@@ -43,6 +43,7 @@ it("the wheel alone: the README's Python, the notebook, the exports", async () =
   const checkout = join(directory, "checkout");
   cpSync(join(ROOT, "test", "python"), join(checkout, "test", "python"), { recursive: true });
   cpSync(join(ROOT, "docs"), join(checkout, "docs"), { recursive: true });
+  cpSync(join(ROOT, "configs"), join(checkout, "configs"), { recursive: true });
   copyFileSync(join(ROOT, "README.md"), join(checkout, "README.md"));
   const tests = ["test_docs.py", "test_exports.py"].map((file) => join(checkout, "test", "python", file));
   const counted = await python(
