@@ -178,8 +178,16 @@ class Store:
             compact(list(measurement.flags)),
             *((None,) * 3 if error is None else (error.code, str(error), error.detail)),
         )
-        checksums.append(self.database, "measurement", self._fresh(sums))
-        checksums.append(self.database, "attempt", [attempt])
+        # Whole or not at all: an interrupt may come between any two statements, and the rest is committed.
+        self.database.execute("SAVEPOINT measurement")
+        try:
+            checksums.append(self.database, "measurement", self._fresh(sums))
+            checksums.append(self.database, "attempt", [attempt])
+        except BaseException:
+            self.database.execute("ROLLBACK TO measurement")
+            raise
+        finally:
+            self.database.execute("RELEASE measurement")
         if time.monotonic() - self._committed > COMMIT_EVERY:
             self.flush()
 
