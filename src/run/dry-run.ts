@@ -60,7 +60,6 @@ export function dryRun(config: RunConfig): DryRun {
   const inputs = readInputs(config);
   const directions = factsOf(inputs.directions, map);
   const plan = planConditions(config, map, directions, inputs.earlier);
-  const conditions = [...plan.conditions, ...nullConditions(config, map)];
   const parameters = stored ?? estimated(language, map);
   const { blocks, notice } = blocksOf(config, inputs.task?.items.length ?? null);
   const { batch_size, seq_len } = config.eval;
@@ -72,6 +71,11 @@ export function dryRun(config: RunConfig): DryRun {
     dtype: model.dtype,
     threads: model.threads,
   });
+  const rounding = nullConditions(config, map);
+  // What auto becomes the worker decides; where the model was loaded before, that is known.
+  const undecided = model.dtype === "auto" && rate === null;
+  const exact = undecided || (rate?.place.endsWith(" in float32") ?? false);
+  const conditions = exact ? plan.conditions : [...plan.conditions, ...rounding];
   const tokens = batch_size * seq_len;
   const share = headShare(map, parameters);
   const cost = {
@@ -102,7 +106,13 @@ export function dryRun(config: RunConfig): DryRun {
     forward_equivalents,
     seconds: rate === null ? null : seconds,
     rate: rate?.place ?? null,
-    notices: [...plan.notices, ...(notice === null ? [] : [notice])],
+    notices: [
+      ...plan.notices,
+      ...(notice === null ? [] : [notice]),
+      ...(undecided
+        ? [`below float32, ${rounding.length} null conditions that measure rounding are added`]
+        : []),
+    ],
   };
 }
 
