@@ -137,9 +137,12 @@ describe("a dry run", () => {
     expect(JSON.parse(stdout)).toMatchObject({
       ...{ model_type: "llama", n_layers: 4, parameters, seconds: null, begun: false },
       bytes: { float32: 4 * parameters, bfloat16: 2 * parameters, float16: 2 * parameters },
-      // The baseline, 8 that measure rounding in bfloat16, and 3 layers of 4 heads.
-      ...{ conditions: 1 + 8 + 12, blocks: 64, batches: 16 },
+      // The baseline, and 3 layers of 4 heads.
+      ...{ conditions: 1 + 12, blocks: 64, batches: 16 },
+      notices: ["below float32, 8 null conditions that measure rounding are added"],
     });
+    const below = await sparkablate([...line, "--layers", "0..1,-1", "--dtype", "bfloat16", "--json"]);
+    expect(JSON.parse(below.stdout)).toMatchObject({ conditions: 1 + 8 + 12, notices: [] });
     expect(readdirSync(join(desk, "work"))).toEqual([]);
     expect(readdirSync(join(desk, "home"))).toEqual([]);
     expect(readdirSync(desk)).not.toContain("started");
