@@ -117,10 +117,13 @@ def _parameter(argument: ast.arg, default: ast.expr | None) -> str:
 
 
 def _fields(node: ast.ClassDef) -> list[str]:
-    """Of a dataclass or named tuple. What `field(…)` says beside its default is not for readers."""
+    """Of a dataclass or named tuple, the public ones. What `field(…)` says beside its default is not for
+    readers."""
     shown = []
     for one in node.body:
         if not isinstance(one, ast.AnnAssign) or not isinstance(one.target, ast.Name):
+            continue
+        if one.target.id.startswith("_"):
             continue
         default = one.value
         if isinstance(default, ast.Call):
