@@ -33,6 +33,7 @@ const OPTIONS: TypeDocOptions & Partial<PluginOptions> = {
   // Lines move with every edit.
   disableSources: true,
   excludeExternals: true,
+  excludeInternal: true,
   sort: ["source-order"],
   validation: { notExported: true, notDocumented: true, invalidLink: true },
   // Values that the types are made from.

@@ -36,9 +36,9 @@ export interface ConfigOptions {
   readonly trustRemoteCode?: boolean;
   /** Whether the texts that it names have to be there; default true. A bake or a comparison may read none. */
   readonly texts?: boolean;
-  /** What ids in it may name beside sites: directions and joint conditions; default: nothing. */
+  /** @internal What ids in it may name beside sites: directions and joint conditions; default: nothing. */
   readonly named?: Named;
-  /** Keys of the text that were written as flags: messages name those. */
+  /** @internal Keys of the text that were written as flags: messages name those. */
   readonly flags?: ReadonlyMap<string, FlagName>;
 }
 
