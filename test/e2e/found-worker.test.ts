@@ -158,7 +158,9 @@ it("uses the one that is the same, names what differs, and who holds it", { time
   expect(String((await inspect("--worker", "spawn")).stderr)).not.toContain(defaultSocket());
   const otherwise = await cli(["inspect", "--meta", "-m", model], { env: { OMP_NUM_THREADS: "3" } });
   expect(otherwise.exitCode).toBe(0);
-  expect(otherwise.stderr).toContain("OMP_NUM_THREADS differs there; starting one here");
+  expect(otherwise.stderr).toContain(
+    "OMP_NUM_THREADS differs there; model.threads was set there before; starting one",
+  );
   expect(home).toBe(sparkablateHome());
 });
 
