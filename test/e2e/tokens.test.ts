@@ -98,7 +98,8 @@ it("adds up to the run's own sums, needs no worker the second time, and stands o
     "UPDATE measurement SET sum = sum + 1e-9 WHERE condition = 1 AND block = 7 AND metric = 'nll'",
   );
   const conflict = await tokens("L1.mlp.mean", "--json", "--worker", worker);
-  expect([conflict.exitCode, conflict.stdout]).toEqual([3, ""]);
+  expect(conflict.exitCode).toBe(3);
+  expect(JSON.parse(String(conflict.stdout))).toMatchObject({ error: { code: "measurement_conflict" } });
   expect(conflict.stderr).toContain("error (measurement_conflict): L1.mlp.mean, block 7: measured again");
   const stored = new Database(databasePath(output), { readonly: true });
   const count = stored.prepare(
