@@ -8,10 +8,20 @@ import { scratch } from "../fixtures/harness.ts";
 import { fences } from "../fixtures/markdown.ts";
 import { linkPackage, typeErrors } from "../fixtures/user-project.ts";
 
-const VALUES = ["Controller", "SparkablateError", "loadConfig", "parseConfig", "readPrompts", "readRun"];
+const VALUES = [
+  "Controller",
+  "SparkablateError",
+  "defineConfig",
+  "loadConfig",
+  "parseConfig",
+  "readPrompts",
+  "readRun",
+];
 const TYPES = [
+  "AblationInput",
   "Agreement",
   "AnswerTokens",
+  "BakeDtype",
   "BakeOptions",
   "Baked",
   "ChosenDirection",
@@ -20,6 +30,7 @@ const TYPES = [
   "ComparedText",
   "Comparison",
   "Condition",
+  "ConfigInput",
   "ConfigOptions",
   "ControllerOptions",
   "Correction",
@@ -41,6 +52,7 @@ const TYPES = [
   "PromptSet",
   "RacePlan",
   "Row",
+  "Run",
   "RunConfig",
   "RunEvent",
   "RunFacts",
@@ -53,6 +65,7 @@ const TYPES = [
   "Status",
   "StoredRun",
   "SweepPlan",
+  "TargetInput",
   "TaskFacts",
   "WireError",
 ];
@@ -62,8 +75,8 @@ const INDEX = join(packageRoot(), "dist", "index");
 it("dist/index.d.ts exports these names", () => {
   const text = readFileSync(`${INDEX}.d.ts`, "utf8").replaceAll(/\/\*[\s\S]*?\*\//g, "");
   const statement = /^export (type )?\{([^}]*)\} from "[^"]+";$/gm;
-  // Nothing but lists of names: `export *` or a declaration would escape this test.
-  expect(text.replaceAll(statement, "").trim()).toBe("");
+  // Nothing but lists of names, behind what refuses an old Node: `export *` or a declaration would escape this test.
+  expect(text.replaceAll(statement, "").trim()).toBe('import "./node-version.ts";');
   const names = [...text.matchAll(statement)].flatMap(([, all, list = ""]) =>
     list
       .split(",")

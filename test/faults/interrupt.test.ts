@@ -81,7 +81,7 @@ it("an address at which nobody listens, or that is none, is said without a wait"
   for (const [worker, exit, said] of [
     [`ipc://${directory}/none.sock`, 3, "there is no such socket"],
     ["tcp://127.0.0.1:9", 3, "no worker listens there"],
-    ["localhost:5757", 2, "Give ipc:///path/of/a/socket, tcp://host:port, or docker."],
+    ["localhost:5757", 2, "Give ipc:///path/of/a/socket, tcp://host:port, docker or spawn."],
   ] as const) {
     const { exitCode, stderr } = await cli(["inspect", "-m", tinyModel(), "--worker", worker]);
     expect(exitCode, String(stderr)).toBe(exit);
