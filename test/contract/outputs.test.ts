@@ -33,8 +33,7 @@ beforeAll(() => {
   process.chdir(desk);
   vi.stubEnv("NO_COLOR", "1");
   vi.stubEnv("FORCE_COLOR", undefined);
-  if (anew)
-    for (const part of ["help", "report"]) rmSync(join(OUTPUTS, part), { recursive: true, force: true });
+  if (anew) rmSync(OUTPUTS, { recursive: true, force: true });
   return () => {
     vi.unstubAllEnvs();
     process.chdir(home);

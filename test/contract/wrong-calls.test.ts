@@ -1,5 +1,5 @@
 /**
- * Wrong calls of the command line, each with its answer, to the byte: `outputs/wrong-calls.txt`. None is called our bug,
+ * Wrong calls of the command line, each with its answer, to the byte: `wrong-calls.txt`. None is called our bug,
  * each says what to do. After a change that is meant, `GOLDEN=new npm test -- test/contract/wrong-calls.test.ts` writes
  * the file anew; read the answers aloud.
  */
@@ -10,7 +10,7 @@ import { expect, it, vi } from "vitest";
 import { reportFailure, typedCommand } from "../../src/cli/failure.ts";
 import { program } from "../../src/cli/program.ts";
 
-const FILE = join(import.meta.dirname, "outputs", "wrong-calls.txt");
+const FILE = join(import.meta.dirname, "wrong-calls.txt");
 const RUNS = join(import.meta.dirname, "..", "fixtures", "runs-0.1.0", "runs");
 
 const look = ["-m", "model", "--sweep", "mlp", "--text", "text.txt"];
