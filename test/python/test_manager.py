@@ -470,7 +470,7 @@ class TestMeans:
             with pytest.raises(SparkablateError) as caught, subject.applied(spec):
                 pass
             assert caught.value.code == "means_missing"
-        with pytest.raises(SparkablateError, match="wide"):
+        with pytest.raises(SparkablateError, match=r"must be \[32\]"):
             subject.set_means({MeanKey("mlp", 0): torch.zeros(3)})
 
     def test_a_mean_of_zeros_is_zero(self, manager: Callable[[str], AblationManager]) -> None:

@@ -118,7 +118,7 @@ site, metric = sparkablate.register_site, sparkablate.register_metric
 spec = AblationSpec("mypkg.gate", 1)
 said = [
     refused(lambda: sparkablate.bake(model, spec, sys.argv[1])),
-    next(iter(protocol._one_of(None, [], {"kind": "mypkg.gate"}))).message,
+    next(iter(protocol._one_of(None, [], {"kind": "mypkg.gate"}, {}))).message,
     refused(lambda: site("gate", "mlp")),
     refused(lambda: site("mypkg.gate", "mlp")),
     refused(lambda: site("mypkg.x", "mlp gate")),

@@ -373,7 +373,7 @@ class TestNothingInSilence:
             AblationManager(nn.Linear(2, 2))
         assert caught.value.code == "architecture_unsupported"
         manager = AblationManager(tiny("llama"))
-        for specs in (None, "L1.mlp.zero", {"kind": "mlp", "layer": 1}, [A, "B"], 3, AblationSpec):
+        for specs in (None, {"kind": "mlp", "layer": 1}, 3, AblationSpec):
             with pytest.raises(
                 SparkablateError, match="an AblationSpec or a DirectionSpec is wanted"
             ) as caught:
