@@ -675,5 +675,6 @@ def test_every_public_name_is_called_wrongly() -> None:
     called = " ".join(CALLS)
     assert len(CALLS) >= 60
     callables = [name for name in dir(sparkablate) if callable(getattr(sparkablate, name))]
-    wrong = [name for name in callables if f"{name}(" not in called and name != "SparkablateError"]
-    assert not wrong
+    # test/python/study/test_sweep_calls.py and test/contract/condition-ids.json have theirs.
+    elsewhere = {"SparkablateError", "sweep", "Results", "parse_condition", "Condition"}
+    assert not [name for name in callables if f"{name}(" not in called and name not in elsewhere]
