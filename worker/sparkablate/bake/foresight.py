@@ -95,7 +95,7 @@ def form_of(dtype: str, specs: Sequence[Spec], config: Any) -> Form:
         return Form("source", source_dtype(config), "asked for")
     if dtype != "auto":
         raise SparkablateError("usage", f"{flag('dtype')} {dtype!r}: use auto, float32 or source")
-    if any(map(_computes, specs)):
+    if any(map(computes, specs)):
         return Form("float32", "float32", "a direction or a mean is computed into the weights")
     declared = declared_dtype(config)
     if declared is None or declared not in numerics.DTYPES:
@@ -103,7 +103,7 @@ def form_of(dtype: str, specs: Sequence[Spec], config: Any) -> Form:
     return Form("source", declared, "the edit is exact in the source's own dtype")
 
 
-def _computes(spec: Spec) -> bool:
+def computes(spec: Spec) -> bool:
     """Whether baking it is arithmetic on weights, not zeros and deletions."""
     if isinstance(spec, DirectionSpec):
         return True

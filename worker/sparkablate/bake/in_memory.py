@@ -17,9 +17,9 @@ from sparkablate.anatomy.wrappers import unwrapped
 from sparkablate.arguments import as_text, described
 from sparkablate.bake import rules
 from sparkablate.bake.baking import Baking, Source
+from sparkablate.bake.foresight import computes
 from sparkablate.bake.place import check_target, require_space, resolve_target
 from sparkablate.edits.blocks import is_open
-from sparkablate.edits.functions import MODES
 from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError, first_line
 from sparkablate.loading import folders, numerics, offload
@@ -30,7 +30,7 @@ from sparkablate.manager import AblationManager
 from sparkablate.progress import Progress
 from sparkablate.proofs import self_test
 from sparkablate.proofs.discovery import located
-from sparkablate.specs import DirectionSpec, Spec, canonical, validate
+from sparkablate.specs import Spec, canonical, validate
 from sparkablate.wording import flag
 
 #: The base model's name in what is written of such a bake.
@@ -139,16 +139,10 @@ def _other_files(wanted: Wanted) -> Path | None:
 def _written(dtype: Any, specs: Sequence[Spec]) -> Literal["source", "float32"]:
     """ "auto": as it stands where the edit is exact in every dtype, float32 where numbers are computed."""
     if dtype == "auto":
-        return "float32" if any(map(_is_computed, specs)) else "source"
+        return "float32" if any(map(computes, specs)) else "source"
     if dtype not in ("source", "float32"):
         raise SparkablateError("usage", f"{flag('dtype')} {described(dtype)}: use auto, float32 or source")
     return "float32" if dtype == "float32" else "source"
-
-
-def _is_computed(spec: Spec) -> bool:
-    if isinstance(spec, DirectionSpec):
-        return True
-    return spec.mode in MODES and MODES[spec.mode].needs is not None
 
 
 def _in_float32(model: Any, directory: Path, refused: Sequence[str], threads: int | None) -> AblationManager:

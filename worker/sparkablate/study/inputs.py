@@ -12,6 +12,7 @@ from typing import Any
 
 from sparkablate.arguments import described
 from sparkablate.errors import SparkablateError
+from sparkablate.study.directory import compact
 from sparkablate.text.files import decode, join_files
 
 #: A text in memory is longer than any file's name that is meant.
@@ -46,13 +47,9 @@ class Source:
     def digest(self) -> str | None:
         """As src/run/recognise.ts has it; None for a dataset of the hub."""
         if self.dataset is not None:
-            return compact_json(self.dataset)
+            return compact(self.dataset)
         data = self.path.read_bytes() if self.path is not None else (self.kept or b"")
         return hashlib.sha256(data).hexdigest()
-
-
-def compact_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 def source_of(argument: str, given: Any, keep: str) -> Source:
@@ -130,7 +127,7 @@ def task_of(given: Any) -> Task:
         ]
     elif isinstance(given, Sequence):
         found = [(f"task[{index}]", item) for index, item in enumerate(given)]
-        data = "".join(compact_json(item) + "\n" for _, item in found if isinstance(item, Mapping)).encode()
+        data = "".join(compact(item) + "\n" for _, item in found if isinstance(item, Mapping)).encode()
     else:
         raise SparkablateError(
             "usage",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from sparkablate.engines.loaded import Loaded
 from sparkablate.engines.local import LocalEngine
@@ -40,6 +42,11 @@ class Study:
     chosen: Chosen
     shape: tuple[int, int]
     metrics: tuple[str, ...]
+
+    @cached_property
+    def wire(self) -> dict[str, Any]:
+        """`loadedModel` of src/protocol/messages.ts, in the shape that is measured."""
+        return self.loaded.to_wire(self.shape, 0.0, False)
 
     @property
     def kept(self) -> dict[str, bytes]:

@@ -52,8 +52,8 @@ def config_yaml(config: Mapping[str, Any]) -> str:
 
 def identity_of(study: Study, config: Mapping[str, Any]) -> dict[str, str]:
     """Part → its value as text, or its sha256."""
-    loaded, chosen = study.loaded, study.chosen
-    wire = loaded.to_wire(study.shape, 0.0, False)
+    chosen = study.chosen
+    wire = study.wire
     task = study.settings.task
     donors = {"resample sources": _joined(block.sha256 for block in chosen.donors)} if chosen.donors else {}
     return {
@@ -105,8 +105,8 @@ def _joined(lines: Iterable[str]) -> str:
 
 def facts_of(study: Study, config: Mapping[str, Any], directory: Path | None) -> dict[str, Any]:
     """All that a report says of the run beside its rows: RunFacts of src/results/facts.ts."""
-    settings, chosen, loaded = study.settings, study.chosen, study.loaded
-    wire = loaded.to_wire(study.shape, 0.0, False)
+    settings, chosen = study.settings, study.chosen
+    wire = study.wire
     task = settings.task
     text = task.name if task is not None else settings.text.name if settings.text is not None else ""
     calibration = text if settings.calibration is None else settings.calibration.name
@@ -138,7 +138,7 @@ def facts_of(study: Study, config: Mapping[str, Any], directory: Path | None) ->
 
 
 def _has_bos(study: Study) -> bool:
-    wire = study.loaded.to_wire(study.shape, 0.0, False)
+    wire = study.wire
     wanted = study.settings.add_bos
     return bool(wire["adds_bos"] if wanted == "auto" else wanted) and wire["bos_token_id"] is not None
 
@@ -159,7 +159,7 @@ def seen_of(study: Study, config: Mapping[str, Any]) -> dict[str, Any] | None:
         "directions": "",
     }
     return {
-        "model": study.loaded.files.to_wire(),
+        "model": study.wire["model_files"],
         "inputs": {part: value for part, value in found.items() if value is not None},
     }
 

@@ -239,11 +239,8 @@ def _donor_modes(wants: Plan) -> set[str]:
 def _chosen(
     engine: LocalEngine, loaded: Loaded, settings: Settings, seq_len: int, wants: Plan, progress: Progress
 ) -> Chosen:
-    wire = (
-        loaded.to_wire((settings.batch_size, seq_len), 0.0, False)
-        if settings.task is None
-        else _special(loaded)
-    )
+    batch, positions = loaded.canary.ids.shape
+    wire = loaded.to_wire((batch, positions), 0.0, False)
     bos = (
         wire["bos_token_id"]
         if (wire["adds_bos"] if settings.add_bos == "auto" else settings.add_bos)
@@ -268,10 +265,6 @@ def _chosen(
         return _items(engine, settings.task, calibration, shape, wanted, caller)
     assert settings.text is not None
     return sampling.choose_blocks(_tokens(engine, settings.text, caller), calibration, shape, wanted)
-
-
-def _special(loaded: Loaded) -> dict[str, Any]:
-    return loaded.to_wire((loaded.canary.ids.shape[0], loaded.canary.ids.shape[1]), 0.0, False)
 
 
 def _tokens(engine: LocalEngine, source: inputs.Source, caller: Caller) -> sampling.Text:
@@ -382,8 +375,7 @@ def _short(value: str | None) -> str:
 
 
 def _model(study: Study) -> dict[str, Any]:
-    wire = study.loaded.to_wire(study.shape, 0.0, False)
-    return {key: value for key, value in wire.items() if key != "model_files"}
+    return {key: value for key, value in study.wire.items() if key != "model_files"}
 
 
 def _notices(study: Study) -> list[str]:
