@@ -87,6 +87,10 @@ class Plan:
     def edits(self) -> list[Spec]:
         return [spec for condition in self.conditions for spec in condition.specs]
 
+    @property
+    def modes_used(self) -> set[str]:
+        return {spec.mode for spec in self.edits if isinstance(spec, AblationSpec)}
+
 
 def plan(wanted: Any, sites: SiteMap, *, mode: Any, layers: Any, positions: str, nulls: bool) -> Plan:
     """``nulls``: whether the numeric floor is measured. Raises ``usage``, ``config_invalid``,

@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from sparkablate.arguments import described
 from sparkablate.catalog import SITES
 from sparkablate.engines import requests
-from sparkablate.engines.loaded import Loaded
 from sparkablate.engines.local import LocalEngine
 from sparkablate.engines.requests import Caller
 from sparkablate.errors import SparkablateError
@@ -22,14 +19,15 @@ from sparkablate.measure.metrics import METRICS
 from sparkablate.progress import Progress, silent
 from sparkablate.results import Results, of_database
 from sparkablate.specs import AblationSpec, DirectionSpec
-from sparkablate.study import inputs, sampling
+from sparkablate.study.arguments import directory_of, settings_of
 from sparkablate.study.bar import Bar
+from sparkablate.study.choice import choose
 from sparkablate.study.directory import Means, Record, Store, opened
-from sparkablate.study.planning import DEFAULT_CONFIG, Condition, Plan, plan
+from sparkablate.study.planning import DEFAULT_CONFIG, Condition, plan
 from sparkablate.study.prepared import Settings, Study
 from sparkablate.study.records import config_of, config_yaml, facts_of, identity_of, seen_of
 from sparkablate.study.rows import COLUMNS, rows_of
-from sparkablate.study.sampling import Block, Chosen, Shape, Wanted
+from sparkablate.study.sampling import Block
 from sparkablate.study.subject import Subject, subject_of
 
 #: Where a model has fewer positions, as many as it has.
@@ -96,90 +94,16 @@ def sweep(
     "site_unsupported", "conditions_overlap", "other_run" for a directory of another run, and what a load
     raises.
     """
-    settings = _settings(
+    settings = settings_of(
         text, task, calibration, seq_len, batch_size, blocks, calibration_blocks, add_bos, seed, metrics
     )
-    directory = _directory(dir)
+    directory = directory_of(dir)
     subject = subject_of(model, tokenizer)
     with Bar(progress) as bar:
         study = _prepared(subject, conditions, settings, mode, layers, positions, bar)
         with opened(directory) as store:
             _measure(study, store, retry_failed, bar)
             return of_database(store.database, directory, study.kept)
-
-
-def _settings(
-    text: Any,
-    task: Any,
-    calibration: Any,
-    seq_len: Any,
-    batch_size: Any,
-    blocks: Any,
-    calibration_blocks: Any,
-    add_bos: Any,
-    seed: Any,
-    metrics: Any,
-) -> Settings:
-    if (text is None) == (task is None):
-        raise SparkablateError(
-            "usage",
-            "sweep() measures on a text or on a task: give text='novel.txt' or task='items.jsonl'"
-            + (", not both" if text is not None else ""),
-        )
-    batch = _whole("batch_size", batch_size, 1)
-    for name, value in (("blocks", blocks), ("calibration_blocks", calibration_blocks)):
-        if value is None and name == "blocks":
-            continue
-        if _whole(name, value, 1) % batch:
-            raise SparkablateError(
-                "usage", f"{name}={value} is not a multiple of batch_size={batch}: batches are whole"
-            )
-    if not isinstance(add_bos, bool) and add_bos != "auto":
-        raise SparkablateError("usage", f"add_bos: allowed: True, False, 'auto', not {described(add_bos)}")
-    source = None if text is None else inputs.source_of("text", text, "text.txt")
-    given = None if calibration is None else inputs.source_of("calibration", calibration, "calibration.txt")
-    return Settings(
-        source,
-        None if task is None else inputs.task_of(task),
-        given,
-        0 if seq_len is None else _whole("seq_len", seq_len, 2),
-        batch,
-        blocks,
-        calibration_blocks,
-        add_bos,
-        _whole("seed", seed, 0),
-        _metrics(metrics, task is not None),
-    )
-
-
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise SparkablateError("usage", f"{name} is a whole number from {least}, not {described(value)}")
-    return int(value)
-
-
-def _metrics(metrics: Any, is_task: bool) -> tuple[str, ...]:
-    named = (
-        [metrics]
-        if isinstance(metrics, str)
-        else list(metrics)
-        if isinstance(metrics, Iterable)
-        else [metrics]
-    )
-    for name in named:
-        if name not in METRICS:
-            raise SparkablateError("usage", f"metrics: {described(name)}; allowed: {', '.join(METRICS)}")
-        if METRICS[name].needs == "wrong" and not is_task:
-            raise SparkablateError("usage", f"metrics: {name!r} needs a task whose items have wrong answers")
-    return tuple(name for name in METRICS if name == "nll" or name in named)
-
-
-def _directory(given: Any) -> Path | None:
-    if given is None:
-        return None
-    if not isinstance(given, str | os.PathLike):
-        raise SparkablateError("usage", f"dir: the path of a run directory is wanted, not {described(given)}")
-    return Path(given).absolute()
 
 
 def _prepared(
@@ -204,7 +128,7 @@ def _prepared(
         positions=positions,
         nulls=subject.request["dtype"] != "float32",
     )
-    if "patch" in _donor_modes(wants):
+    if "patch" in wants.modes_used:
         raise SparkablateError(
             "usage",
             "mode 'patch' takes its activations from a source that is aligned with the task: write it as a "
@@ -213,7 +137,7 @@ def _prepared(
     for spec in wants.edits:
         if isinstance(spec, DirectionSpec) and spec.vector is not None:
             engine.answer(requests.PutDirection(spec.sha256, spec.vector.numpy(), spec.norm))
-    chosen = _chosen(engine, loaded, settings, seq_len, wants, progress)
+    chosen = choose(engine, loaded, settings, seq_len, wants, progress)
     if settings.task is not None:
         shape = (settings.batch_size, chosen.seq_len)
         loaded.prove(shape)
@@ -230,90 +154,6 @@ def _positions(model: Any) -> int | None:
         config = config.get_text_config()
     found = getattr(config, "max_position_embeddings", None)
     return found if isinstance(found, int) and found > 1 else None
-
-
-def _donor_modes(wants: Plan) -> set[str]:
-    return {spec.mode for spec in wants.edits if isinstance(spec, AblationSpec)} & {"resample", "patch"}
-
-
-def _chosen(
-    engine: LocalEngine, loaded: Loaded, settings: Settings, seq_len: int, wants: Plan, progress: Progress
-) -> Chosen:
-    batch, positions = loaded.canary.ids.shape
-    wire = loaded.to_wire((batch, positions), 0.0, False)
-    bos = (
-        wire["bos_token_id"]
-        if (wire["adds_bos"] if settings.add_bos == "auto" else settings.add_bos)
-        else None
-    )
-    if settings.add_bos is True and bos is None:
-        raise SparkablateError("usage", "add_bos=True, but the tokenizer has no BOS token")
-    means = any(isinstance(spec, AblationSpec) and spec.mode == "mean" for spec in wants.edits)
-    wanted = Wanted(
-        settings.blocks,
-        settings.calibration_blocks if means else 0,
-        settings.batch_size,
-        settings.seed,
-        "resample" in _donor_modes(wants),
-    )
-    caller = Caller(progress)
-    shape = Shape(seq_len, bos)
-    calibration = None
-    if settings.calibration is not None and (means or wanted.resample):
-        calibration = _tokens(engine, settings.calibration, caller)
-    if settings.task is not None:
-        return _items(engine, settings.task, calibration, shape, wanted, caller)
-    assert settings.text is not None
-    return sampling.choose_blocks(_tokens(engine, settings.text, caller), calibration, shape, wanted)
-
-
-def _tokens(engine: LocalEngine, source: inputs.Source, caller: Caller) -> sampling.Text:
-    ids, more, notices = engine.answer(
-        requests.Tokenize(source.text, source.dataset, sampling.MAX_TEXT_TOKENS), caller
-    )
-    if more:
-        notices = [*notices, f"{source.name} is too long; its first {len(ids)} tokens are used"]
-    return sampling.Text(source.name, ids, [*source.notices, *notices])
-
-
-def _items(
-    engine: LocalEngine,
-    task: inputs.Task,
-    calibration: sampling.Text | None,
-    shape: Shape,
-    wanted: Wanted,
-    caller: Caller,
-) -> Chosen:
-    if wanted.resample:
-        raise SparkablateError(
-            "usage",
-            "mode 'resample' of a task draws aligned donors: write it as a config and use 'sparkablate run'",
-        )
-    encoded, notices = engine.answer(
-        requests.TokenizeTask(task.items, task.name, sampling.MAX_TEXT_TOKENS), caller
-    )
-    for index, item in enumerate(encoded):
-        if len(item.ids) + (shape.bos is not None) > shape.seq_len:
-            raise SparkablateError(
-                "config_invalid",
-                f"{task.name}:{index + 1}: prompt and answer have {len(item.ids)} tokens; seq_len allows "
-                f"{shape.seq_len}",
-            )
-    own = Wanted(**{**vars(wanted), "calibration": 0}) if calibration is not None else wanted
-    chosen = sampling.choose_items(task.name, encoded, shape.bos, own)
-    chosen.notices[:0] = notices
-    if calibration is not None and wanted.calibration > 0:
-        total = len(calibration.ids) // shape.width
-        real = [
-            Block(block.index, block.ids[: block.answer["end"]], block.sha256)
-            for block in chosen.evaluation
-            if block.answer is not None
-        ]
-        order = sampling.shuffled(total, wanted.seed)
-        chosen.calibration = sampling.disjoint(
-            calibration, order, wanted.calibration, real, shape, chosen.notices
-        )
-    return chosen
 
 
 def _measure(study: Study, store: Store, retry_failed: bool, bar: Bar) -> None:
