@@ -66,17 +66,24 @@ function isInstalled() {
   });
 }
 
-/** tsc, unless dist/ was made from these very sources. */
+/** tsc and the bundle of the command line, unless dist/ was made from these very sources. */
 async function compile() {
   if (findNode() === undefined) {
     refuse("Node 24 is needed, and none is bundled for this platform: install it from nodejs.org", 3);
   }
   const stamp = join(ROOT, "dist", ".sources-sha256");
-  const sources = digest(["src", "tsconfig.json", "tsconfig.build.json", "package-lock.json"]);
+  const sources = digest([
+    "src",
+    "scripts/bundle.ts",
+    "tsconfig.json",
+    "tsconfig.build.json",
+    "package-lock.json",
+  ]);
   if (existsSync(stamp) && readFileSync(stamp, "utf8") === sources) return;
   console.error("tsc: compiling src/ to dist/");
   rmSync(join(ROOT, "dist"), { recursive: true, force: true });
   await must(node(modules("typescript-7", "bin", "tsc"), "-p", "tsconfig.build.json"));
+  await must(node(join(ROOT, "scripts", "bundle.ts")));
   writeFileSync(stamp, sources);
 }
 

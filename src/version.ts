@@ -1,6 +1,6 @@
-/** The one version, from package.json: one level up from src/ and from dist/. */
+/** The one version, from package.json. */
 import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { packageRoot } from "./environment/environment.ts";
 
-export const VERSION: string = JSON.parse(
-  readFileSync(new URL("../package.json", import.meta.url), "utf8"),
-).version;
+export const VERSION: string = JSON.parse(readFileSync(join(packageRoot(), "package.json"), "utf8")).version;

@@ -27,7 +27,6 @@ import {
   selectionOfFlags,
 } from "./report-flags.ts";
 import { showTokens } from "./report-tokens.ts";
-import { watchRun } from "./report-watch.ts";
 import { type SweepFlags, sweep } from "./sweep.ts";
 import { print, tableOptions, Words } from "./terminal.ts";
 
@@ -112,6 +111,8 @@ async function report(directories: string[], flags: ReportCommandFlags): Promise
       "--tokens": tokens,
       "--worker": worker,
     });
+    // Its server costs every other command 80 ms.
+    const { watchRun } = await import("./report-watch.ts");
     return await watchRun(directory, port ?? 0, flags);
   }
   if (port !== undefined) throw new SparkablateError("usage", "--port needs --watch");

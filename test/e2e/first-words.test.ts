@@ -1,5 +1,5 @@
 /** What the command line says before anything is loaded: help, mistakes in a line, the cost of a run. */
-import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -54,8 +54,10 @@ describe("the help", () => {
     expect(
       loaded.filter((line) => /zod|zeromq|canvas|chart|execa|yaml|sqlite|cli\/(run|report|bake)/.test(line)),
     ).toEqual([]);
-    // Some twenty of commander, wrap-ansi and ours: each takes a millisecond or two.
-    expect(loaded.length).toBeLessThan(40);
+    // Each takes a millisecond or two; the files of all commands together are 2.6 MB.
+    expect(loaded.length).toBeLessThan(20);
+    const bytes = loaded.map((line) => statSync(fileURLToPath(line.slice("loaded ".length))).size);
+    expect(bytes.reduce((sum, size) => sum + size)).toBeLessThan(500_000);
   });
 });
 
@@ -146,6 +148,14 @@ describe("a dry run", () => {
     expect(readdirSync(join(desk, "work"))).toEqual([]);
     expect(readdirSync(join(desk, "home"))).toEqual([]);
     expect(readdirSync(desk)).not.toContain("started");
+  });
+
+  it("opens few files: packages in plain JavaScript are part of the command line's own", async () => {
+    const { stderr, exitCode } = await sparkablate(line, ["--import", LOADED]);
+    expect(exitCode).toBe(0);
+    const loaded = stderr.split("\n").filter((each) => each.startsWith("loaded "));
+    expect(loaded.filter((each) => each.includes("/@stdlib/"))).toEqual([]);
+    expect(loaded.length).toBeLessThan(100);
   });
 
   it("prints a config that is the same run, comments included", async () => {
