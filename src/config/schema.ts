@@ -416,6 +416,28 @@ function completeDirection(spec: WrittenDirection, defaults: Defaults) {
 /** `confidence` of 1 would need infinite intervals, of a half or less promises nothing. */
 const confidence = decimal(0.5, 0.9999);
 
+const stop = () =>
+  section({
+    /** How many of the largest effects to settle. */
+    top: whole(1, 100_000).optional(),
+    /** Instead of top: how many of the smallest. */
+    bottom: whole(1, 100_000).optional(),
+    /** Approximate, see docs/statistics.md. */
+    confidence: confidence.default(0.95),
+    /** Nats per token within which two effects count as equal. */
+    tolerance: decimal(0, 1000).default(0.002),
+  }).superRefine(({ top, bottom }, context) => {
+    const refuse = (key: string, message: string) =>
+      context.addIssue({ code: "custom", path: [key], message });
+    if (top === undefined && bottom === undefined)
+      refuse(
+        "top",
+        "is missing: say how many of the largest effects to settle, or bottom, how many of the smallest",
+      );
+    if (top !== undefined && bottom !== undefined)
+      refuse("bottom", "cannot be combined with top: a race settles one end of the ranking");
+  });
+
 export function runConfigSchema(options: SchemaOptions) {
   const run = section({
     /** What is loaded, and how it computes. */
@@ -424,17 +446,8 @@ export function runConfigSchema(options: SchemaOptions) {
     eval: optionalSection(evaluation(options)),
     /** Which conditions. */
     ablation: optionalSection(ablation(options)),
-    /** Ends early when the top is settled; null: every condition sees every block. */
-    stop: section({
-      /** How many of the largest effects to settle. */
-      top: whole(1, 100_000),
-      /** Approximate, see docs/statistics.md. */
-      confidence: confidence.default(0.95),
-      /** Nats per token within which two effects count as equal. */
-      tolerance: decimal(0, 1000).default(0.002),
-    })
-      .nullable()
-      .default(null),
+    /** Ends early when the top, or the bottom, is settled; null: every condition sees every block. */
+    stop: stop().nullable().default(null),
     /** Where the results go. */
     output: optionalSection(
       section({

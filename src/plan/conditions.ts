@@ -15,6 +15,7 @@ import type { AblationConfig, TargetSpec } from "../config/schema.ts";
 import { SparkablateError } from "../errors.ts";
 import type { SiteKind, SiteSweep } from "../protocol/catalog.ts";
 import type { Condition, Intervention, ModelMap } from "../protocol/messages.ts";
+import { edgeOf, placesOf } from "../statistics/racing.ts";
 import { countedFromFront } from "./from-the-end.ts";
 import { candidates, type EarlierRun, pairSweep } from "./pairs.ts";
 import { sweepEdits } from "./sweeps.ts";
@@ -109,11 +110,11 @@ function checkCount(config: RunConfig, count: number, complain: Complain): void 
       ["ablation", "sweep"],
       `${sweep} finds nothing to edit in this model: choose another sweep`,
     );
-  } else if (config.stop !== null && config.stop.top >= count) {
+  } else if (config.stop !== null && placesOf(config.stop) >= count) {
     complain(
       "config_invalid",
-      ["stop", "top"],
-      `${config.stop.top} does not fit; allowed: fewer than the ${count} conditions`,
+      ["stop", edgeOf(config.stop)],
+      `${placesOf(config.stop)} does not fit; allowed: fewer than the ${count} conditions`,
     );
   }
 }

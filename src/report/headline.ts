@@ -6,7 +6,7 @@ import type { Rows } from "../results/packed-rows.ts";
 import { isDoubted, type SweepStatistics } from "../results/ranking.ts";
 import { DOUBTS, FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE, HINTS, type Row } from "../results/row.ts";
 import { MAX_SKEWNESS } from "../statistics/effects.ts";
-import type { RacePlan } from "../statistics/racing.ts";
+import { edgeOf, placesOf, type RacePlan } from "../statistics/racing.ts";
 import { counted, fixed, integer, percent, ratio, signed } from "./numbers.ts";
 import { surveyOf } from "./survey.ts";
 import { type Evaluated, inWords, sayer } from "./wording.ts";
@@ -124,7 +124,7 @@ function raceSentence(rows: Rows, facts: RunFacts, race: RacePlan): string {
   const confidence = percent(race.confidence);
   return sayer(
     facts,
-  )`Top ${race.top}: ${settled} settled at ${confidence} confidence (approximate), up to ${race.tolerance} nats per token; intervals are simultaneous at ${confidence}, without p and q. Measured: ${integer(measurements)} of ${integer(all)} condition × blocks.`;
+  )`${edgeOf(race) === "top" ? "Top" : "Bottom"} ${placesOf(race)}: ${settled} settled at ${confidence} confidence (approximate), up to ${race.tolerance} nats per token; intervals are simultaneous at ${confidence}, without p and q. Measured: ${integer(measurements)} of ${integer(all)} condition × blocks.`;
 }
 
 /** What is missing or limits the comparison; empty for a complete run. */

@@ -4,7 +4,7 @@ import type { RunFacts } from "../results/facts.ts";
 import type { Rows } from "../results/packed-rows.ts";
 import { FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE } from "../results/row.ts";
 import { MAX_SKEWNESS } from "../statistics/effects.ts";
-import type { RacePlan } from "../statistics/racing.ts";
+import { edgeOf, placesOf, type RacePlan } from "../statistics/racing.ts";
 import { CORRECTIONS, componentName } from "./headline.ts";
 import { integer } from "./numbers.ts";
 import { surveyOf } from "./survey.ts";
@@ -79,9 +79,11 @@ function modesText(rows: Rows, facts: RunFacts): string[] {
 
 function raceText(race: RacePlan, facts: RunFacts): string {
   const rounds = race.rounds.map(integer).join(", ");
+  const [places, edge] = [placesOf(race), edgeOf(race)];
+  const effects = edge === "top" ? "largest effects" : "smallest effects (the lowest Δ NLL)";
   return sayer(
     facts,
-  )` To settle the ${race.top} largest effects, conditions raced in rounds of ${rounds} blocks, fixed in advance: after each round one-sided paired t bounds between conditions, at an error of ${(1 - race.confidence).toPrecision(2)} divided by the number of pairs of one condition in the top and one outside (${race.top} × ${Math.max(0, race.conditions - race.top)}) and of rounds, decided which could no longer enter or leave the top; effects within ${race.tolerance} nats per token of its edge count as equal. The guarantee is approximate, since t bounds at such tails are too narrow for skewed data. Intervals hold for all conditions and rounds together; no p values are given.`;
+  )` To settle the ${places} ${effects}, conditions raced in rounds of ${rounds} blocks, fixed in advance: after each round one-sided paired t bounds between conditions, at an error of ${(1 - race.confidence).toPrecision(2)} divided by the number of pairs of one condition in the ${edge} and one outside (${places} × ${Math.max(0, race.conditions - places)}) and of rounds, decided which could no longer enter or leave the ${edge}; effects within ${race.tolerance} nats per token of its edge count as equal. The guarantee is approximate, since t bounds at such tails are too narrow for skewed data. Intervals hold for all conditions and rounds together; no p values are given.`;
 }
 
 function removal(rows: Rows, facts: RunFacts): string {

@@ -22,7 +22,7 @@ export interface Survey {
   readonly counts: Readonly<Partial<Record<Row["status"], number>>>;
   /** Conditions with an effect, or with the error that they have in its place. */
   readonly rankable: number;
-  /** Conditions that a race settled as its top. */
+  /** Conditions that a race settled as its top, or bottom. */
   readonly settled: number;
   /** Pairs of a condition and a block. */
   readonly measurements: number;
@@ -66,7 +66,7 @@ function gather(rows: Rows): Survey {
     const mode = modeOf(row);
     if (mode !== null) modes.add(mode);
     for (const flag of row.flags) flags.add(flag);
-    if (row.flags.includes(RACE_FLAGS.top)) settled++;
+    if (row.flags.includes(RACE_FLAGS.top) || row.flags.includes(RACE_FLAGS.bottom)) settled++;
     if (metrics.length === 0) metrics = Object.keys(row.metrics);
     if (interaction !== null) {
       for (const flag of interaction.flags) flags.add(flag);

@@ -1,7 +1,14 @@
 /** What `stop:` makes of a sweep's rows: simultaneous intervals, no tests, and places by common blocks. */
 
 import { estimate, ratioInterval } from "../statistics/effects.ts";
-import { RACE_FLAGS, type RacePlan, race, simultaneousInterval } from "../statistics/racing.ts";
+import {
+  type Edge,
+  edgeOf,
+  RACE_FLAGS,
+  type RacePlan,
+  race,
+  simultaneousInterval,
+} from "../statistics/racing.ts";
 import type { Decide, Entry } from "./row.ts";
 
 /** Decides the columns that a race decides. */
@@ -16,15 +23,16 @@ export function standings(entries: Iterable<Entry>, plan: RacePlan): Decide {
   const state = race(plan, differences);
   const active = new Set(state.active);
   const accepted = new Set(state.accepted);
-  const top = new Set(state.top);
+  const chosen = new Set(state.chosen);
+  const edge = edgeOf(plan);
   const groups = [
-    measured.filter((condition) => top.has(condition)),
+    measured.filter((condition) => chosen.has(condition)),
     measured.filter((condition) => active.has(condition)),
-    measured.filter((condition) => !top.has(condition) && !active.has(condition)),
+    measured.filter((condition) => !chosen.has(condition) && !active.has(condition)),
   ];
   const places = new Map(
     groups
-      .flatMap((group) => byCommonBlocks(group, differences))
+      .flatMap((group) => byCommonBlocks(group, differences, edge))
       .map((condition, standing) => [condition, standing]),
   );
   return ({ row, effect }, condition) => {
@@ -36,15 +44,19 @@ export function standings(entries: Iterable<Entry>, plan: RacePlan): Decide {
         : simultaneousInterval(plan, effect.mean, effect.se, effect.n);
     row.perplexity_ratio_ci95 = row.ci95 && ratioInterval(row.ci95);
     if (row.status === "partial" && !active.has(condition)) row.status = "stopped";
-    if (top.has(condition)) {
-      row.flags = [accepted.has(condition) ? RACE_FLAGS.top : RACE_FLAGS.leading, ...row.flags];
+    if (chosen.has(condition)) {
+      row.flags = [accepted.has(condition) ? RACE_FLAGS[edge] : RACE_FLAGS.leading, ...row.flags];
     }
     row.standing = places.get(condition) ?? null;
   };
 }
 
-/** Largest effect first, on the blocks that all of the group have. */
-function byCommonBlocks(group: readonly number[], differences: readonly (Float64Array | null)[]): number[] {
+/** Largest effect first, or smallest, on the blocks that all of the group have. */
+function byCommonBlocks(
+  group: readonly number[],
+  differences: readonly (Float64Array | null)[],
+  edge: Edge,
+): number[] {
   const values = group.map((condition) => differences[condition] ?? new Float64Array());
   const common = values.reduce((least, { length }) => Math.min(least, length), Number.POSITIVE_INFINITY);
   const means = new Map(
@@ -53,5 +65,6 @@ function byCommonBlocks(group: readonly number[], differences: readonly (Float64
       return [condition, shared.length === 0 ? 0 : estimate(shared).mean];
     }),
   );
-  return [...group].sort((a, b) => (means.get(b) ?? 0) - (means.get(a) ?? 0) || a - b);
+  const sign = edge === "top" ? 1 : -1;
+  return [...group].sort((a, b) => sign * ((means.get(b) ?? 0) - (means.get(a) ?? 0)) || a - b);
 }

@@ -1,5 +1,5 @@
 /**
- * `stop:`: which conditions of a sweep need more blocks to settle the k largest effects.
+ * `stop:`: which conditions of a sweep need more blocks to settle the k largest effects, or the k smallest.
  *
  * Conditions race in rounds of 16, 32, 64, … blocks. At the end of a round every pair that is still
  * running is compared on the blocks both have, by a one-sided t bound on the mean of their block
@@ -31,10 +31,15 @@
 import quantile from "@stdlib/stats-base-dists-t-quantile";
 import type { Interval } from "./effects.ts";
 
+/** Which effects a race is for: the largest, or the smallest. */
+export type Edge = "top" | "bottom";
+
 /** What `stop:` asks for, and when it decides. */
 export interface RacePlan {
-  /** How many conditions to settle. */
-  readonly top: number;
+  /** How many of the largest effects to settle; absent where it is the smallest. */
+  readonly top?: number | undefined;
+  /** How many of the smallest effects to settle, those below 0 before all others; absent where it is the largest. */
+  readonly bottom?: number | undefined;
   /** Approximate: see docs/statistics.md. */
   readonly confidence: number;
   /** Nats per token; effects this close to the edge may be taken for one another. */
@@ -46,14 +51,14 @@ export interface RacePlan {
 }
 
 export interface Race {
-  /** Still measured, the largest effect first. */
+  /** Still measured, the largest effect first; of a race for the smallest, the smallest. */
   readonly active: readonly number[];
   /** Blocks that every active condition needs before the next decision. */
   readonly target: number;
-  /** In the top k with the asked confidence, in the order of their acceptance. */
+  /** Among the k with the asked confidence, in the order of their acceptance. */
   readonly accepted: readonly number[];
-  /** The accepted; at the end of an unsettled race filled up with the largest effects. */
-  readonly top: readonly number[];
+  /** The accepted; at the end of an unsettled race filled up with the largest effects, or the smallest. */
+  readonly chosen: readonly number[];
   /** Rounds that have been decided. */
   readonly decided: number;
   /** True where the top k stands with the asked confidence. */
@@ -64,13 +69,20 @@ export interface Race {
 
 /** What a race says of a condition, among the row's flags. */
 export const RACE_FLAGS = {
-  /** One of the top k with the race's confidence. */
+  /** One of the k largest, or smallest, with the race's confidence. */
   top: "in the top",
-  /** Among the k largest when the blocks ran out. */
+  bottom: "in the bottom",
+  /** Among them when the blocks ran out. */
   leading: "leading, not settled",
 } as const;
 
 const FIRST_ROUND_BLOCKS = 16;
+
+export const edgeOf = ({ bottom }: Pick<RacePlan, "bottom">): Edge =>
+  bottom === undefined ? "top" : "bottom";
+
+/** How many are to be settled. */
+export const placesOf = ({ top, bottom }: Pick<RacePlan, Edge>): number => top ?? bottom ?? 0;
 
 /** 16, 32, 64, … up to all blocks, each a whole number of batches: a round ends where a batch does. */
 export function roundsFor(blocks: number, batchSize: number): number[] {
@@ -90,6 +102,9 @@ export function roundsFor(blocks: number, batchSize: number): number[] {
  * @param effects a condition's Δ NLL a token, a block each, from block 0 on; null where it failed
  */
 export function race(plan: RacePlan, effects: readonly (Float64Array | null)[]): Race {
+  const places = placesOf(plan);
+  // The smallest effects are the largest with the sign turned: the same race, the same proof.
+  const sign = edgeOf(plan) === "top" ? 1 : -1;
   let active = effects.flatMap((values, condition) => (values === null ? [] : [condition]));
   const accepted: number[] = [];
   for (const [round, blocks] of plan.rounds.entries()) {
@@ -99,21 +114,21 @@ export function race(plan: RacePlan, effects: readonly (Float64Array | null)[]):
         active,
         target: blocks,
         accepted,
-        top: accepted,
+        chosen: accepted,
         decided: round,
         settled: false,
         finished: false,
       };
     }
     const entrants = active
-      .map((condition, index) => entrant(condition, samples[index] as Float64Array))
+      .map((condition, index) => entrant(condition, samples[index] as Float64Array, sign))
       .sort((a, b) => b.mean - a.mean || a.condition - b.condition);
     const running = decide(entrants, plan, blocks, accepted);
     active = running.map(({ condition }) => condition);
-    const settled = accepted.length === plan.top || active.length === 0;
+    const settled = accepted.length === places || active.length === 0;
     if (settled || round === plan.rounds.length - 1) {
-      const top = [...accepted, ...active.slice(0, plan.top - accepted.length)];
-      return { active: [], target: blocks, accepted, top, decided: round + 1, settled, finished: true };
+      const chosen = [...accepted, ...active.slice(0, places - accepted.length)];
+      return { active: [], target: blocks, accepted, chosen, decided: round + 1, settled, finished: true };
     }
   }
   throw new RangeError("a race needs at least one round");
@@ -141,15 +156,17 @@ interface Entrant {
   readonly values: Float64Array;
 }
 
-function entrant(condition: number, values: Float64Array): Entrant {
-  return { condition, mean: meanOf(values), values };
+function entrant(condition: number, values: Float64Array, sign: 1 | -1): Entrant {
+  const signed = sign === 1 ? values : values.map((value) => -value);
+  return { condition, mean: meanOf(signed), values: signed };
 }
 
 /** Decides one round; adds to `accepted`, returns who runs on in the order given (largest mean first). */
 function decide(entrants: readonly Entrant[], plan: RacePlan, blocks: number, accepted: number[]): Entrant[] {
   // One block says nothing about spread.
   if (blocks < 2) return [...entrants];
-  const pairs = Math.max(1, plan.top * (plan.conditions - plan.top));
+  const places = placesOf(plan);
+  const pairs = Math.max(1, places * (plan.conditions - places));
   const tail = (1 - plan.confidence) / (pairs * plan.rounds.length);
   const factor = -quantile(tail, blocks - 1) / Math.sqrt(blocks);
   /** Most by which `a`'s true effect exceeds `b`'s. */
@@ -162,10 +179,10 @@ function decide(entrants: readonly Entrant[], plan: RacePlan, blocks: number, ac
 
   let running = [...entrants];
   let index = 0;
-  while (index < Math.min(running.length, plan.top - accepted.length)) {
+  while (index < Math.min(running.length, places - accepted.length)) {
     const candidate = running[index] as Entrant;
     const mayExceed = (other: Entrant) => other !== candidate && excess(other, candidate) > plan.tolerance;
-    if (fewer(running, plan.top - accepted.length, mayExceed)) {
+    if (fewer(running, places - accepted.length, mayExceed)) {
       accepted.push(candidate.condition);
       running.splice(index, 1);
       // One place less is open: those before it are judged again.
@@ -174,7 +191,7 @@ function decide(entrants: readonly Entrant[], plan: RacePlan, blocks: number, ac
       index++;
     }
   }
-  const open = plan.top - accepted.length;
+  const open = places - accepted.length;
   running = running.filter((candidate) =>
     fewer(running, open, (other) => other.mean > candidate.mean && excess(candidate, other) < 0),
   );

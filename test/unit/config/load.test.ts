@@ -159,6 +159,16 @@ stop: {top: 0}
       "model: {name: a/b, revision: 1234567}",
       /model\.revision: 1234567 does/,
     ],
+    [
+      "a race for nothing",
+      `${MODEL}stop: {confidence: 0.9}`,
+      /stop\.top: is missing: say how many of the largest/,
+    ],
+    [
+      "a race for both ends",
+      `${MODEL}stop: {top: 1, bottom: 1}`,
+      /stop\.bottom: cannot be combined with top/,
+    ],
     ["infinity", `${MODEL}stop: {top: 1, tolerance: .inf}`, /stop\.tolerance: Infinity does not fit/],
     [
       "an empty list of layers",
@@ -549,7 +559,10 @@ function someConfig(seed: number): unknown {
         : maybe("targets", () => [spec(1), [spec(2), spec(3)], [spec(4)]])),
       ...maybe("directions", () => [direction(), direction()]),
     },
-    ...maybe("stop", () => ({ top: 1 + below(9), ...maybe("confidence", () => 0.5 + next() * 0.49) })),
+    ...maybe("stop", () => ({
+      [below(2) ? "top" : "bottom"]: 1 + below(9),
+      ...maybe("confidence", () => 0.5 + next() * 0.49),
+    })),
     ...maybe("output", () =>
       maybe("dir", () => pick(["results/x", "with space: and #", "/tmp/sparkablate/none"])),
     ),

@@ -351,6 +351,17 @@ describe("with stop:", () => {
     expect(rowRecord(rows[1] as Row)).not.toHaveProperty("standing");
   });
 
+  test("a race for the smallest flags them and ranks them first", () => {
+    const { top: bottom, ...rest } = plan;
+    const found = buildRows(baseline, early, { ...SETTINGS, race: { ...rest, bottom } });
+    expect(rankRows(found).map(({ condition: id, flags }) => [id, flags])).toEqual([
+      ["L0.layer.skip", ["in the bottom"]],
+      ["L3.layer.skip", ["in the bottom"]],
+      ["L2.layer.skip", []],
+      ["L1.layer.skip", []],
+    ]);
+  });
+
   test("before the first round ends nothing is in the top", () => {
     const partial = early.map((entry, index) =>
       index === 0

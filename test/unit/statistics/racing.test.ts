@@ -50,7 +50,7 @@ describe("rounds", () => {
 describe("a race", () => {
   test("clear leaders are settled after one round, for the fewest blocks", () => {
     const { state, used } = run(plan(), sample(spread, 128, normals(1), 0.05));
-    expect(state).toMatchObject({ top: [0, 1, 2], accepted: [0, 1, 2], settled: true, decided: 1 });
+    expect(state).toMatchObject({ chosen: [0, 1, 2], accepted: [0, 1, 2], settled: true, decided: 1 });
     expect(used).toBe(12 * 16);
   });
 
@@ -59,7 +59,7 @@ describe("a race", () => {
     const all = sample(means, 128, normals(2), 0.2);
     const strict = run(plan(), all).state;
     expect(strict).toMatchObject({ settled: false, finished: true, accepted: [0, 1] });
-    expect(strict.top).toHaveLength(3);
+    expect(strict.chosen).toHaveLength(3);
     const lenient = run(plan({ tolerance: 0.8 }), all).state;
     expect(lenient.settled).toBe(true);
   });
@@ -90,13 +90,28 @@ describe("a race", () => {
       plan(),
       all.map((values, condition) => (condition === 1 ? null : values)),
     );
-    expect(state.top).toEqual([0, 2, 3]);
+    expect(state.chosen).toEqual([0, 2, 3]);
   });
 
   test("fewer conditions than places: all are in, nothing more is wanted", () => {
     const state = race(plan({ conditions: 2 }), sample([1, 2], 16, normals(6)));
     expect(state).toMatchObject({ settled: true, finished: true });
-    expect(state.top).toHaveLength(2);
+    expect(state.chosen).toHaveLength(2);
+  });
+
+  test("for the smallest it is the race for the largest with the signs turned", () => {
+    for (const seed of [11, 12, 13]) {
+      const all = sample(spread, 128, normals(seed), 0.4);
+      const { top, ...rest } = plan();
+      const bottom = run({ ...rest, bottom: top }, all);
+      const turned = run(
+        plan(),
+        all.map((values) => values.map((value) => -value)),
+      );
+      expect(bottom).toEqual({ ...turned, seen: bottom.seen });
+      expect(bottom.seen.map((values) => values.length)).toEqual(turned.seen.map((values) => values.length));
+      expect(bottom.state.chosen.every((condition) => condition >= 8)).toBe(true);
+    }
   });
 
   test("one block settles nothing", () => {
