@@ -37,24 +37,48 @@ export function withConditions(command: Command, words: string): Command {
 export const eachOption = (): Option =>
   new Option("--each", "every layer and every head that --condition lists is a condition of its own");
 
-/** Entries of `targets`, and how messages name them. @param first how many entries stand before them. */
+/** Entries of a list of the config, how messages name them, and whether all are ids. */
+interface Entries {
+  readonly targets: unknown[];
+  readonly flags: Map<string, FlagName>;
+  readonly ids: boolean;
+}
+
+/** Entries of `targets`. @param first how many entries stand before them. */
 export function conditionTargets(
   { condition, each, direction, from }: ConditionFlags,
   first: number,
-): { targets: unknown[]; flags: Map<string, FlagName>; ids: boolean } {
-  const named = namedBy(direction, from);
+): Entries {
+  return entriesOf("--condition", condition, ["targets", first], namedBy(direction, from), each === true);
+}
+
+/** Entries of `given`. */
+export function givenEntries(
+  given: readonly string[],
+  { direction, from }: Pick<ConditionFlags, "direction" | "from">,
+): Entries {
+  return entriesOf("--given", given, ["given", 0], namedBy(direction, from), false);
+}
+
+function entriesOf(
+  flag: string,
+  all: readonly string[],
+  [key, first]: readonly [string, number],
+  named: () => Named,
+  each: boolean,
+): Entries {
   const flags = new Map<string, FlagName>();
   const targets: unknown[] = [];
   let ids = true;
-  for (const written of condition) {
-    const shown = `--condition ${cut(written, LONGEST_SHOWN)}`;
+  for (const written of all) {
+    const shown = `${flag} ${cut(written, LONGEST_SHOWN)}`;
     const value = written.trim() === "" ? written : yamlOf(written, shown);
     const isText = typeof value === "string";
     ids &&= isText;
-    const entries = isText ? idEntries(value, named, each === true) : [value];
+    const entries = isText ? idEntries(flag, value, named, each) : [value];
     if (!isText && each) throw new SparkablateError("usage", `--each is for ids, not for ${shown}`);
     for (const entry of entries) {
-      flags.set(`ablation.targets[${first + targets.length}]`, { flag: shown, below: isText ? shown : null });
+      flags.set(`ablation.${key}[${first + targets.length}]`, { flag: shown, below: isText ? shown : null });
       targets.push(entry);
     }
   }
@@ -69,26 +93,26 @@ function yamlOf(written: string, shown: string): unknown {
 }
 
 /** An id as a config has it: as text, where the text alone says all of it. */
-function idEntries(text: string, named: () => Named, each: boolean): unknown[] {
+function idEntries(flag: string, text: string, named: () => Named, each: boolean): unknown[] {
   const refers = /(dir|joint)\[/.test(text);
-  const specs = ofFlag(() => specsOf(text, refers ? named() : NOTHING_NAMED));
+  const specs = ofFlag(flag, () => specsOf(text, refers ? named() : NOTHING_NAMED));
   if (specs.length === 0)
     throw new SparkablateError(
       "usage",
-      "--condition baseline edits nothing; the baseline is always there besides",
+      `${flag} baseline edits nothing; the baseline is always there besides`,
     );
   if (each) return specs.flatMap((spec) => atoms(spec as unknown as Intervention));
   return refers ? [specs] : [text];
 }
 
 /** What is wrong with an id, said of the flag. */
-function ofFlag<T>(read: () => T): T {
+function ofFlag<T>(flag: string, read: () => T): T {
   try {
     return read();
   } catch (error) {
     if (!(error instanceof SparkablateError) || error.code === "input_missing") throw error;
     const code = error.code === "config_invalid" ? "usage" : error.code;
-    throw new SparkablateError(code, `--condition ${error.message}`, { cause: error });
+    throw new SparkablateError(code, `${flag} ${error.message}`, { cause: error });
   }
 }
 

@@ -13,7 +13,7 @@ import { readEarlier } from "../run/earlier-run.ts";
 import { inputsOf } from "../run/recognise.ts";
 import { configParts } from "../store/fingerprint.ts";
 import { collect } from "./common.ts";
-import { type ConditionFlags, conditionTargets, eachOption, withConditions } from "./condition-flags.ts";
+import { type ConditionFlags, conditionTargets, eachOption, givenEntries, withConditions } from "./condition-flags.ts";
 import { dtypeOption, MODEL_NAMES, type ModelFlags, modelSection, refuseDefaults } from "./model-flags.ts";
 
 export interface SweepConfigFlags extends Omit<ModelFlags, "model">, ConditionFlags {
@@ -24,6 +24,7 @@ export interface SweepConfigFlags extends Omit<ModelFlags, "model">, ConditionFl
   readonly layers?: string;
   readonly mode?: string;
   readonly positions?: string;
+  readonly given: string[];
   readonly output?: string;
   readonly set: string[];
   readonly trustRemoteCode?: true;
@@ -58,6 +59,12 @@ export function withSweep(command: Command): Command {
   return swept
     .addOption(eachOption())
     .option("--direction <file>", "a direction file that --condition may name; may be repeated", collect, [])
+    .option(
+      "--given <id>",
+      "edits that everything is measured on top of, the baseline too, like 'L3.head[2].zero'; may be repeated",
+      collect,
+      [],
+    )
     .option("--text <file>", "the .txt file to measure on (default: wikitext)")
     .option("--task <file>", "instead of a text, a .jsonl file of prompts with answers")
     .option("--layers <list>", "layers to sweep, like 0..5,-1 (default: all)")
@@ -86,6 +93,7 @@ const CONFIG_KEYS = [
   "sweep",
   "condition",
   "each",
+  "given",
   "direction",
   "from",
   "text",
@@ -142,6 +150,7 @@ function sectionsOf(flags: SweepConfigFlags): {
   if (model === undefined)
     throw new SparkablateError("usage", "a model is missing: give -m MODEL, or a config with -c FILE");
   const listed = conditionTargets(flags, 0);
+  const given = givenEntries(flags.given, flags);
   if (sweep === undefined && listed.targets.length === 0)
     throw new SparkablateError(
       "usage",
@@ -168,10 +177,11 @@ function sectionsOf(flags: SweepConfigFlags): {
       ...(layers !== undefined && { layers }),
       ...(modes !== undefined && { mode: modes.length === 1 ? modes[0] : modes }),
       ...(positions !== undefined && { positions }),
+      ...(given.targets.length > 0 && { given: given.targets }),
       ...(listed.targets.length > 0 && { targets: listed.targets }),
     },
   };
-  return { sections, names: new Map([...NAMES, ...listed.flags]) };
+  return { sections, names: new Map([...NAMES, ...given.flags, ...listed.flags]) };
 }
 
 /** Where the model has room for fewer tokens than a block has by default, blocks of that size. */

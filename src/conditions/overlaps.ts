@@ -1,6 +1,6 @@
 /** What a condition may not ask for: sites the model lacks, and edits that get in each other's way. */
 import type { ErrorCode } from "../errors.ts";
-import { partsOf, SITES, type SiteKind } from "../protocol/catalog.ts";
+import { partsOf, SITE_KINDS, SITES, type SiteKind } from "../protocol/catalog.ts";
 import type { Intervention, ModelMap } from "../protocol/messages.ts";
 import { interventionId } from "./ids.ts";
 import { countOf, listedParts } from "./parts.ts";
@@ -117,7 +117,7 @@ function containedConflict(
 }
 
 /** Whether the site, or one that it is a part of, is a part of the other. */
-function isWithin(kind: SiteKind, whole: SiteKind): boolean {
+export function isWithin(kind: SiteKind, whole: SiteKind): boolean {
   const { within } = SITES[kind];
   return within !== null && (within === whole || isWithin(within, whole));
 }
@@ -138,8 +138,25 @@ function held(whole: Intervention, layer: ModelMap["layers"][number] | undefined
   );
 }
 
+/** The smallest parts that it edits, those of a group by what it holds; what is edited whole is one of its own. */
+export function unitsOf(one: Exclude<Intervention, Direction>, map: ModelMap): string[] {
+  const parts = partsOf(one.kind);
+  if (parts === null) return [one.kind];
+  const finer = parts.holds === null ? parts : FINER[parts.holds];
+  const listed = parts.holds === null ? (listedParts(one) ?? []) : held(one, map.layers[one.layer]);
+  return listed.map((part) => `${finer?.one} ${part}`);
+}
+
+/** Of a count of parts, the site's parts that it counts. */
+const FINER = Object.fromEntries(
+  SITE_KINDS.flatMap((kind) => {
+    const parts = partsOf(kind);
+    return parts !== null && parts.holds === null ? [[parts.count, parts] as const] : [];
+  }),
+);
+
 /** A condition has no order: two directions at one place must give the same in either. */
-function directionConflict(a: Direction, b: Direction): string | undefined {
+export function directionConflict(a: Direction, b: Direction): string | undefined {
   const meet =
     a.at === b.at && (a.layers === "all" || b.layers === "all" || a.layers.some((layer) => acts(b, layer)));
   if (!meet) return undefined;

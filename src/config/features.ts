@@ -26,11 +26,22 @@ interface AskedAblation {
   readonly sweep: string;
   readonly targets: readonly (readonly Spec[])[];
   readonly directions: readonly Pick<Spec, "positions">[];
+  readonly given?: readonly (readonly Spec[])[] | undefined;
 }
 
-/** Each with the key that asks for it. */
-export function featuresOf({ model, eval: evaluated, ablation, stop }: Asking): Map<Feature, Path> {
-  const found = new Map<Feature, Path>(ablation == null ? [] : editsOf(ablation));
+/** Each with the key that asks for it: what the conditions ask for. */
+export const featuresOf = (config: Asking): Map<Feature, Path> =>
+  withRest(config, config.ablation == null ? [] : editsOf(config.ablation));
+
+/** What the given edits ask for; none where there are none. What the conditions are is another thing. */
+const featuresOfGiven = (config: Asking): Map<Feature, Path> =>
+  config.ablation?.given?.length ? withRest(config, givenOf(config.ablation.given)) : new Map();
+
+function withRest(
+  { model, eval: evaluated, stop }: Asking,
+  edits: Iterable<[Feature, Path]>,
+): Map<Feature, Path> {
+  const found = new Map<Feature, Path>(edits);
   const ask = (feature: Feature, isAsked: boolean, ...path: Path): void => {
     if (isAsked) found.set(feature, path);
   };
@@ -64,6 +75,15 @@ function* editsOf(ablation: AskedAblation): Generator<[Feature, Path]> {
   if (specs.some((spec) => spec.positions === "not_first")) yield ["not_first", ["ablation", "positions"]];
 }
 
+function* givenOf(given: readonly (readonly Spec[])[]): Generator<[Feature, Path]> {
+  const path = ["ablation", "given"];
+  const specs = given.flat();
+  yield ["given", path];
+  for (const one of ["mean", ...DONOR_MODES] as const)
+    if (specs.some(({ mode }) => mode === one)) yield [one, path];
+  if (specs.some(({ positions }) => positions === "not_first")) yield ["not_first", path];
+}
+
 const sweepOf = ({ sweep }: AskedAblation): Feature =>
   sweep === "layers" || sweep === "pairs" ? sweep : sweep === "custom" ? "targets" : "sites";
 
@@ -72,8 +92,14 @@ interface Clash {
   readonly refusal: Refusal;
 }
 
-/** What of the asked does not meet, at the key of what is in the way. */
-export function clashes(asked: ReadonlyMap<Feature, Path>): Clash[] {
+/** What a config asks for and does not meet, at the key of what is in the way. @param command what it is for. */
+export const clashesOf = (config: Asking, command?: CommandFeature): Clash[] =>
+  [featuresOf(config), featuresOfGiven(config)].flatMap((asked) => {
+    if (command !== undefined && asked.size > 0) asked.set(command, []);
+    return clashes(asked);
+  });
+
+function clashes(asked: ReadonlyMap<Feature, Path>): Clash[] {
   return REFUSALS.flatMap((refusal) => {
     const [path, other] = refusal.features.map((feature) => asked.get(feature));
     return path !== undefined && other !== undefined ? [{ path, refusal }] : [];
@@ -82,9 +108,8 @@ export function clashes(asked: ReadonlyMap<Feature, Path>): Clash[] {
 
 /** @throws SparkablateError where the command cannot do what the config asks for, at the key that does. */
 export function requireMeeting(config: Asking & object, command: CommandFeature): void {
-  const asked = featuresOf(config).set(command, []);
   refuse(
-    clashes(asked)
+    clashesOf(config, command)
       .filter(({ refusal }) => refusal.features.includes(command))
       .map(({ path, refusal: { code, sentence } }) => configProblem(config, code, path, sentence)),
   );

@@ -109,10 +109,11 @@ export const defineConfig = (config: ConfigInput, options: ConfigOptions = {}): 
 /** Notes on every section, and on every entry of the lists, where it was written. */
 function noteOrigins(config: RunConfig, origins: Origins): void {
   for (const [name, section] of Object.entries(config)) if (section) noteWritten(section, origins, [name]);
-  const { targets, directions } = config.ablation;
-  for (const [index, specs] of targets.entries())
-    for (const [part, spec] of specs.entries())
-      noteWritten(spec, origins, ["ablation", "targets", index, ...(specs.length > 1 ? [part] : [])]);
+  const { targets, directions, given = [] } = config.ablation;
+  for (const [key, entries] of Object.entries({ targets, given }))
+    for (const [index, specs] of entries.entries())
+      for (const [part, spec] of specs.entries())
+        noteWritten(spec, origins, ["ablation", key, index, ...(specs.length > 1 ? [part] : [])]);
   for (const [index, spec] of directions.entries())
     noteWritten(spec, origins, ["ablation", "directions", index]);
 }
@@ -153,13 +154,14 @@ export function identityConfig(config: RunConfig) {
     const { path: _path, ...rest } = spec as T & { path?: string };
     return rest;
   };
-  const { targets, directions, from: _from, top: _top, source: _source, ...sweep } = config.ablation;
+  const { targets, directions, given, from: _from, top: _top, source: _source, ...sweep } = config.ablation;
   return {
     model,
     eval: evaluation,
     ablation: {
       ...sweep,
       targets: targets.map((specs) => specs.map(withoutPath)),
+      ...(given !== undefined && { given: given.map((specs) => specs.map(withoutPath)) }),
       directions: directions.map(withoutPath),
     },
     stop: config.stop,

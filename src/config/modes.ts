@@ -14,23 +14,25 @@ export type SingleSpec<S> = S extends { readonly kind: ModedKind }
 export const modesOf = (named: Mode | readonly Mode[]): readonly Mode[] =>
   typeof named === "string" ? [named] : named;
 
-/** Whether some condition of the config may have this mode. */
+/** Whether some condition of the config, or what is given, may have this mode. */
 export function asksFor(
   {
     mode,
     sweep,
     targets,
+    given = [],
   }: {
     readonly mode: Mode | readonly Mode[];
     readonly sweep: string;
     readonly targets: readonly (readonly Spec[])[];
+    readonly given?: readonly (readonly Spec[])[] | undefined;
   },
   wanted: Mode,
 ): boolean {
   const sweeps = sweep !== "custom" && sweep !== "layers" && sweep !== "pairs";
   return (
     (sweeps && modesOf(mode).includes(wanted)) ||
-    targets.flat().some((spec) => severalModes(spec).includes(wanted))
+    [...targets, ...given].flat().some((spec) => severalModes(spec).includes(wanted))
   );
 }
 

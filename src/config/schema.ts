@@ -24,7 +24,7 @@ import {
 import type { Intervention } from "../protocol/messages.ts";
 import { type Named, specsOf } from "./condition-text.ts";
 import { dataset, donorFile, TRAINING_WIKITEXT, taskFile, usesWikitext, WIKITEXT } from "./datasets.ts";
-import { clashes, featuresOf } from "./features.ts";
+import { clashesOf } from "./features.ts";
 import {
   choice,
   decimal,
@@ -303,6 +303,8 @@ function ablation({ cwd, texts, named }: SchemaOptions) {
     source: donorFile(cwd, texts).nullable().default(null),
     /** One condition an entry: the specs that are applied jointly. */
     targets: z.array(entry, leaf("a list of targets")).nullable().default(null),
+    /** Edits that everything is measured on top of, the baseline too: specs, or ids. */
+    given: z.array(entry, leaf("a list of specs, or of ids like L3.head[2].zero")).nullable().default(null),
     /** Directions, one condition each. */
     directions: z
       .array(section(directionKeys(cwd)).superRefine(checkDirection), leaf("a list of directions"))
@@ -310,14 +312,24 @@ function ablation({ cwd, texts, named }: SchemaOptions) {
       .default(null),
   })
     .superRefine(checkAblation)
-    .transform(({ targets, directions, ...sweep }) => ({
+    .transform(({ targets, directions, given, ...sweep }) => ({
       ...sweep,
+      // Absent where there are none: what a run is does not change by a key that says nothing.
+      ...((given ?? []).length > 0 && {
+        /** Edits that everything is measured on top of, the baseline too; absent: none. */
+        given: (given ?? []).map((specs) => specs.map((spec) => complete(spec, sweep))),
+      }),
       /** One condition an entry: the specs that are applied jointly. */
       targets: (targets ?? []).map((specs) => specs.map((spec) => complete(spec, sweep))),
       /** Directions, one condition each. */
       directions: (directions ?? []).map((spec) => completeDirection(spec, sweep)),
     }))
-    .superRefine(({ targets }, context) => {
+    .superRefine(({ targets, given = [] }, context) => {
+      for (const [index, specs] of given.entries()) {
+        if (!specs.some((spec) => "mode" in spec && typeof spec.mode !== "string")) continue;
+        const message = "everything is measured on top of it once: name one mode, e.g. zero";
+        context.addIssue({ code: "custom", path: ["given", index], message });
+      }
       for (const [index, specs] of targets.entries()) {
         const path = ["targets", index];
         if (mixesLists(specs)) {
@@ -460,12 +472,12 @@ export function runConfigSchema(options: SchemaOptions) {
     // What is wrong in itself was not completed, and has been said.
     const whole = context.issues.length === 0;
     if (whole && ablation != null && evaluated != null) checkSources(ablation, evaluated, context);
-    const asked = featuresOf({
+    const clashing = clashesOf({
       eval: evaluated,
-      ablation: whole || ablation == null ? ablation : { ...ablation, targets: [], directions: [] },
+      ablation: whole || ablation == null ? ablation : { ...ablation, targets: [], directions: [], given: [] },
       stop,
     });
-    for (const { path, refusal } of clashes(asked))
+    for (const { path, refusal } of clashing)
       context.addIssue({
         code: "custom",
         path: [...path],
@@ -529,7 +541,9 @@ export interface TargetInput {
 }
 
 /** Which conditions, as a config says it. */
-export interface AblationInput extends Omit<z.input<ReturnType<typeof ablation>>, "targets"> {
+export interface AblationInput extends Omit<z.input<ReturnType<typeof ablation>>, "targets" | "given"> {
+  /** Edits that everything is measured on top of, the baseline too: specs, or ids like `L3.head[2].zero`. */
+  readonly given?: readonly (TargetInput | string | readonly TargetInput[])[] | null | undefined;
   /** One condition an entry: a spec, or a list of specs that are applied jointly. */
   readonly targets?: readonly (TargetInput | readonly TargetInput[])[] | null | undefined;
 }

@@ -37,7 +37,9 @@ export type DirectionFiles = ReadonlyMap<string, Direction | Pickled>;
 
 /** The files that a config's conditions name, in order of use. */
 export const directionPaths = ({ ablation }: RunConfig): string[] =>
-  [...ablation.targets.flat(), ...ablation.directions].flatMap((spec) => ("path" in spec ? [spec.path] : []));
+  [...ablation.targets.flat(), ...ablation.directions, ...(ablation.given ?? []).flat()].flatMap((spec) =>
+    "path" in spec ? [spec.path] : [],
+  );
 
 /** @throws SparkablateError input_missing, config_invalid; the message names the file and the remedy. */
 export function readDirectionFiles(paths: Iterable<string>): DirectionFiles {

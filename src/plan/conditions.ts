@@ -5,6 +5,7 @@
  * its file, so that moving the file does not rename what was measured.
  */
 
+import { joined } from "../conditions/given.ts";
 import { BASELINE_ID, canonical, conditionId } from "../conditions/ids.ts";
 import { checkLayer, checkSites, overlaps } from "../conditions/overlaps.ts";
 import { listedParts } from "../conditions/parts.ts";
@@ -17,11 +18,14 @@ import type { SiteKind, SiteSweep } from "../protocol/catalog.ts";
 import type { Condition, Intervention, ModelMap } from "../protocol/messages.ts";
 import { edgeOf, placesOf } from "../statistics/racing.ts";
 import { countedFromFront } from "./from-the-end.ts";
+import type { Plan } from "./needs.ts";
 import { candidates, type EarlierRun, pairSweep } from "./pairs.ts";
 import { sweepEdits } from "./sweeps.ts";
 
 const BASELINE: Condition = { id: BASELINE_ID, interventions: [] };
 
+/** Conditions that a notice names. */
+const NAMED = 8;
 /** How many null conditions measure the numeric floor below float32. */
 const NULL_CONDITIONS = 8;
 
@@ -31,13 +35,6 @@ export interface DirectionFacts {
   readonly sha256: string;
   /** The layer recorded in the file: where `add` acts unless told otherwise. */
   readonly layer: number | null;
-}
-
-export interface Plan {
-  /** The baseline first. */
-  readonly conditions: Condition[];
-  /** What a person should know, e.g. layers that a sweep cannot edit. */
-  readonly notices: string[];
 }
 
 /** One condition, and where the config asks for it. */
@@ -80,14 +77,60 @@ export function planConditions(
       `${seq_len} does not fit; allowed: up to ${map.max_positions} (the model's positions)`,
     );
   }
-  const swept = sweepWishes(config, map, earlier, notices, complain);
+  const given = givenEdits(config, map, directions, complain);
+  refuse(problems);
+  const swept = sweepWishes(config, map, earlier, given, notices, complain);
   const listed = measuresTargets(config, swept, stored, notices)
     ? targetWishes(config, map, directions, complain)
     : [];
+  if (problems.length === 0)
+    for (const { path, interventions } of listed) {
+      const { refusal } = joined(given, interventions, map);
+      if (refusal !== null) complain("conditions_overlap", path, refusal);
+    }
   const conditions = merge([...swept, ...listed], notices);
   if (problems.length === 0) checkCount(config, conditions.length - 1, complain);
   refuse(problems);
-  return { conditions, notices };
+  return { ...(given.length > 0 && { given }), conditions, notices };
+}
+
+/** What all is measured on top of, canonical. */
+function givenEdits(
+  config: RunConfig,
+  map: ModelMap,
+  directions: ReadonlyMap<string, DirectionFacts>,
+  complain: Complain,
+): Intervention[] {
+  const entries = (config.ablation.given ?? []).map((specs, index) =>
+    editsOf(onceAMode(specs)[0] ?? [], ["ablation", "given", index], map, directions, complain),
+  );
+  const all = entries.flat();
+  for (const message of overlaps(all, map)) complain("conditions_overlap", ["ablation", "given"], message);
+  return canonical(all);
+}
+
+/** Those that can stand on what is given; what is left out is said. */
+function besideGiven(
+  sweep: string,
+  wishes: readonly Wish[],
+  given: readonly Intervention[],
+  map: ModelMap,
+  notices: string[],
+): Wish[] {
+  if (given.length === 0) return [...wishes];
+  const out: string[] = [];
+  const kept = wishes.filter(({ interventions }) => {
+    const stands = joined(given, interventions, map).refusal === null;
+    if (!stands) out.push(conditionId(canonical(interventions)));
+    return stands;
+  });
+  if (out.length > 0) {
+    const more = out.length > NAMED ? `, and ${out.length - NAMED} more` : "";
+    notices.push(
+      `sweep: ${sweep} leaves out ${out.slice(0, NAMED).join(", ")}${more}: ablation.given edits these already, in whole or in part`,
+    );
+  }
+  return kept;
 }
 
 /** What a run measures besides: rounding alone, after the first and the middle layer by turns; float32 needs none. */
@@ -123,14 +166,15 @@ function sweepWishes(
   { ablation }: RunConfig,
   map: ModelMap,
   earlier: EarlierRun | null,
+  given: readonly Intervention[],
   notices: string[],
   complain: Complain,
 ): Wish[] {
   const { sweep } = ablation;
   if (sweep === "custom") return [];
-  return sweep === "pairs"
-    ? pairWishes(ablation, map, earlier, notices, complain)
-    : siteWishes(sweep, ablation, map, notices, complain);
+  if (sweep === "pairs") return pairWishes(ablation, map, earlier, given, notices, complain);
+  const wishes = siteWishes(sweep, ablation, map, notices, complain);
+  return besideGiven(sweep, wishes, given, map, notices);
 }
 
 /** Beside a sweep they are measured only where a run of 0.1.0, which measured both, goes on. */
@@ -160,11 +204,21 @@ function pairWishes(
   { from, top, layers }: AblationConfig,
   map: ModelMap,
   earlier: EarlierRun | null,
+  given: readonly Intervention[],
   notices: string[],
   complain: Complain,
 ): Wish[] {
   const path = ["ablation", "from"];
-  const found = earlier === null ? [] : candidates(earlier, layers);
+  const named = (earlier === null ? [] : candidates(earlier, layers)).map((one) => ({
+    path,
+    interventions: [one],
+  }));
+  const here = given.length === 0 ? undefined : conditionId(given);
+  if (earlier !== null && earlier.given !== here)
+    notices.push(
+      `${from} was measured on top of ${earlier.given ?? "nothing"}, this run is on top of ${here ?? "nothing"}: its largest effects need not be this run's`,
+    );
+  const found = besideGiven("pairs", named, given, map, notices).flatMap(({ interventions }) => interventions);
   const directions = earlier?.components.filter(({ kind }) => kind === "direction").length ?? 0;
   if (directions > 0)
     notices.push(
@@ -182,7 +236,8 @@ function pairWishes(
   for (const one of chosen) checkSites(one, map, (code, message) => complain(code, path, message));
   const { conditions, notices: more } = pairSweep(chosen, map);
   notices.push(...more);
-  return conditions.map((interventions) => ({ path, interventions }));
+  const wishes = conditions.map((interventions) => ({ path, interventions }));
+  return besideGiven("pairs", wishes, given, map, notices);
 }
 
 function siteWishes(
@@ -228,16 +283,26 @@ function targetWishes(
     path: ["ablation", "directions", index],
   }));
   return [...targets, ...short].map(({ specs, path }) => {
-    const interventions = specs.flatMap((spec, index) => {
-      const specPath = specs.length > 1 ? [...path, index] : path;
-      const intervention =
-        spec.kind === "direction" ? direct(spec, specPath, map, directions, complain) : spec;
-      if (intervention === undefined) return [];
-      checkSites(intervention, map, (code, message, key) => complain(code, [...specPath, key], message));
-      return [intervention];
-    });
+    const interventions = editsOf(specs, path, map, directions, complain);
     for (const message of overlaps(interventions, map)) complain("conditions_overlap", path, message);
     return { path, interventions };
+  });
+}
+
+/** The edits of an entry on this model. */
+function editsOf(
+  specs: readonly SingleSpec<TargetSpec>[],
+  path: Path,
+  map: ModelMap,
+  directions: ReadonlyMap<string, DirectionFacts>,
+  complain: Complain,
+): Intervention[] {
+  return specs.flatMap((spec, index) => {
+    const specPath = specs.length > 1 ? [...path, index] : path;
+    const intervention = spec.kind === "direction" ? direct(spec, specPath, map, directions, complain) : spec;
+    if (intervention === undefined) return [];
+    checkSites(intervention, map, (code, message, key) => complain(code, [...specPath, key], message));
+    return [intervention];
   });
 }
 

@@ -32,18 +32,21 @@ export function countedFromFront(config: RunConfig, count: number, refuse: Refus
       });
     return written;
   };
+  const entries = <S extends object>(key: string, listed: readonly (readonly S[])[]): S[][] =>
+    listed.map((specs, index) => {
+      const path = ["ablation", key, index];
+      return asWritten(
+        specs,
+        specs.map((written, part) => spec(written, specs.length > 1 ? [...path, part] : path)),
+      );
+    });
   return asWritten(config, {
     ...config,
     ablation: asWritten(ablation, {
       ...ablation,
       layers: list(ablation.layers, ["ablation", "layers"]),
-      targets: ablation.targets.map((specs, index) => {
-        const path = ["ablation", "targets", index];
-        return asWritten(
-          specs,
-          specs.map((written, part) => spec(written, specs.length > 1 ? [...path, part] : path)),
-        );
-      }),
+      targets: entries("targets", ablation.targets),
+      ...(ablation.given !== undefined && { given: entries("given", ablation.given) }),
       directions: ablation.directions.map((written, index) =>
         spec(written, ["ablation", "directions", index]),
       ),
@@ -51,12 +54,12 @@ export function countedFromFront(config: RunConfig, count: number, refuse: Refus
   });
 }
 
-const countsFromEnd = ({ layers, targets, directions }: RunConfig["ablation"]): boolean => {
+const countsFromEnd = ({ layers, targets, directions, given = [] }: RunConfig["ablation"]): boolean => {
   const negative = (listed: readonly number[] | "all" | null): boolean =>
     listed !== null && listed !== "all" && listed.some((layer) => layer < 0);
   return (
     negative(layers) ||
-    targets.some((specs) =>
+    [...targets, ...given].some((specs) =>
       specs.some((spec) => ("layer" in spec ? spec.layer < 0 : negative(spec.layers))),
     ) ||
     directions.some((spec) => negative(spec.layers))

@@ -1,6 +1,15 @@
 /** What conditions need beside the rows that they are measured on: means, and donors. */
 import { DONOR_MODES, type DonorMode, SITES, type ValueKind } from "../protocol/catalog.ts";
-import type { Condition, MeanSite } from "../protocol/messages.ts";
+import type { Condition, Intervention, MeanSite } from "../protocol/messages.ts";
+
+export interface Plan {
+  /** Edits that all conditions are measured on top of, the baseline too, in canonical order; absent: none. */
+  readonly given?: readonly Intervention[];
+  /** The baseline first. */
+  readonly conditions: Condition[];
+  /** What a person should know, e.g. layers that a sweep cannot edit. */
+  readonly notices: string[];
+}
 
 /** What a run's conditions need beside the evaluation rows. */
 export interface Needs {
@@ -14,6 +23,10 @@ export interface Means {
   readonly sites: readonly MeanSite[];
   readonly vectors: Uint8Array;
 }
+
+/** A plan's conditions, and what is given as one more. */
+export const edited = ({ given, conditions }: Plan): readonly Condition[] =>
+  given === undefined ? conditions : [{ id: "given", interventions: [...given] }, ...conditions];
 
 /** The sites whose mean some condition needs, each once, in canonical order. */
 export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "width">[] {

@@ -8,6 +8,8 @@ import type { Intervention, ModelMap } from "../protocol/messages.ts";
 export interface EarlierRun {
   /** Its measured edits of one component each, the largest Δ NLL first. */
   readonly components: readonly Intervention[];
+  /** Id of what they were measured on top of; absent: nothing. */
+  readonly given?: string;
 }
 
 export interface PairSweep {

@@ -8,7 +8,7 @@
 import type { ErrorCode } from "../errors.ts";
 
 /** Of what a feature is a choice. */
-export type Part = "sample" | "metric" | "mode" | "positions" | "sweep" | "stop" | "command" | "machine";
+export type Part = "sample" | "metric" | "mode" | "positions" | "sweep" | "given" | "stop" | "command" | "machine";
 
 /** Parts of which one feature is chosen at a time. */
 const ONE_AT_A_TIME: readonly Part[] = ["sample", "sweep", "command"];
@@ -21,8 +21,8 @@ export interface FeatureRow {
   readonly takes?: readonly Part[];
 }
 
-const MEASURED: readonly Part[] = ["sample", "metric", "mode", "positions", "sweep", "stop", "machine"];
-const EDITED: readonly Part[] = ["mode", "positions", "sweep", "machine"];
+const MEASURED: readonly Part[] = ["sample", "metric", "mode", "positions", "sweep", "given", "stop", "machine"];
+const EDITED: readonly Part[] = ["mode", "positions", "sweep", "given", "machine"];
 
 export const FEATURES = {
   text: { part: "sample", asked: "`eval.dataset`" },
@@ -39,6 +39,7 @@ export const FEATURES = {
   pairs: { part: "sweep", asked: "`sweep: pairs`, with the modes and positions of the run that it names" },
   targets: { part: "sweep", asked: "`sweep: custom` with `targets`" },
   directions: { part: "sweep", asked: "`sweep: custom` with a direction" },
+  given: { part: "given", asked: "`ablation.given`" },
   stop: { part: "stop", asked: "`stop`" },
   confirm: { part: "command", asked: "`report --confirm`", takes: MEASURED },
   tokens: { part: "command", asked: "`report --tokens`", takes: MEASURED },
@@ -91,6 +92,12 @@ const rows: readonly (readonly [Feature, Feature, ErrorCode, string])[] = [
   ["resample", "compare", "config_invalid", `mode resample ${NO_TOKENS}`],
   ["patch", "compare", "config_invalid", `mode patch ${NO_TOKENS}`],
   ["pairs", "compare", "config_invalid", "pairs are measured, not compared; allowed: all other sweeps"],
+  [
+    "given",
+    "compare",
+    "config_invalid",
+    "compare continues the unedited model's texts beside a condition's: leave out given, and name its edits in the conditions",
+  ],
   ["sites", "bake", "config_invalid", `a sweep ${ONE_CONDITION}; allowed: custom`],
   ["layers", "bake", "config_invalid", `a sweep ${ONE_CONDITION}; allowed: custom`],
   ["pairs", "bake", "config_invalid", `a sweep ${ONE_CONDITION}; allowed: custom`],

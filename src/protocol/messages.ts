@@ -459,6 +459,8 @@ export const requests = {
     per_token: z.boolean().optional(),
     /** Modes whose donor blocks follow in the payload. */
     donors: z.array(z.enum(DONOR_MODES)).max(DONOR_MODES.length),
+    /** Edits that act in every condition and in the baseline; absent: none. */
+    given: z.array(intervention).min(1).max(LIMITS.listed).optional(),
     conditions: z.array(condition).min(1).max(MAX_SLICE_CONDITIONS),
     metrics: z.array(label).min(1).max(16),
     /** Which means `mode: mean` uses; null where no condition needs them. */

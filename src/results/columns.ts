@@ -35,7 +35,8 @@ interface Column<T> {
   readonly flat?: (value: T) => string | null;
 }
 
-type Columns = { readonly [K in keyof Row]: Column<Row[K]> };
+/** What a whole run is measured on top of is its table's. */
+type Columns = { readonly [K in Exclude<keyof Row, "given">]: Column<Row[K]> };
 
 const listed = (values: readonly string[]): string => values.join("; ");
 
@@ -86,14 +87,16 @@ export const COLUMNS: Columns = {
   standing: { sql: "REAL", blank: null },
 };
 
-type Name = keyof Row;
+type Name = keyof Columns;
 const NAMES = Object.keys(COLUMNS) as Name[];
 
 /** SQLite's type of a column of `flatRecord`: of those that are made from metrics and interactions too. */
 export const sqlType = (column: string): string =>
-  Object.hasOwn(COLUMNS, column) ? COLUMNS[column as Name].sql : (OF_INTERACTION[column] ?? "REAL");
+  Object.hasOwn(COLUMNS, column) ? COLUMNS[column as Name].sql : (OF_SOME[column] ?? "REAL");
 
-const OF_INTERACTION: Readonly<Record<string, string>> = {
+/** Columns that only some tables have. */
+const OF_SOME: Readonly<Record<string, string>> = {
+  given: "TEXT",
   parts: "TEXT",
   interaction_distinguishable: "INTEGER",
   interaction_flags: "TEXT",

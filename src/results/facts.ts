@@ -1,5 +1,5 @@
 /** What a run is beside its rows. */
-import type { LoadedModel, Numerics } from "../protocol/messages.ts";
+import type { Intervention, LoadedModel, Numerics } from "../protocol/messages.ts";
 import type { NumericFloor } from "../statistics/floor.ts";
 import type { Correction } from "../statistics/multiplicity.ts";
 import type { RacePlan } from "../statistics/racing.ts";
@@ -62,6 +62,8 @@ export interface RunFacts {
   readonly planned_conditions: number;
   /** What was swept: layers, heads, kv_groups, mlp, attn, custom. */
   readonly sweep: string;
+  /** Edits that all is measured on top of, the baseline too, in canonical order; absent: none. */
+  readonly given?: readonly Intervention[];
   /** What the rows' statistics depend on. */
   readonly statistics: StatisticsSettings;
   /** The resolved config, as YAML. */

@@ -21,9 +21,10 @@ export function rowRecord({
   interaction,
   error,
   standing: _,
+  given,
   ...columns
 }: Row): Record<string, unknown> {
-  const record: Record<string, unknown> = { ...columns };
+  const record: Record<string, unknown> = { ...columns, ...(given !== undefined && { given }) };
   for (const [column, { mean, se, ci95 }] of Object.entries(metrics)) {
     for (const name of namesOf(column)) {
       record[name] = mean;
@@ -68,14 +69,15 @@ export function flatColumns(records: Iterable<Record<string, unknown>>): string[
 }
 
 /** What decides which columns a table has. */
-export type TableShape = Pick<Table, "metrics" | "interactions">;
+export type TableShape = Pick<Table, "metrics" | "interactions" | "given">;
 
 /** The columns of records of a table's rows. */
-export function tableColumns({ metrics, interactions }: TableShape): string[] {
+export function tableColumns({ metrics, interactions, given }: TableShape): string[] {
   const nothing = { mean: null, se: null, ci95: null };
   const blank = begunRow({ condition: { id: "", interventions: [] }, flags: [], seconds: 0 });
   const row = {
     ...blank,
+    ...(given !== undefined && { given }),
     metrics: Object.fromEntries(metrics.map((name) => [name, nothing])),
     interaction: interactions ? { parts: [], ...NOTHING } : null,
   };

@@ -78,6 +78,8 @@ export interface Row {
   readonly mode: string | null;
   /** The edits, all applied in the same forward pass. */
   readonly interventions: Condition["interventions"];
+  /** Id of the edits that it and the baseline are measured on top of; absent where there are none. */
+  readonly given?: string;
   /** How far it is measured. */
   readonly status: Status;
   /** Nats per predicted token. */

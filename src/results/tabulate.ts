@@ -1,4 +1,6 @@
 /** Pure: measurements of a run → the rows of its table, one a condition, the baseline first. */
+import { conditionId } from "../conditions/ids.ts";
+import type { Intervention } from "../protocol/messages.ts";
 import { CHANGE, isLevel } from "../protocol/metrics.ts";
 import {
   blockDifferences,
@@ -34,8 +36,10 @@ export interface Table {
   readonly metrics: readonly string[];
   /** Whether some row has one. */
   readonly interactions: boolean;
+  /** What every row says it is measured on top of; absent: nothing. */
+  readonly given?: string;
   /** The baseline, then the conditions in their order; made one by one. */
-  readonly rows: () => Generator<Row>;
+  readonly rows: () => IteratorObject<Row>;
 }
 
 /**
@@ -89,6 +93,12 @@ export function tabulate(
       }
     },
   };
+}
+
+/** The table of a run whose rows are measured on top of other edits. */
+export function onTopOf(given: readonly Intervention[], { rows, ...table }: Table): Table {
+  const id = conditionId(given);
+  return { ...table, given: id, rows: () => rows().map((row) => ({ ...row, given: id })) };
 }
 
 /** `tabulate`, all rows at once. */

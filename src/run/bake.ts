@@ -1,5 +1,7 @@
 /** One condition written into the weights: load → plan → calibrate → bake. Nothing is ever sent twice. */
 
+import { joined } from "../conditions/given.ts";
+import { conditionId } from "../conditions/ids.ts";
 import { requireMeeting } from "../config/features.ts";
 import type { RunConfig } from "../config/load.ts";
 import { asksFor } from "../config/modes.ts";
@@ -69,6 +71,8 @@ export async function bakeCondition(
     const foreseen = onlyCondition(config, model_map, directions);
     const { result } = await client.call("check_bake", { model, condition: foreseen, ...place });
     onCondition?.(foreseen.id);
+    if (config.ablation.given !== undefined)
+      notify(on, ["baked together with what is given: the weights hold the edits of ablation.given too"]);
     config = { ...config, model: { ...model, dtype: result.dtype } };
     if (dtype === "auto")
       notify(on, [
@@ -129,9 +133,12 @@ function onlyCondition(
   map: ModelMap,
   directions: ReadonlyMap<string, DirectionFacts>,
 ): Condition {
-  const [, condition] = planConditions(config, map, directions).conditions;
+  const { conditions, given = [] } = planConditions(config, map, directions);
+  const [, condition] = conditions;
   if (condition === undefined) {
     throw new SparkablateError("internal", `${config.ablation.targets.length} entries gave no condition`);
   }
-  return condition;
+  const { interventions } = joined(given, condition.interventions, map);
+  if (interventions === null) throw new SparkablateError("internal", `${condition.id} was not refused`);
+  return given.length === 0 ? condition : { id: conditionId(interventions), interventions: [...interventions] };
 }

@@ -1,6 +1,7 @@
 /** The earlier run that a sweep of pairs starts from. */
 
 import { join, resolve } from "node:path";
+import { conditionId } from "../conditions/ids.ts";
 import { atoms } from "../conditions/parts.ts";
 import { parseConfig, type RunConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
@@ -32,5 +33,6 @@ export function readEarlier({
       .map(({ interventions }) => interventions.flatMap(atoms))
       .flatMap((edits) => (edits.length === 1 ? edits : [])),
     weights_sha256: facts.weights_sha256,
+    ...(facts.given !== undefined && { given: conditionId(facts.given) }),
   };
 }

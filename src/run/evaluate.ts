@@ -5,7 +5,7 @@ import { type BatchShape, untilCancelled } from "../link/calls.ts";
 import type { Worker } from "../link/worker.ts";
 import { batches, Rate, workOrder } from "../plan/slices.ts";
 import { DONOR_MODES } from "../protocol/catalog.ts";
-import type { Answer, Condition, Event, Result } from "../protocol/messages.ts";
+import type { Answer, Condition, Event, Intervention, Result } from "../protocol/messages.ts";
 import type { Measured, Measurements } from "../results/measurements.ts";
 import { packIds } from "../samples/bytes.ts";
 import type { Block, DonorRows } from "../samples/sample.ts";
@@ -20,6 +20,8 @@ const MOST_LOSSES_IN_A_ROW = 3;
 
 /** A run's conditions and what they are measured on. */
 export interface Measurable {
+  /** What they are measured on top of; absent: nothing. */
+  readonly given?: readonly Intervention[];
   /** By ordinal. */
   readonly conditions: readonly Condition[];
   /** Token ids of the evaluation blocks, in order  # each [seq_len] */
@@ -249,7 +251,7 @@ function wantedOn(
 
 /** The request for conditions on some of the blocks; its payload: their ids, then the donors of each mode that has some. */
 export function evaluation(
-  { conditions, blocks: ids, answers, donors, shape, meansSha256 }: Measurable,
+  { given: base, conditions, blocks: ids, answers, donors, shape, meansSha256 }: Measurable,
   blocks: readonly number[],
   ordinals: readonly number[],
   metrics: readonly string[],
@@ -263,6 +265,7 @@ export function evaluation(
     blocks: [...blocks],
     answers: answers && blocks.map((block) => answers[block] as Answer),
     donors: given.map(({ mode }) => mode),
+    ...(base !== undefined && { given: [...base] }),
     conditions: ordinals.map((ordinal) => conditions[ordinal] as Condition),
     metrics: [...metrics],
     means_sha256: meansSha256,

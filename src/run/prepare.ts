@@ -13,8 +13,7 @@ import {
 import type { OnEvent } from "../events.ts";
 import { type BatchShape, calibrate, loadModel, sendMeans } from "../link/calls.ts";
 import type { Client } from "../link/client.ts";
-import type { Plan } from "../plan/conditions.ts";
-import { type Means, meanSites } from "../plan/needs.ts";
+import { edited, type Means, meanSites, type Plan } from "../plan/needs.ts";
 import type { Condition, LoadedModel } from "../protocol/messages.ts";
 import type { Block } from "../samples/sample.ts";
 
@@ -42,6 +41,7 @@ export interface Asked<Texts extends Rows> {
   readonly mayOffload?: boolean;
   /** What is measured on this model, or baked. */
   readonly plan: (loaded: LoadedModel, directions: ReadonlyMap<string, Direction>) => Plan;
+  /** @param conditions of the plan, with what is given as one of them. */
   readonly choose: (loaded: LoadedModel, conditions: readonly Condition[]) => Promise<Texts>;
   /** Whether only `choose` finds how long the rows are; the model is then checked for that length too. */
   readonly findsLength?: boolean;
@@ -70,7 +70,7 @@ export async function prepare<Texts extends Rows>(
   if (!findsLength) on({ type: "loaded", model: loaded });
   requireWidth(directions, loaded.model_map);
   const plan = asked.plan(loaded, directions);
-  const texts = await asked.choose(loaded, plan.conditions);
+  const texts = await asked.choose(loaded, edited(plan));
   if (findsLength && texts.seq_len !== undefined) {
     shape = { ...shape, seq_len: texts.seq_len };
     const { seconds, reused } = loaded;
@@ -89,7 +89,7 @@ export async function calibrated(
   shape: BatchShape,
   on: OnEvent,
 ): Promise<Means | null> {
-  const means = await calibrate(client, meanSites(plan.conditions), texts.calibration, shape, on);
+  const means = await calibrate(client, meanSites(edited(plan)), texts.calibration, shape, on);
   if (means !== null) await sendMeans(client, means);
   return means;
 }

@@ -58,6 +58,7 @@ export function runRecord(
       planned_blocks: evaluation.length,
       planned_conditions: racers,
       sweep: config.ablation.sweep,
+      ...(plan.given !== undefined && { given: plan.given }),
       statistics: {
         correction: "bh",
         floor: null,

@@ -1,6 +1,7 @@
 /** Rows of a run as they come about. A slow reader does not hold up the measuring, and one who breaks off ends it. */
 import { Readable } from "node:stream";
-import type { Condition } from "../protocol/messages.ts";
+import { conditionId } from "../conditions/ids.ts";
+import type { Condition, Intervention } from "../protocol/messages.ts";
 import type { StatisticsSettings } from "../results/facts.ts";
 import type { Measurements } from "../results/measurements.ts";
 import type { Row } from "../results/row.ts";
@@ -9,7 +10,9 @@ export function rowStream(
   conditions: readonly Condition[],
   measurements: Measurements,
   settings: StatisticsSettings,
+  given: readonly Intervention[] | undefined,
 ) {
+  const ground = given && { given: conditionId(given) };
   const rows = new Readable({ objectMode: true, read: () => undefined });
   /** Inside a slice the baseline ends last: until then a row would lack the blocks that were just measured. */
   const unpaired = new Set<number>();
@@ -17,7 +20,7 @@ export function rowStream(
   /** The condition's row as it stands; a null condition measures rounding and has none. */
   function rowOf(condition: number): Row | null {
     const isNull = conditions[condition]?.nudge !== undefined;
-    return isNull ? null : measurements.row(condition, settings);
+    return isNull ? null : { ...measurements.row(condition, settings), ...ground };
   }
 
   /** @param row what `rowOf` gives of the condition, one more batch of which is stored. */

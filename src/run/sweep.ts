@@ -1,13 +1,16 @@
 /** What a run does with its worker: prepare, measure, values a token; a worker that dies is brought back. */
 
-import { identityConfig, type RunConfig, withDtype } from "../config/load.ts";
+import { conditionId, interventionId } from "../conditions/ids.ts";
+import { configProblem, identityConfig, type RunConfig, withDtype } from "../config/load.ts";
+import { refuse } from "../config/problems.ts";
 import { type Direction, sendDirections } from "../directions/file.ts";
 import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
 import { loadModel, sendMeans } from "../link/calls.ts";
 import { retryingOnce, type Worker } from "../link/worker.ts";
-import { nullConditions, type Plan, planConditions } from "../plan/conditions.ts";
-import { donorModes, type Means, meanSites, type Needs } from "../plan/needs.ts";
+import { nullConditions, planConditions } from "../plan/conditions.ts";
+import { batches } from "../plan/slices.ts";
+import { donorModes, edited, type Means, meanSites, type Needs, type Plan } from "../plan/needs.ts";
 import type { Condition, LoadedModel } from "../protocol/messages.ts";
 import { divisor, type RunRecord } from "../results/facts.ts";
 import { Measurements } from "../results/measurements.ts";
@@ -17,7 +20,7 @@ import type { ChosenItems } from "../samples/items.ts";
 import { identityOf, requireSameRun } from "../store/fingerprint.ts";
 import { filePartsOf } from "../store/model-files.ts";
 import type { RunDirectory } from "../store/run-directory.ts";
-import { type Measurable, measureMissing } from "./evaluate.ts";
+import { evaluation, type Measurable, measureMissing } from "./evaluate.ts";
 import { forecast } from "./forecast.ts";
 import type { Inputs } from "./inputs.ts";
 import { type Asked, calibrated, prepare } from "./prepare.ts";
@@ -88,11 +91,30 @@ export class Sweep {
   async #begin(runId: string, described: Described, directory: RunDirectory): Promise<Begun> {
     const { plan, texts } = described;
     const means = await calibrated(this.#worker.client, described, this.#config.eval, this.#on);
+    await this.#requireGiven(means);
     const run = runRecord(runId, this.#config, this.#inputs, described);
     directory.store.begin(run, blockRecords(texts), plan.conditions, means);
     this.#keepSeen(directory);
     directory.project();
     return { run, means };
+  }
+
+  /** Everything is measured on top of the given edits: where they alone fail, nothing can be. */
+  async #requireGiven(means: Means | null): Promise<void> {
+    const { plan, shape, texts } = this.#ready;
+    if (plan.given === undefined) return;
+    const [first = []] = batches(texts.evaluation.length, shape.batch_size);
+    const { fields, payload } = evaluation(this.#measurable(means), first, [0], this.#inputs.metrics);
+    const { client } = this.#worker;
+    await client.call("evaluate", fields, {
+      payload,
+      onEvent: (event) => {
+        if (event.type !== "measurement" || event.error === null) return;
+        const { code, message } = event.error;
+        const words = `${conditionId(plan.given ?? [])} fails alone, so nothing can be measured on top of it: ${message}`;
+        refuse([configProblem(this.#config, code, ["ablation", "given"], words)]);
+      },
+    });
   }
 
   async #resume(run: RunRecord, { identity, loaded }: Described, directory: RunDirectory): Promise<Begun> {
@@ -130,7 +152,12 @@ export class Sweep {
     const ahead = forecast(this.#ready, measurements, metrics, this.#worker.greeting.slots);
     const may_stop = this.#config.stop !== null;
     this.#on({ type: "plan", plan: { directory: directory.path, ...ahead, may_stop } });
-    const { rows, rowOf, add } = rowStream(this.#ready.plan.conditions, measurements, statistics);
+    const { rows, rowOf, add } = rowStream(
+      this.#ready.plan.conditions,
+      measurements,
+      statistics,
+      this.#ready.plan.given,
+    );
     let { stored: done, total } = ahead;
     const began = performance.now();
     const stop = new AbortController();
@@ -203,6 +230,7 @@ export class Sweep {
   #measurable(means: Means | null): Measurable {
     const { plan, texts, shape } = this.#ready;
     return {
+      ...(plan.given !== undefined && { given: plan.given }),
       conditions: plan.conditions,
       blocks: texts.evaluation.map(({ ids }) => ids),
       answers: answersOf(texts),
@@ -234,10 +262,11 @@ export class Sweep {
       task: task?.sha256 ?? null,
       evaluation: texts.evaluation.map(({ sha256 }) => sha256),
       calibration: texts.calibration.map(({ sha256 }) => sha256),
-      donors: donorModes(plan.conditions).map((mode) => [
+      donors: donorModes(edited(plan)).map((mode) => [
         mode,
         (texts.donors[mode] ?? []).map(({ sha256 }) => sha256),
       ]),
+      given: (plan.given ?? []).map(interventionId),
       conditions: plan.conditions.map(({ id }) => id),
       directions: [...directions.values()].map(({ sha256, norm }) => `${sha256} ${norm}`),
     });
@@ -264,13 +293,14 @@ function planOf(
   { model_map, weights_sha256 }: LoadedModel,
   directions: ReadonlyMap<string, Direction>,
 ): Plan {
-  const { conditions, notices } = planConditions(config, model_map, directions, earlier, stored);
+  const plan = planConditions(config, model_map, directions, earlier, stored);
+  const { conditions, notices } = plan;
   if (earlier !== null && earlier.weights_sha256 !== weights_sha256) {
     notices.push(
       `${config.ablation.from} was measured on other weights: its largest effects need not be this model's`,
     );
   }
-  return { conditions: [...conditions, ...nullConditions(config, model_map)], notices };
+  return { ...plan, conditions: [...conditions, ...nullConditions(config, model_map)] };
 }
 
 const needsOf = (conditions: readonly Condition[]): Needs => ({

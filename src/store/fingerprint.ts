@@ -17,6 +17,8 @@ export interface IdentityInput {
   readonly calibration: readonly string[];
   /** Mode with a donor → sha256 of the donors' rows, in the order of the evaluation's. */
   readonly donors: readonly (readonly [mode: string, rows: readonly string[]])[];
+  /** Ids of the edits that all is measured on top of, in canonical order. */
+  readonly given: readonly string[];
   /** Ids of the conditions, in order. */
   readonly conditions: readonly string[];
   /** sha256 and recorded norm of every direction vector, in order of use. */
@@ -36,6 +38,7 @@ export function identityOf(input: IdentityInput): Identity {
     "evaluation blocks": sha256(input.evaluation.join("\n")),
     "calibration blocks": sha256(input.calibration.join("\n")),
     ...Object.fromEntries(input.donors.map(([mode, rows]) => [`${mode} sources`, sha256(rows.join("\n"))])),
+    ...(input.given.length > 0 && { given: input.given.join(" + ") }),
     conditions: sha256(input.conditions.join("\n")),
     directions: sha256(input.directions.join("\n")),
     ...flatten(loaded.numerics, "numerics"),

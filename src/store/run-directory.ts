@@ -10,7 +10,7 @@ import { partsOf } from "../results/interactions.ts";
 import { PackedRows, type Rows } from "../results/packed-rows.ts";
 import type { ConditionMeasurements, Row } from "../results/row.ts";
 import { Totals } from "../results/summary.ts";
-import { type Table, tabulate } from "../results/tabulate.ts";
+import { onTopOf, type Table, tabulate } from "../results/tabulate.ts";
 import { type NumericFloor, numericFloor } from "../statistics/floor.ts";
 import { requireOurs } from "./claim.ts";
 import { storeError } from "./failure.ts";
@@ -167,7 +167,9 @@ export function tableOf(store: RunStore, stored: RunRecord): { run: RunRecord; t
   const run = { ...stored, facts: { ...stored.facts, statistics } };
   const conditions = () => store.measurements("edits").drop(1);
   const parts = partsOf(() => store.conditions());
-  return { run, table: tabulate(baseline, conditions, statistics, parts) };
+  const table = tabulate(baseline, conditions, statistics, parts);
+  const { given } = run.facts;
+  return { run, table: given === undefined ? table : onTopOf(given, table) };
 }
 
 /** Ends the iteration, which otherwise stays open. */

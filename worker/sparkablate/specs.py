@@ -359,8 +359,8 @@ def _check_overlaps(specs: Sequence[AblationSpec], sites: SiteMap) -> None:
         by_layer[spec.layer].append(spec)
     for index, here in by_layer.items():
         layer = sites.layers[index]
-        units = Counter(unit for spec in here for unit in _units(spec, layer))
-        twice = sorted(unit for unit, times in units.items() if times > 1)
+        counted = Counter(unit for spec in here for unit in units(spec, layer))
+        twice = sorted(unit for unit, times in counted.items() if times > 1)
         if twice:
             listed = ", ".join(str(part) for _, part in twice)
             raise _overlap(here, f"{twice[0][0]} {listed} of layer {index} is edited twice")
@@ -375,7 +375,7 @@ def _check_overlaps(specs: Sequence[AblationSpec], sites: SiteMap) -> None:
                 raise _overlap(here, f"layer {index}'s {kind} is edited both by {inside[0]} and as a whole")
 
 
-def _units(spec: AblationSpec, layer: LayerSites) -> Iterable[tuple[str, int]]:
+def units(spec: AblationSpec, layer: LayerSites) -> Iterable[tuple[str, int]]:
     """The smallest parts that the spec edits: of a key/value group its heads."""
     parts = SITES[spec.kind].parts
     if parts is None:
@@ -402,12 +402,12 @@ def _check_directions(specs: Sequence[Spec], sites: SiteMap) -> None:
     for (_, index), here in places.items():
         for number, first in enumerate(here):
             for second in here[number + 1 :]:
-                why = _conflict(first, second)
+                why = direction_conflict(first, second)
                 if why:
                     raise _overlap([first, second], f"at layer {index}, {why}")
 
 
-def _conflict(first: DirectionSpec, second: DirectionSpec) -> str | None:
+def direction_conflict(first: DirectionSpec, second: DirectionSpec) -> str | None:
     """A condition has no order: two directions at one place must give the same in either."""
     if (first.op, first.sha256) == (second.op, second.sha256):
         return "the same direction acts twice"

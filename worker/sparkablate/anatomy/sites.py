@@ -172,6 +172,7 @@ class Stage(IntEnum):
     MLP = 1  # the attention's output
     SKIP = 2  # nothing of the layer is computed
     OUTPUT = 3  # the layer's output
+    LEFT = 4  # the layer's output, with what given edits made of it
 
 
 @dataclass(frozen=True)

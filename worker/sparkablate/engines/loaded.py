@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +23,7 @@ from sparkablate.manager import AblationManager
 from sparkablate.measure.cost import warm_up
 from sparkablate.measure.donors import Donors
 from sparkablate.measure.failures import first_passes
+from sparkablate.measure.given import Given
 from sparkablate.measure.likelihood import Likelihood
 from sparkablate.measure.slice import Canary
 from sparkablate.measure.walk import PROOF_POSITIONS, Entries, Walk, prove_entries
@@ -30,6 +31,7 @@ from sparkablate.progress import Progress
 from sparkablate.proofs import self_test
 from sparkablate.proofs.causality import prove_causal
 from sparkablate.proofs.discovery import located
+from sparkablate.specs import Spec, canonical
 from sparkablate.text import corpus
 
 #: The baseline is measured again after this many times what it takes: at 0.5 % of the time.
@@ -73,6 +75,8 @@ class Loaded:
     #: When the baseline was last found unchanged, monotonic.
     looked: float
     walk: Walk | None = None
+    #: What the walk was made under.
+    walked: tuple[object, ...] = ()
     donors: Donors | None = None
     #: Sha256 of those that were put.
     directions: set[str] = field(default_factory=set)
@@ -125,15 +129,20 @@ class Loaded:
             raise SparkablateError("invalid_message", f"a token id is outside the vocabulary of {vocab_size}")
         return torch.from_numpy(ids.astype(np.int64)).to(numerics.device_of(self.opened.model))
 
-    def walk_over(self, ids: Tensor) -> Walk:
-        if self.walk is None or not torch.equal(self.walk.ids, ids):
-            self.walk = Walk(self.likelihood, self.entries, ids)
+    def walk_over(self, ids: Tensor, given: Sequence[Spec], means_sha256: str | None) -> Walk:
+        """``given``: edits that are part of the baseline, with the means and donors that are in use."""
+        base = Given(self.manager, tuple(canonical(given)))
+        key = (base.key, means_sha256 if base.specs else None)
+        if self.walk is None or self.walked != key or not torch.equal(self.walk.ids, ids):
+            self.walk = Walk(self.likelihood, self.entries, ids, base)
+            self.walked = key
         return self.walk
 
     def donors_from(self, given: Mapping[str, Tensor]) -> Donors:
         if self.donors is None or not self.donors.same(given):
             if self.donors is not None:
                 self.donors.forget()
+            self.walk = None  # its given edits may have taken theirs from the others
             self.donors = Donors(self.manager, self.likelihood, self.entries, given)
         return self.donors
 

@@ -33,7 +33,7 @@ from sparkablate.measure.items import Answers, EncodedItem, encode_items
 from sparkablate.measure.slice import EvaluateSummary, SliceRun
 from sparkablate.measure.walk import PROOF_POSITIONS
 from sparkablate.proofs.discovery import located
-from sparkablate.specs import from_wire
+from sparkablate.specs import from_wire, validate
 from sparkablate.text import corpus
 from sparkablate.text.token_bytes import token_bytes
 from sparkablate.text.vocabulary import check_ids
@@ -160,14 +160,17 @@ class LocalEngine:
 
     # ── Conditions ───────────────────────────────────────────────────────────────────────────
     def _evaluate(self, request: requests.Evaluate, caller: Caller) -> EvaluateSummary:
-        held = self._ready(request.conditions, request.means_sha256)
+        base = {"id": "given", "interventions": request.given}
+        held = self._ready([base, *request.conditions], request.means_sha256)
         ids = held.tensor(request.ids)
-        given = {mode: held.tensor(rows) for mode, rows in request.donors.items()}
+        donors = held.donors_from({mode: held.tensor(rows) for mode, rows in request.donors.items()})
         answers = request.answers
+        given = [from_wire(wire) for wire in request.given]
+        validate(given, held.manager.sites)
         run = SliceRun(
             held.manager,
-            held.walk_over(ids),
-            held.donors_from(given),
+            held.walk_over(ids, given, request.means_sha256),
+            donors,
             held.canary,
             request.metrics,
             caller.progress,

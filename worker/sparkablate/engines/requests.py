@@ -142,7 +142,8 @@ class PutDirection(Request[None]):
 class Evaluate(Request[EvaluateSummary]):
     """Measures every condition on ``ids`` (int32 [blocks, pos]), one batch, and reports each as it is done.
     ``answers``: of a task's items, which ``ids`` then are, padded. ``donors``: mode → the tokens whose
-    activations it puts in, row i into row i; same shape as ``ids``.
+    activations it puts in, row i into row i; same shape as ``ids``. ``given``: edits that act in every
+    condition and in the baseline.
 
     Raises ``means_missing`` where means or a direction were not put, ``baseline_changed`` where the unedited
     model is no longer what it was. What concerns one condition alone is in its ``Measurement.error``."""
@@ -154,6 +155,7 @@ class Evaluate(Request[EvaluateSummary]):
     answers: list[Wire] | None = None
     per_token: bool = False
     donors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    given: list[Wire] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sparkablate.anatomy.sites import Stage
+from sparkablate.edits.given import between, joined
 from sparkablate.edits.hooks import editing
 from sparkablate.edits.rounding import one_ulp
 from sparkablate.errors import SparkablateError
@@ -21,12 +22,13 @@ from sparkablate.manager import AblationManager
 from sparkablate.measure.cost import Cost, measured_nll
 from sparkablate.measure.donors import Donors
 from sparkablate.measure.failures import condition_failure
+from sparkablate.measure.given import applied
 from sparkablate.measure.items import Answers
 from sparkablate.measure.likelihood import Likelihood, block_sums
 from sparkablate.measure.metrics import Metric, metrics_of
 from sparkablate.measure.walk import Start, Walk, first_edit
 from sparkablate.progress import Progress
-from sparkablate.specs import Spec, from_wire, validate
+from sparkablate.specs import EMBEDDING, Spec, first_layer, from_wire, layers_of, validate
 
 #: Flag of a condition that ran out of memory and was measured block by block.
 DEGRADED = "degraded"
@@ -90,7 +92,10 @@ class _Planned:
     """A condition, read: where it leaves the baseline (None: it is the baseline), or why it is refused."""
 
     id: str
+    #: All that acts, what is given included.
     specs: tuple[Spec, ...] = ()
+    #: What of it acts from ``start`` on.
+    above: tuple[Spec, ...] = ()
     start: Start | None = None
     error: SparkablateError | None = None
     #: Layer and seed of a null condition.
@@ -161,14 +166,33 @@ class SliceRun:
             if layer >= self.manager.sites.n_layers:
                 error = SparkablateError("config_invalid", f"{condition['id']}: there is no layer {layer}")
                 return _Planned(condition["id"], error=error)
-            return _Planned(condition["id"], start=Start(layer, Stage.OUTPUT), nudge=(layer, nudge["seed"]))
+            start = Start(layer, Stage.LEFT)
+            above = self._between(self._given, layer + 1)
+            return _Planned(condition["id"], self._given, above, start, nudge=(layer, nudge["seed"]))
         try:
             specs = tuple(from_wire(intervention) for intervention in condition["interventions"])
             validate(specs, self.manager.sites)
+            joint = joined(self._given, specs, self.manager.sites)
         except SparkablateError as error:
             return _Planned(condition["id"], error=error)
-        start = first_edit(specs, self.manager.sites) if specs else None
-        return _Planned(condition["id"], specs, start)
+        if not specs:
+            return _Planned(condition["id"], self._given)
+        layer = first_layer([*specs, *joint.replaced])
+        if layer == EMBEDDING:
+            return _Planned(condition["id"], joint.specs, joint.specs, Start(EMBEDDING, Stage.ATTENTION))
+        above = self._between(joint.specs, layer)
+        # Of the layer's given edits those that act before the condition's act again: entered below all of them.
+        here = [*(spec for spec in above if layer in layers_of(spec, self.manager.sites.n_layers))]
+        return _Planned(condition["id"], joint.specs, above, first_edit(here, self.manager.sites))
+
+    @property
+    def _given(self) -> tuple[Spec, ...]:
+        return () if self.walk.given is None else self.walk.given.specs
+
+    def _between(self, specs: Sequence[Spec], layer: int) -> tuple[Spec, ...]:
+        """What of the specs acts from the layer on."""
+        sites = self.manager.sites
+        return tuple(between(specs, layer, sites.n_layers - 1, sites))
 
     def _order(self, condition: _Planned) -> tuple[int, int]:
         """Up the layers; the baseline last, since it is cheapest from where the walk has come to."""
@@ -219,16 +243,24 @@ class SliceRun:
 
     def _values(self, condition: _Planned) -> dict[str, Tensor]:
         likelihood, ids = self.walk.likelihood, self.walk.ids
+        # What a condition replaces of the given edits still acts on the way up to it.
+        self.donors.provide(
+            [*self._given, *condition.specs], (other.specs for other in self._upcoming)
+        )
         baseline = self._baseline_hidden()
-        self.donors.provide(condition.specs, (other.specs for other in self._upcoming))
-        if condition.start is not None:
-            hidden = self.walk.final_hidden(condition.start, lambda: self._edits(condition))
+        start = condition.start
+        if start is not None:
+            specs = condition.above if self.walk.enters(start) else condition.specs
+            hidden = self.walk.final_hidden(start, lambda: self._edits(condition, specs))
         elif baseline is not None:
             hidden = baseline
-        elif self.walk.state is not None:
-            hidden = self.walk.final_hidden(Start(self.walk.state.index, Stage.OUTPUT), nullcontext)
+        elif self.walk.state is not None and self.walk.entries.walkable:
+            at = self.walk.state.index
+            above = self._between(self._given, at + 1)
+            hidden = self.walk.final_hidden(Start(at, Stage.LEFT), lambda: applied(self.manager, above))
         else:
-            hidden = likelihood.final_hidden(ids)
+            with applied(self.manager, self._given):
+                hidden = likelihood.final_hidden(ids)
         return self._scored(likelihood.measure(hidden, ids, self._metrics, baseline, self._wrong))
 
     @property
@@ -238,11 +270,13 @@ class SliceRun:
     def _scored(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
         return values if self.answers is None else self.answers.only(values)
 
-    def _edits(self, condition: _Planned) -> AbstractContextManager[None]:
-        if condition.nudge is not None:
-            layer, seed = condition.nudge
-            return editing([(self.manager.sites.layers[layer].stream, one_ulp(seed))])
-        return self.manager.applied(condition.specs) if condition.specs else nullcontext()
+    @contextmanager
+    def _edits(self, condition: _Planned, specs: Sequence[Spec]) -> Iterator[None]:
+        with applied(self.manager, specs), ExitStack() as stack:
+            if condition.nudge is not None:
+                layer, seed = condition.nudge
+                stack.enter_context(editing([(self.manager.sites.layers[layer].stream, one_ulp(seed))]))
+            yield
 
     def _values_by_block(self, condition: _Planned) -> dict[str, Tensor]:
         """The plain pass, a block at a time: the least memory there is, but another batch shape."""
@@ -252,7 +286,7 @@ class SliceRun:
         for row in range(len(self.walk.ids)):
             ids = self.walk.ids[row : row + 1]
             self.donors.provide_row(condition.specs, row)
-            with self._edits(condition):
+            with self._edits(condition, condition.specs):
                 hidden = likelihood.final_hidden(ids)
             reference = None if baseline is None else baseline[row : row + 1]
             wrong = None if self._wrong is None else self._wrong[row : row + 1]
@@ -263,7 +297,8 @@ class SliceRun:
 
     def _baseline_hidden(self) -> Tensor | None:
         if self._baseline is None and any(metric.needs == "baseline" for metric in self._metrics):
-            self._baseline = self.walk.likelihood.final_hidden(self.walk.ids)
+            with applied(self.manager, self._given):
+                self._baseline = self.walk.likelihood.final_hidden(self.walk.ids)
         return self._baseline
 
     def _recover(self) -> None:

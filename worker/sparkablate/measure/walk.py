@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sparkablate.anatomy.sites import LayerSites, SiteMap, Stage, Tap, site_row
 from sparkablate.catalog import OPERATIONS, complete
 from sparkablate.edits.hooks import recording, stream_of
+from sparkablate.measure.given import Given
 from sparkablate.measure.likelihood import Likelihood
 from sparkablate.specs import EMBEDDING, DirectionSpec, Spec, first_layer, layers_of
 
@@ -108,17 +109,24 @@ class LayerState:
 
     index: int
     stream: Tensor
+    #: Before edits of it, like all that stands here: a condition's own edits act on it again.
     output: Tensor
+    #: What the layer above gets.
+    left: Tensor
     #: As the attention module returned it; None where the layer has none.
     attention: Any
     projection_input: Tensor | None
 
 
 class Walk:
-    """The baseline's way up through one batch of blocks. ``ids`` [batch, pos]."""
+    """The baseline's way up through one batch of blocks. ``ids`` [batch, pos]. ``given``: edits that are part
+    of the baseline."""
 
-    def __init__(self, likelihood: Likelihood, entries: Entries, ids: Tensor) -> None:
+    def __init__(
+        self, likelihood: Likelihood, entries: Entries, ids: Tensor, given: Given | None = None
+    ) -> None:
         self.likelihood = likelihood
+        self.given = given if given is not None and given.specs else None
         self.sites = likelihood.sites
         self.entries = entries
         self.ids = ids
@@ -130,7 +138,7 @@ class Walk:
 
         ``edits()`` is the context manager that applies its interventions.
         """
-        if start.layer == EMBEDDING or not self.entries.walkable:
+        if not self.enters(start):
             with edits():
                 return self.likelihood.final_hidden(self.ids)
         state = self.advance(start.layer)
@@ -139,6 +147,10 @@ class Walk:
             stack.enter_context(edits())
             return self.likelihood.final_hidden(self.ids)
 
+    def enters(self, start: Start) -> bool:
+        """Whether what lies below ``start`` is reused."""
+        return start.layer != EMBEDDING and self.entries.walkable
+
     @torch.inference_mode()
     def advance(self, layer: int) -> LayerState:
         """Moves the baseline to ``layer`` and keeps what it leaves there; starts over where it is past it."""
@@ -146,11 +158,15 @@ class Walk:
             return self.state
         ahead = self.state is not None and self.state.index < layer
         begin = self.state.index + 1 if self.state is not None and ahead else 0
-        stream = self.state.output if self.state is not None and ahead else None
+        stream = self.state.left if self.state is not None and ahead else None
+        top = layer
+        if self.given is not None and begin == 0 and self.given.edits_embedding:
+            top = self.sites.n_layers - 1  # an edit of the embedding is one with those of all layers
         with ExitStack() as stack:
             self._bypass_below(stack, begin, stream)
-            stack.enter_context(bypassing_above(self.sites, layer))
-            record = stack.enter_context(_recording_layer(self.sites.layers[layer]))
+            stack.enter_context(bypassing_above(self.sites, top))
+            given = None if self.given is None else self.given.edits(begin, top)
+            record = stack.enter_context(_recording_layer(self.sites.layers[layer], given))
             self.likelihood.final_hidden(self.ids)
         self.state = LayerState(index=layer, **record)
         return self.state
@@ -165,8 +181,9 @@ class Walk:
         """Makes the next forward pass begin at ``stage`` of the state's layer."""
         layer = self.sites.layers[state.index]
         self._bypass_below(stack, state.index, state.stream)
-        if stage is Stage.OUTPUT:
-            stack.enter_context(replaced_forward(layer.module, _bypass(layer, state.output)))
+        if stage in (Stage.OUTPUT, Stage.LEFT):
+            output = state.output if stage is Stage.OUTPUT else state.left
+            stack.enter_context(replaced_forward(layer.module, _bypass(layer, output)))
         elif stage is Stage.SKIP:
             stack.enter_context(replaced_forward(layer.module, _bypass(layer, None)))
         elif stage is Stage.MLP and layer.index in self.entries.mlp:
@@ -188,8 +205,10 @@ class Walk:
 
 
 @contextmanager
-def _recording_layer(layer: LayerSites) -> Iterator[dict[str, Any]]:
-    """Fills a dict with the fields of ``LayerState`` while the block runs a forward pass."""
+def _recording_layer(
+    layer: LayerSites, given: AbstractContextManager[Any] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Fills a dict with the fields of ``LayerState`` while the block runs a forward pass, under ``given``."""
     record: dict[str, Any] = {"attention": None, "projection_input": None}
     taps = {Tap(layer.path, layer.module, "input"): "stream", layer.stream: "output"}
     if layer.attention_output is not None:
@@ -205,7 +224,13 @@ def _recording_layer(layer: LayerSites) -> Iterator[dict[str, Any]]:
                 lambda module, args, output: record.update(attention=_copied(output))
             )
             stack.callback(handle.remove)
+        if given is not None:  # what is recorded at a tensor comes before its edits
+            stack.enter_context(given)
+            stack.enter_context(
+                recording([layer.stream], lambda tap, x: record.update(left=x.clone()))
+            )
         yield record
+        record.setdefault("left", record.get("output"))
 
 
 def _copied(output: Any) -> Any:
