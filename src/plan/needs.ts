@@ -26,7 +26,7 @@ export interface Means {
 
 /** A plan's conditions, and what is given as one more. */
 export const edited = ({ given, conditions }: Plan): readonly Condition[] =>
-  given === undefined ? conditions : [{ id: "given", interventions: [...given] }, ...conditions];
+  given === undefined ? conditions : [...conditions, { id: "given", interventions: [...given] }];
 
 /** The sites whose mean some condition needs, each once, in canonical order. */
 export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "width">[] {

@@ -7,6 +7,7 @@ import { isDoubted, type SweepStatistics } from "../results/ranking.ts";
 import { DOUBTS, FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE, HINTS, type Row } from "../results/row.ts";
 import { MAX_SKEWNESS } from "../statistics/effects.ts";
 import { edgeOf, placesOf, type RacePlan } from "../statistics/racing.ts";
+import { givenText } from "./given.ts";
 import { counted, fixed, integer, percent, ratio, signed } from "./numbers.ts";
 import { surveyOf } from "./survey.ts";
 import { type Evaluated, inWords, sayer } from "./wording.ts";
@@ -23,6 +24,10 @@ export const FLAG_NOTES: Readonly<Record<string, { readonly short: string; reado
   [HINTS.skewed]: {
     short: "skewed",
     meaning: `|skewness| of the block differences is above ${MAX_SKEWNESS}: the effect rests on few blocks, its interval is too narrow, and p is corrected`,
+  },
+  [HINTS.otherGiven]: {
+    short: "other given",
+    meaning: "the two runs are measured on top of different given edits, so their effects are not of one kind",
   },
   [DOUBTS.noSpread]: { short: "no spread", meaning: "the same difference in every block: no interval" },
   [DOUBTS.belowFloor]: {
@@ -54,8 +59,14 @@ export function headline(rows: Rows, facts: RunFacts): string[] {
   const baseline = rows.at(0);
   const { statistics, decimals } = surveyOf(rows);
   const revision = facts.revision === null ? "" : ` at ${facts.revision.slice(0, 12)}`;
+  const given = givenText(facts);
   const lines = [
     `${facts.model}${revision}, ${facts.numerics.dtype} on ${facts.numerics.device}; ${facts.text}, ${sampleText(rows, facts)}.`,
+    ...(given === null
+      ? []
+      : [
+          `Given ${given}: these edits act in every condition and in the baseline, and effects are what comes on top of them.`,
+        ]),
     baseline?.nll == null
       ? "No baseline yet: nothing can be compared."
       : `Baseline: NLL ${fixed(baseline.nll, 4)} nats per token, perplexity ${ratio(baseline.perplexity)}${levels(baseline)}.`,

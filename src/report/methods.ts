@@ -5,6 +5,7 @@ import type { Rows } from "../results/packed-rows.ts";
 import { FALSE_DISCOVERY_RATE, FEW_BLOCKS, FLOOR_MULTIPLE } from "../results/row.ts";
 import { MAX_SKEWNESS } from "../statistics/effects.ts";
 import { edgeOf, placesOf, type RacePlan } from "../statistics/racing.ts";
+import { givenText } from "./given.ts";
 import { CORRECTIONS, componentName } from "./headline.ts";
 import { integer } from "./numbers.ts";
 import { surveyOf } from "./survey.ts";
@@ -30,7 +31,7 @@ export function methods(rows: Rows, facts: RunFacts): string[] {
   const { statistics } = surveyOf(rows);
   const revision = facts.revision === null ? "" : `, revision ${facts.revision}`;
   return [
-    say`We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. ${unitText(facts)}${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}${sources(facts)}`,
+    say`We removed components of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…) one condition at a time and measured the mean negative log-likelihood (NLL, nats per predicted token) of ${facts.text}: ${integer(statistics.conditions)} conditions, ${removal(rows, facts)}. ${unitText(facts)}${facts.bos ? ", each beginning with the BOS token, which is never a target" : ""}; ${integer(baseline?.blocks ?? 0)} blocks (${integer(baseline?.tokens ?? 0)} predicted tokens) were drawn at random without replacement (seed ${facts.seed}).${calibration(facts)}${sources(facts)}${givenWords(facts)}`,
     say`The model ran in ${numerics.dtype} on ${numerics.device} (${numerics.device_name}; attention implementation ${numerics.attn_implementation}, ${numerics.threads} threads, batches of ${facts.batch_size} blocks, TF32 ${numerics.tf32 ? "on" : "off"}).${facts.discovered === undefined ? "" : " Its components were located by automatic discovery (not reviewed against its source) and proved at load: zeroed values, replayed additions, bitwise logits."} Log-probabilities were computed in float32 and summed in float64 per block.${padding(facts)}`,
     say`An effect is ΔNLL = NLL(condition) − NLL(baseline) on the same blocks. Blocks are the unit of analysis: standard errors, 95 % confidence intervals and two-sided p values come from the paired t statistic of the block differences with n − 1 degrees of freedom.${facts.statistics.race ? raceText(facts.statistics.race, facts) : testText(rows, statistics.measured, facts)}${floorText(facts)} The t interval assumes roughly normal block means; for strongly skewed differences it is too narrow. Where the differences' |skewness| exceeds ${MAX_SKEWNESS}, the condition is flagged, and its p value is the larger of the t test's and of that of the skewness-corrected statistic of Hall (1992).`,
     ...interactionText(rows, facts),
@@ -106,6 +107,12 @@ const padding = ({ task, seq_len }: RunFacts): string =>
   task == null
     ? ""
     : ` Items were padded on the right to ${integer(seq_len)} tokens, which a causal model does not see.`;
+
+function givenWords(facts: RunFacts): string {
+  const given = givenText(facts);
+  if (given === null) return "";
+  return ` All of it, the baseline included, was measured with ${given} applied: an effect is what a condition does on top of these edits, both being applied together as one joint condition. Means and donor activations are those of the unedited model.`;
+}
 
 function calibration(facts: RunFacts): string {
   if (facts.calibration === null) return "";

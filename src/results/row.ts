@@ -21,6 +21,7 @@ export const DOUBTS = {
 /** Flags that tell how to read a row and keep nothing from it. */
 export const HINTS = {
   skewed: "skewed: rests on few blocks",
+  otherGiven: "measured on top of other given edits",
 } as const;
 
 /**

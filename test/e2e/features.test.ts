@@ -112,6 +112,7 @@ async function configOf(features: Together): Promise<RunConfig> {
   };
   const ablation = {
     ...ablations[sweep],
+    ...(has("given") && { given: ["L2.mlp.zero"] }),
     ...(modes.includes("patch") && { source: donors }),
   };
   const path = join(shared, `run-${count}.yaml`);

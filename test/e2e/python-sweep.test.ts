@@ -54,6 +54,11 @@ const KINDS = [
     },
     dtype: "float32",
   },
+  {
+    name: "on top of given edits",
+    call: { conditions: "heads", given: ["L1.mlp.mean + L0.head[1].zero", "L-1.attn.resample"] },
+    dtype: "bfloat16",
+  },
 ];
 
 describe("the same run in both languages", () => {

@@ -1,6 +1,6 @@
 /** Pure: two runs → how far their rankings agree, and where they do not. */
 import { SparkablateError } from "../../errors.ts";
-import { FALSE_DISCOVERY_RATE, type Row } from "../../results/row.ts";
+import { FALSE_DISCOVERY_RATE, HINTS, type Row } from "../../results/row.ts";
 import { flagsOf } from "../../results/tabulate.ts";
 import {
   averageRanks,
@@ -12,6 +12,7 @@ import {
 import type { Estimate } from "../../statistics/effects.ts";
 import { adjust } from "../../statistics/multiplicity.ts";
 import type { BlockRun } from "../../store/block-run.ts";
+import { isSameGround } from "../given.ts";
 import { type SiteBlocks, siteComparer } from "./blocks.ts";
 import { type Difference, differences, sharedBlocks } from "./differing.ts";
 import { pairConditions } from "./pairing.ts";
@@ -92,6 +93,7 @@ export function agree(first: NamedRun, second: NamedRun): Agreement {
   const ranks = sides((side) => averageRanks(scores[side]));
   const orders = sides((side) => orderOf(scores[side]));
   const floor = floorOf(a, b);
+  const marks = isSameGround(a.facts, b.facts) ? [] : [HINTS.otherGiven];
   const compared = measured.map(({ rows }) => compareSite(rows));
   const q = adjust(compared.map(({ difference }) => (unpaired === null ? (difference?.p ?? null) : null)));
   const pairs = measured.map(({ site, rows }, index): Pair => {
@@ -105,7 +107,7 @@ export function agree(first: NamedRun, second: NamedRun): Agreement {
       q: q[index] ?? null,
       distinguishable:
         estimated === null ? null : (q[index] ?? 1) <= FALSE_DISCOVERY_RATE && flags.length === 0,
-      flags,
+      flags: [...flags, ...marks],
     };
   });
   const tops = TOPS.filter((k) => 2 * k <= measured.length);

@@ -13,8 +13,9 @@ export interface Difference {
 
 /** What should be equal and is not; empty for runs that measured the same way. */
 export function differences(a: BlockRun, b: BlockRun): Difference[] {
-  const keys = new Set([...Object.keys(a.identity), ...Object.keys(b.identity)].sort());
-  const found = [...keys]
+  const keys = [...new Set([...Object.keys(a.identity), ...Object.keys(b.identity)])].sort();
+  // On top of what the effects are comes before how they were measured.
+  const found = ["given", ...keys.filter((key) => key !== "given")]
     .filter((key) => !FREE.test(key) && a.identity[key] !== b.identity[key])
     .map((key) => ({ key, values: [partText(key, a), partText(key, b)] }) as const);
   return [...found, ...differingFiles(a, b)];

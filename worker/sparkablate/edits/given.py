@@ -22,6 +22,7 @@ from sparkablate.specs import (
     spec_id,
     units,
 )
+from sparkablate.wording import setting
 
 #: Of the sites that one edit acts at, those that another acts at too.
 Shared = Literal["none", "some", "all"]
@@ -42,7 +43,8 @@ def joined(given: Sequence[Spec], condition: Sequence[Spec], sites: SiteMap) -> 
     replaced: list[Spec] = []
     for spec in own:
         if _covers(base, spec, sites):
-            raise _refused(own, f"{spec_id(spec)} lies in what ablation.given edits ({condition_id(base)})")
+            held = f"{setting('ablation.given')} edits ({condition_id(base)})"
+            raise _refused(own, f"{spec_id(spec)} lies in what {held}")
     for below in base:
         for spec in own:
             shared = _shared(below, spec, sites)
@@ -50,7 +52,8 @@ def joined(given: Sequence[Spec], condition: Sequence[Spec], sites: SiteMap) -> 
             if shared == "none":
                 why = _conflict(below, spec, sites)
             if why is not None:
-                raise _refused(own, f"{spec_id(spec)} overlaps {spec_id(below)} of ablation.given: {why}")
+                where = f"{spec_id(below)} of {setting('ablation.given')}"
+                raise _refused(own, f"{spec_id(spec)} overlaps {where}: {why}")
             if shared == "all":
                 replaced.append(below)
     kept = [below for below in base if below not in replaced]

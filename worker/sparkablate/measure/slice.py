@@ -181,7 +181,7 @@ class SliceRun:
         if layer == EMBEDDING:
             return _Planned(condition["id"], joint.specs, joint.specs, Start(EMBEDDING, Stage.ATTENTION))
         above = self._between(joint.specs, layer)
-        # Of the layer's given edits those that act before the condition's act again: entered below all of them.
+        # Entered below all that acts in the layer: what is given there acts again.
         here = [*(spec for spec in above if layer in layers_of(spec, self.manager.sites.n_layers))]
         return _Planned(condition["id"], joint.specs, above, first_edit(here, self.manager.sites))
 
@@ -244,9 +244,7 @@ class SliceRun:
     def _values(self, condition: _Planned) -> dict[str, Tensor]:
         likelihood, ids = self.walk.likelihood, self.walk.ids
         # What a condition replaces of the given edits still acts on the way up to it.
-        self.donors.provide(
-            [*self._given, *condition.specs], (other.specs for other in self._upcoming)
-        )
+        self.donors.provide([*self._given, *condition.specs], (other.specs for other in self._upcoming))
         baseline = self._baseline_hidden()
         start = condition.start
         if start is not None:

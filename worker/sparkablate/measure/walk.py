@@ -226,9 +226,7 @@ def _recording_layer(
             stack.callback(handle.remove)
         if given is not None:  # what is recorded at a tensor comes before its edits
             stack.enter_context(given)
-            stack.enter_context(
-                recording([layer.stream], lambda tap, x: record.update(left=x.clone()))
-            )
+            stack.enter_context(recording([layer.stream], lambda tap, x: record.update(left=x.clone())))
         yield record
         record.setdefault("left", record.get("output"))
 

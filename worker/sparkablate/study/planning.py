@@ -12,6 +12,7 @@ from sparkablate.anatomy.sites import SiteMap, offers
 from sparkablate.arguments import described
 from sparkablate.catalog import MODES, PART_FIELDS, POSITIONS, SITES, is_own
 from sparkablate.condition_ids import with_ids_read
+from sparkablate.edits.given import joined
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import (
     AblationSpec,
@@ -36,6 +37,8 @@ STORE: Mapping[str, Any] = _DEFAULTS["store"]
 OF_CONTROLLER = ("pairs",)
 #: How many null conditions measure the numeric floor below float32.
 NULL_CONDITIONS = 8
+#: Conditions that a notice names.
+NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -82,17 +85,21 @@ class Plan:
     sweep: str
     ablation: dict[str, Any]
     notices: tuple[str, ...] = ()
+    #: What all of them are measured on top of, canonical.
+    given: tuple[Spec, ...] = ()
 
     @property
     def edits(self) -> list[Spec]:
-        return [spec for condition in self.conditions for spec in condition.specs]
+        return [*(spec for condition in self.conditions for spec in condition.specs), *self.given]
 
     @property
     def modes_used(self) -> set[str]:
         return {spec.mode for spec in self.edits if isinstance(spec, AblationSpec)}
 
 
-def plan(wanted: Any, sites: SiteMap, *, mode: Any, layers: Any, positions: str, nulls: bool) -> Plan:
+def plan(
+    wanted: Any, sites: SiteMap, *, mode: Any, layers: Any, positions: str, nulls: bool, given: Any = ()
+) -> Plan:
     """``nulls``: whether the numeric floor is measured. Raises ``usage``, ``config_invalid``,
     ``site_unsupported``, ``conditions_overlap``."""
     modes = [mode] if isinstance(mode, str) else list(mode)
@@ -102,18 +109,25 @@ def plan(wanted: Any, sites: SiteMap, *, mode: Any, layers: Any, positions: str,
     if positions not in POSITIONS:
         raise SparkablateError("usage", f"positions={positions!r}: allowed: {', '.join(POSITIONS)}")
     notices: list[str] = []
+    entries = _given(given, sites)
+    ground = tuple(canonical(spec for entry in entries for spec in entry))
     ablation = {"mode": modes[0] if isinstance(mode, str) else modes, "positions": positions}
     if isinstance(wanted, str) and (wanted in SWEEPS or (is_own(wanted) and wanted in SITES)):
         listed = _layers(layers, sites)
         wishes = _swept(wanted, sites, listed, modes, positions, notices)
+        wishes = _beside(ground, wanted, wishes, sites, notices)
         if not wishes:
             raise SparkablateError("site_unsupported", f"{wanted!r} finds nothing to edit in this model")
         sweep, targets = wanted, []
         ablation["layers"] = "all" if isinstance(layers, str) else list(listed)
     else:
         wishes = _listed(wanted, sites)
+        for wish in wishes:
+            joined(ground, wish, sites)
         sweep, targets, ablation["layers"] = "custom", [list(map(_as_target, wish)) for wish in wishes], "all"
     ablation |= {"sweep": sweep, "targets": targets}
+    if entries:
+        ablation["given"] = [list(map(_as_target, entry)) for entry in entries]
     conditions = {"baseline": Condition("baseline")}
     for wish in wishes:
         specs = tuple(canonical(wish))
@@ -125,7 +139,46 @@ def plan(wanted: Any, sites: SiteMap, *, mode: Any, layers: Any, positions: str,
         Condition(f"null[{seed}]", nudge=(0 if seed % 2 == 0 else sites.n_layers // 2, seed))
         for seed in range(NULL_CONDITIONS if nulls else 0)
     ]
-    return Plan((*conditions.values(), *rounding), sweep, ablation, tuple(notices))
+    return Plan((*conditions.values(), *rounding), sweep, ablation, tuple(notices), ground)
+
+
+def _given(given: Any, sites: SiteMap) -> list[list[Spec]]:
+    """Entries of `given`: all of them act together."""
+    if given is None:
+        return []
+    if isinstance(given, str | AblationSpec | DirectionSpec):
+        given = [given]
+    if not isinstance(given, Iterable) or isinstance(given, Mapping):
+        raise SparkablateError(
+            "usage",
+            f"given: edits that all is measured on top of are wanted, like 'L3.head[2].zero', not "
+            f"{described(given)}",
+        )
+    entries = [as_specs(with_ids_read(entry, sites.n_layers, ())) for entry in given]
+    validate([spec for entry in entries for spec in entry], sites)
+    return [entry for entry in entries if entry]
+
+
+def _beside(
+    given: Sequence[Spec], sweep: str, wishes: list[list[Spec]], sites: SiteMap, notices: list[str]
+) -> list[list[Spec]]:
+    """Those that can stand on what is given; what is left out is said."""
+    kept, out = [], []
+    for wish in wishes:
+        try:
+            joined(given, wish, sites)
+            kept.append(wish)
+        except SparkablateError as error:
+            if error.code != "conditions_overlap":
+                raise
+            out.append(condition_id(wish))
+    if out:
+        more = f", and {len(out) - NAMED} more" if len(out) > NAMED else ""
+        notices.append(
+            f"sweep: {sweep} leaves out {', '.join(out[:NAMED])}{more}: given edits these already, in whole "
+            "or in part"
+        )
+    return kept
 
 
 def _layers(layers: Any, sites: SiteMap) -> Sequence[int]:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sparkablate.specs import DirectionSpec
+from sparkablate.specs import DirectionSpec, spec_id
 from sparkablate.study.directory import compact, now
-from sparkablate.study.planning import DEFAULT_CONFIG, Plan, plain
+from sparkablate.study.planning import DEFAULT_CONFIG, Plan, plain, to_wire
 from sparkablate.study.prepared import Settings, Study
 from sparkablate.study.subject import Subject
 from sparkablate.version import __version__
@@ -64,6 +64,7 @@ def identity_of(study: Study, config: Mapping[str, Any]) -> dict[str, str]:
         "evaluation blocks": _joined(block.sha256 for block in chosen.evaluation),
         "calibration blocks": _joined(block.sha256 for block in chosen.calibration),
         **donors,
+        **({"given": " + ".join(map(spec_id, study.plan.given))} if study.plan.given else {}),
         "conditions": _joined(condition.id for condition in study.plan.conditions),
         "directions": _joined(
             dict.fromkeys(
@@ -129,6 +130,7 @@ def facts_of(study: Study, config: Mapping[str, Any], directory: Path | None) ->
         "planned_blocks": len(chosen.evaluation),
         "planned_conditions": sum(bool(condition.specs) for condition in study.plan.conditions),
         "sweep": study.plan.sweep,
+        **({"given": [to_wire(spec) for spec in study.plan.given]} if study.plan.given else {}),
         "statistics": {"correction": "bh", "floor": None, "race": None},
         "config": config_yaml(config),
         "version": __version__,

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from sparkablate.specs import condition_id, from_wire
 from sparkablate.study import statistics
 from sparkablate.study.planning import Condition, condition_of
 from sparkablate.study.statistics import Estimate
@@ -86,8 +87,15 @@ def _compared(mine: Sums, baseline: Sums, floor: float | None, tokens: int) -> C
     return Compared(len(common), nll, effect, signs, flags=tuple(statistics.flags_of(effect, floor)))
 
 
+def columns_of(database: sqlite3.Connection) -> dict[str, str]:
+    """Those of this run."""
+    given = {} if _given(database) is None else {"given": "TEXT"}
+    return {**{name: kind for name, kind in COLUMNS.items() if name != "error"}, **given, "error": "TEXT"}
+
+
 def rows_of(database: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
-    """Each as `COLUMNS` has it."""
+    """Each as `columns_of` has it."""
+    given, columns = _given(database), columns_of(database)
     tokens = _tokens(database)
     edits, nulls = _conditions(database)
     sums = _sums(database)
@@ -104,6 +112,7 @@ def rows_of(database: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
             "layer": layer,
             "heads": parts,
             "mode": mode,
+            "given": given,
             "status": _status(one, baseline),
             "nll": one.nll,
             "blocks": one.blocks,
@@ -118,7 +127,7 @@ def rows_of(database: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
             row |= {"status": "failed", "error": errors[ordinal]}
         elif one.broken:
             row["error"] = "nonfinite_logits"
-        yield tuple(row.get(name) for name in COLUMNS)
+        yield tuple(row.get(name) for name in columns)
 
 
 def _effect_columns(one: Compared) -> dict[str, Any]:
@@ -146,9 +155,20 @@ def _status(one: Compared, baseline: Sums) -> str:
     return "partial" if one.blocks < len(baseline) else "done"
 
 
+def _facts(database: sqlite3.Connection) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(database.execute("SELECT facts FROM run").fetchone()[0])
+    return facts
+
+
+def _given(database: sqlite3.Connection) -> str | None:
+    """Id of what the run is measured on top of."""
+    given = _facts(database).get("given")
+    return condition_id(map(from_wire, given)) if given else None
+
+
 def _tokens(database: sqlite3.Connection) -> int:
     """What a stored sum is divided by; the values of a task's items are whole."""
-    facts = json.loads(database.execute("SELECT facts FROM run").fetchone()[0])
+    facts = _facts(database)
     return 1 if facts.get("task") else int(facts["seq_len"]) - 1
 
 

@@ -16,17 +16,18 @@ from sparkablate.engines.local import LocalEngine
 from sparkablate.engines.requests import Caller
 from sparkablate.errors import SparkablateError
 from sparkablate.measure.metrics import METRICS
+from sparkablate.measure.slice import Measurement
 from sparkablate.progress import Progress, silent
 from sparkablate.results import Results, of_database
-from sparkablate.specs import AblationSpec, DirectionSpec
+from sparkablate.specs import AblationSpec, DirectionSpec, condition_id
 from sparkablate.study.arguments import directory_of, settings_of
 from sparkablate.study.bar import Bar
 from sparkablate.study.choice import choose
 from sparkablate.study.directory import Means, Record, Store, opened
-from sparkablate.study.planning import DEFAULT_CONFIG, Condition, plan
+from sparkablate.study.planning import DEFAULT_CONFIG, Condition, plan, to_wire
 from sparkablate.study.prepared import Settings, Study
 from sparkablate.study.records import config_of, config_yaml, facts_of, identity_of, seen_of
-from sparkablate.study.rows import COLUMNS, rows_of
+from sparkablate.study.rows import columns_of, rows_of
 from sparkablate.study.sampling import Block
 from sparkablate.study.subject import Subject, subject_of
 
@@ -46,6 +47,7 @@ def sweep(
     mode: str | Sequence[str] = "zero",
     layers: Any = "all",
     positions: str = "all",
+    given: Any = None,
     blocks: int | None = 32,
     seq_len: int | None = None,
     batch_size: int = 4,
@@ -74,6 +76,8 @@ def sweep(
         mode: of a sweep by name: "zero", "mean", "resample", or several.
         layers: of a sweep by name: "all", or numbers; negative ones count from the end.
         positions: "all", or "not_first" to leave each block's first position alone.
+        given: edits that all is measured on top of, the baseline too: an id like "L3.head[2].zero", a spec,
+            or a list of them. Effects are against that baseline; `.rows` then has a column `given`.
         blocks: how many blocks (or items) are measured; None: all of the text.
         seq_len: tokens a block; default 1024, or what the model has positions for.
         batch_size: blocks a forward pass; part of what makes a run's bits.
@@ -100,7 +104,7 @@ def sweep(
     directory = directory_of(dir)
     subject = subject_of(model, tokenizer)
     with Bar(progress) as bar:
-        study = _prepared(subject, conditions, settings, mode, layers, positions, bar)
+        study = _prepared(subject, conditions, settings, mode, layers, positions, given, bar)
         with opened(directory) as store:
             _measure(study, store, retry_failed, bar)
             return of_database(store.database, directory, study.kept)
@@ -113,6 +117,7 @@ def _prepared(
     mode: Any,
     layers: Any,
     positions: Any,
+    given: Any,
     progress: Progress,
 ) -> Study:
     most = _positions(subject.model)
@@ -127,6 +132,7 @@ def _prepared(
         layers=layers,
         positions=positions,
         nulls=subject.request["dtype"] != "float32",
+        given=given,
     )
     if "patch" in wants.modes_used:
         raise SparkablateError(
@@ -162,6 +168,7 @@ def _measure(study: Study, store: Store, retry_failed: bool, bar: Bar) -> None:
     stored = store.identity()
     if stored is None:
         means = _calibrated(study, bar)
+        _require_given(study, means)
         directory = None if store.path is None else store.path.parent
         for name, data in study.kept.items() if directory else ():
             (directory / name).write_bytes(data)  # type: ignore[operator]
@@ -186,14 +193,37 @@ def _measure(study: Study, store: Store, retry_failed: bool, bar: Bar) -> None:
     else:
         _require_same(store, stored, identity)
         means = store.means()
-    if means is not None:
-        values = np.frombuffer(means.vectors, dtype="<f4")
-        study.engine.answer(requests.PutMeans(means.sha256, means.sites, values))
+    _put(study, means)
     try:
         _evaluate(study, store, means, retry_failed, bar)
         store.finish()
     finally:
-        store.write_result(COLUMNS, rows_of(store.database))
+        store.write_result(columns_of(store.database), rows_of(store.database))
+
+
+def _put(study: Study, means: Means | None) -> None:
+    if means is not None:
+        values = np.frombuffer(means.vectors, dtype="<f4")
+        study.engine.answer(requests.PutMeans(means.sha256, means.sites, values))
+
+
+def _require_given(study: Study, means: Means | None) -> None:
+    """All is measured on top of the given edits: raises what they alone fail with."""
+    if not study.plan.given:
+        return
+    _put(study, means)
+    first = range(min(study.settings.batch_size, len(study.chosen.evaluation)))
+    found: list[Measurement] = []
+    request = _request(study, means, first, study.plan.conditions[:1])
+    study.engine.answer(request, Caller(silent, found.append))
+    error = found[0].error
+    if error is not None:
+        raise SparkablateError(
+            error.code,
+            f"given: {condition_id(study.plan.given)} fails alone, so nothing can be measured on top of it: "
+            f"{error.message}",
+            error.detail,
+        )
 
 
 def _require_same(store: Store, stored: Mapping[str, str], now: Mapping[str, str]) -> None:
@@ -293,4 +323,5 @@ def _request(
         None if means is None else means.sha256,
         None if study.settings.task is None else [answer for answer in answers if answer is not None],
         donors={"resample": stacked(chosen.donors)} if chosen.donors else {},
+        given=[to_wire(spec) for spec in study.plan.given],
     )
