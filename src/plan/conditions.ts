@@ -134,8 +134,8 @@ function besideGiven(
 }
 
 /** What a run measures besides: rounding alone, after the first and the middle layer by turns; float32 needs none. */
-export function nullConditions({ model }: RunConfig, { n_layers }: ModelMap): Condition[] {
-  if (model.dtype === "float32") return [];
+export function nullConditions(dtype: string, { n_layers }: ModelMap): Condition[] {
+  if (dtype === "float32") return [];
   return Array.from({ length: NULL_CONDITIONS }, (_, seed) => ({
     id: `null[${seed}]`,
     interventions: [],

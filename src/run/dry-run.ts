@@ -71,7 +71,7 @@ export function dryRun(config: RunConfig): DryRun {
     dtype: model.dtype,
     threads: model.threads,
   });
-  const rounding = nullConditions(config, map);
+  const rounding = nullConditions(model.dtype, map);
   // What auto becomes the worker decides; where the model was loaded before, that is known.
   const undecided = model.dtype === "auto" && rate === null;
   const exact = undecided || (rate?.place.endsWith(" in float32") ?? false);

@@ -290,17 +290,18 @@ function planOf(
   config: RunConfig,
   { earlier }: Inputs,
   stored: ReadonlySet<string> | null,
-  { model_map, weights_sha256 }: LoadedModel,
+  { model_map, weights_sha256, numerics }: LoadedModel,
   directions: ReadonlyMap<string, Direction>,
 ): Plan {
   const plan = planConditions(config, model_map, directions, earlier, stored);
+  const { dtype } = withDtype(config, numerics.dtype).model;
   const { conditions, notices } = plan;
   if (earlier !== null && earlier.weights_sha256 !== weights_sha256) {
     notices.push(
       `${config.ablation.from} was measured on other weights: its largest effects need not be this model's`,
     );
   }
-  return { ...plan, conditions: [...conditions, ...nullConditions(config, model_map)] };
+  return { ...plan, conditions: [...conditions, ...nullConditions(dtype, model_map)] };
 }
 
 const needsOf = (conditions: readonly Condition[]): Needs => ({

@@ -20,6 +20,13 @@ it("is what it became, for whoever comes back to the run", { timeout: 240_000 },
   expect(summary.fingerprints["config.model.dtype"]).toBe('"float32"');
   expect(readFileSync(join(output, "config.yaml"), "utf8")).toContain("dtype: float32");
 
+  // Rounding is measured below float32 alone: all that the run is, is what it is with the dtype written.
+  const written = join(directory, "written");
+  const explicit = ["--set", "model.dtype=float32", "--set", `output.dir=${written}`];
+  expect((await run("--set", "model.device=cpu", ...explicit)).exitCode).toBe(0);
+  const { fingerprints } = JSON.parse(readFileSync(join(written, "summary.json"), "utf8"));
+  expect(summary.fingerprints).toEqual(fingerprints);
+
   // Written or not, it is the same run, and another one with another dtype.
   for (const more of [[], ["--set", "model.dtype=float32"], ["--set", "model.dtype=auto"]]) {
     const again = await run("--set", "model.device=cpu", ...more);
