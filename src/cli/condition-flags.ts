@@ -1,6 +1,7 @@
 /** `--condition`: ids, or targets as a config has them; and what ids may name: `--direction` files and `--from` runs. */
 import { resolve } from "node:path";
 import { type Command, Option } from "commander";
+import { canonical, conditionId } from "../conditions/ids.ts";
 import { atoms } from "../conditions/parts.ts";
 import { type Named, NOTHING_NAMED, specsOf } from "../config/condition-text.ts";
 import type { FlagName } from "../config/problems.ts";
@@ -114,6 +115,47 @@ function ofFlag<T>(flag: string, read: () => T): T {
     const code = error.code === "config_invalid" ? "usage" : error.code;
     throw new SparkablateError(code, `${flag} ${error.message}`, { cause: error });
   }
+}
+
+/**
+ * What rows of `--from` runs were measured on top of, as entries of `given`: who names a row means what was measured.
+ * @throws SparkablateError usage where the conditions stand on different edits, or a run with given edits lacks them.
+ */
+export function givenOfRows({ condition, direction, from }: ConditionFlags): unknown[] {
+  const runs = from
+    .map((directory) => ({ directory, ...readRun(directory) }))
+    .filter(({ facts }) => facts.given !== undefined);
+  if (runs.length === 0 || condition.length === 0) return [];
+  const named = namedBy(direction, from);
+  const grounds = condition.map((written) => {
+    const id = canonicalText(written, named);
+    return runs.find(({ rows }) =>
+      rows.some((row) => row.condition === id || row.condition === written.trim()),
+    );
+  });
+  const [first] = grounds;
+  const texts = new Set(grounds.map((run) => JSON.stringify(run?.facts.given)));
+  if (first === undefined || texts.size > 1) {
+    const [{ directory, facts }] = runs as [(typeof runs)[number]];
+    throw new SparkablateError(
+      "usage",
+      `--from ${directory} was measured on top of ${conditionId(facts.given ?? [])}, but not every --condition is a row of it`,
+      {
+        help: "Name rows of that run alone, or leave out --from and write its given edits into --condition.",
+      },
+    );
+  }
+  return (first.facts.given ?? []).map((one) => {
+    if (one.kind !== "direction") return one;
+    const { sha256, ...rest } = one;
+    return { ...rest, path: named().directions.get(sha256) };
+  });
+}
+
+/** The id as a row has it; of a direction, as it is written. */
+function canonicalText(written: string, named: () => Named): string {
+  if (/(dir|joint)\[|^\s*[{[]/.test(written)) return written.trim();
+  return conditionId(canonical(specsOf(written, named()) as unknown as Intervention[]));
 }
 
 /** Read once, and only for an id that needs it. */

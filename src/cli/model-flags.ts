@@ -15,7 +15,7 @@ import {
   SITES,
 } from "../protocol/catalog.ts";
 import { collect } from "./common.ts";
-import { type ConditionFlags, conditionTargets, withConditions } from "./condition-flags.ts";
+import { type ConditionFlags, conditionTargets, givenOfRows, withConditions } from "./condition-flags.ts";
 
 /** Sites that --kind names; a direction has flags of its own. */
 const KINDS = SITE_KINDS.filter((kind) => SITES[kind].edit !== "direction");
@@ -128,11 +128,18 @@ export function editSection(flags: EditFlags): Written {
   if (targets.length === 0) {
     throw new SparkablateError("usage", "name something to edit with --kind, --direction or --condition");
   }
+  const given = givenOfRows(flags);
   const { mode: written, positions } = flags;
   if (own.length === 0 && others.ids) refuseDefaults({ mode: written, positions });
   const mode = written === "skip" ? undefined : written;
-  const names = new Map([...others.flags, ...ownNames(own), ...plain(["ablation", "mode", "positions"])]);
-  return { ablation: { sweep: "custom", mode, positions, targets }, flags: names };
+  const names = new Map([
+    ...others.flags,
+    ...ownNames(own),
+    ...plain(["ablation", "mode", "positions"]),
+    ["ablation.given", { flag: "--from", below: null }] as const,
+  ]);
+  const ground = given.length > 0 && { given };
+  return { ablation: { sweep: "custom", mode, positions, ...ground, targets }, flags: names };
 }
 
 /** An id says its mode and its positions itself. */

@@ -13,7 +13,13 @@ import { readEarlier } from "../run/earlier-run.ts";
 import { inputsOf } from "../run/recognise.ts";
 import { configParts } from "../store/fingerprint.ts";
 import { collect } from "./common.ts";
-import { type ConditionFlags, conditionTargets, eachOption, givenEntries, withConditions } from "./condition-flags.ts";
+import {
+  type ConditionFlags,
+  conditionTargets,
+  eachOption,
+  givenEntries,
+  withConditions,
+} from "./condition-flags.ts";
 import { dtypeOption, MODEL_NAMES, type ModelFlags, modelSection, refuseDefaults } from "./model-flags.ts";
 
 export interface SweepConfigFlags extends Omit<ModelFlags, "model">, ConditionFlags {

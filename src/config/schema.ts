@@ -474,7 +474,8 @@ export function runConfigSchema(options: SchemaOptions) {
     if (whole && ablation != null && evaluated != null) checkSources(ablation, evaluated, context);
     const clashing = clashesOf({
       eval: evaluated,
-      ablation: whole || ablation == null ? ablation : { ...ablation, targets: [], directions: [], given: [] },
+      ablation:
+        whole || ablation == null ? ablation : { ...ablation, targets: [], directions: [], given: [] },
       stop,
     });
     for (const { path, refusal } of clashing)

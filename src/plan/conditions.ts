@@ -77,8 +77,9 @@ export function planConditions(
       `${seq_len} does not fit; allowed: up to ${map.max_positions} (the model's positions)`,
     );
   }
-  const given = givenEdits(config, map, directions, complain);
-  refuse(problems);
+  const before = problems.length;
+  const asked = givenEdits(config, map, directions, complain);
+  const given = problems.length > before ? [] : asked;
   const swept = sweepWishes(config, map, earlier, given, notices, complain);
   const listed = measuresTargets(config, swept, stored, notices)
     ? targetWishes(config, map, directions, complain)
@@ -218,7 +219,9 @@ function pairWishes(
     notices.push(
       `${from} was measured on top of ${earlier.given ?? "nothing"}, this run is on top of ${here ?? "nothing"}: its largest effects need not be this run's`,
     );
-  const found = besideGiven("pairs", named, given, map, notices).flatMap(({ interventions }) => interventions);
+  const found = besideGiven("pairs", named, given, map, notices).flatMap(
+    ({ interventions }) => interventions,
+  );
   const directions = earlier?.components.filter(({ kind }) => kind === "direction").length ?? 0;
   if (directions > 0)
     notices.push(

@@ -8,7 +8,16 @@
 import type { ErrorCode } from "../errors.ts";
 
 /** Of what a feature is a choice. */
-export type Part = "sample" | "metric" | "mode" | "positions" | "sweep" | "given" | "stop" | "command" | "machine";
+export type Part =
+  | "sample"
+  | "metric"
+  | "mode"
+  | "positions"
+  | "sweep"
+  | "given"
+  | "stop"
+  | "command"
+  | "machine";
 
 /** Parts of which one feature is chosen at a time. */
 const ONE_AT_A_TIME: readonly Part[] = ["sample", "sweep", "command"];
@@ -21,7 +30,16 @@ export interface FeatureRow {
   readonly takes?: readonly Part[];
 }
 
-const MEASURED: readonly Part[] = ["sample", "metric", "mode", "positions", "sweep", "given", "stop", "machine"];
+const MEASURED: readonly Part[] = [
+  "sample",
+  "metric",
+  "mode",
+  "positions",
+  "sweep",
+  "given",
+  "stop",
+  "machine",
+];
 const EDITED: readonly Part[] = ["mode", "positions", "sweep", "given", "machine"];
 
 export const FEATURES = {

@@ -17,4 +17,5 @@ export function givenText({ given }: RunFacts): string | null {
 /** Whether two runs are measured on top of the same edits, so that their effects may stand in one ranking. */
 export const isSameGround = (a: RunFacts, b: RunFacts): boolean => groundOf(a) === groundOf(b);
 
-const groundOf = ({ given = [] }: RunFacts): string => JSON.stringify(given.map((one) => [conditionId([one]), one]));
+const groundOf = ({ given = [] }: RunFacts): string =>
+  JSON.stringify(given.map((one) => [conditionId([one]), one]));

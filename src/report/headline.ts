@@ -27,7 +27,8 @@ export const FLAG_NOTES: Readonly<Record<string, { readonly short: string; reado
   },
   [HINTS.otherGiven]: {
     short: "other given",
-    meaning: "the two runs are measured on top of different given edits, so their effects are not of one kind",
+    meaning:
+      "the two runs are measured on top of different given edits, so their effects are not of one kind",
   },
   [DOUBTS.noSpread]: { short: "no spread", meaning: "the same difference in every block: no interval" },
   [DOUBTS.belowFloor]: {

@@ -140,5 +140,7 @@ function onlyCondition(
   }
   const { interventions } = joined(given, condition.interventions, map);
   if (interventions === null) throw new SparkablateError("internal", `${condition.id} was not refused`);
-  return given.length === 0 ? condition : { id: conditionId(interventions), interventions: [...interventions] };
+  return given.length === 0
+    ? condition
+    : { id: conditionId(interventions), interventions: [...interventions] };
 }
