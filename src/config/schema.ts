@@ -325,26 +325,36 @@ function ablation({ cwd, texts, named }: SchemaOptions) {
       directions: (directions ?? []).map((spec) => completeDirection(spec, sweep)),
     }))
     .superRefine(({ targets, given = [] }, context) => {
-      for (const [index, specs] of given.entries()) {
-        if (!specs.some((spec) => "mode" in spec && typeof spec.mode !== "string")) continue;
-        const message = "everything is measured on top of it once: name one mode, e.g. zero";
-        context.addIssue({ code: "custom", path: ["given", index], message });
-      }
-      for (const [index, specs] of targets.entries()) {
-        const path = ["targets", index];
-        if (mixesLists(specs)) {
-          const message = "its specs list different modes: give them all the same list, or one mode each";
-          context.addIssue({ code: "custom", path, message });
-          continue;
-        }
-        // What overlaps in one mode does in every other.
-        const sites = onceAMode(specs)[0]?.filter((spec) => spec.kind !== "direction") ?? [];
-        for (const message of overlaps(sites, null)) {
-          const params = { code: "conditions_overlap" };
-          context.addIssue({ code: "custom", path, message, params });
-        }
-      }
+      const refuse: Refuse = (key, index, message, code) =>
+        context.addIssue({ code: "custom", path: [key, index], message, ...(code && { params: { code } }) });
+      checkTargets(targets, refuse);
+      checkGiven(given, refuse);
     });
+}
+
+type Refuse = (key: "targets" | "given", index: number, message: string, code?: "conditions_overlap") => void;
+type Entries = readonly (readonly ReturnType<typeof complete>[])[];
+
+function checkTargets(targets: Entries, refuse: Refuse): void {
+  for (const [index, specs] of targets.entries()) {
+    if (mixesLists(specs)) {
+      refuse(
+        "targets",
+        index,
+        "its specs list different modes: give them all the same list, or one mode each",
+      );
+      continue;
+    }
+    // What overlaps in one mode does in every other.
+    const sites = onceAMode(specs)[0]?.filter((spec) => spec.kind !== "direction") ?? [];
+    for (const message of overlaps(sites, null)) refuse("targets", index, message, "conditions_overlap");
+  }
+}
+
+function checkGiven(given: Entries, refuse: Refuse): void {
+  for (const [index, specs] of given.entries())
+    if (specs.some((spec) => "mode" in spec && typeof spec.mode !== "string"))
+      refuse("given", index, "everything is measured on top of it once: name one mode, e.g. zero");
 }
 
 interface WrittenAblation {

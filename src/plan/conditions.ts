@@ -18,14 +18,13 @@ import type { SiteKind, SiteSweep } from "../protocol/catalog.ts";
 import type { Condition, Intervention, ModelMap } from "../protocol/messages.ts";
 import { edgeOf, placesOf } from "../statistics/racing.ts";
 import { countedFromFront } from "./from-the-end.ts";
+import { besideGiven } from "./given.ts";
 import type { Plan } from "./needs.ts";
 import { candidates, type EarlierRun, pairSweep } from "./pairs.ts";
 import { sweepEdits } from "./sweeps.ts";
 
 const BASELINE: Condition = { id: BASELINE_ID, interventions: [] };
 
-/** Conditions that a notice names. */
-const NAMED = 8;
 /** How many null conditions measure the numeric floor below float32. */
 const NULL_CONDITIONS = 8;
 
@@ -108,30 +107,6 @@ function givenEdits(
   const all = entries.flat();
   for (const message of overlaps(all, map)) complain("conditions_overlap", ["ablation", "given"], message);
   return canonical(all);
-}
-
-/** Those that can stand on what is given; what is left out is said. */
-function besideGiven(
-  sweep: string,
-  wishes: readonly Wish[],
-  given: readonly Intervention[],
-  map: ModelMap,
-  notices: string[],
-): Wish[] {
-  if (given.length === 0) return [...wishes];
-  const out: string[] = [];
-  const kept = wishes.filter(({ interventions }) => {
-    const stands = joined(given, interventions, map).refusal === null;
-    if (!stands) out.push(conditionId(canonical(interventions)));
-    return stands;
-  });
-  if (out.length > 0) {
-    const more = out.length > NAMED ? `, and ${out.length - NAMED} more` : "";
-    notices.push(
-      `sweep: ${sweep} leaves out ${out.slice(0, NAMED).join(", ")}${more}: ablation.given edits these already, in whole or in part`,
-    );
-  }
-  return kept;
 }
 
 /** What a run measures besides: rounding alone, after the first and the middle layer by turns; float32 needs none. */
