@@ -9,6 +9,7 @@ import { readYaml } from "../config/yaml.ts";
 import { directionPaths, readDirectionFiles } from "../directions/file.ts";
 import { SparkablateError } from "../errors.ts";
 import type { Intervention } from "../protocol/messages.ts";
+import { groundOf } from "../report/given.ts";
 import { cut } from "../report/table.ts";
 import { configOfRun } from "../run/earlier-run.ts";
 import { readRun } from "../store/run-directory.ts";
@@ -134,7 +135,7 @@ export function givenOfRows({ condition, direction, from }: ConditionFlags): unk
     );
   });
   const [first] = grounds;
-  const texts = new Set(grounds.map((run) => JSON.stringify(run?.facts.given)));
+  const texts = new Set(grounds.map((run) => (run === undefined ? null : groundOf(run.facts))));
   if (first === undefined || texts.size > 1) {
     const [{ directory, facts }] = runs as [(typeof runs)[number]];
     throw new SparkablateError(

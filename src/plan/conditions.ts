@@ -79,6 +79,8 @@ export function planConditions(
   const before = problems.length;
   const asked = givenEdits(config, map, directions, complain);
   const given = problems.length > before ? [] : asked;
+  if (given.length > 0)
+    notices.push(`given ${conditionId(given)}: it acts in every condition, and in the baseline`);
   const swept = sweepWishes(config, map, earlier, given, notices, complain);
   const listed = measuresTargets(config, swept, stored, notices)
     ? targetWishes(config, map, directions, complain)

@@ -1,5 +1,5 @@
 /** What a run's words say of the edits that everything in it is measured on top of. */
-import { conditionId, interventionId } from "../conditions/ids.ts";
+import { interventionId } from "../conditions/ids.ts";
 import type { RunFacts } from "../results/facts.ts";
 
 /** Edits that are named before "and 12 more". */
@@ -17,5 +17,6 @@ export function givenText({ given }: RunFacts): string | null {
 /** Whether two runs are measured on top of the same edits, so that their effects may stand in one ranking. */
 export const isSameGround = (a: RunFacts, b: RunFacts): boolean => groundOf(a) === groundOf(b);
 
-const groundOf = ({ given = [] }: RunFacts): string =>
-  JSON.stringify(given.map((one) => [conditionId([one]), one]));
+/** Equal where the edits are, whoever wrote them down. */
+export const groundOf = ({ given = [] }: RunFacts): string =>
+  given.map((one) => `${interventionId(one)} ${"sha256" in one ? one.sha256 : ""}`).join(" + ");

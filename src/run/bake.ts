@@ -63,6 +63,8 @@ export async function bakeCondition(
   const { on = () => undefined, onCondition, signal } = rest;
   let config = jointly(written, dtype);
   const { model } = config;
+  if (config.ablation.given !== undefined)
+    notify(on, ["baked together with what is given: the weights hold the edits of ablation.given too"]);
   const place = { out, dtype, prune_layers, force };
   const directions = await unpickled(readDirections(config), client);
   const model_map = await described(client, model);
@@ -71,8 +73,6 @@ export async function bakeCondition(
     const foreseen = onlyCondition(config, model_map, directions);
     const { result } = await client.call("check_bake", { model, condition: foreseen, ...place });
     onCondition?.(foreseen.id);
-    if (config.ablation.given !== undefined)
-      notify(on, ["baked together with what is given: the weights hold the edits of ablation.given too"]);
     config = { ...config, model: { ...model, dtype: result.dtype } };
     if (dtype === "auto")
       notify(on, [

@@ -87,8 +87,9 @@ class Results:
     def _title(self) -> str:
         baseline = self.rows["nll"].iloc[0]
         marked = int(self.ranked["distinguishable"].fillna(False).sum())
+        given = f", given {self.rows['given'].iloc[0]}" if "given" in self.rows else ""
         return (
-            f"{self.facts['model']}, {self.facts['text']}: baseline {baseline:.4f} nats; {marked} of "
+            f"{self.facts['model']}, {self.facts['text']}{given}: baseline {baseline:.4f} nats; {marked} of "
             f"{len(self.ranked)} effects distinguishable from 0" + ("" if self.finished else "; not finished")
         )
 

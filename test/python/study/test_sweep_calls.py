@@ -73,6 +73,24 @@ CONDITIONS = {
     "positions": ("heads", {"positions": "last"}, "positions='last': allowed: all, not_first"),
     "a head beyond": (["L0.head[99].zero"], {}, "L0.head[99].zero: layer 0 has heads 0 to"),
     "an overlap": (["L0.head[0].zero + L0.attn.zero"], {}, "L0.head[0].zero"),
+    "a number as given": ("heads", {"given": 3}, "given: edits that all is measured on top of are wanted"),
+    "a layer beyond, given": ("heads", {"given": "L99.mlp.zero"}, "L99.mlp.zero"),
+    "given twice": ("heads", {"given": ["L0.mlp.zero", "L0.mlp.mean"]}, "mlp of layer 0 is edited twice"),
+    "what is given": (
+        ["L0.head[1].mean"],
+        {"given": "L0.head[1,2].zero"},
+        "L0.head[1].mean cannot be measured: L0.head[1].mean lies in what given edits (L0.head[1,2].zero)",
+    ),
+    "a part of what is given": (
+        ["L0.head[1,3].zero"],
+        {"given": "L0.head[1,2].zero"},
+        "L0.head[1,3].zero overlaps L0.head[1,2].zero of given: a part of it",
+    ),
+    "all of it given": (
+        "layers",
+        {"given": ["L0..2.layer.skip"]},
+        "'layers' finds nothing to edit in this model",
+    ),
     "a spec that is none": ([{"kind": "head"}], {}, "an AblationSpec or a DirectionSpec is wanted"),
 }
 

@@ -42,6 +42,7 @@ describe("a sweep on top of given edits", () => {
       given: ["L1.head[0].zero", "L1.head[3].mean + L-1.attn.zero"]`;
     expect(ids(heads)).toEqual(["baseline", "L1.head[1].zero", "L1.head[2].zero"]);
     expect(plan(heads).notices).toEqual([
+      "given L1.head[0].zero + L1.head[3].mean + L2.attn.zero: it acts in every condition, and in the baseline",
       "sweep: heads leaves out L1.head[0].zero, L1.head[3].zero: ablation.given edits these already, in whole or in part",
     ]);
     expect(plan(heads).given).toEqual([
@@ -78,6 +79,30 @@ describe("targets on top of given edits", () => {
     expect(code).toBe("conditions_overlap");
     expect(lines[0]).toMatch(/^run\.yaml:6: ablation\.targets\[0\]: /);
     expect(lines[0]).toContain(words);
+  });
+});
+
+describe("pairs of a run", () => {
+  const earlier = (...layers: number[]) => ({
+    components: layers.map((at) => ({ kind: "mlp", layer: at, mode: "zero", positions: "all" }) as const),
+  });
+  // What the config says of `from` was checked when it was read.
+  const ablation = { ...config("  sweep: attn\n  given: [L0.mlp.mean]").ablation, sweep: "pairs" as const };
+  const pairs = { ...config("  sweep: attn"), ablation: { ...ablation, from: "earlier", top: 2 } };
+
+  it("leave out what is given, and say when they come from other ground", () => {
+    const { conditions, notices } = planConditions(pairs, map, new Map(), earlier(0, 1, 2));
+    expect(conditions.map(({ id }) => id)).toEqual([
+      "baseline",
+      "L1.mlp.zero",
+      "L2.mlp.zero",
+      "L1.mlp.zero + L2.mlp.zero",
+    ]);
+    expect(notices).toContain(
+      "earlier was measured on top of nothing, this run is on top of L0.mlp.mean: its largest effects need not be this run's",
+    );
+    const same = planConditions(pairs, map, new Map(), { ...earlier(1, 2), given: "L0.mlp.mean" });
+    expect(same.notices).toHaveLength(1);
   });
 });
 

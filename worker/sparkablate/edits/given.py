@@ -3,9 +3,9 @@ hooks. src/conditions/given.ts is the same in TypeScript, message for message.""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from sparkablate.anatomy.sites import SiteMap
 from sparkablate.catalog import SITES, is_within
@@ -79,19 +79,21 @@ def _shared(below: Spec, spec: Spec, sites: SiteMap) -> Shared:
             return "none"
         if is_within(below.kind, spec.kind) and not spec.parts:
             return "all"
-        mine, theirs = _units(spec, sites), _units(below, sites)
-        return "none" if not mine & theirs else "all" if theirs <= mine else "some"
+        return _share(_units(below, sites), _units(spec, sites))
     if isinstance(below, DirectionSpec) and isinstance(spec, DirectionSpec):
         if (below.op, below.sha256, below.at) != (spec.op, spec.sha256, spec.at):
             return "none"
-        mine, theirs = _places(spec, sites), _places(below, sites)
-        return "none" if not mine & theirs else "all" if theirs <= mine else "some"
+        return _share(_places(below, sites), _places(spec, sites))
     skip, direction = (below, spec) if isinstance(spec, DirectionSpec) else (spec, below)
     assert isinstance(skip, AblationSpec)
     assert isinstance(direction, DirectionSpec)
     if SITES[skip.kind].edit != "skip" or skip.layer not in direction.indices(sites.n_layers):
         return "none"
     return "all" if skip is spec and _places(direction, sites) == {skip.layer} else "some"
+
+
+def _share(theirs: Set[Any], mine: Set[Any]) -> Shared:
+    return "none" if not mine & theirs else "all" if theirs <= mine else "some"
 
 
 def _units(spec: AblationSpec, sites: SiteMap) -> set[tuple[str, int]]:

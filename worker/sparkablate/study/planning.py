@@ -111,6 +111,8 @@ def plan(
     notices: list[str] = []
     entries = _given(given, sites)
     ground = tuple(canonical(spec for entry in entries for spec in entry))
+    if ground:
+        notices.append(f"given {condition_id(ground)}: it acts in every condition, and in the baseline")
     ablation = {"mode": modes[0] if isinstance(mode, str) else modes, "positions": positions}
     if isinstance(wanted, str) and (wanted in SWEEPS or (is_own(wanted) and wanted in SITES)):
         listed = _layers(layers, sites)
