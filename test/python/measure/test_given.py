@@ -35,7 +35,7 @@ NAMES = [
 ]
 SOURCE = tokens(seed=3)
 #: Of the edits each model takes so many-th as given, each model others: all of them take minutes.
-EVERY = 11
+EVERY = 17
 
 
 def unit(seed: int, width: int) -> Tensor:
