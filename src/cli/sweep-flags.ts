@@ -50,6 +50,7 @@ const NAMES: ReadonlyMap<string, FlagName> = new Map([
     "ablation.layers": "--layers",
     "ablation.mode": "--mode",
     "ablation.positions": "--positions",
+    "ablation.given": "--given",
     "output.dir": "--output",
   }).map(([key, flag]): [string, FlagName] => [key, { flag, below: flag }]),
 ]);

@@ -35,6 +35,12 @@ describe("the config that flags are", () => {
     { sweep: "layers", output: "results/here", set: ["eval.seed=3", "eval.batch_size=2"] },
     { condition: ["L3..5.mlp.zero", "{kind: attn, layer: 1}", "L-1.head[0,2..3].mean@not_first"] },
     { condition: ["L0..1.head[1..2].zero + L3.mlp.zero"], each: true },
+    { sweep: "attn", given: ["L0..1.mlp.mean", "{kind: head, layer: 2, heads: [1]}"] },
+    {
+      sweep: "attn",
+      given: [`dir[${sha256.slice(0, 6)}].project_out(layers=[1])`],
+      direction: [direction],
+    },
     {
       condition: [`dir[${sha256.slice(0, 6)}].project_out(layers=[1]) + L3.mlp.zero`],
       direction: [direction],
@@ -80,6 +86,7 @@ describe("the directory of a run without -o", () => {
       { sweep: "heads", text: other },
       { sweep: "heads", set: ["eval.seed=1"] },
       { sweep: "heads", dtype: "float32" },
+      { sweep: "heads", given: ["L0.mlp.zero"] },
       { condition: ["L0.mlp.zero"] },
       { condition: ["L1.mlp.zero"] },
       { condition: ["L0.mlp.zero", "L1.mlp.zero"] },
@@ -95,6 +102,8 @@ describe("what is wrong with them is told in flags", () => {
       "--condition cannot be combined with --sweep: give one of them",
       { sweep: "mlp", condition: ["L0.mlp.zero"] },
     ],
+    ['--given "L0.mlb.zero": "mlb" is no site', { sweep: "mlp", given: ["L0.mlb.zero"] }],
+    ["--given baseline edits nothing", { sweep: "mlp", given: ["baseline"] }],
     ["--text cannot be combined with --task: give one of them", { sweep: "mlp", task: "t.jsonl" }],
     [
       "--layers is for --sweep: a condition names its layers itself, like L0..5.mlp.zero",

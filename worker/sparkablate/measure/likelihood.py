@@ -82,7 +82,7 @@ class Likelihood:
         """Every column's value at every predicted token: [batch, pos - 1] each. Position 0 is never a target.
 
         ``hidden``, ``baseline``: final hidden states [batch, pos, d_model] of the condition and of the
-        unedited model (None where no metric needs it). ``wrong``: int64 [batch, pos], what ``Rows`` says of a
+        baseline (None where no metric needs it). ``wrong``: int64 [batch, pos], what ``Rows`` says of a
         row's position. A shape that was not checked yet is checked now.
         """
         batch, length = ids.shape

@@ -29,7 +29,7 @@ class Rows(NamedTuple):
     Args:
         logits: float32 [positions, vocab].
         targets: int64 [positions].
-        baseline: the unedited model's logits, like ``logits``; None where no metric needs them.
+        baseline: the baseline's logits, like ``logits``; None where no metric needs them.
         wrong: int64 [positions]: a wrong answer's token where it first differs from the answer, negative
             elsewhere. None where nothing has a wrong answer.
     """
@@ -133,7 +133,7 @@ def register_metric(
             [positions], or a tuple of one for each column.
         columns: what each of several values is called, behind the name and a dot; without, there is one
             value, called as the metric is.
-        needs: "baseline" (the unedited model's logits, `rows.baseline`) or "wrong" (of a task's wrong answers
+        needs: "baseline" (the baseline's logits, `rows.baseline`) or "wrong" (of a task's wrong answers
             a token, `rows.wrong`).
         item: how the values at an item's answer's tokens become the item's.
         replace: replace a metric of this name.
