@@ -44,6 +44,7 @@ const named = {
     return { within, parts: parts && rest, edit, values };
   }),
   modes: catalog.MODES,
+  layer_modes: catalog.LAYER_MODES,
   positions: catalog.POSITIONS,
   operations: catalog.OPERATIONS,
   metrics: mapped(catalog.METRICS, ({ columns, needs, item }) => ({ columns, needs, item })),

@@ -103,7 +103,7 @@ ablation:
   # 'sparkablate run -c FILE --dry-run' says the time, once the model was loaded here
   sweep: ${sweep}
   layers: all                     # or a list of numbers from 0 to ${map.n_layers - 1}
-  mode: zero                      # zero | mean, or [zero, mean]; layers are skipped, which is neither
+  mode: zero                      # zero (a layer is skipped) | mean, or [zero, mean]
   positions: all                  # all | not_first
 ${exampleTargets(map)}output:
   dir: ${scalar(`results/${run}`)}

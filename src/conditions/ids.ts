@@ -44,7 +44,7 @@ const compareText = (a: string, b: string): number => (a < b ? -1 : a > b ? 1 : 
 /** `L14.head[3,7].zero`, `L5.mlp.mean@not_first`, `L26.layer.skip`, `dir[1a2b3c4d].project_out(at=stream)`. */
 export function interventionId(intervention: Intervention): string {
   if (intervention.kind === "direction") return directionId(intervention);
-  if (intervention.kind === "layer") return `L${intervention.layer}.layer.skip`;
+  if (intervention.kind === "layer") return `L${intervention.layer}.layer.${intervention.mode}`;
   const { kind, layer, mode, positions } = intervention;
   const list = listedParts(intervention);
   return `L${layer}.${kind}${list === null ? "" : `[${list.join(",")}]`}.${mode}${positions === "all" ? "" : `@${positions}`}`;

@@ -109,6 +109,8 @@ function containedConflict(
 ): string | undefined {
   if (whole.kind === "direction" || !isWithin(part.kind, whole.kind) || !acts(part, whole.layer))
     return undefined;
+  // What its writes lack, its constant lacks.
+  if (whole.kind === "layer" && whole.mode === "mean" && part.kind === "direction") return undefined;
   if (SITES[whole.kind].edit === "skip") return SKIPPED;
   const listed = listedParts(part);
   const { one, field } = partsOf(part.kind) ?? { one: part.kind, field: part.kind };

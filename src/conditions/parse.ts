@@ -3,6 +3,7 @@
  * has the grammar; worker/sparkablate/condition_ids.py is the same in Python, message for message.
  */
 import {
+  LAYER_MODES,
   LIMITS,
   MODE_NAMES,
   OPERATIONS,
@@ -134,9 +135,9 @@ function modeOf(scanner: Scanner, kind: SiteEdit["kind"], from: number): string 
   if (scanner.take(/\./y) === undefined)
     scanner.fail(`a dot and the mode must follow ${site}, like ${site}.${skips ? "skip" : MODE_NAMES[0]}`);
   // As in a config, zero is another word for skip.
-  const mode = scanner.name(skips ? ["skip", "zero"] : MODE_NAMES);
-  if (mode === undefined) scanner.unknown(`mode of ${kind}`, skips ? ["skip"] : MODE_NAMES);
-  return skips ? "skip" : mode;
+  const mode = scanner.name(skips ? [...LAYER_MODES, "zero"] : MODE_NAMES);
+  if (mode === undefined) scanner.unknown(`mode of ${kind}`, skips ? LAYER_MODES : MODE_NAMES);
+  return skips && mode === "zero" ? "skip" : mode;
 }
 
 function positionsOf(scanner: Scanner, kind: Intervention["kind"]): Positions {

@@ -1,9 +1,15 @@
 /** Modes of a config: a key that names several asks for one condition a mode. */
-import { MODED_KINDS, type Mode, type ModedKind, type SiteKind } from "../protocol/catalog.ts";
+import {
+  type LayerMode,
+  MODED_KINDS,
+  type Mode,
+  type ModedKind,
+  type SiteKind,
+} from "../protocol/catalog.ts";
 
 /** What of a target's spec says its modes: kinds that have none, and the others. */
 type Spec =
-  | { readonly kind: Exclude<SiteKind, ModedKind> }
+  | { readonly kind: Exclude<SiteKind, ModedKind>; readonly mode?: LayerMode }
   | { readonly kind: ModedKind; readonly mode: Mode | readonly Mode[] };
 
 /** A target's spec with one mode, as it is measured. */
@@ -32,7 +38,11 @@ export function asksFor(
   const sweeps = sweep !== "custom" && sweep !== "layers" && sweep !== "pairs";
   return (
     (sweeps && modesOf(mode).includes(wanted)) ||
-    [...targets, ...given].flat().some((spec) => severalModes(spec).includes(wanted))
+    // Of a list a layer is skipped, once.
+    (sweep === "layers" && mode === wanted) ||
+    [...targets, ...given]
+      .flat()
+      .some((spec) => (hasModes(spec) ? severalModes(spec).includes(wanted) : spec.mode === wanted))
   );
 }
 

@@ -7,6 +7,8 @@ import { overlaps } from "../conditions/overlaps.ts";
 import { SparkablateError } from "../errors.ts";
 import {
   DONOR_MODES,
+  LAYER_MODES,
+  type LayerMode,
   LIMITS,
   type Listing,
   METRIC_NAMES,
@@ -239,9 +241,9 @@ function targetSpec(cwd: string) {
         kind: z.literal("layer"),
         /** From 0. */
         layer,
-        /** Its output is its input; zero is another word for it. */
-        mode: choice(["skip", "zero"])
-          .transform(() => "skip" as const)
+        /** Its output is its input, for which zero is another word; or that and the mean of what the layer adds to it. */
+        mode: choice([...LAYER_MODES, "zero"])
+          .transform((mode): LayerMode => (mode === "zero" ? "skip" : mode))
           .default("skip"),
       }),
       section({ kind: z.literal("direction"), ...directionKeys(cwd) }).superRefine(checkDirection),

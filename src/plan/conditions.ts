@@ -230,7 +230,7 @@ function siteWishes(
   const { layers, mode } = ablation;
   if (sweep === "layers" && typeof mode !== "string")
     notices.push(
-      `ablation.mode lists ${mode.join(", ")}: these do not apply to a layer, which is skipped once`,
+      `ablation.mode lists ${mode.join(", ")}: of a list, a layer is skipped, once; for its mean write mode: mean`,
     );
   const path = ["ablation", "layers"];
   const lacking: number[] = [];

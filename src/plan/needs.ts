@@ -35,7 +35,8 @@ export function meanSites(conditions: readonly Condition[]): Omit<MeanSite, "wid
     for (const one of interventions) {
       if (!("mode" in one) || one.mode !== "mean") continue;
       const kind: ValueKind = SITES[one.kind].values;
-      const site = { kind, layer: one.layer, positions: one.positions };
+      const positions = one.kind === "layer" ? "all" : one.positions;
+      const site = { kind, layer: one.layer, positions };
       sites.set(JSON.stringify(site), site);
     }
   }

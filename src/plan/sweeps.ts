@@ -20,8 +20,9 @@ export function sweepEdits(
   const described = map.layers[layer];
   const kind = sweptSite(sweep);
   if (!described?.sites.includes(kind)) return [];
-  // A skipped layer has no other mode: it stands once.
-  if (SITES[kind].edit === "skip") return [{ kind, layer, mode: "skip" } as Intervention];
+  // Of a list of modes it is skipped, once.
+  if (SITES[kind].edit === "skip")
+    return [{ kind, layer, mode: mode === "mean" ? "mean" : "skip" } as Intervention];
   return modesOf(mode).flatMap((one) => sites(kind, { layer, mode: one, positions }, described));
 }
 

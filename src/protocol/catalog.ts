@@ -14,7 +14,7 @@ export interface Site {
   readonly parts: Parts | null;
   /** How it is edited: by the `MODES`, by being skipped, or as a direction. */
   readonly edit: "mode" | "skip" | "direction";
-  /** The site whose tensor holds its values, and so its mean and what resample and patch put in; null: it has none. */
+  /** The site whose tensor holds its values, and so its mean and what resample and patch put in; null: it has none. A layer has a mean only: of the sum of its writes. */
   readonly values: string | null;
   /** `ablation.sweep` that goes over all of them; null: there is none. */
   readonly sweep: string | null;
@@ -70,7 +70,7 @@ export const SITES = {
     words: "MLP neuron",
   },
   mlp: { within: "layer", parts: null, edit: "mode", values: "mlp", sweep: "mlp", words: "MLP" },
-  layer: { within: null, parts: null, edit: "skip", values: null, sweep: "layers", words: "layer" },
+  layer: { within: null, parts: null, edit: "skip", values: "layer", sweep: "layers", words: "layer" },
   direction: {
     within: "layer",
     parts: null,
@@ -93,6 +93,9 @@ export const MODES = {
   resample: { needs: "donor" },
   patch: { needs: "donor" },
 } as const satisfies Record<string, ModeRow>;
+
+/** What becomes of a whole layer: its output is its input, or its input and the mean of what the layer adds to it. */
+export const LAYER_MODES = ["skip", "mean"] as const;
 
 /** `not_first` leaves every block's first position alone. */
 export const POSITIONS = ["all", "not_first"] as const;
@@ -161,6 +164,7 @@ export const DECIDING_VARIABLES =
 
 export type SiteKind = keyof typeof SITES;
 export type Mode = keyof typeof MODES;
+export type LayerMode = (typeof LAYER_MODES)[number];
 export type Positions = (typeof POSITIONS)[number];
 export type MetricName = keyof typeof METRICS;
 

@@ -83,7 +83,8 @@ const NEEDS_ALL = "where every condition is needed on every block; allowed: null
 const ONE_CONDITION = "makes many conditions, and a bake has one";
 const NO_TOKENS =
   "takes activations from other tokens at the same positions, and a text that is yet to be written has none; allowed: zero, mean";
-const SKIPPED = "has no meaning for sweep: layers (a layer is skipped); allowed: zero";
+const SKIPPED =
+  "has no meaning for sweep: layers (a layer is skipped, or replaced by its mean); allowed: zero, mean";
 const OTHERS =
   "its values come from other tokens, and weights hold none; measure it with 'sparkablate run' instead";
 
@@ -95,7 +96,6 @@ const rows: readonly (readonly [Feature, Feature, ErrorCode, string])[] = [
     "config_invalid",
     "patch pairs the donor's lines with the items of a task: set eval.task",
   ],
-  ["mean", "layers", "config_invalid", `mean ${SKIPPED}`],
   ["resample", "layers", "config_invalid", `resample ${SKIPPED}`],
   ["patch", "layers", "config_invalid", `patch ${SKIPPED}`],
   ["not_first", "layers", "config_invalid", "a layer is skipped at every position; allowed: all"],

@@ -11,6 +11,7 @@ import { z } from "zod";
 import { ERROR_CODES } from "../errors.ts";
 import {
   DONOR_MODES,
+  LAYER_MODES,
   LIMITS,
   type Listing,
   MODE_NAMES,
@@ -82,8 +83,8 @@ const skip = z.strictObject({
   kind: z.literal("layer"),
   /** From 0. */
   layer,
-  /** Its output is its input. */
-  mode: z.literal("skip"),
+  /** Its output is its input; or its input and its constant write: the mean of the sum of its writes, as they are added. */
+  mode: z.enum(LAYER_MODES),
 });
 const direction = z.strictObject({
   kind: z.literal("direction"),
@@ -103,7 +104,7 @@ const direction = z.strictObject({
 
 /**
  * One edit at one site, told apart by `kind`: `{kind, layer, mode, positions}`, with `heads`, `groups` or `neurons` where a
- * site has parts; `{kind: "layer", layer, mode: "skip"}`; `{kind: "direction", op, at, layers, coefficient, positions, sha256}`.
+ * site has parts; `{kind: "layer", layer, mode: "skip" | "mean"}`; `{kind: "direction", op, at, layers, coefficient, positions, sha256}`.
  * `targets` of a `RunConfig` explains the fields.
  */
 export type Intervention = SiteIntervention | z.infer<typeof skip> | z.infer<typeof direction>;

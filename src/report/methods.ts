@@ -19,6 +19,9 @@ const EDITS: Readonly<Record<string, string>> = {
   skip: "skipping it, so that its output is its input",
 };
 
+const LAYER_MEAN =
+  "replacing what it adds to the residual stream by the mean of that over the calibration text";
+
 const CORRECTION_SOURCES = {
   bh: "Benjamini and Hochberg, 1995",
   by: "Benjamini and Yekutieli, 2001",
@@ -89,7 +92,10 @@ function raceText(race: RacePlan, facts: RunFacts): string {
 
 function removal(rows: Rows, facts: RunFacts): string {
   const modes = surveyOf(rows).edits;
-  const edits = modes.flatMap((mode) => (mode !== null && EDITS[mode] ? [EDITS[mode]] : []));
+  const edits = modes.flatMap((mode) => {
+    const words = mode === "mean" && facts.sweep === "layers" ? LAYER_MEAN : EDITS[mode ?? ""];
+    return words === undefined ? [] : [words];
+  });
   const one = facts.sweep === "custom" ? "listed in the config below" : `each ${componentName(facts)} alone`;
   return edits.length === 0 || facts.sweep === "custom" ? one : `${one}, by ${edits.join(" or by ")}`;
 }

@@ -10,6 +10,7 @@ import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import stock_biases
 import tiny_wrappers
 from model_classes import CLASSES, ORDER
 
@@ -126,6 +127,21 @@ def readers_table() -> str:
     return _markdown(lines)
 
 
+def biases_table() -> str:
+    """Which key of which stock configuration gives a writing projection a bias, and what else gets one."""
+    found = stock_biases.found()
+    alike: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name, one in found.items():
+        keys = (f"`{one.keys[kind]}`" if kind in one.keys else "–" for kind in stock_biases.KINDS)
+        modules = ", ".join(
+            f"`{path}`" for path in sorted({path for key in one.modules.values() for path in key})
+        )
+        alike[(*keys, modules)].append(name)
+    lines = [["model types", "attention", "other mixers", "MLP", "all that get a bias"], [":--"] * 5]
+    lines += [[", ".join(names), *cells] for cells, names in sorted(alike.items(), key=lambda row: row[1])]
+    return _markdown(lines)
+
+
 def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -161,7 +177,11 @@ def types_page() -> str:
 
 def bake_page(page: str) -> str:
     """bake.md with its tables made anew, each between its two marks."""
-    for mark, table in (("<!-- generated -->\n", bake_table()), ("<!-- readers -->\n", readers_table())):
+    for mark, table in (
+        ("<!-- generated -->\n", bake_table()),
+        ("<!-- biases -->\n", biases_table()),
+        ("<!-- readers -->\n", readers_table()),
+    ):
         before, _, rest = page.partition(mark)
         _, end, after = rest.partition("<!-- end -->")
         page = f"{before}{mark}\n{table}\n{end}{after}"

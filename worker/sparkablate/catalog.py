@@ -81,6 +81,8 @@ MODES: Mapping[str, ModeNeeds] = MappingProxyType(
 )
 #: Modes that put in what the site has on other tokens.
 DONOR_MODES = tuple(name for name, mode in MODES.items() if mode.needs == "donor")
+#: What becomes of a whole layer.
+LAYER_MODES = tuple(_CATALOG["layer_modes"])
 POSITIONS = tuple(_CATALOG["positions"])
 #: What is done with a direction → where it may be; the first place is the default.
 OPERATIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(

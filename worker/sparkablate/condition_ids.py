@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from sparkablate.arguments import described
-from sparkablate.catalog import LIMITS, MODES, OPERATIONS, POSITIONS, SITES
+from sparkablate.catalog import LAYER_MODES, LIMITS, MODES, OPERATIONS, POSITIONS, SITES
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, condition_id
 
@@ -186,10 +186,10 @@ def _mode(scanner: _Scanner, kind: str, start: int) -> str:
         example = "skip" if skips else next(iter(MODES))
         scanner.fail(f"a dot and the mode must follow {site}, like {site}.{example}")
     # As in a config, zero is another word for skip.
-    mode = scanner.name(["skip", "zero"] if skips else MODES)
+    mode = scanner.name([*LAYER_MODES, "zero"] if skips else MODES)
     if mode is None:
-        scanner.unknown(f"mode of {kind}", ["skip"] if skips else MODES)
-    return "skip" if skips else mode
+        scanner.unknown(f"mode of {kind}", LAYER_MODES if skips else MODES)
+    return "skip" if skips and mode == "zero" else mode
 
 
 def _positions(scanner: _Scanner, kind: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from sparkablate.arguments import as_number, described, listed, tensor
 from sparkablate.catalog import POSITIONS, SITES
 from sparkablate.condition_ids import with_ids_read
 from sparkablate.edits.blocks import Applied, is_open
-from sparkablate.edits.bound import Bound, elsewhere, site_edit
+from sparkablate.edits.bound import Bound, constant_write, elsewhere, is_constant, site_edit
 from sparkablate.edits.donors import SourceKey, donor_key, donor_mode, offered_donors, record_activations
 from sparkablate.edits.functions import MODES, add, orthonormal_basis, project_out
 from sparkablate.edits.hooks import Edit
@@ -253,6 +253,9 @@ class AblationManager:
         """Edits in the order in which they act where they share a tensor: mode, then direction."""
         edits: list[tuple[Tap, str, Edit]] = []
         directions: list[DirectionSpec] = []
+        replaced = {
+            one.spec.layer for one in union if isinstance(one.spec, AblationSpec) and is_constant(one)
+        }
         for bound in union:
             spec = bound.spec
             if isinstance(spec, DirectionSpec):
@@ -263,16 +266,42 @@ class AblationManager:
                 assert tap is not None
                 edit = site_edit(spec, layer, bound.given, first_tokens, prompts)
                 edits.append((tap, spec_id(spec), edit))
-        return edits + self._direction_edits(directions, first_tokens)
+        return edits + self._direction_edits(directions, first_tokens, replaced)
+
+    def _constants(self, union: Sequence[Bound], first_tokens: FirstTokens) -> dict[int, Edit]:
+        """Layer → stream → the constant write in its place, less the directions that its writes lack."""
+        directions = [one.spec for one in union if isinstance(one.spec, DirectionSpec)]
+        found = {}
+        for one in filter(is_constant, union):
+            assert isinstance(one.spec, AblationSpec)
+            assert one.given is not None
+            layer = one.spec.layer
+            here = [
+                spec
+                for spec in directions
+                if spec.at == "writes" and layer in spec.indices(self.sites.n_layers)
+            ]
+            found[layer] = constant_write(
+                one.given,
+                [
+                    elsewhere(edit, first_tokens) if members[0].positions == "not_first" else edit
+                    for members, edit in self._vector_edits(here)
+                ],
+            )
+        return found
 
     def _direction_edits(
-        self, specs: Sequence[DirectionSpec], first_tokens: FirstTokens
+        self, specs: Sequence[DirectionSpec], first_tokens: FirstTokens, replaced: Collection[int]
     ) -> list[tuple[Tap, str, Edit]]:
-        """What acts at one place: all projections as one, on their span; what is added, one after another."""
+        """What acts at one place: all projections as one, on their span; what is added, one after another.
+
+        `replaced`: layers whose writes are not made.
+        """
         at_place: dict[tuple[str, int], list[DirectionSpec]] = defaultdict(list)
         for spec in specs:
             for index in spec.indices(self.sites.n_layers):
-                at_place[spec.at, index].append(spec)
+                if spec.at != "writes" or index not in replaced:
+                    at_place[spec.at, index].append(spec)
             if spec.edits_embedding:
                 at_place["writes", -1].append(spec)
         edits: list[tuple[Tap, str, Edit]] = []

@@ -15,6 +15,7 @@ from torch import Tensor
 from sparkablate.anatomy.sites import LayerSites, SiteMap, offers
 from sparkablate.arguments import as_choice, as_index, as_indices, as_number, described, numbers, or_default
 from sparkablate.catalog import (
+    LAYER_MODES,
     LIMITS,
     OPERATIONS,
     PART_FIELDS,
@@ -42,7 +43,8 @@ class AblationSpec:
         heads, groups, neurons: which query heads ("head"), key/value heads ("kv_group"), or inputs of the
             MLP's output projection ("neuron"; of the shared expert in a mixture of experts).
         mode: "zero" (default), "mean", "resample" or "patch" (the site's activation on other tokens:
-            `AblationManager.record_sources`); "layer" only knows "skip", and "zero" as another word for it.
+            `AblationManager.record_sources`); "layer" knows "skip", with "zero" as another word for it, and
+            "mean": its output is its input and the mean of the sum of its writes, as they are added.
         positions: "all", or "not_first" to leave each sequence's first token alone.
 
     Raises SparkablateError("config_invalid") for what no model could offer.
@@ -58,10 +60,10 @@ class AblationSpec:
 
     def __post_init__(self) -> None:
         as_choice("kind", self.kind, [name for name, site in SITES.items() if site.edit != "direction"])
-        modes = (SKIP, DEFAULT_MODE) if self.kind == "layer" else tuple(MODES)
+        modes = (*LAYER_MODES, DEFAULT_MODE) if self.kind == "layer" else tuple(MODES)
         mode = or_default(self.mode, DEFAULT_MODE)
         as_choice(f"mode of kind {self.kind!r}:", mode, modes)
-        object.__setattr__(self, "mode", SKIP if self.kind == "layer" else mode)
+        object.__setattr__(self, "mode", SKIP if self.kind == "layer" and mode == DEFAULT_MODE else mode)
         as_choice("positions", self.positions, POSITIONS)
         if self.kind == "layer" and self.positions != "all":
             raise _invalid("a skipped layer has no positions: a layer is skipped at all of them")
@@ -342,6 +344,10 @@ def _check_offered(spec: Spec, sites: SiteMap) -> None:
                 "site_unsupported",
                 f"{spec_id(spec)}: layer {index} offers {', '.join(layer.sites)}{reason}",
             )
+    if isinstance(spec, AblationSpec) and spec.kind == "layer" and spec.mode != SKIP:
+        why = sites.layers[spec.layer].no_constant
+        if why:
+            raise SparkablateError("site_unsupported", f"{spec_id(spec)}: {why}")
     if isinstance(spec, AblationSpec) and spec.parts:
         parts = SITES[spec.kind].parts
         assert parts is not None
@@ -390,7 +396,11 @@ def units(spec: AblationSpec, layer: LayerSites) -> Iterable[tuple[str, int]]:
 
 
 def _check_directions(specs: Sequence[Spec], sites: SiteMap) -> None:
-    skipped = {spec.layer for spec in specs if isinstance(spec, AblationSpec) and spec.kind == "layer"}
+    skipped = {
+        spec.layer
+        for spec in specs
+        if isinstance(spec, AblationSpec) and spec.kind == "layer" and spec.mode == SKIP
+    }
     places: dict[tuple[str, int], list[DirectionSpec]] = defaultdict(list)
     for spec in specs:
         if not isinstance(spec, DirectionSpec):

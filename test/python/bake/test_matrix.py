@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stock_biases
 import tiny_wrappers
 import torch
 from transformers import AutoConfig
@@ -107,6 +108,15 @@ def on_neurons(mode: str) -> Callable[[SiteMap], list[Spec] | None]:
     return specs
 
 
+def constant(sites: SiteMap) -> list[Spec] | None:
+    layer = sites.layers[LAYER]
+    return (
+        None
+        if layer.no_constant or "layer" not in layer.sites
+        else [AblationSpec("layer", LAYER, mode="mean")]
+    )
+
+
 ZERO, MEAN = "head, kv_group, attn, neuron, mlp zero", "head, attn, neuron mean"
 CASES = {
     "head zero": Case(ZERO, on_heads("head", "zero")),
@@ -119,6 +129,8 @@ CASES = {
     "attn mean": Case(MEAN, on_site("attn", "mean")),
     "neuron mean": Case(MEAN, on_neurons("mean")),
     "mlp mean": Case("mlp mean", on_site("mlp", "mean")),
+    "layer mean": Case("layer mean", constant),
+    "layer mean, pruned": Case("layer mean", constant, prune=True),
     "layer skip": Case("layer skip", on_site("layer")),
     "layer 0 skip": Case("layer skip", lambda sites: [AblationSpec("layer", 0)]),
     "layer pruned": Case("layer pruned", on_site("layer"), prune=True),
@@ -143,8 +155,13 @@ def cases_of(name: str) -> dict[str, Case]:
 
 
 def biased(manager: AblationManager, spec: AblationSpec) -> bool:
-    """Whether one Linear with a bias makes the write, by the modules themselves."""
+    """Whether one Linear makes the write that has a bias, by the modules themselves, or can be given one."""
     layer = manager.sites.layers[spec.layer]
+    keys = stock_biases.found().get(manager.sites.model_type, stock_biases.Found({}, {})).keys
+    attention = "mixer" if layer.heads is None else "attention"
+    kind = "mlp" if spec.kind in ("neuron", "mlp") else attention
+    if kind in keys and not (spec.kind == "mlp" and layer.has_experts):
+        return True
     if spec.kind != "mlp":
         projection: Any = layer.attention_output
         if spec.kind == "neuron":
@@ -172,6 +189,11 @@ def biased(manager: AblationManager, spec: AblationSpec) -> bool:
 def expected_refusal(case: Case, specs: list[Spec], row: Architecture, manager: AblationManager) -> bool:
     if rules.COLUMNS[case.column](row) is not None:
         return True
+    if case.column == "layer mean":
+        held_by = LAYER - case.prune  # the layer itself, or the next below
+        specs = [AblationSpec("mlp", held_by, mode="mean")]
+        if "mlp" not in manager.sites.layers[held_by].writes:
+            return True
     return any(
         isinstance(spec, AblationSpec) and spec.mode == "mean" and not biased(manager, spec) for spec in specs
     )

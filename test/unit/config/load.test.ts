@@ -184,8 +184,8 @@ stop: {top: 0}
     ["a target of nothing", `${MODEL}ablation: {targets: [[]]}`, /targets\[0\]: an empty list edits nothing/],
     [
       "a mode that a layer sweep ignores",
-      `${MODEL}ablation: {mode: mean}`,
-      /ablation\.mode: mean has no meaning/,
+      `${MODEL}ablation: {mode: resample}`,
+      /ablation\.mode: resample has no meaning.* allowed: zero, mean/,
     ],
     [
       "positions that a layer sweep ignores",

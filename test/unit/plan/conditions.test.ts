@@ -7,6 +7,7 @@ import { canonical, conditionId } from "../../../src/conditions/ids.ts";
 import { parseConfig } from "../../../src/config/load.ts";
 import { SparkablateError } from "../../../src/errors.ts";
 import { conditionColumns, type DirectionFacts, planConditions } from "../../../src/plan/conditions.ts";
+import { meanSites } from "../../../src/plan/needs.ts";
 import type { SiteKind } from "../../../src/protocol/catalog.ts";
 import { condition, type Intervention, type ModelMap, modelMap } from "../../../src/protocol/messages.ts";
 
@@ -72,7 +73,16 @@ describe("several modes", () => {
     const { conditions, notices } = plan("{sweep: layers, mode: [zero, mean]}");
     expect(conditions.map(({ id }) => id)).toEqual(ids("{sweep: layers}"));
     expect(notices).toEqual([
-      "ablation.mode lists zero, mean: these do not apply to a layer, which is skipped once",
+      "ablation.mode lists zero, mean: of a list, a layer is skipped, once; for its mean write mode: mean",
+    ]);
+  });
+
+  it("replace each layer by its mean where mode says that alone", () => {
+    const { conditions } = plan("{sweep: layers, mode: mean, layers: [0, 2]}");
+    expect(conditions.map(({ id }) => id)).toEqual(["baseline", "L0.layer.mean", "L2.layer.mean"]);
+    expect(meanSites(conditions)).toEqual([
+      { kind: "layer", layer: 0, positions: "all" },
+      { kind: "layer", layer: 2, positions: "all" },
     ]);
   });
 
@@ -186,8 +196,12 @@ describe("sweeps", () => {
       id: "L3.layer.skip",
       interventions: [{ kind: "layer", layer: 3, mode: "skip" }],
     });
-    expect(() => plan("{sweep: custom, targets: [{kind: layer, layer: 3, mode: mean}]}")).toThrow(
-      /allowed: skip, zero/,
+    expect(ids("{sweep: custom, targets: [{kind: layer, layer: 3, mode: mean}]}")).toEqual([
+      "baseline",
+      "L3.layer.mean",
+    ]);
+    expect(() => plan("{sweep: custom, targets: [{kind: layer, layer: 3, mode: patch}]}")).toThrow(
+      /allowed: skip, mean, zero/,
     );
   });
 

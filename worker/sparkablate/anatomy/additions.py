@@ -6,7 +6,7 @@ may stand either way round, since IEEE addition commutes. Writes and input are [
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -83,3 +83,12 @@ def bloom_post_norm(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tens
 def mamba2(layer: Any, x: Tensor, writes: Mapping[str, Tensor]) -> Tensor:
     """One write, added in float32 where the configuration says so."""
     return (x.float() if layer.residual_in_fp32 else x) + writes["mixer"]
+
+
+#: Those in which a norm acts on the stream, so that what a write adds depends on what is there.
+_THROUGH_NORMS = (minimax, opt_post_norm, bloom_post_norm)
+
+
+def is_linear(additions: Callable[..., Tensor]) -> bool:
+    """Whether the writes are added to the stream times numbers that depend on nothing."""
+    return additions not in _THROUGH_NORMS

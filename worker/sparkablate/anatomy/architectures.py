@@ -507,7 +507,11 @@ ARCHITECTURES: tuple[Architecture, ...] = (
     ),
     DEEPSEEK,
     replace(
-        DEEPSEEK, model_types=("minicpm3",), additions=minicpm3, logits=("divide_before", "logits_scaling")
+        DEEPSEEK,
+        model_types=("minicpm3",),
+        additions=minicpm3,
+        logits=("divide_before", "logits_scaling"),
+        outputs=(("mlp", DENSE),),
     ),
     # Layers hand on which positions their attention may see, the latter of the two keys and values as well.
     GLM_MOE_DSA,

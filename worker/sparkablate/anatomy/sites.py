@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from sparkablate.anatomy.additions import is_linear
 from sparkablate.anatomy.modules import input_width, output_width, resolve
 from sparkablate.arguments import as_choice, described
 from sparkablate.catalog import MODED_SITES, PART_COUNTS, SITES, Site, add_site, complete, own_name
@@ -145,6 +146,19 @@ class LayerSites:
         """m_ℓ, after the post-norm where there is one."""
         return self.writes.get("mlp")
 
+    @property
+    def no_constant(self) -> str:
+        """Why nobody can say what the layer adds to the stream on average; empty where it can be said."""
+        if not is_linear(self.additions):
+            return "the stream itself goes through norms in this layer, so it adds no writes to it"
+        if "direction" not in self.sites:
+            return "its writes are not proved to add up to its output"
+        return ""
+
+    def added(self, writes: Mapping[str, Tensor]) -> Tensor:
+        """What these writes, each [d_model], add to the stream, each times its scale where it has one."""
+        return self.additions(self.module, torch.zeros_like(next(iter(writes.values()))), writes)
+
     def group_heads(self, group: int) -> range:
         """Query heads that share key/value head `group`."""
         size = self.n_heads // self.n_kv_heads
@@ -226,8 +240,8 @@ def offers(layer: LayerSites, kind: str) -> bool:
 
 
 def value_sites() -> tuple[str, ...]:
-    """Sites with values of their own, registered ones behind the catalogue's."""
-    return tuple(name for name, site in SITES.items() if site.values == name)
+    """Sites whose values are one tensor's, registered ones behind the catalogue's."""
+    return tuple(name for name, site in SITES.items() if site.values == name and site_row(name) is not None)
 
 
 def register_site(

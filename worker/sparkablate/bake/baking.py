@@ -28,10 +28,10 @@ from sparkablate.bake.place import (
 )
 from sparkablate.bake.prune import Renumbering, mend_config
 from sparkablate.bake.readers import converts, gguf_command, warnings_for
-from sparkablate.bake.rules import check
+from sparkablate.bake.rules import check, constant_receiver
 from sparkablate.bake.writer import plan_outputs, write_json, write_weights
 from sparkablate.catalog import SITES
-from sparkablate.edits.functions import MODES
+from sparkablate.edits.functions import MODES, SKIP
 from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import numerics
@@ -192,6 +192,7 @@ class Baking:
             mended = mend_config(parts[-1], self.text_config, self.renumbering)
             parts[-1].clear()
             parts[-1].update(mended)
+        parts[-1].update(dict.fromkeys(self.edits.bias_keys, True))
         for part in parts:
             if self.edits.untied_head is not None:
                 part["tie_word_embeddings"] = False
@@ -205,14 +206,21 @@ class Baking:
         model_type = self.text_config.model_type
         untied = self.edits.untied_head is not None
         removed = sorted(self.renumbering.removed)
-        warnings = warnings_for(model_type, untied, bool(removed))
+        biases = self.edits.bias_keys
+        warnings = warnings_for(model_type, untied, bool(removed), bool(biases))
         notes = list(warnings)
         if untied:
             notes.insert(
                 0, "the embedding was tied to the head and only one side is edited: they are untied now"
             )
+        if constants := self._held_constants():
+            notes.insert(0, constants)
         if removed:
             notes.insert(0, f"layers {removed} of the source are deleted; the others are renumbered")
+        if biases:
+            keys = " and ".join(f"{key}: true" for key in biases)
+            constants = "0 but for the constants of this ablation"
+            notes.insert(0, f"config.json says {keys} now; the biases that come with it are {constants}")
         notes += travel.note(self.travelling.left)
         return {
             "condition": self.condition,
@@ -223,12 +231,22 @@ class Baking:
             "dtype": "source" if self.dtype is None else "float32",
             "pruned_layers": removed,
             "untied": untied,
+            "biases": list(biases),
             "notes": notes,
             # Typed in the directory itself, which will be moved and published.
             "gguf_command": gguf_command(".") if converts(model_type, warnings) else None,
             "numerics": self.facts,
             "versions": self.facts["versions"],
         }
+
+    def _held_constants(self) -> str:
+        """Where the constants of deleted layers are; empty where there are none."""
+        places = [
+            f"layer {spec.layer}'s in layer {constant_receiver(spec, self.renumbering.removed)}'s"
+            for spec in self.specs
+            if isinstance(spec, AblationSpec) and spec.layer in self.renumbering.removed and spec.mode != SKIP
+        ]
+        return f"constants of deleted layers are in MLP biases: {', '.join(places)}" if places else ""
 
     def _loading(self) -> dict[str, Any]:
         """How the fresh process loads the directory: as the live side did."""
@@ -243,7 +261,9 @@ class Baking:
             "layers_path": self._held.manager.sites.layers[0].path.removesuffix("0"),
             "kept": self.renumbering.kept,
             # Weights that stock transformers must not leave unread.
-            "must_be_read": [one.name for one in self.outputs if one.edits or one.name == head],
+            "must_be_read": [
+                one.name for one in self.outputs if one.edits or one.source is None or one.name == head
+            ],
         }
 
     def _bytes_needed(self) -> int:
@@ -274,6 +294,7 @@ def _means(specs: Sequence[Spec], manager: AblationManager) -> Mapping[MeanKey, 
         for spec in specs
         if isinstance(spec, AblationSpec)
         and (site := SITES[spec.kind].values) is not None
+        and spec.mode != SKIP
         and MODES[spec.mode].needs == "mean"
     ]
     return {key: manager.mean(key) for key in needed}

@@ -78,7 +78,9 @@ def model_card(record: dict[str, Any], specs: Sequence[Spec]) -> str:
         "",
         *(f"- `{spec_id(spec)}`" for spec in specs),
         "",
-        "No new parameters and no custom code: stock transformers loads it.",
+        "No custom code, and no parameters that its stock class does not know: stock transformers loads it."
+        if record["biases"]
+        else "No new parameters and no custom code: stock transformers loads it.",
         *(["", "**Note**", "", *notes] if notes else []),
         "",
         "## Certificate",

@@ -54,7 +54,8 @@ def write_job(
         {
             "name": output.name,
             "source": output.source,
-            "source_file": str(source / files[output.source]),
+            "source_file": None if output.source is None else str(source / files[output.source]),
+            "shape": list(output.shape),
             "dtype": str(output.dtype),
             "edits": [_stated(edit, vectors) for edit in output.edits],
         }

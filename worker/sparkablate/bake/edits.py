@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,11 +13,12 @@ from sparkablate.anatomy.architectures import Architecture
 from sparkablate.anatomy.modules import resolve
 from sparkablate.anatomy.projections import Projection, linear
 from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap
-from sparkablate.bake.checkpoint import Checkpoint, Names
-from sparkablate.bake.rules import mean_refusal
+from sparkablate.bake.biases import StockBiases
+from sparkablate.bake.checkpoint import FLOATS, Checkpoint, Entry, Names
+from sparkablate.bake.rules import NO_LAYER_BELOW, constant_receiver, mean_refusal, no_one_mlp
 from sparkablate.catalog import SITES
 from sparkablate.edits.bound import edited_columns
-from sparkablate.edits.functions import MODES, orthonormal_basis
+from sparkablate.edits.functions import MODES, SKIP, orthonormal_basis
 from sparkablate.edits.means import MeanKey
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, spec_id
@@ -81,11 +82,14 @@ class Edits:
 
     `by_tensor`: source tensor → edits in the order in which they act. `untied_head`: the tensor that has to
     be written besides, an unedited copy of the tied embedding, and that embedding's name; None where the head
-    stays as it is.
+    stays as it is. `added`: tensors that the source lacks, of zeros before they are edited: the biases that
+    these `bias_keys` of its configuration switch on.
     """
 
     by_tensor: Mapping[str, tuple[Edit, ...]]
     untied_head: tuple[str, str] | None
+    added: Mapping[str, Entry] = field(default_factory=dict)
+    bias_keys: tuple[str, ...] = ()
 
 
 class Planner:
@@ -107,14 +111,26 @@ class Planner:
         self.names = names
         self.means = means
         self._edits: dict[str, list[Edit]] = {}
+        self._biases = StockBiases(model, sites)
+        self._bias_keys: set[str] = set()
+        self._added: dict[str, Entry] = {}
 
     def plan(self, specs: Sequence[Spec], pruned: frozenset[int]) -> Edits:
         """`specs`: canonical and validated. Raises "bake_refused" where a mean has no bias to go to."""
         for spec in specs:
             if isinstance(spec, AblationSpec) and spec.layer not in pruned:
                 self._site(spec)
-        self._directions([spec for spec in specs if isinstance(spec, DirectionSpec)], pruned)
-        return Edits({name: tuple(edits) for name, edits in self._edits.items()}, self._untied())
+        directions = [spec for spec in specs if isinstance(spec, DirectionSpec)]
+        self._directions(directions, pruned)
+        for spec in specs:
+            if isinstance(spec, AblationSpec) and spec.kind == "layer" and needs_mean(spec):
+                self._constant(spec, directions, pruned)
+        return Edits(
+            {name: tuple(edits) for name, edits in self._edits.items()},
+            self._untied(),
+            self._added,
+            tuple(sorted(self._bias_keys)),
+        )
 
     # ── Sites ────────────────────────────────────────────────────────────────────────────────
     def _site(self, spec: AblationSpec) -> None:
@@ -128,11 +144,32 @@ class Planner:
             self._parts(spec, layer)
         elif MODES[spec.mode].needs == "mean":
             self._tensors(layer, spec.kind)
-            _, bias = self._biased(spec, self._found_projections(layer, spec.kind), layer)
+            _, bias = self._biased(spec_id(spec), spec.kind, self._found_projections(layer, spec.kind), layer)
             self._zero(layer, spec.kind)
             self._edits[bias] = [Assign(self._mean(spec))]
         else:
             self._zero(layer, spec.kind)
+
+    def _constant(
+        self, spec: AblationSpec, directions: Sequence[DirectionSpec], pruned: frozenset[int]
+    ) -> None:
+        """A layer's constant write, less the directions that its writes lack, goes into the MLP's bias of the
+        layer that stays in its place or, of a deleted one, of the nearest below that stays: after what that
+        layer's own edits have made of it."""
+        receiver = constant_receiver(spec, pruned)
+        if receiver is None:
+            raise SparkablateError("bake_refused", f"{spec_id(spec)}: {NO_LAYER_BELOW}")
+        layer = self.sites.layers[receiver]
+        if "mlp" not in layer.writes:
+            raise SparkablateError("bake_refused", f"{spec_id(spec)}: {no_one_mlp(receiver)}")
+        asked = f"{spec_id(spec)}, into layer {receiver}"
+        _, bias = self._biased(asked, "mlp", self._found_projections(layer, "mlp"), layer)
+        constant = self._mean(spec)
+        here = [one for one in directions if spec.layer in one.indices(self.sites.n_layers)]
+        if here:
+            constant = ProjectOut(*_span(here), -1).apply(constant)
+        ones = {write: torch.full_like(constant, 1.0 if write == "mlp" else 0.0) for write in layer.writes}
+        self._add(bias, Shift(constant / layer.added(ones)))
 
     def _parts(self, spec: AblationSpec, layer: LayerSites) -> None:
         """Columns of the projection that reads the site's values."""
@@ -140,7 +177,8 @@ class Planner:
         columns = edited_columns(spec, layer).tolist()
         weight = self.names.layer(layer.index) + projection.weight
         if MODES[spec.mode].needs == "mean":
-            weight, bias = self._biased(spec, [projection], layer)
+            write = SITE_ROWS[spec.kind].write
+            weight, bias = self._biased(spec_id(spec), write, [projection], layer)
             read = self.checkpoint.read(weight).double().movedim(projection.input_axis, -1)
             self._add(bias, Shift(read[..., columns] @ self._mean(spec)[columns]))
         self._add(weight, Fill(0.0, projection.input_axis, tuple(columns)))
@@ -167,17 +205,30 @@ class Planner:
         return [p for p in self._projections(layer, write) if self._found(layer, p.weight)]
 
     def _biased(
-        self, spec: AblationSpec, projections: Sequence[Projection], layer: LayerSites
+        self, asked: str, write: str, projections: Sequence[Projection], layer: LayerSites
     ) -> tuple[str, str]:
-        """(weight, bias) of the one projection that writes the site; refused where there is no such bias."""
+        """(weight, bias) of the one projection that makes the write, the bias switched on where the stock
+        configuration has a key for it; refused where there is no such bias."""
         module = resolve(layer.module, projections[0].weight.removesuffix(".weight"))
-        loaded = getattr(module, "bias", None) is not None
-        on_disk = bool(self._found(layer, projections[0].bias))
-        reason = mean_refusal(self.row, len(projections), projections[0].experts, loaded and on_disk)
+        if getattr(module, "bias", None) is None:
+            self._switch_on(layer, write, projections[0])
+        has_bias = bool(self._found(layer, projections[0].bias))
+        reason = mean_refusal(self.row, len(projections), projections[0].experts, has_bias)
         if reason is not None:
-            raise SparkablateError("bake_refused", f"{spec_id(spec)}: {reason}")
+            raise SparkablateError("bake_refused", f"{asked}: {reason}")
         prefix = self.names.layer(layer.index)
         return prefix + projections[0].weight, prefix + projections[0].bias
+
+    def _switch_on(self, layer: LayerSites, write: str, projection: Projection) -> None:
+        key = self._biases.key(layer, write, projection.bias)
+        if not key or key in self._bias_keys:
+            return
+        self._bias_keys.add(key)
+        for (index, name), shape in self._biases.added(key).items():
+            tensor = self.names.layer(index) + name
+            weight = self.checkpoint.entries.get(f"{tensor.removesuffix('bias')}weight")
+            dtype = weight.dtype if weight is not None and weight.dtype in FLOATS else torch.float32
+            self._added[tensor] = Entry("", shape, dtype)
 
     def _zero(self, layer: LayerSites, write: str) -> None:
         for name, _ in self._tensors(layer, write):
@@ -269,15 +320,19 @@ class Planner:
         return found
 
     def _found(self, layer: LayerSites, pattern: str) -> list[str]:
-        return self.names.in_layer(layer.index, pattern, self.checkpoint.entries)
+        return self.names.in_layer(layer.index, pattern, {**self.checkpoint.entries, **self._added})
 
     def _add(self, name: str, edit: Edit) -> None:
         self._require(name)
         self._edits.setdefault(name, []).append(edit)
 
     def _require(self, name: str) -> None:
-        if name not in self.checkpoint.entries:
+        if name not in self.checkpoint.entries and name not in self._added:
             raise SparkablateError("architecture_unsupported", f"the checkpoint has no tensor {name}")
+
+
+def needs_mean(spec: AblationSpec) -> bool:
+    return spec.mode != SKIP and MODES[spec.mode].needs == "mean"
 
 
 def _span(specs: Sequence[DirectionSpec]) -> tuple[Tensor, float]:

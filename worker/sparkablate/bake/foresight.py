@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from sparkablate.anatomy.architectures import Architecture, locate, row_of
 from sparkablate.anatomy.modules import resolve
 from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap
+from sparkablate.bake.biases import StockBiases
 from sparkablate.bake.checkpoint import check_plain
 from sparkablate.bake.place import check_target, resolve_target
 from sparkablate.bake.prune import Renumbering, mend_config
-from sparkablate.bake.rules import check, mean_refusal
-from sparkablate.edits.functions import MODES
+from sparkablate.bake.rules import NO_LAYER_BELOW, check, constant_receiver, mean_refusal, no_one_mlp
+from sparkablate.edits.functions import MODES, SKIP
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import numerics
 from sparkablate.loading.configuration import build_empty, declared_dtype, load_config, resolve_source
@@ -45,23 +46,25 @@ def foresee(name: str, revision: str | None, trust_remote_code: bool, wanted: Wa
     form = form_of(wanted.dtype, wanted.specs, config)
     directory = Path(os.path.realpath(source)) if Path(source).is_dir() else None
     check_target(resolve_target(wanted.out), directory, wanted.force)
-    sites = locate(build_empty(config, trust_remote_code=trust_remote_code))
+    empty = build_empty(config, trust_remote_code=trust_remote_code)
+    sites = locate(empty)
     specs, prune = canonical(wanted.specs), wanted.prune
     validate(specs, sites)
     text_config = config.get_text_config()
     row = row_of(text_config)
     assert row is not None
     check(specs, row, prune)
+    skipped = {spec.layer for spec in specs if isinstance(spec, AblationSpec) and spec.kind == "layer"}
+    biases, pruned = StockBiases(empty, sites), frozenset(skipped if prune else ())
     reasons = [
         f"{spec_id(spec)}: {why}"
         for spec in specs
-        if isinstance(spec, AblationSpec) and (why := _mean(spec, row, sites)) is not None
+        if isinstance(spec, AblationSpec) and (why := _mean(spec, row, sites, biases, pruned)) is not None
     ]
     if reasons:
         raise SparkablateError("bake_refused", "\n".join(reasons))
-    skipped = {spec.layer for spec in specs if isinstance(spec, AblationSpec) and spec.kind == "layer"}
     if prune:
-        mend_config({}, text_config, Renumbering(frozenset(skipped), sites.n_layers))
+        mend_config({}, text_config, Renumbering(pruned, sites.n_layers))
     return form
 
 
@@ -107,30 +110,43 @@ def computes(spec: Spec) -> bool:
     """Whether baking it is arithmetic on weights, not zeros and deletions."""
     if isinstance(spec, DirectionSpec):
         return True
-    return spec.kind != "layer" and MODES[spec.mode].needs is not None
+    return spec.mode != SKIP and MODES[spec.mode].needs is not None
 
 
-def _mean(spec: AblationSpec, row: Architecture, sites: SiteMap) -> str | None:
+def _mean(
+    spec: AblationSpec, row: Architecture, sites: SiteMap, biases: StockBiases, pruned: frozenset[int]
+) -> str | None:
     """Why this mean does not bake; None where it may: the checkpoint has the last word."""
-    if spec.kind == "layer" or MODES[spec.mode].needs != "mean":
+    if spec.mode == SKIP or MODES[spec.mode].needs != "mean":
         return None
+    if spec.kind == "layer":
+        receiver = constant_receiver(spec, pruned)
+        if receiver is None:
+            return NO_LAYER_BELOW
+        if "mlp" not in sites.layers[receiver].writes:
+            return no_one_mlp(receiver)
+        held = _mean(AblationSpec("mlp", receiver, mode="mean"), row, sites, biases, pruned)
+        return held and f"{held} (layer {receiver})"
     layer = sites.layers[spec.layer]
     write = SITE_ROWS[spec.kind].write
+
+    def has_bias(module: Any, path: str) -> bool:
+        return getattr(module, "bias", None) is not None or bool(biases.key(layer, write, f"{path}.bias"))
+
     if write == "attn" and layer.heads is not None:
-        return mean_refusal(row, 1, False, _has_bias(layer.attention_output))
+        return mean_refusal(row, 1, False, has_bias(layer.attention_output, row.attention_output))
     if spec.parts and (tap := SITE_ROWS[spec.kind].tap(layer)) is not None:
-        return mean_refusal(row, 1, False, _has_bias(tap.module))
+        path = tap.path.removeprefix(f"{layer.path}.")
+        return mean_refusal(row, 1, False, has_bias(tap.module, path))
     made = [one for one in dict(row.outputs)[write] if _holder(layer, one.weight) is not None]
     if not made:  # other names on disk than in memory
         return None
-    return mean_refusal(row, len(made), made[0].experts, _has_bias(_holder(layer, made[0].weight)))
+    weight = made[0].weight
+    bias = has_bias(_holder(layer, weight), weight.removesuffix(".weight"))
+    return mean_refusal(row, len(made), made[0].experts, bias)
 
 
 def _holder(layer: LayerSites, weight: str) -> Any:
     """What of the layer holds the weight: a Linear, or stacked experts; None where there is none."""
     found = resolve(layer.module, weight.removesuffix(".weight"))
     return found if isinstance(found, nn.Module | Tensor) else None
-
-
-def _has_bias(module: Any) -> bool:
-    return getattr(module, "bias", None) is not None

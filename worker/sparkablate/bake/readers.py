@@ -17,6 +17,8 @@ class Reader:
     untied_head: str = ""
     #: Fewer layers than the pattern of attention types was made for.
     pruned: str = ""
+    #: Other readers that were run on a checkpoint whose configuration switches biases on, e.g. "vLLM 0.32.0".
+    biases: tuple[str, ...] = ()
     #: Whether llama.cpp's converter knows the architecture at all.
     llama_cpp: bool = True
 
@@ -57,11 +59,13 @@ READERS: Mapping[str, Reader] = {
         Reader(pruned=_PATTERN),
     ),
 }
+#: Programs with code of their own for each architecture.
+OTHERS = ("vLLM", "TGI", "llama.cpp")
 #: For model types without a row.
 UNKNOWN = Reader()
 
 
-def warnings_for(model_type: str, untied: bool, pruned: bool) -> list[str]:
+def warnings_for(model_type: str, untied: bool, pruned: bool, biases: bool) -> list[str]:
     """What a person has to know before another program reads the result."""
     reader = READERS.get(model_type, UNKNOWN)
     found = []
@@ -69,6 +73,11 @@ def warnings_for(model_type: str, untied: bool, pruned: bool) -> list[str]:
         found.append(f"untied head: {reader.untied_head}")
     if pruned and reader.pruned:
         found.append(f"pruned layers: {reader.pruned}")
+    if biases:
+        unchecked = [name for name in OTHERS if not any(name in one for one in reader.biases)]
+        checked = f"; checked: {', '.join(reader.biases)}" if reader.biases else ""
+        if unchecked:
+            found.append(f"biases: {', '.join(unchecked)} not checked on checkpoints like this one{checked}")
     return found
 
 

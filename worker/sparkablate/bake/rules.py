@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from sparkablate.anatomy.additions import writes_first
 from sparkablate.anatomy.architectures import ARCHITECTURES, Architecture
 from sparkablate.catalog import MODED_SITES, SITES, VALUE_SITES, is_own, refusal
-from sparkablate.edits.functions import MODES
+from sparkablate.edits.functions import MODES, SKIP
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, spec_id
 from sparkablate.wording import flag
 
 AFTER_WRITE = "a norm follows the projection, so no weights give this write"
 ON_STREAM = "the stream itself goes through norms here"
-NO_BIAS = "the loaded projection has no bias that could hold the mean, and bake adds no parameters"
+NO_BIAS = (
+    "the projection has no bias that could hold the mean, and no key of its stock configuration adds one"
+)
+NO_LAYER_BELOW = "no layer below it stays whose MLP's bias could hold its constant"
 EXPERTS = "several experts make this write, and no one bias can hold its mean"
 EMBEDDING = "a norm follows the embedding; name the layers instead of all"
 #: Sites with values of their own whose mean is one projection's to hold.
@@ -33,13 +36,27 @@ def mean_refusal(row: Architecture, projections: int, experts: bool, has_bias: b
     return None if has_bias else NO_BIAS
 
 
+def constant_receiver(spec: AblationSpec, pruned: Collection[int]) -> int | None:
+    """The layer whose MLP's bias is to hold the constant of `spec`'s layer: itself, or of a deleted one the
+    nearest below that stays; None where there is none."""
+    return next((index for index in range(spec.layer, -1, -1) if index not in pruned), None)
+
+
+def no_one_mlp(layer: int) -> str:
+    return f"no one MLP makes a write of layer {layer}, whose bias could hold its constant"
+
+
 def _mean(row: Architecture) -> str | None:
     """Like `mean_refusal`, as far as the row alone can tell: None means "where there is a bias"."""
     return mean_refusal(row, 1, False, True)
 
 
 def _mlp_mean(row: Architecture) -> str | None:
-    return mean_refusal(row, 1, any(made.experts for made in dict(row.outputs)["mlp"]), True)
+    return mean_refusal(row, 1, any(made.experts for made in dict(row.outputs).get("mlp", ())), True)
+
+
+def _layer_mean(row: Architecture) -> str | None:
+    return row.no_bake or (ON_STREAM if row.norm_on_stream else _mlp_mean(row))
 
 
 def _skip(row: Architecture) -> str | None:
@@ -66,6 +83,7 @@ COLUMNS: Mapping[str, Callable[[Architecture], str | None]] = {
     f"{', '.join(MODED_SITES)} zero": _none,
     f"{', '.join(ONE_PROJECTION)} mean": _mean,
     "mlp mean": _mlp_mean,
+    "layer mean": _layer_mean,
     "layer skip": _skip,
     "layer pruned": _none,
     "project_out, layers listed": _direction,
@@ -98,6 +116,10 @@ def _refusal(spec: Spec, row: Architecture, prune: bool) -> str | None:
     if is_own(spec.kind):
         return "no weights are known for a site of your own; measure it inside applied() instead"
     if spec.kind == "layer":
+        if spec.mode != SKIP and row.norm_after_write:
+            return AFTER_WRITE
+        if spec.mode != SKIP and row.norm_on_stream:
+            return ON_STREAM
         why = None if prune else _skip(row)
         return why and f"{why} ({flag('prune-layers', True)})"
     if MODES[spec.mode].needs == "donor":
@@ -115,12 +137,14 @@ def table() -> list[list[str]]:
 
 def _cell(name: str, row: Architecture) -> str:
     made = {write for write, _ in row.writes}
-    if name.endswith("mean") and (row.attention is None or (name == "mlp mean" and "shared" in made)):
+    if name.endswith("mean") and (
+        row.attention is None or (name in ("mlp mean", "layer mean") and "shared" in made)
+    ):
         return "–"
     why = COLUMNS[name](row)
     if why is not None:
         return f"no: {why}"
-    return "where there is a bias" if name.endswith("mean") else "yes"
+    return "where there is a bias or a key for one" if name.endswith("mean") else "yes"
 
 
 def _variant(row: Architecture) -> str:

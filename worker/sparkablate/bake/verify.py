@@ -90,13 +90,19 @@ def check_edits(job: Job) -> tuple[list[str], dict[str, Any]]:
             if name not in found:
                 continue
             new = read(found[name], name)
-            old = read(tensor["source_file"], tensor["source"])
+            added = tensor["source"] is None
+            old = (
+                torch.zeros(tensor["shape"], dtype=new.dtype)
+                if added
+                else read(tensor["source_file"], tensor["source"])
+            )
             if str(new.dtype) != tensor["dtype"]:
                 problems.append(f"{name} is {new.dtype}, not {tensor['dtype']}")
             elif not tensor["edits"]:
-                equal += 1
+                equal += not added
                 if not _same_bytes(new, old.to(new.dtype)):
-                    problems.append(f"{name} should be the source's, and is not")
+                    wanted = "zero" if added else "the source's"
+                    problems.append(f"{name} should be {wanted}, and is not")
             else:
                 edited += 1
                 problem, residual = _edit_fault(new, old, tensor["edits"], vectors)
@@ -134,6 +140,8 @@ def _edit_fault(
     projection: dict[str, Any] | None = None
     zeroed: list[dict[str, Any]] = []
     for edit in edits:
+        if projection is not None:  # something follows it: what it gives is computed, and compared as a whole
+            base, exact, projection = _projected(base, projection, vectors), False, None
         if edit["op"] == "fill":
             axis = edit["axis"]
             if axis is None:
@@ -171,6 +179,12 @@ def _edit_fault(
     if across > tolerance:
         return f"changed by {across:.2e} of its norm across the direction", residual
     return None, residual
+
+
+def _projected(tensor: Tensor, edit: dict[str, Any], vectors: dict[str, Tensor]) -> Tensor:
+    basis = vectors[edit["vector"]]  # [d_model, k]
+    x = tensor.movedim(edit["axis"], -1)
+    return (x - edit["coefficient"] * ((x @ basis) @ basis.T)).movedim(-1, edit["axis"])
 
 
 # ── The behaviour ────────────────────────────────────────────────────────────────────────────

@@ -24,10 +24,11 @@ MAX_SHARD_BYTES = 4 << 30
 
 @dataclass(frozen=True)
 class Output:
-    """One tensor to write: its name, the source tensor, and the edits in their order."""
+    """One tensor to write: its name, the source tensor, and the edits in their order. Without a source it is
+    one of zeros before they act."""
 
     name: str
-    source: str
+    source: str | None
     shape: tuple[int, ...]
     dtype: torch.dtype
     edits: tuple[Edit, ...] = ()
@@ -49,7 +50,10 @@ def plan_outputs(
     renamed: Callable[[str], str | None],
     dtype: torch.dtype | None,
 ) -> list[Output]:
-    """Every tensor of the new checkpoint, in the source's order. `dtype`: None keeps the source's."""
+    """Every tensor of the new checkpoint, in the source's order, then those that it lacks.
+
+    `dtype`: None keeps the source's.
+    """
     outputs = []
     for name, entry in checkpoint.entries.items():
         new = renamed(name)
@@ -58,6 +62,10 @@ def plan_outputs(
         outputs.append(
             Output(new, name, entry.shape, _target(entry.dtype, dtype), edits.by_tensor.get(name, ()))
         )
+    for name, entry in edits.added.items():
+        if (new := renamed(name)) is not None:
+            made = edits.by_tensor.get(name, ())
+            outputs.append(Output(new, None, entry.shape, _target(entry.dtype, dtype), made))
     if edits.untied_head is not None:
         head, embedding = edits.untied_head
         entry = checkpoint.entries[embedding]
@@ -102,7 +110,8 @@ def write_weights(
         tensors: dict[str, Tensor] = {}
         for output in shard.outputs:
             stop()
-            tensors[output.name] = edited(checkpoint.read(output.source), output)
+            source = torch.zeros(output.shape) if output.source is None else checkpoint.read(output.source)
+            tensors[output.name] = edited(source, output)
             weight_map[output.name] = name
             done += output.bytes
             progress("write", done, total, "bytes")

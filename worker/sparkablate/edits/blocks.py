@@ -52,6 +52,8 @@ class Editor(Protocol):
         self, union: Sequence[Bound], first_tokens: FirstTokens, prompts: Prompts
     ) -> list[tuple[Tap, str, Edit]]: ...
 
+    def _constants(self, union: Sequence[Bound], first_tokens: FirstTokens) -> dict[int, Edit]: ...
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -140,7 +142,8 @@ class OpenBlocks:
         self.blocks = blocks
         self._watch(union)
         skips = _skips(union)
-        self._skip(skips)
+        constants = blocks[-1].manager._constants(union, self._first_tokens) if blocks else {}
+        self._skip(skips, constants)
         by_place: dict[tuple[int, str], list[tuple[Tap, str, Edit]]] = defaultdict(list)
         for tap, label, edit in compiled:
             by_place[id(tap.module), tap.side].append((tap, label, edit))
@@ -227,12 +230,15 @@ class OpenBlocks:
             self._watching.enter_context(self._first_tokens.watching(*wanted))
             self._watched = wanted
 
-    def _skip(self, wanted: dict[int, AblationSpec]) -> None:
+    def _skip(self, wanted: dict[int, AblationSpec], constants: dict[int, Edit]) -> None:
         layers = self.blocks[-1].manager.sites.layers if self.blocks else ()
         for index in self._skips.keys() - wanted.keys():
             self._skips.pop(index).remove()
         for index in wanted.keys() - self._skips.keys():
-            self._skips[index] = Skip(layers[index], partial(self._reach, spec_id(wanted[index])))
+            reach = partial(self._reach, spec_id(wanted[index]))
+            self._skips[index] = Skip(layers[index], reach)
+        for index, skip in self._skips.items():
+            skip.constant = constants.get(index)
 
 
 #: By the module whose forward runs the layers.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,6 +61,23 @@ def edited_columns(spec: AblationSpec, layer: LayerSites) -> Tensor:
     width = SITE_ROWS[spec.kind].parts_width(spec.kind, layer)
     parts = torch.tensor(spec.parts)
     return (parts[:, None] * width + torch.arange(width)).reshape(-1)
+
+
+def is_constant(one: Bound) -> bool:
+    """Whether a layer adds its mean instead of its writes."""
+    return isinstance(one.spec, AblationSpec) and one.spec.kind == "layer" and one.given is not None
+
+
+def constant_write(constant: Tensor, edits: Sequence[Edit]) -> Edit:
+    """Stream [batch, pos, d_model] → `constant` [d_model] at every position, edited."""
+
+    def write(stream: Tensor) -> Tensor:
+        added = constant.to(device=stream.device, dtype=stream.dtype).expand_as(stream)
+        for edit in edits:
+            added = edit(added)
+        return added
+
+    return write
 
 
 def elsewhere(edit: Edit, first_tokens: FirstTokens) -> Edit:

@@ -1,4 +1,4 @@
-"""`layer` skip: the layer's output is its input."""
+"""`layer` skip and mean: the layer's output is its input, or that and its constant write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sparkablate.anatomy.sites import LayerSites
-from sparkablate.edits.hooks import stream_of
+from sparkablate.edits.hooks import Edit, stream_of
 from sparkablate.edits.positions import cache_of, named_arguments
 
 
@@ -24,6 +24,8 @@ class Skip:
 
     def __init__(self, layer: LayerSites, passed: Callable[[], None]) -> None:
         """`passed()` is called whenever the layer is skipped."""
+        #: Stream → what the layer adds to it, of the same shape; None: nothing.
+        self.constant: Edit | None = None
         self._module = layer.module
         self._always_runs, self._returns_tuple = layer.always_runs, layer.returns_tuple
         self._passed = passed
@@ -37,6 +39,8 @@ class Skip:
             return self._own()(*args, **kwargs)
         self._passed()
         stream = stream_of(args, kwargs)
+        if self.constant is not None:
+            stream = stream + self.constant(stream)
         rest: tuple[Any, ...] = (None,)
         if self._always_runs or cache_of(named_arguments(self._module, args, kwargs)) is not None:
             output = self._own()(*args, **kwargs)

@@ -219,7 +219,7 @@ def _swept(
         if not offers(layer, kind):
             lacking.append(index)
         elif site.edit == "skip":
-            wishes.append([AblationSpec(kind, index, mode="skip")])
+            wishes.append([AblationSpec(kind, index, mode="mean" if modes == ["mean"] else "skip")])
         else:
             parts: list[dict[str, Any]] = [{}]
             if site.parts is not None:
