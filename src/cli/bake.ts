@@ -41,6 +41,8 @@ interface BakeFlags extends CommonFlags, WorkerFlags, EditFlags {
   readonly calibration?: string;
   readonly dtype: BakeDtype;
   readonly pruneLayers?: true;
+  readonly pruneKvGroups?: true;
+  readonly pruneNeurons?: true;
   readonly force?: true;
 }
 
@@ -70,6 +72,11 @@ export function bakeCommand(): Command {
         .default("auto"),
     )
     .option("--prune-layers", "delete skipped layers instead of making them the identity")
+    .option(
+      "--prune-kv-groups",
+      "remove zeroed key/value groups with their query heads: as many in every layer, whichever they are",
+    )
+    .option("--prune-neurons", "remove zeroed neurons: as many in every layer, whichever they are")
     .option("--force", "replace a directory that an earlier bake made")
     .addHelpText(
       "after",
@@ -100,6 +107,8 @@ async function bake(flags: BakeFlags): Promise<void> {
     out,
     dtype: flags.dtype,
     prune_layers: flags.pruneLayers ?? false,
+    prune_kv_groups: flags.pruneKvGroups ?? false,
+    prune_neurons: flags.pruneNeurons ?? false,
     force: flags.force ?? false,
     signal: stop.signal,
   };

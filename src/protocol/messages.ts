@@ -486,6 +486,8 @@ export const requests = {
     out: label,
     dtype: z.enum(["auto", "float32", "source"]),
     prune_layers: z.boolean(),
+    prune_kv_groups: z.boolean(),
+    prune_neurons: z.boolean(),
     force: z.boolean(),
   }),
   /** Writes one condition into the weights of the loaded model; afterwards no model is loaded. Never sent twice. */
@@ -498,6 +500,10 @@ export const requests = {
     dtype: z.enum(["auto", "float32", "source"]),
     /** Skipped layers are deleted instead of made the identity. */
     prune_layers: z.boolean(),
+    /** Key/value groups that are zeroed are removed, with their query heads: as many in every layer. */
+    prune_kv_groups: z.boolean(),
+    /** Neurons that are zeroed are removed: as many in every layer. */
+    prune_neurons: z.boolean(),
     /** Whether a directory that an earlier bake made may be replaced. */
     force: z.boolean(),
     means_sha256: sha256.nullable(),

@@ -33,6 +33,10 @@ export interface BakeOptions {
   readonly dtype?: BakeDtype | undefined;
   /** Deletes skipped layers instead of making them the identity. */
   readonly prune_layers?: boolean | undefined;
+  /** Removes zeroed key/value groups, with their query heads: as many in every layer. */
+  readonly prune_kv_groups?: boolean | undefined;
+  /** Removes zeroed neurons: as many in every layer. */
+  readonly prune_neurons?: boolean | undefined;
   /** Replaces a directory that an earlier bake made. */
   readonly force?: boolean | undefined;
   /** Of no effect any more: a config's entries are always applied together, as one condition. */
@@ -58,14 +62,22 @@ export interface Baked extends Result<"bake"> {}
 export async function bakeCondition(
   client: Client,
   written: RunConfig,
-  { out, dtype = "auto", prune_layers = false, force = false, ...rest }: BakeOptions,
+  {
+    out,
+    dtype = "auto",
+    prune_layers = false,
+    prune_kv_groups = false,
+    prune_neurons = false,
+    force = false,
+    ...rest
+  }: BakeOptions,
 ): Promise<Baked> {
   const { on = () => undefined, onCondition, signal } = rest;
   let config = jointly(written, dtype);
   const { model } = config;
   if (config.ablation.given !== undefined)
     notify(on, ["baked together with what is given: the weights hold the edits of ablation.given too"]);
-  const place = { out, dtype, prune_layers, force };
+  const place = { out, dtype, prune_layers, prune_kv_groups, prune_neurons, force };
   const directions = await unpickled(readDirections(config), client);
   const model_map = await described(client, model);
   if (model_map !== null) {

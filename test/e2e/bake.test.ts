@@ -104,8 +104,8 @@ describe("bake", () => {
     const project = ["--op", "project_out"];
     const refusals: [readonly string[], RegExp][] = [
       [["--kind", "mlp", "--layer", "0", "--positions", "not_first"], /cannot know a token's position/],
-      [["--kind", "mlp", "--layer", "0", "--mode", "mean"], /no bias/],
-      [["--kind", "layer", "--layer", "0", "--mode", "mean"], /allowed: skip, zero/],
+      [["--kind", "layer", "--layer", "0", "--mode", "mean", "--prune-layers"], /no layer below it stays/],
+      [["--condition", "L0.neuron[1].zero", "--prune-neurons"], /layer 1 loses 0 and layer 0 loses 1/],
       [["--kind", "mlp", "--layer", "0", "--mode", "skip"], /allowed: /],
       [["--direction", vector, "--op", "add"], /new bias in every layer/],
       [["--direction", vector, ...project, "--at", "stream"], /at: stream has no weight equivalent/],

@@ -15,6 +15,7 @@ import tiny_wrappers
 from model_classes import CLASSES, ORDER
 
 import tiny_models
+from sparkablate.anatomy import stock
 from sparkablate.anatomy.architectures import locate
 from sparkablate.anatomy.sites import SiteMap
 from sparkablate.bake import readers, rules
@@ -142,6 +143,19 @@ def biases_table() -> str:
     return _markdown(lines)
 
 
+def cuts_table() -> str:
+    """Which model types may lose key/value groups and neurons, and why others may not."""
+    types = sorted({*stock.GROUPS, *stock.NO_GROUPS, *stock.NEURON_KEYS, *stock.NO_NEURONS})
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name in types:
+        how, why = stock.group_removal(name)
+        key, no_key = stock.neuron_removal(name)
+        alike[how or f"no: {why}", f"`{key}`" if key else f"no: {no_key}"].append(name)
+    lines = [["model types", "key/value groups", "neurons"], [":--"] * 3]
+    lines += [[", ".join(names), *cells] for cells, names in sorted(alike.items(), key=lambda row: row[1])]
+    return _markdown(lines)
+
+
 def _markdown(lines: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -180,6 +194,7 @@ def bake_page(page: str) -> str:
     for mark, table in (
         ("<!-- generated -->\n", bake_table()),
         ("<!-- biases -->\n", biases_table()),
+        ("<!-- cuts -->\n", cuts_table()),
         ("<!-- readers -->\n", readers_table()),
     ):
         before, _, rest = page.partition(mark)

@@ -275,9 +275,7 @@ def test_a_mean_needs_a_bias_that_can_be_had(tmp_path: Path) -> None:
     held = source(model_directory.save(tmp_path / "mistral", "mistral"))
     held.manager.calibrate_means([tiny_models.tokens()])
     with pytest.raises(SparkablateError, match="no bias"):
-        Baking(
-            held, [AblationSpec("attn", 0, mode="mean")], tmp_path / "x", "float32", False, force=False
-        )
+        Baking(held, [AblationSpec("attn", 0, mode="mean")], tmp_path / "x", "float32", False, force=False)
 
 
 @pytest.mark.parametrize(

@@ -187,10 +187,12 @@ def biased(manager: AblationManager, spec: AblationSpec) -> bool:
 
 
 def expected_refusal(case: Case, specs: list[Spec], row: Architecture, manager: AblationManager) -> bool:
-    if rules.COLUMNS[case.column](row) is not None:
+    why = rules.COLUMNS[case.column](row)
+    held_by = LAYER - (case.prune and case.column == "layer mean")  # the layer itself, or the next below
+    # Of a row whose layers are of several kinds, it is said of those with experts.
+    if why is not None and (why != rules.EXPERTS or manager.sites.layers[held_by].has_experts):
         return True
     if case.column == "layer mean":
-        held_by = LAYER - case.prune  # the layer itself, or the next below
         specs = [AblationSpec("mlp", held_by, mode="mean")]
         if "mlp" not in manager.sites.layers[held_by].writes:
             return True

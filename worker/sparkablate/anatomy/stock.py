@@ -1,4 +1,5 @@
-"""Table: model type → what its stock configuration can say beyond numbers of layers: biases."""
+"""Tables: model type → what its stock configuration can say beyond numbers of layers: biases, fewer heads and
+neurons."""
 
 from __future__ import annotations
 
@@ -94,3 +95,191 @@ BIASES: Mapping[str, BiasKeys] = {
 
 def bias_keys(model_type: str) -> BiasKeys:
     return BIASES.get(model_type, NONE)
+
+
+EXACT, EXTRA_KEY = "exact", "extra key"
+#: Whether a checkpoint may have fewer key/value groups, its head_dim stated. EXTRA_KEY: the class reads
+#: head_dim, though its configuration does not declare it.
+#: test/python/bake/test_cuts.py compares each with the same columns zeroed in a stock copy.
+GROUPS: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "llama",
+            "mistral",
+            "qwen3",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "vaultgemma",
+            "nemotron",
+            "seed_oss",
+            "arcee",
+            "ernie4_5",
+            "glm",
+            "glm4",
+            "hunyuan_v1_dense",
+            "hunyuan_v1_moe",
+            "internlm3",
+            "cwm",
+            "jais2",
+            "ministral",
+            "ministral3",
+            "mixtral",
+            "gpt_oss",
+            "llama4_text",
+            "hy_v3",
+            "solar_open",
+            "cohere2_moe",
+            "afmoe",
+        ),
+        EXACT,
+    ),
+    **dict.fromkeys(
+        (
+            "qwen2",
+            "phi",
+            "phi3",
+            "olmo",
+            "granite",
+            "starcoder2",
+            "cohere",
+            "cohere2",
+            "smollm3",
+            "exaone4",
+            "apertus",
+            "nanochat",
+            "qwen2_moe",
+            "qwen3_moe",
+            "phimoe",
+            "glm4_moe",
+            "ernie4_5_moe",
+            "exaone_moe",
+            "granitemoe",
+            "granitemoeshared",
+            "falcon_h1",
+        ),
+        EXTRA_KEY,
+    ),
+}
+#: Why not. Of the first, a checkpoint would load, and be another model.
+NO_GROUPS: Mapping[str, str] = {
+    **dict.fromkeys(
+        ("olmo2", "olmo3", "olmoe", "flex_olmo", "minimax_m2"),
+        "a norm over all heads' queries and keys would change the heads that stay",
+    ),
+    "bitnet": "a norm over all heads stands before the output projection",
+    **dict.fromkeys(
+        (
+            "gpt2",
+            "gpt_bigcode",
+            "gpt_neox",
+            "gpt_neo",
+            "gptj",
+            "codegen",
+            "mpt",
+            "opt",
+            "bloom",
+            "falcon",
+            "stablelm",
+            "helium",
+        ),
+        "its stock class takes a head's width to be hidden size / heads, whatever is stated",
+    ),
+    **dict.fromkeys(
+        (
+            "deepseek_v2",
+            "deepseek_v3",
+            "deepseek_v32",
+            "glm4_moe_lite",
+            "glm_moe_dsa",
+            "mistral4",
+            "minicpm3",
+            "kimi_linear",
+        ),
+        "its heads share a latent, and have no key/value heads of their own",
+    ),
+    **dict.fromkeys(("gemma4_text", "gemma4_unified_text"), "its layers have heads of different kinds"),
+}
+#: The key that is the width of every layer's MLP.
+NEURON_KEYS: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "llama",
+            "mistral",
+            "qwen2",
+            "qwen3",
+            "qwen3_5_text",
+            "gemma",
+            "gemma2",
+            "gemma3_text",
+            "vaultgemma",
+            "gemma4_text",
+            "gemma4_unified_text",
+            "phi",
+            "phi3",
+            "olmo",
+            "olmo2",
+            "olmo3",
+            "olmo_hybrid",
+            "smollm3",
+            "granite",
+            "cohere",
+            "cohere2",
+            "stablelm",
+            "starcoder2",
+            "nanochat",
+            "glm",
+            "glm4",
+            "ministral",
+            "ministral3",
+            "nemotron",
+            "seed_oss",
+            "ernie4_5",
+            "hunyuan_v1_dense",
+            "internlm3",
+            "apertus",
+            "arcee",
+            "cwm",
+            "jais2",
+            "helium",
+            "exaone4",
+            "minicpm3",
+            "gpt_neox",
+            "gpt_neo",
+            "bamba",
+            "lfm2",
+            "lfm3",
+        ),
+        "intermediate_size",
+    ),
+    **dict.fromkeys(("gpt2", "gpt_bigcode", "gptj", "codegen"), "n_inner"),
+    "opt": "ffn_dim",
+    "falcon": "ffn_hidden_size",
+}
+NO_NEURONS: Mapping[str, str] = {
+    **dict.fromkeys(("bloom", "mpt"), "its stock configuration has no key for the width of the MLP"),
+    "bitnet": "a norm over all neurons stands before the projection that reads them",
+}
+UNPROVED = "it is not proved for this model type"
+#: What one tensor holds several of: the segments that are cut one by one.
+FUSED: Mapping[str, Mapping[str, str]] = {
+    "phi3": {"self_attn.qkv_proj.weight": "qkv", "mlp.gate_up_proj.weight": "gate_up"},
+    "glm": {"mlp.gate_up_proj.weight": "gate_up"},
+    "glm4": {"mlp.gate_up_proj.weight": "gate_up"},
+}
+
+
+def group_removal(model_type: str) -> tuple[str, str]:
+    """(EXACT or EXTRA_KEY, "") or ("", why not)."""
+    how = GROUPS.get(model_type, "")
+    return how, "" if how else NO_GROUPS.get(model_type, UNPROVED)
+
+
+def neuron_removal(model_type: str) -> tuple[str, str]:
+    """(key, "") or ("", why not)."""
+    key = NEURON_KEYS.get(model_type, "")
+    return key, "" if key else NO_NEURONS.get(model_type, UNPROVED)
+
+
+def fused_in(model_type: str, name: str) -> str:
+    return FUSED.get(model_type, {}).get(name, "")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sparkablate.arguments import as_text, described, require_path
 from sparkablate.bake.baking import Baking, Source
+from sparkablate.bake.cuts import Wish
 from sparkablate.bake.foresight import Wanted, foresee
 from sparkablate.bake.in_memory import Wanted as InMemory
 from sparkablate.bake.in_memory import bake_object
@@ -58,6 +59,8 @@ def bake(
     tokenizer: Any = None,
     dtype: str | torch.dtype = "auto",
     prune_layers: bool = False,
+    prune_kv_groups: bool = False,
+    prune_neurons: bool = False,
     force: bool = False,
     means: Mapping[MeanKey, Tensor] | None = None,
     revision: str | None = None,
@@ -79,6 +82,8 @@ def bake(
         dtype: of the result: "float32", "source" for the source's own, or "auto": the source's where the edit
             is exact in it (zero, skip, pruned layers), float32 where it is computed (a direction, a mean).
         prune_layers: delete skipped layers instead of making them the identity.
+        prune_kv_groups, prune_neurons: remove zeroed key/value groups (with their query heads) and
+            neurons; as many in every layer, whichever they are, since a stock configuration knows one number.
         force: replace `out` where an earlier bake made it.
         means: calibrated means, for mode="mean" (`AblationManager.calibrate_means`).
         revision, device, threads: as in `load_model`.
@@ -91,10 +96,13 @@ def bake(
     wanted = as_specs(with_ids_read(specs, None, ()))
     require_path("out", out)
     target, name, wanted_dtype = Path(out), as_text(model), as_text(dtype)
+    wish = Wish(prune_kv_groups, prune_neurons)
     if not callable(progress):
         raise SparkablateError("usage", f"progress must be a function, not {described(progress)}")
     if isinstance(model, nn.Module):
-        given = InMemory(wanted, target, wanted_dtype, prune_layers, force, means, source, tokenizer, threads)
+        given = InMemory(
+            wanted, target, wanted_dtype, prune_layers, force, means, source, tokenizer, threads, wish
+        )
         return bake_object(model, given, progress)
     if not isinstance(name, str):
         raise SparkablateError(
@@ -103,7 +111,7 @@ def bake(
     if source is not None or tokenizer is not None:
         which = "source" if source is not None else "tokenizer"
         raise SparkablateError("usage", f"{which} goes with a model object; leave it out for {name!r:.200}")
-    form = foresee(name, revision, False, Wanted(wanted, target, wanted_dtype, prune_layers, force))
+    form = foresee(name, revision, False, Wanted(wanted, target, wanted_dtype, prune_layers, force, wish))
     before = settled(here(resolve_source(name), revision))
     opened = open_model(
         name,
@@ -120,6 +128,6 @@ def bake(
     if means is not None:
         manager.set_means(means)
     read = Source(name, opened.revision, opened.directory, opened.tokenizer, manager)
-    baking = Baking(read, wanted, target, form.written, prune_layers, force)
+    baking = Baking(read, wanted, target, form.written, prune_layers, force, wish)
     del opened, manager, read, sites  # the live model is freed before the fresh process loads its own
     return baking.run(progress, files.check)  # what is baked are the weights that were loaded

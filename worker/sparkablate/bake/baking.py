@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from sparkablate.anatomy.architectures import row_for
 from sparkablate.bake import card, live, travel
 from sparkablate.bake.certificate import judge, run_jobs, write_job
 from sparkablate.bake.checkpoint import Checkpoint, check_plain, find_names
+from sparkablate.bake.cuts import NOTHING, Wish, removals
 from sparkablate.bake.edits import Planner
 from sparkablate.bake.place import (
     RECORD,
@@ -28,7 +30,7 @@ from sparkablate.bake.place import (
 )
 from sparkablate.bake.prune import Renumbering, mend_config
 from sparkablate.bake.readers import converts, gguf_command, warnings_for
-from sparkablate.bake.rules import check, constant_receiver
+from sparkablate.bake.rules import check, constant_receiver, deleted
 from sparkablate.bake.writer import plan_outputs, write_json, write_weights
 from sparkablate.catalog import SITES
 from sparkablate.edits.functions import MODES, SKIP
@@ -44,6 +46,10 @@ from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, cond
 SPARE_BYTES = 16 << 20
 #: Of a message, which has at most 1 MiB, for what was left behind.
 LEFT_BYTES = 256 << 10
+
+
+#: Removed units of a layer that a note spells out.
+SHOWN_UNITS = 8
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,14 @@ class Baking:
     """Everything that needs no writing is checked when it is made."""
 
     def __init__(
-        self, source: Source, specs: Sequence[Spec], out: Path, written: str, prune: bool, force: bool
+        self,
+        source: Source,
+        specs: Sequence[Spec],
+        out: Path,
+        written: str,
+        prune: bool,
+        force: bool,
+        wish: Wish = NOTHING,
     ) -> None:
         """`written`: as `Form` has it. Raises "bake_refused", "usage", and what `validate` does."""
         self.target = resolve_target(Path(out))
@@ -97,13 +110,13 @@ class Baking:
         check(self.specs, row, prune)
         self._projections = [projection for _, made in row.outputs for projection in made]
         self.dtype = torch.float32 if written == "float32" else None
-        skipped = {s.layer for s in self.specs if isinstance(s, AblationSpec) and s.kind == "layer"}
-        self.renumbering = Renumbering(frozenset(skipped if prune else ()), sites.n_layers)
+        self.renumbering = Renumbering(deleted(self.specs, prune), sites.n_layers)
+        self.removed = removals(self.specs, wish, sites, self.renumbering.removed)
         with Checkpoint(source.directory) as checkpoint:
             check_plain(model.config, checkpoint.entries)
             names = find_names(row, sites, model, checkpoint.entries)
             self.edits = Planner(model, sites, row, checkpoint, names, _means(self.specs, manager)).plan(
-                self.specs, self.renumbering.removed
+                self.specs, self.renumbering.removed, self.removed
             )
             self.outputs = plan_outputs(
                 checkpoint, self.edits, lambda name: self.renumbering.tensor(name, names), self.dtype
@@ -114,6 +127,9 @@ class Baking:
                 checkpoint.names,
                 (self.target, Place.of(self.target).work, *((source.directory,) if source.files else ())),
             )
+            kept = sum(math.prod(output.shape) for output in self.outputs)
+            had = sum(math.prod(entry.shape) for entry in checkpoint.entries.values())
+            self.parameters = {"before": sites.parameters, "after": sites.parameters + kept - had}
         self.config = self._config(source.directory)
         self.facts = numerics.describe(model, full_logits=True)
 
@@ -193,6 +209,8 @@ class Baking:
             parts[-1].clear()
             parts[-1].update(mended)
         parts[-1].update(dict.fromkeys(self.edits.bias_keys, True))
+        for removal in self.removed:
+            parts[-1].update(removal.keys)
         for part in parts:
             if self.edits.untied_head is not None:
                 part["tie_word_embeddings"] = False
@@ -208,11 +226,20 @@ class Baking:
         removed = sorted(self.renumbering.removed)
         biases = self.edits.bias_keys
         warnings = warnings_for(model_type, untied, bool(removed), bool(biases))
+        warnings += [removal.warning for removal in self.removed if removal.warning]
         notes = list(warnings)
         if untied:
             notes.insert(
                 0, "the embedding was tied to the head and only one side is edited: they are untied now"
             )
+        for removal in self.removed:
+            layers = "; ".join(f"layer {at}: {_listed(units)}" for at, units in removal.removed.items())
+            notes.insert(
+                0,
+                f"{removal.count} of {removal.before} {removal.unit}s of every layer are removed ({layers})",
+            )
+        if self.parameters["after"] < self.parameters["before"]:
+            notes.insert(0, "parameters: {before:,} before, {after:,} after".format(**self.parameters))
         if constants := self._held_constants():
             notes.insert(0, constants)
         if removed:
@@ -230,6 +257,11 @@ class Baking:
             "directions": [s.sha256 for s in self.specs if isinstance(s, DirectionSpec)],
             "dtype": "source" if self.dtype is None else "float32",
             "pruned_layers": removed,
+            "removed": {
+                f"{removal.unit}s": {str(at): list(units) for at, units in removal.removed.items()}
+                for removal in self.removed
+            },
+            "parameters": self.parameters,
             "untied": untied,
             "biases": list(biases),
             "notes": notes,
@@ -274,6 +306,11 @@ class Baking:
         offloaded = any(p.device.type == "meta" for p in self._held.manager.model.parameters())
         copies = weights if offloaded and any(p.experts for p in self._projections) else 0
         return weights + copies + logits + self.travelling.bytes + SPARE_BYTES
+
+
+def _listed(units: Sequence[int]) -> str:
+    more = len(units) - SHOWN_UNITS
+    return f"{', '.join(map(str, units[:SHOWN_UNITS]))}{f' and {more} more' if more > 0 else ''}"
 
 
 def resolved(specs: Sequence[Spec], manager: AblationManager) -> list[Spec]:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sparkablate.bake.edits import Edit, Fill, ProjectOut, Shift
+from sparkablate.bake.edits import Edit, Fill, Keep, ProjectOut, Shift
 from sparkablate.bake.writer import Output
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import memory, offload
@@ -55,7 +55,7 @@ def write_job(
             "name": output.name,
             "source": output.source,
             "source_file": None if output.source is None else str(source / files[output.source]),
-            "shape": list(output.shape),
+            "shape": list(output.source_shape),
             "dtype": str(output.dtype),
             "edits": [_stated(edit, vectors) for edit in output.edits],
         }
@@ -88,6 +88,8 @@ def _placed(job: dict[str, Any]) -> dict[str, Any]:
 def _stated(edit: Edit, vectors: dict[str, Tensor]) -> dict[str, Any]:
     if isinstance(edit, Fill):
         return {"op": "fill", "value": edit.value, "axis": edit.axis, "indices": list(edit.indices)}
+    if isinstance(edit, Keep):
+        return {"op": "keep", "axis": edit.axis, "indices": list(edit.indices)}
     name = str(len(vectors))
     vectors[name] = (edit.basis if isinstance(edit, ProjectOut) else edit.vector).contiguous().clone()
     if isinstance(edit, ProjectOut):

@@ -15,6 +15,7 @@ from sparkablate.anatomy.projections import Projection, linear
 from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap
 from sparkablate.bake.biases import StockBiases
 from sparkablate.bake.checkpoint import FLOATS, Checkpoint, Entry, Names
+from sparkablate.bake.cuts import Cutter, Removal, positions
 from sparkablate.bake.rules import NO_LAYER_BELOW, constant_receiver, mean_refusal, no_one_mlp
 from sparkablate.catalog import SITES
 from sparkablate.edits.bound import edited_columns
@@ -59,6 +60,17 @@ class Assign:
 
 
 @dataclass(frozen=True)
+class Keep:
+    """Of `axis` these positions stay, in their order."""
+
+    axis: int
+    indices: tuple[int, ...]
+
+    def apply(self, tensor: Tensor) -> Tensor:
+        return tensor.index_select(self.axis, torch.tensor(self.indices))
+
+
+@dataclass(frozen=True)
 class ProjectOut:
     """x ← x − c · (x·Q)Qᵀ along `axis`, for an orthonormal basis Q [d_model, k] in float64."""
 
@@ -73,7 +85,7 @@ class ProjectOut:
 
 
 #: Acts on a float64 copy of a checkpoint tensor.
-Edit = Fill | Shift | Assign | ProjectOut
+Edit = Fill | Shift | Assign | ProjectOut | Keep
 
 
 @dataclass(frozen=True)
@@ -115,8 +127,9 @@ class Planner:
         self._bias_keys: set[str] = set()
         self._added: dict[str, Entry] = {}
 
-    def plan(self, specs: Sequence[Spec], pruned: frozenset[int]) -> Edits:
-        """`specs`: canonical and validated. Raises "bake_refused" where a mean has no bias to go to."""
+    def plan(self, specs: Sequence[Spec], pruned: frozenset[int], removed: Sequence[Removal] = ()) -> Edits:
+        """`specs`: canonical and validated. Raises "bake_refused" where a mean has no bias to go to, or the stock
+        class builds no model without what is removed."""
         for spec in specs:
             if isinstance(spec, AblationSpec) and spec.layer not in pruned:
                 self._site(spec)
@@ -125,6 +138,7 @@ class Planner:
         for spec in specs:
             if isinstance(spec, AblationSpec) and spec.kind == "layer" and needs_mean(spec):
                 self._constant(spec, directions, pruned)
+        self._cut(removed)
         return Edits(
             {name: tuple(edits) for name, edits in self._edits.items()},
             self._untied(),
@@ -149,6 +163,14 @@ class Planner:
             self._edits[bias] = [Assign(self._mean(spec))]
         else:
             self._zero(layer, spec.kind)
+
+    def _cut(self, removed: Sequence[Removal]) -> None:
+        cutter = Cutter(self.model, self.sites, self._bias_keys)
+        for removal in removed:
+            for one in cutter.shorter(removal):
+                if one.layer in removal.removed:
+                    name = self.names.layer(one.layer) + one.name
+                    self._add(name, Keep(one.axis, tuple(positions(one, removal))))
 
     def _constant(
         self, spec: AblationSpec, directions: Sequence[DirectionSpec], pruned: frozenset[int]

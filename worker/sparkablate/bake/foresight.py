@@ -15,9 +15,17 @@ from sparkablate.anatomy.modules import resolve
 from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap
 from sparkablate.bake.biases import StockBiases
 from sparkablate.bake.checkpoint import check_plain
+from sparkablate.bake.cuts import NOTHING, Cutter, Wish, removals
 from sparkablate.bake.place import check_target, resolve_target
 from sparkablate.bake.prune import Renumbering, mend_config
-from sparkablate.bake.rules import NO_LAYER_BELOW, check, constant_receiver, mean_refusal, no_one_mlp
+from sparkablate.bake.rules import (
+    NO_LAYER_BELOW,
+    check,
+    constant_receiver,
+    deleted,
+    mean_refusal,
+    no_one_mlp,
+)
 from sparkablate.edits.functions import MODES, SKIP
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import numerics
@@ -35,6 +43,7 @@ class Wanted:
     dtype: str
     prune: bool
     force: bool
+    wish: Wish = NOTHING
 
 
 def foresee(name: str, revision: str | None, trust_remote_code: bool, wanted: Wanted) -> Form:
@@ -54,8 +63,7 @@ def foresee(name: str, revision: str | None, trust_remote_code: bool, wanted: Wa
     row = row_of(text_config)
     assert row is not None
     check(specs, row, prune)
-    skipped = {spec.layer for spec in specs if isinstance(spec, AblationSpec) and spec.kind == "layer"}
-    biases, pruned = StockBiases(empty, sites), frozenset(skipped if prune else ())
+    biases, pruned = StockBiases(empty, sites), deleted(specs, prune)
     reasons = [
         f"{spec_id(spec)}: {why}"
         for spec in specs
@@ -65,6 +73,8 @@ def foresee(name: str, revision: str | None, trust_remote_code: bool, wanted: Wa
         raise SparkablateError("bake_refused", "\n".join(reasons))
     if prune:
         mend_config({}, text_config, Renumbering(pruned, sites.n_layers))
+    for removal in removals(specs, wanted.wish, sites, pruned):
+        Cutter(empty, sites).shorter(removal)
     return form
 
 

@@ -17,6 +17,7 @@ from sparkablate.anatomy.wrappers import unwrapped
 from sparkablate.arguments import as_text, described
 from sparkablate.bake import rules
 from sparkablate.bake.baking import Baking, Source
+from sparkablate.bake.cuts import NOTHING, Wish, removals
 from sparkablate.bake.foresight import computes
 from sparkablate.bake.place import check_target, require_space, resolve_target
 from sparkablate.edits.blocks import is_open
@@ -50,6 +51,7 @@ class Wanted:
     source: Any
     tokenizer: Any
     threads: int | None
+    wish: Wish = NOTHING
 
 
 def bake_object(given: nn.Module, wanted: Wanted, progress: Progress) -> dict[str, Any]:
@@ -78,7 +80,9 @@ def bake_object(given: nn.Module, wanted: Wanted, progress: Progress) -> dict[st
             source = Source(
                 NAME, None, directory, wanted.tokenizer, live, sha256=digest_tensors(model), files=files
             )
-            baking = Baking(source, wanted.specs, wanted.out, written, wanted.prune, wanted.force)
+            baking = Baking(
+                source, wanted.specs, wanted.out, written, wanted.prune, wanted.force, wanted.wish
+            )
             del live, source
             try:
                 return baking.run(progress, _never)
@@ -111,10 +115,12 @@ def _never() -> None:
 
 def _check(model: nn.Module, wanted: Wanted, specs: Sequence[Spec]) -> None:
     """What needs no file is refused before one is written."""
-    validate(specs, located(model))
+    sites = located(model)
+    validate(specs, sites)
     row = row_for(model)
     assert row is not None
     rules.check(specs, row, wanted.prune)
+    removals(specs, wanted.wish, sites, rules.deleted(specs, wanted.prune))
 
 
 def _other_files(wanted: Wanted) -> Path | None:

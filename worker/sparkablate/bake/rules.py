@@ -36,6 +36,12 @@ def mean_refusal(row: Architecture, projections: int, experts: bool, has_bias: b
     return None if has_bias else NO_BIAS
 
 
+def deleted(specs: Sequence[Spec], prune: bool) -> frozenset[int]:
+    """Layers that a bake deletes."""
+    skipped = {spec.layer for spec in specs if isinstance(spec, AblationSpec) and spec.kind == "layer"}
+    return frozenset(skipped if prune else ())
+
+
 def constant_receiver(spec: AblationSpec, pruned: Collection[int]) -> int | None:
     """The layer whose MLP's bias is to hold the constant of `spec`'s layer: itself, or of a deleted one the
     nearest below that stays; None where there is none."""

@@ -150,12 +150,17 @@ def _edit_fault(
                 base = base.clone()
                 base.movedim(axis, 0)[edit["indices"]] = edit["value"]
                 zeroed.append(edit)
+        elif edit["op"] == "keep":
+            base = base.index_select(edit["axis"], torch.tensor(edit["indices"]))
+            zeroed = [_renumbered(one, edit, old.dim()) for one in zeroed]
         elif edit["op"] == "shift":
             base, exact = base + vectors[edit["vector"]], False
         elif edit["op"] == "assign":
             base, exact = vectors[edit["vector"]].expand_as(base), False
         else:
             projection = edit
+    if new.shape != base.shape:
+        return f"has the shape {list(new.shape)}, not {list(base.shape)}", 1.0
     for edit in zeroed:
         if not bool((new.movedim(edit["axis"], 0)[edit["indices"]] == edit["value"]).all()):
             return f"is not {edit['value']:g} where it was zeroed", 1.0
@@ -179,6 +184,14 @@ def _edit_fault(
     if across > tolerance:
         return f"changed by {across:.2e} of its norm across the direction", residual
     return None, residual
+
+
+def _renumbered(fill: dict[str, Any], keep: dict[str, Any], dims: int) -> dict[str, Any]:
+    """What was filled, counted among the positions that stay."""
+    if fill["axis"] % dims != keep["axis"] % dims:
+        return fill
+    filled = set(fill["indices"])
+    return {**fill, "indices": [new for new, old in enumerate(keep["indices"]) if old in filled]}
 
 
 def _projected(tensor: Tensor, edit: dict[str, Any], vectors: dict[str, Tensor]) -> Tensor:

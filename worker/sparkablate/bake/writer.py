@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparkablate.bake.checkpoint import FLOATS, Checkpoint
-from sparkablate.bake.edits import Edit, Edits
+from sparkablate.bake.edits import Edit, Edits, Keep
 from sparkablate.bake.place import sync_file
 from sparkablate.progress import Progress
 
@@ -25,13 +25,15 @@ MAX_SHARD_BYTES = 4 << 30
 @dataclass(frozen=True)
 class Output:
     """One tensor to write: its name, the source tensor, and the edits in their order. Without a source it is
-    one of zeros before they act."""
+    one of zeros before they act. `shape`: after them."""
 
     name: str
     source: str | None
     shape: tuple[int, ...]
     dtype: torch.dtype
     edits: tuple[Edit, ...] = ()
+    #: Before them, where there is no source.
+    source_shape: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -59,18 +61,26 @@ def plan_outputs(
         new = renamed(name)
         if new is None or (edits.untied_head is not None and name == edits.untied_head[0]):
             continue
-        outputs.append(
-            Output(new, name, entry.shape, _target(entry.dtype, dtype), edits.by_tensor.get(name, ()))
-        )
+        made = edits.by_tensor.get(name, ())
+        outputs.append(Output(new, name, _shape(entry.shape, made), _target(entry.dtype, dtype), made))
     for name, entry in edits.added.items():
         if (new := renamed(name)) is not None:
             made = edits.by_tensor.get(name, ())
-            outputs.append(Output(new, None, entry.shape, _target(entry.dtype, dtype), made))
+            shape, made_as = _shape(entry.shape, made), _target(entry.dtype, dtype)
+            outputs.append(Output(new, None, shape, made_as, made, source_shape=entry.shape))
     if edits.untied_head is not None:
         head, embedding = edits.untied_head
         entry = checkpoint.entries[embedding]
         outputs.append(Output(head, embedding, entry.shape, _target(entry.dtype, dtype)))
     return outputs
+
+
+def _shape(source: tuple[int, ...], edits: Sequence[Edit]) -> tuple[int, ...]:
+    shape = list(source)
+    for edit in edits:
+        if isinstance(edit, Keep):
+            shape[edit.axis] = len(edit.indices)
+    return tuple(shape)
 
 
 def _target(source: torch.dtype, wanted: torch.dtype | None) -> torch.dtype:
@@ -110,7 +120,9 @@ def write_weights(
         tensors: dict[str, Tensor] = {}
         for output in shard.outputs:
             stop()
-            source = torch.zeros(output.shape) if output.source is None else checkpoint.read(output.source)
+            source = (
+                torch.zeros(output.source_shape) if output.source is None else checkpoint.read(output.source)
+            )
             tensors[output.name] = edited(source, output)
             weight_map[output.name] = name
             done += output.bytes

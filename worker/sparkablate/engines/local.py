@@ -16,6 +16,7 @@ from torch import Tensor
 from sparkablate.anatomy.architectures import locate
 from sparkablate.bake.baking import Baking, Source, resolved, to_wire
 from sparkablate.bake.checkpoint import check_plain
+from sparkablate.bake.cuts import Wish
 from sparkablate.bake.foresight import Wanted, foresee, form_of
 from sparkablate.catalog import DONOR_MODES
 from sparkablate.directions.on_texts import find_on_texts
@@ -206,7 +207,8 @@ class LocalEngine:
     def _check_bake(self, request: requests.CheckBake, caller: Caller) -> Wire:
         model = request.model
         specs = [from_wire(wire) for wire in request.condition["interventions"]]
-        wanted = Wanted(specs, Path(request.out), request.dtype, request.prune_layers, request.force)
+        wish = Wish(request.prune_kv_groups, request.prune_neurons)
+        wanted = Wanted(specs, Path(request.out), request.dtype, request.prune_layers, request.force, wish)
         form = foresee(model["name"], model["revision"], model["trust_remote_code"], wanted)
         return {"dtype": form.live, "keeps_source": form.written == "source", "why": form.why}
 
@@ -227,7 +229,9 @@ class LocalEngine:
             manager = AblationManager(opened.model, located(opened.model).refusing(refused))
             manager.set_means(means)
         source = Source(model["name"], opened.revision, opened.directory, opened.tokenizer, manager)
-        baking = Baking(source, specs, Path(request.out), form.written, request.prune_layers, request.force)
+        wish = Wish(request.prune_kv_groups, request.prune_neurons)
+        out, prune = Path(request.out), request.prune_layers
+        baking = Baking(source, specs, out, form.written, prune, request.force, wish)
         self._held = None
         del opened, manager, source
 

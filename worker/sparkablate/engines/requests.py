@@ -185,6 +185,8 @@ class CheckBake(Request[Wire]):
     dtype: str
     prune_layers: bool
     force: bool
+    prune_kv_groups: bool = False
+    prune_neurons: bool = False
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,8 @@ class Bake(Request[Wire]):
     dtype: str
     prune_layers: bool
     force: bool
+    prune_kv_groups: bool = False
+    prune_neurons: bool = False
     means_sha256: str | None = None
 
 
