@@ -93,6 +93,41 @@ describe("bake", () => {
     expect(made.condition).toBe("L0.mlp.mean");
   });
 
+  it("puts a deleted layer's mean into the layer below", { timeout: 300_000 }, async () => {
+    const directory = scratch();
+    const model = tinyModel();
+    const out = join(directory, "out");
+    const target = "{kind: layer, layer: 2, mode: mean}";
+    const ablation = `sweep: custom\n  targets: [${target}]`;
+    const config = sweepFile(directory, { model, output: join(directory, "run"), ablation });
+    const ran = await cli(["bake", "-c", config, "--prune-layers", "--out", out, "--json"]);
+    expect(ran.exitCode, String(ran.stderr)).toBe(0);
+    const { condition, notes, gguf_command } = JSON.parse(String(ran.stdout)) as Baked;
+    expect(condition).toBe("L2.layer.mean");
+    expect(notes.join()).toContain("layer 2's in layer 1's");
+    expect(gguf_command).toBeNull();
+    const { nll, blocks } = await sweepNll(directory, model, target);
+    expect(Math.abs(nllOf(out, blocks) - nll)).toBeLessThan(1e-6);
+  });
+
+  it("removes another key/value group in each layer", { timeout: 300_000 }, async () => {
+    const directory = scratch();
+    const model = tinyModel();
+    const out = join(directory, "out");
+    const config = JSON.parse(readFileSync(join(model, "config.json"), "utf8")) as Record<string, number>;
+    const { num_hidden_layers = 0, num_key_value_heads = 0 } = config;
+    const groups = Array.from({ length: num_hidden_layers }, (_, layer) => layer % num_key_value_heads);
+    const id = groups.map((group, layer) => `L${layer}.kv_group[${group}].zero`).join(" + ");
+    const result = await baked(model, ["--condition", id, "--prune-kv-groups"], out);
+    expect(result.condition).toBe(id);
+    expect(result.notes.join()).toMatch(/parameters: [\d,]+ before, [\d,]+ after/);
+    const smaller = JSON.parse(readFileSync(join(out, "config.json"), "utf8")) as Record<string, number>;
+    expect(smaller.num_key_value_heads).toBe(num_key_value_heads - 1);
+    const target = `[${groups.map((group, layer) => `{kind: kv_group, layer: ${layer}, groups: [${group}]}`).join()}]`;
+    const { nll, blocks } = await sweepNll(directory, model, target);
+    expect(Math.abs(nllOf(out, blocks) - nll)).toBeLessThan(1e-6);
+  });
+
   it("refuses with a reason, exit code 2 and no directory", { timeout: 600_000 }, async () => {
     const directory = scratch();
     const out = join(directory, "out");

@@ -226,7 +226,7 @@ class Baking:
         removed = sorted(self.renumbering.removed)
         biases = self.edits.bias_keys
         warnings = warnings_for(model_type, untied, bool(removed), bool(biases))
-        warnings += [removal.warning for removal in self.removed if removal.warning]
+        warnings += [removal.warning for removal in self.removed]
         notes = list(warnings)
         if untied:
             notes.insert(

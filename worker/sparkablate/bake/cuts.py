@@ -17,6 +17,7 @@ from torch import nn
 
 from sparkablate.anatomy.sites import LayerSites, SiteMap
 from sparkablate.anatomy.stock import EXTRA_KEY, fused_in, group_removal, neuron_removal
+from sparkablate.bake.readers import OTHERS
 from sparkablate.errors import SparkablateError
 from sparkablate.loading.configuration import build_empty
 from sparkablate.specs import AblationSpec, Spec
@@ -32,6 +33,7 @@ class Wish:
 
 
 NOTHING = Wish()
+NOT_CHECKED = f"{', '.join(OTHERS)} not checked on checkpoints like this one"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Removal:
     removed: Mapping[int, tuple[int, ...]]
     before: int
     keys: Mapping[str, int]
-    warning: str = ""
+    warning: str
 
     @property
     def count(self) -> int:
@@ -66,6 +68,8 @@ class Shorter:
 def removals(specs: Sequence[Spec], wish: Wish, sites: SiteMap, pruned: Iterable[int]) -> list[Removal]:
     """Raises "bake_refused" where a stock configuration cannot say what would be left."""
     layers = [layer for layer in sites.layers if layer.index not in set(pruned)]
+    if not layers:
+        return []  # which is refused for itself
     edits = [spec for spec in specs if isinstance(spec, AblationSpec) and spec.mode == "zero"]
     found = []
     if wish.kv_groups:
@@ -105,7 +109,7 @@ def _groups(edits: Sequence[AblationSpec], model_type: str, layers: Sequence[Lay
         "pruned key/value groups: head_dim is no key of this type's stock configuration, though transformers "
         "reads it; vLLM, TGI and llama.cpp may compute hidden_size / num_attention_heads instead"
         if how == EXTRA_KEY
-        else "pruned key/value groups: vLLM, TGI, llama.cpp not checked on checkpoints like this one"
+        else f"pruned key/value groups: {NOT_CHECKED}"
     )
     return Removal("key/value group", removed, one.n_kv_heads, keys, warning)
 
@@ -123,7 +127,8 @@ def _neurons(edits: Sequence[AblationSpec], model_type: str, layers: Sequence[La
     }
     width = layers[0].n_neurons
     left = width - _one_count(option, "neuron", removed, width)
-    return Removal("neuron", removed, width, {key: left})
+    warning = f"pruned neurons: {NOT_CHECKED}"
+    return Removal("neuron", removed, width, {key: left}, warning)
 
 
 def _one_count(option: str, unit: str, removed: Mapping[int, tuple[int, ...]], before: int) -> int:

@@ -128,8 +128,9 @@ class Planner:
         self._added: dict[str, Entry] = {}
 
     def plan(self, specs: Sequence[Spec], pruned: frozenset[int], removed: Sequence[Removal] = ()) -> Edits:
-        """`specs`: canonical and validated. Raises "bake_refused" where a mean has no bias to go to, or the stock
-        class builds no model without what is removed."""
+        """`specs`: canonical and validated. Raises "bake_refused" where a mean has no bias to go to, or the
+        stock class builds no model without what is removed.
+        """
         for spec in specs:
             if isinstance(spec, AblationSpec) and spec.layer not in pruned:
                 self._site(spec)
