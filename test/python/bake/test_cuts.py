@@ -13,7 +13,7 @@ import model_directory
 import pytest
 import stock_biases
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 import tiny_models
 from sparkablate import AblationManager, AblationSpec, SparkablateError
@@ -251,6 +251,26 @@ def test_a_size_that_the_stock_class_refuses(tmp_path: Path) -> None:
         foresee(str(tmp_path / "model"), None, False, wanted)
     assert caught.value.code == "bake_refused"
     assert "Leave prune_kv_groups out" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["llava", "mistral3"])
+def test_the_text_tower_of_a_wrapper(name: str, tmp_path: Path) -> None:
+    model = tiny_models.build(name)
+    model.save_pretrained(tmp_path / name)
+    manager = AblationManager(model)
+    specs = [*groups(manager.sites), *neurons(manager.sites)]
+    source = Source(name, None, tmp_path / name, None, manager)
+    wish = Wish(kv_groups=True, neurons=True)
+    baking = Baking(source, specs, tmp_path / "out", "float32", False, force=False, wish=wish)
+    with placed(baking.target) as place:
+        baking.write(place, silent, lambda: None)
+        cut = AutoModelForImageTextToText.from_pretrained(place.model, dtype=torch.float32).eval()
+    zeroed_copy(model, specs, manager.sites)
+    ids = tiny_models.tokens(2, 20)
+    with torch.inference_mode():
+        expected, got = model(input_ids=ids).logits, cut(input_ids=ids).logits
+    assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
+    assert baking.parameters["after"] == sum(parameter.numel() for parameter in cut.parameters())
 
 
 def test_experts_have_no_one_width(tmp_path: Path) -> None:

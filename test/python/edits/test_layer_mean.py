@@ -10,6 +10,7 @@ import torch
 import tiny_models
 from sparkablate import AblationManager, AblationSpec, DirectionSpec, SparkablateError
 from sparkablate.edits.means import MeanKey
+from sparkablate.study.planning import plan
 
 LAYER = 1
 
@@ -145,6 +146,23 @@ def test_nothing_else_of_the_layer_is_edited_with_it(other: str) -> None:
     with pytest.raises(SparkablateError) as caught, manager.applied(f"L1.layer.mean + {other}"):
         pass
     assert caught.value.code == "conditions_overlap"
+
+
+def test_a_sweep_over_layers() -> None:
+    sites = AblationManager(tiny_models.build("llama")).sites
+    planned = plan("layers", sites, mode="mean", layers=[0, 2], positions="all", nulls=False)
+    assert [one.id for one in planned.conditions] == ["baseline", "L0.layer.mean", "L2.layer.mean"]
+
+
+def test_its_gradient_reaches_what_is_below() -> None:
+    """Nothing of the edit is a tensor of inference mode."""
+    model = tiny_models.build("llama")
+    manager = AblationManager(model)
+    manager.calibrate_means([tiny_models.tokens()], [MeanKey("layer", 1)])
+    with manager.applied("L1.layer.mean"):
+        model(tiny_models.tokens()).logits.sum().backward()
+    assert model.model.layers[0].mlp.down_proj.weight.grad.any()
+    assert model.model.layers[1].mlp.down_proj.weight.grad is None
 
 
 def test_its_id() -> None:

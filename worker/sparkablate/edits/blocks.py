@@ -135,14 +135,16 @@ class OpenBlocks:
         """Makes the union of these blocks act. Raises, and changes nothing, where it cannot be made."""
         union = list(blocks[0].bound) if len(blocks) == 1 else merged(blocks)
         compiled: list[tuple[Tap, str, Edit]] = []
+        constants: dict[int, Edit] = {}
         if blocks:
+            manager = blocks[-1].manager
             with torch.inference_mode(False):  # its tensors could not take part in a backward pass
-                compiled = blocks[-1].manager._compile(union, self._first_tokens, self._prompts)
+                compiled = manager._compile(union, self._first_tokens, self._prompts)
+                constants = manager._constants(union, self._first_tokens)
             self._check_modules(blocks[-1].manager, compiled, union)
         self.blocks = blocks
         self._watch(union)
         skips = _skips(union)
-        constants = blocks[-1].manager._constants(union, self._first_tokens) if blocks else {}
         self._skip(skips, constants)
         by_place: dict[tuple[int, str], list[tuple[Tap, str, Edit]]] = defaultdict(list)
         for tap, label, edit in compiled:
