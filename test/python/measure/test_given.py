@@ -58,6 +58,8 @@ def edits(sites: SiteMap) -> list[Spec]:
         if "mlp" in offered:
             found += [AblationSpec("mlp", at), AblationSpec("mlp", at, mode="mean")]
         found += [AblationSpec("layer", at)]
+        if at == 1 and not layer.no_constant:
+            found += [AblationSpec("layer", at, mode="mean")]
         found += [DirectionSpec("project_out", unit(at, sites.d_model), layers=(at,))]
         found += [DirectionSpec("project_out", unit(9, sites.d_model), layers=(at,), at="stream")]
     found += [DirectionSpec("project_out", unit(20, sites.d_model))]

@@ -50,6 +50,11 @@ def conditions(sites: SiteMap, layer: int) -> Iterator[list[Spec]]:
     if "mlp" in offered:
         yield [AblationSpec("mlp", layer, mode="mean", positions="not_first")]
     yield [AblationSpec(kind="layer", layer=layer)]
+    if not sites.layers[layer].no_constant:
+        replaced = AblationSpec("layer", layer, mode="mean")
+        yield [replaced]
+        yield [replaced, DirectionSpec("project_out", vector, layers=(layer,))]
+        yield [replaced, DirectionSpec("project_out", vector, layers=(layer,), at="stream")]
     yield [DirectionSpec("project_out", vector, layers=(layer,))]
     yield [DirectionSpec("project_out", vector, layers=(layer,), at="stream")]
     yield [DirectionSpec("add", vector, layers=(layer,), norm=3.0)]

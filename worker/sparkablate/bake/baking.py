@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparkablate.anatomy.architectures import row_for
 from sparkablate.bake import card, live, travel
@@ -173,7 +173,17 @@ class Baking:
     def _live(self, place: Place, progress: Progress, stop: Callable[[], None]) -> float | None:
         manager, sites = self._held.manager, self._held.manager.sites
         ids = live.fixed_ids(self._held.tokenizer, sites.vocab_size, sites.max_positions)
-        return live.record(manager, self.specs, ids, place.work, progress, stop)
+        return live.record(manager, self.specs, ids, place.work, progress, stop, self._resummed())
+
+    def _resummed(self) -> list[nn.Module]:
+        """The projections that sum over what is removed."""
+        layers = self._held.manager.sites.layers
+        taps = [
+            layers[at].neurons if removal.unit == "neuron" else layers[at].heads
+            for removal in self.removed
+            for at in removal.removed
+        ]
+        return [tap.module for tap in taps if tap is not None]
 
     def _write(self, place: Place, progress: Progress, stop: Callable[[], None]) -> list[str]:
         with Checkpoint(self._held.directory) as checkpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparkablate.bake.verify import watching_experts
 from sparkablate.edits.hooks import Edit, editing
@@ -44,18 +45,21 @@ def record(
     into: Path,
     progress: Progress,
     stop: Callable[[], None],
+    resummed: Sequence[nn.Module] = (),
 ) -> float | None:
     """Writes block-N.safetensors (ids [1, pos], logits [pos, vocab] in float32, experts:PATH [pos, k]) for
     every block of `ids` [blocks, pos]; returns the floor.
 
     The floor is the largest logit difference between two algebraically equal live runs over the largest
-    logit: directions projected in float32 and in float64; below float32, a run whose stream was moved by one
-    unit in the last place. None where the two sides have to be equal to 1e-5.
+    logit: directions projected in float32 and in float64; sums of which the result has fewer terms, those of
+    the `resummed` projections, likewise; below float32, a run whose stream was moved by one unit in the last
+    place. None where the two sides have to be equal to 1e-5.
     """
     model: Any = manager.model
     low_precision = model.dtype != torch.float32
     directed = any(isinstance(spec, DirectionSpec) for spec in specs)
-    passes = 1 + directed + low_precision
+    controls = _controls(manager, specs, directed, low_precision, resummed)
+    passes = 1 + len(controls)
     total = float(passes * len(ids))
     done = 0
 
@@ -87,7 +91,7 @@ def record(
             into / f"block-{number:03d}.safetensors",
         )
         largest = max(largest, float(logits.abs().max()))
-        for control in _controls(manager, specs, directed, low_precision):
+        for control in controls:
             other, other_experts = run(control, block)
             same = torch.ones(len(logits), dtype=torch.bool)
             for name, chosen in experts.items():
@@ -99,9 +103,23 @@ def record(
 
 
 def _controls(
-    manager: AblationManager, specs: Sequence[Spec], directed: bool, low_precision: bool
+    manager: AblationManager,
+    specs: Sequence[Spec],
+    directed: bool,
+    low_precision: bool,
+    resummed: Sequence[nn.Module],
 ) -> list[Callable[[], Any]]:
     controls: list[Callable[[], Any]] = []
+    if resummed:
+
+        def summed() -> ExitStack:
+            stack = ExitStack()
+            stack.enter_context(manager.applied(specs))
+            for module in resummed:
+                stack.callback(module.register_forward_hook(_in_float64).remove)
+            return stack
+
+        controls.append(summed)
     if directed:
         controls.append(lambda: _InFloat64(manager).applied(specs))
     if low_precision:
@@ -114,6 +132,16 @@ def _controls(
 
         controls.append(moved)
     return controls
+
+
+def _in_float64(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    """What the projection gives, summed in float64."""
+    wide = {name: parameter.double() for name, parameter in module.named_parameters()}
+    if any(parameter.device.type == "meta" for parameter in wide.values()):
+        return _one_ulp(output)  # its weights are on disk by now
+    twin = copy.copy(module)  # of the same class and settings; hooks run around a call, not around forward
+    twin._parameters = {name: nn.Parameter(value, requires_grad=False) for name, value in wide.items()}
+    return twin.forward(args[0].double()).to(output.dtype)
 
 
 def _one_ulp(x: Tensor) -> Tensor:
