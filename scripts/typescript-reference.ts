@@ -41,9 +41,10 @@ const OPTIONS: TypeDocOptions & Partial<PluginOptions> = {
   // What tells the members of a union apart; the comment stands on the member.
   intentionallyNotDocumented: [
     ...["type", "model", "message", "plan", "error"].map((name) => `RunEvent.__type.${name}`),
-    "RunConfig.ablation.__type.targets.__type.kind",
-    // Named by the catalogue, which says what they are.
-    ...PARTS.map(({ field }) => `RunConfig.ablation.__type.targets.__type.${field}`),
+    // Parts are named by the catalogue, which says what they are.
+    ...["targets", "given"].flatMap((list) =>
+      ["kind", ...PARTS.map(({ field }) => field)].map((name) => `RunConfig.ablation.__type.${list}.__type.${name}`),
+    ),
     ...PARTS.flatMap(({ count }) => MAPS.map((map) => `${map}.layers.__type.${count}`)),
   ],
   treatWarningsAsErrors: true,
