@@ -20,6 +20,7 @@ const TYPESCRIPT = [
   ["link/"],
   ["directions/", "report/"],
   ["run/"],
+  ["prune/"],
   ["controller.ts"],
   ["index.ts", "cli/"],
 ];

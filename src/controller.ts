@@ -9,6 +9,8 @@ import { anonymousRunId, type Client } from "./link/client.ts";
 import { isHere, type Place, retryingOnce, Worker } from "./link/worker.ts";
 import type { LoadedModel, ModelConfig, Result } from "./protocol/messages.ts";
 import type { Row } from "./results/row.ts";
+import { type Machine, type Pruned, type PruneOptions, prune } from "./prune/prune.ts";
+import type { PruneSettings } from "./prune/settings.ts";
 import { type Baked, type BakeOptions, bakeCondition } from "./run/bake.ts";
 import { type CompareOptions, type Comparison, comparePrompts } from "./run/compare.ts";
 import { Run } from "./run/handle.ts";
@@ -192,6 +194,31 @@ export class Controller {
       signal?.removeEventListener("abort", leave),
     );
     return await bakeCondition(worker.client, config, options);
+  }
+
+  /**
+   * Searches for the units of a model that cost least, measures on held-out blocks what each step costs, and bakes the step
+   * that the target allows. The same call goes on with a search that was ended.
+   *
+   * @throws SparkablateError usage, other_run for a directory of another search; what `run` and `bake` throw.
+   *
+   * @example
+   * ```ts
+   * const { steps, chosen } = await controller.prune({
+   *   model: { name: "builtin:smollm2-135m" },
+   *   texts: ["novel.txt", "code.txt"],
+   *   target: { max_delta_nll: 0.05 },
+   *   out: resolve("pruned"),
+   * });
+   * console.log(chosen, steps.map(({ removed, held_out }) => [removed, held_out]));
+   * ```
+   */
+  async prune(settings: PruneSettings, options: PruneOptions = {}): Promise<Pruned> {
+    const machine: Machine = {
+      run: (config, more) => this.run(config, more),
+      bake: (config, more) => this.bake(config, more),
+    };
+    return await prune(machine, settings, options);
   }
 
   /**

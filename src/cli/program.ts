@@ -43,6 +43,10 @@ const COMMANDS: Readonly<Record<string, CommandRow>> = {
     words: "write an ablation into the weights: a certified checkpoint that stock transformers loads",
     make: async () => (await import("./bake.ts")).bakeCommand(),
   },
+  prune: {
+    words: "search for what costs least, measure it on held-out blocks, and write the smaller checkpoint",
+    make: async () => (await import("./prune.ts")).pruneCommand(),
+  },
   inspect: {
     words: "show a model's layers, heads, sites and module paths, and test that edits hit them",
     make: async () => (await import("./inspect.ts")).inspectCommand(),

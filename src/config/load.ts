@@ -149,7 +149,13 @@ export function withDtype(config: RunConfig, dtype: string): RunConfig {
  */
 export function identityConfig(config: RunConfig) {
   const { name: _name, revision: _revision, ...model } = config.model;
-  const { dataset: _dataset, task: _task, calibration: _calibration, ...evaluation } = config.eval;
+  const {
+    dataset: _dataset,
+    also: _also,
+    task: _task,
+    calibration: _calibration,
+    ...evaluation
+  } = config.eval;
   const withoutPath = <T extends object>(spec: T) => {
     const { path: _path, ...rest } = spec as T & { path?: string };
     return rest;

@@ -59,6 +59,8 @@ const SWEEPS = [...SITE_SWEEPS, "pairs", "custom"] as const;
 /** Above it, the pairs are more than 79,800. */
 const MOST_COMPONENTS = 400;
 const BYTES_PER_TOKEN = 4;
+/** Of one run. */
+const MOST_TEXTS = 16;
 
 const text = (allowed: string) => {
   const params = leaf(allowed);
@@ -106,6 +108,12 @@ function evaluation({ cwd, texts }: SchemaOptions) {
   return section({
     /** Evaluation text: absolute path of a `.txt` file, or a data set with its split and column; null with a task. */
     dataset: dataset(cwd, texts).nullable().optional(),
+    /** Further texts: of each as many blocks as of dataset, in turn, and effects are means over the texts. */
+    also: z
+      .array(dataset(cwd, texts), leaf("a list of texts"))
+      .min(1, { error: "an empty list adds no text: leave it out" })
+      .max(MOST_TEXTS - 1)
+      .optional(),
     /** Instead of a text: absolute path of a `.jsonl` file with one `{prompt, answer, wrong?}` a line. */
     task: taskFile(cwd, texts).nullable().default(null),
     /** Text for the means; null: blocks of the text, or items of the task, that evaluation does not use. */
@@ -135,6 +143,7 @@ function evaluation({ cwd, texts }: SchemaOptions) {
       const refuse = (key: string, message: string) =>
         context.addIssue({ code: "custom", path: [key], message });
       checkSource(value, refuse);
+      checkTexts({ batch_size, ...value }, refuse);
       if (seq_len * batch_size > limit) {
         refuse(
           "batch_size",
@@ -157,6 +166,27 @@ function evaluation({ cwd, texts }: SchemaOptions) {
         value.calibration ??
         (value.task === null && usesWikitext(value.dataset ?? WIKITEXT) ? TRAINING_WIKITEXT : null),
     }));
+}
+
+interface WrittenTexts {
+  readonly dataset?: unknown;
+  readonly also?: readonly unknown[] | undefined;
+  readonly task: string | null;
+  readonly batch_size: number;
+}
+
+/** A batch has as many blocks of one text as of the other, so that a round of a race has, too. */
+function checkTexts(
+  { dataset, also, task, batch_size }: WrittenTexts,
+  refuse: (key: string, message: string) => void,
+): void {
+  if (also === undefined) return;
+  if (task !== null) refuse("also", "cannot be combined with task: a task is measured alone");
+  const texts = 1 + also.length;
+  const named = [dataset, ...also].map((source) => JSON.stringify(source));
+  if (new Set(named).size < texts) refuse("also", "names a text twice: its blocks would count twice");
+  if (batch_size % texts !== 0)
+    refuse("batch_size", `${batch_size} does not fit ${texts} texts; allowed: multiples of ${texts}`);
 }
 
 /** A text or a task. */
@@ -557,8 +587,8 @@ export interface TargetInput {
 export interface AblationInput extends Omit<z.input<ReturnType<typeof ablation>>, "targets" | "given"> {
   /** Edits that everything is measured on top of, the baseline too: specs, or ids like `L3.head[2].zero`. */
   readonly given?: readonly (TargetInput | string | readonly TargetInput[])[] | null | undefined;
-  /** One condition an entry: a spec, or a list of specs that are applied jointly. */
-  readonly targets?: readonly (TargetInput | readonly TargetInput[])[] | null | undefined;
+  /** One condition an entry: a spec, an id like `L3.head[2].zero`, or a list of specs that are applied jointly. */
+  readonly targets?: readonly (TargetInput | string | readonly TargetInput[])[] | null | undefined;
 }
 
 /** A config as it is written: what may be left out is left out, and paths are relative to where the user stands. */

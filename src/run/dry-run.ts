@@ -167,18 +167,20 @@ function blocksOf(
   { eval: settings }: RunConfig,
   items: number | null,
 ): { blocks: number; notice: string | null } {
-  const { dataset, max_batches, batch_size, seq_len, skip_batches } = settings;
+  const { dataset, also = [], max_batches, batch_size, seq_len, skip_batches } = settings;
   const cap = max_batches === null ? Number.POSITIVE_INFINITY : max_batches * batch_size;
   if (items !== null)
     return { blocks: Math.max(0, Math.min(items - skip_batches * batch_size, cap)), notice: null };
   const wanted = Math.min(cap, Math.floor(MOST_TOKENS / seq_len));
-  if (typeof dataset !== "string")
+  const files = [dataset, ...also].filter((source) => typeof source === "string");
+  if (files.length <= also.length)
     return {
       blocks: wanted,
       notice: "how many blocks the data set has is known once it is tokenised: here as many as are asked for",
     };
   // A token is some four bytes of English.
-  const held = Math.floor(statSync(dataset).size / 4 / seq_len);
+  const shortest = Math.min(...files.map((file) => statSync(file).size));
+  const held = (1 + also.length) * Math.floor(shortest / 4 / seq_len);
   if (held >= wanted) return { blocks: wanted, notice: null };
   return {
     blocks: Math.max(1, held),

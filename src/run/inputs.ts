@@ -25,6 +25,8 @@ export const readText = (source: TextSource | null): TextBytes | null =>
 /** What a config's texts hold: what `readText` gave of them, or its task. */
 export interface TextInputs {
   readonly evaluation: TextBytes | null;
+  /** Of `eval.also`, in order. */
+  readonly also: readonly (TextBytes | null)[];
   readonly calibration: TextBytes | null;
   readonly task: Task | null;
   /** What `ablation.source` names. */
@@ -32,9 +34,13 @@ export interface TextInputs {
 }
 
 /** Reads the texts that a config names. Throws what `readTask` and `readDonors` do. */
-export function readTexts({ eval: { dataset, calibration, task }, ablation }: RunConfig): TextInputs {
+export function readTexts({
+  eval: { dataset, also = [], calibration, task },
+  ablation,
+}: RunConfig): TextInputs {
   return {
     evaluation: readText(dataset),
+    also: also.map(readText),
     calibration: readText(calibration),
     task: task === null ? null : readTask(task),
     source: ablation.source === null ? null : readDonors(ablation.source),

@@ -39,6 +39,7 @@ export function inputsOf(config: RunConfig, earlier: Earlier): Record<string, st
     // A local model is known by its files, wherever it lies.
     "model.name": model.name.startsWith("/") ? null : `${model.name} ${model.revision}`,
     "eval.dataset": text(evaluation.dataset),
+    "eval.also": evaluation.also === undefined ? null : JSON.stringify(evaluation.also.map(text)),
     "eval.calibration": text(evaluation.calibration),
     "eval.task": text(evaluation.task),
     "ablation.source": text(ablation.source),
@@ -73,7 +74,7 @@ export async function recognise(
 ): Promise<Recognised | null> {
   if (seen === null || !isSameConfig(config, stored)) return null;
   if (JSON.stringify(sorted(inputs)) !== JSON.stringify(sorted(seen.inputs))) return null;
-  const fetched = [config.eval.dataset, config.eval.calibration].filter(
+  const fetched = [config.eval.dataset, ...(config.eval.also ?? []), config.eval.calibration].filter(
     (source): source is HubDataset => source !== null && typeof source !== "string",
   );
   // Of a directory nobody knows here what of it is read.

@@ -12,6 +12,7 @@ import {
   blockAt,
   type ChosenBlocks,
   chooseBlocks,
+  chooseInTurn,
   cutBlocks,
   disjoint,
   MAX_TEXT_TOKENS,
@@ -61,8 +62,8 @@ function crlfNotices(name: string, bytes: Buffer): string[] {
 }
 
 /** What a config evaluates, as a person knows it. */
-export const evaluatedName = ({ dataset, task }: RunConfig["eval"]): string =>
-  dataset === null ? basename(task ?? "") : textName(dataset);
+export const evaluatedName = ({ dataset, also = [], task }: RunConfig["eval"]): string =>
+  dataset === null ? basename(task ?? "") : [dataset, ...also].map(textName).join(" + ");
 
 /**
  * The blocks of a run, or the items: the same config, model and texts give the same ones.
@@ -91,11 +92,14 @@ export async function chooseTexts(
   requireDonors(inputs, needs);
   const resample = needs.donors.includes("resample");
   const evaluation = await tokenize(client, settings.dataset, inputs.evaluation, on);
+  const others: Text[] = [];
+  for (const [index, source] of (settings.also ?? []).entries())
+    others.push(await tokenize(client, source, inputs.also[index] ?? null, on));
   const calibration =
     (needs.means || resample) && settings.calibration !== null
       ? await tokenize(client, settings.calibration, inputs.calibration, on)
       : null;
-  const blocks = chooseBlocks({
+  const choice = {
     evaluation,
     calibration,
     seq_len,
@@ -106,7 +110,8 @@ export async function chooseTexts(
     skip_batches,
     calibration_batches: needs.means ? calibration_batches : 0,
     resample,
-  });
+  };
+  const blocks = others.length === 0 ? chooseBlocks(choice) : chooseInTurn(choice, others);
   return { ...blocks, notices: [...notices, ...blocks.notices] };
 }
 

@@ -110,6 +110,8 @@ export interface BlockChoice extends BlockShape {
   readonly calibration_batches: number;
   /** Whether every evaluation block needs a donor of its own. */
   readonly resample?: boolean;
+  /** Blocks of other texts that are evaluated too: calibration repeats none of them. */
+  readonly evaluated?: readonly Block[];
   readonly seed: number;
 }
 
@@ -156,7 +158,7 @@ export function chooseBlocks(choice: BlockChoice): ChosenBlocks {
           source,
           order.slice(own ? skipped + chosen.length : 0),
           calibrationWanted,
-          evaluation,
+          [...(choice.evaluated ?? []), ...evaluation],
           choice,
           notices,
         );
@@ -179,6 +181,40 @@ export function chooseBlocks(choice: BlockChoice): ChosenBlocks {
     donors: { resample: drawn.slice(0, paired) },
     notices,
   };
+}
+
+/**
+ * Blocks of several texts in turn: as many of each in every batch, so that a mean over blocks is the mean over the texts.
+ * Calibration takes its blocks as of the first text alone.
+ * @param choice of the first text; its `batch_size` is a multiple of the number of texts.
+ * @throws SparkablateError text_too_short; config_invalid for mode resample.
+ */
+export function chooseInTurn(choice: BlockChoice, others: readonly Text[]): ChosenBlocks {
+  if (choice.resample === true)
+    throw new SparkablateError(
+      "config_invalid",
+      "mode resample draws its donors from one text: leave out eval.also",
+    );
+  const texts = 1 + others.length;
+  const each = choice.batch_size / texts;
+  const share = { ...choice, batch_size: each, calibration_batches: 0 };
+  const further = others.map((evaluation) => chooseBlocks({ ...share, evaluation }));
+  const first = chooseBlocks({
+    ...share,
+    // Of blocks, as many as one text would have.
+    calibration_batches: choice.calibration_batches * texts,
+    evaluated: further.flatMap(({ evaluation }) => evaluation),
+  });
+  const columns = [first, ...further].map(({ evaluation }) => evaluation);
+  const fewest = Math.min(...columns.map(({ length }) => length));
+  const notices = [first, ...further].flatMap((chosen) => chosen.notices);
+  const rows = wholeBatches(fewest, each);
+  if (columns.some(({ length }) => length > rows))
+    notices.push(`${rows} blocks of each text are used: as many as the shortest has`);
+  const evaluation = Array.from({ length: rows }, (_, row) =>
+    columns.map((column) => column[row] as Block),
+  ).flat();
+  return { ...first, evaluation, notices };
 }
 
 /** Whole batches, since another batch shape gives other bits; less than one where there is no more. */

@@ -1,0 +1,132 @@
+/** `sparkablate prune`: a smaller model, and what it costs on blocks that did not choose it. */
+import { resolve } from "node:path";
+import { type Command as Cli, Command, Option } from "commander";
+import { getBorderCharacters, table } from "table";
+import { SparkablateError } from "../errors.ts";
+import type { PathStep, Pruned } from "../prune/prune.ts";
+import type { PruneTarget } from "../prune/settings.ts";
+import { type Unit, UNITS } from "../prune/units.ts";
+import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
+import { watched } from "./interrupt.ts";
+import { type ModelFlags, modelSection, withModel } from "./model-flags.ts";
+import { lines, print, printJson, type Words } from "./terminal.ts";
+
+interface PruneFlags extends CommonFlags, WorkerFlags, ModelFlags {
+  readonly text: string[];
+  readonly unit: Unit;
+  readonly maxDeltaNll?: string;
+  readonly remove?: string;
+  readonly seqLen?: string;
+  readonly blocks?: string;
+  readonly heldOut?: string;
+  readonly batchSize?: string;
+  readonly seed?: string;
+  readonly freshHoldout?: true;
+  readonly out: string;
+}
+
+export function pruneCommand(): Cli {
+  return withModel(withWorker(withOutput(new Command("prune"))))
+    .optionsGroup("Search:")
+    .requiredOption("--text <files...>", "texts to choose and to test on: .txt files, each weighs the same")
+    .addOption(new Option("--unit <unit>", "what to remove").choices(Object.keys(UNITS)).default("layers"))
+    .option("--max-delta-nll <nats>", "remove as many as cost no more than this on every text, at 95 % confidence")
+    .option("--remove <number>", "or remove this many")
+    .option("--seq-len <tokens>", "tokens a block (default: 256)")
+    .option("--blocks <number>", "blocks of each text that choose (default: 64)")
+    .option("--held-out <number>", "other blocks of each text, that test (default: 64)")
+    .option("--batch-size <number>", "blocks of each text in a forward pass (default: 4)")
+    .option("--seed <number>", "which blocks (default: 0)")
+    .option("--fresh-holdout", "test another target on blocks that nobody has seen")
+    .requiredOption("--out <directory>", "the search's directory; the checkpoint is DIR/model")
+    .addHelpText(
+      "after",
+      `
+Units are removed one at a time: all that are left race, the least harmful goes, and what was removed earlier is put
+back or swapped where that is better. Blocks that choose are never shown as results: the table is measured on others.
+Ctrl-C saves; the same command goes on where it stopped.
+
+Examples:
+  sparkablate prune -m builtin:smollm2-135m --text novel.txt code.txt --max-delta-nll 0.05 --out pruned
+  sparkablate prune -m builtin:smollm2-135m --text novel.txt --remove 4 --out pruned-26`,
+    )
+    .action(prune);
+}
+
+async function prune(flags: PruneFlags): Promise<void> {
+  const number = (flag: string, value: string | undefined): number | undefined => {
+    if (value === undefined) return undefined;
+    if (value.trim() === "" || !Number.isFinite(Number(value)))
+      throw new SparkablateError("usage", `${flag} ${value}: a number is wanted`);
+    return Number(value);
+  };
+  const stop = new AbortController();
+  await using controller = controllerFor(flags);
+  const settings = {
+    model: modelSection(flags) as unknown as Parameters<typeof controller.prune>[0]["model"],
+    texts: flags.text,
+    unit: flags.unit,
+    target: targetOf(number("--max-delta-nll", flags.maxDeltaNll), number("--remove", flags.remove)),
+    seq_len: number("--seq-len", flags.seqLen),
+    blocks: number("--blocks", flags.blocks),
+    held_out_blocks: number("--held-out", flags.heldOut),
+    batch_size: number("--batch-size", flags.batchSize),
+    seed: number("--seed", flags.seed),
+    out: resolve(flags.out),
+  };
+  const options = { signal: stop.signal, fresh_holdout: flags.freshHoldout ?? false };
+  const found = await watched(controller, flags, (on) => controller.prune(settings, { ...options, on }), stop);
+  if (flags.json) printJson(found);
+  else print(described(found));
+  if (!found.reached) process.exitCode = 1;
+}
+
+function targetOf(max_delta_nll: number | undefined, remove: number | undefined): PruneTarget {
+  if ((max_delta_nll === undefined) === (remove === undefined))
+    throw new SparkablateError(
+      "usage",
+      max_delta_nll === undefined
+        ? "say how much to remove: give --max-delta-nll NATS or --remove N"
+        : "--max-delta-nll cannot be combined with --remove: give one of them",
+    );
+  return max_delta_nll === undefined ? { remove: remove as number } : { max_delta_nll };
+}
+
+function described({ steps, texts, chosen, ...found }: Pruned): Words {
+  const rows = steps.map((step) => row(step, step.size === chosen));
+  const head = ["", "removed", "which", ...texts.map((text) => `Δ NLL, ${text.split("/").at(-1)}`)];
+  return lines([
+    ...table([head, ...rows], { border: getBorderCharacters("void"), drawHorizontalLine: () => false })
+      .trimEnd()
+      .split("\n"),
+    "",
+    ...words(found, chosen),
+  ]);
+}
+
+const row = ({ size, removed, held_out }: PathStep, isChosen: boolean): string[] => [
+  isChosen ? "→" : "",
+  String(size),
+  removed.join(" "),
+  ...held_out.map(({ delta_nll, ci95 }) =>
+    ci95 === null ? delta_nll.toFixed(4) : `${delta_nll.toFixed(4)} [${ci95.map((end) => end.toFixed(4)).join(", ")}]`,
+  ),
+];
+
+function words(
+  { target, unsettled, disagreement, checkpoint }: Omit<Pruned, "steps" | "texts" | "chosen">,
+  chosen: number | null,
+): string[] {
+  const many = "max_delta_nll" in target ? `a Δ NLL of ${target.max_delta_nll} on every text` : `${target.remove} removed`;
+  return [
+    "Best sets found of each size, measured on blocks that did not choose them; intervals at 95 %.",
+    ...(chosen === null ? [`No step stays within ${many}: nothing is written.`] : []),
+    ...(unsettled === 0 ? [] : [`${unsettled} races ended unsettled: the smallest mean was taken.`]),
+    ...(disagreement === null
+      ? []
+      : [
+          `The texts disagree from ${disagreement.from_size} removed on: ${disagreement.most} suffers more than ${disagreement.least}.`,
+        ]),
+    ...(checkpoint === null ? [] : [`${checkpoint.directory}: certified with stock transformers.`]),
+  ];
+}

@@ -1,0 +1,81 @@
+/** Pure: what the steps of a path cost on held-out blocks, which step that allows, and where texts disagree. */
+import quantile from "@stdlib/stats-base-dists-t-quantile";
+import type { Interval } from "../statistics/effects.ts";
+import type { UnitSet } from "./search.ts";
+
+const CONFIDENCE = 0.95;
+
+/** What removing a step's set costs on one text's held-out blocks. */
+export interface TextEffect {
+  readonly text: string;
+  readonly blocks: number;
+  /** Nats a token, from the unedited model. */
+  readonly delta_nll: number;
+  readonly se: number | null;
+  readonly ci95: Interval | null;
+  /** One-sided 95 % bound from above; null where nothing is known of the spread. */
+  readonly upper95: number | null;
+}
+
+export interface Step {
+  /** Units that are removed. */
+  readonly size: number;
+  readonly set: UnitSet;
+  /** One for each text, in their order. */
+  readonly held_out: readonly TextEffect[];
+}
+
+/** @param blocks from which mean and standard error come. */
+export function upperBound(mean: number, se: number | null, blocks: number): number | null {
+  // The same difference in every block is no proof of certainty.
+  if (se === null || se === 0 || blocks < 2) return null;
+  return mean + quantile(CONFIDENCE, blocks - 1) * se;
+}
+
+/**
+ * The last step before the first whose bound exceeds `most` on some text: hypotheses tested in an order fixed on other
+ * blocks, each at 5 %, until one stands (Maurer, Hothorn and Lehmacher, 1995), so that the chance of a chosen set that
+ * truly costs more is at most 5 % without a correction.
+ */
+export function lastAllowed(steps: readonly Step[], most: number): Step | null {
+  const allowed = (step: Step) => step.held_out.every(({ upper95 }) => upper95 !== null && upper95 <= most);
+  const fails = steps.findIndex((step) => !allowed(step));
+  return (fails < 0 ? steps.at(-1) : steps[fails - 1]) ?? null;
+}
+
+/** From some step on two texts cost differently. */
+export interface Disagreement {
+  readonly from_size: number;
+  /** Where it costs most, and least, at the last step. */
+  readonly most: string;
+  readonly least: string;
+}
+
+/**
+ * The first step from which on, in every one, the costliest and the cheapest text differ: Welch's t at 95 %, divided by the
+ * number of pairs of texts. null: no step.
+ */
+export function disagreement(steps: readonly Step[]): Disagreement | null {
+  const agreeing = steps.findLastIndex(({ held_out }) => !differs(held_out));
+  const [first, last] = [steps[agreeing + 1], steps.at(-1)];
+  if (first === undefined || last === undefined) return null;
+  const [most, least] = extremes(last.held_out);
+  return { from_size: first.size, most: most.text, least: least.text };
+}
+
+function differs(effects: readonly TextEffect[]): boolean {
+  if (effects.length < 2) return false;
+  const [most, least] = extremes(effects);
+  if (most.se === null || least.se === null) return false;
+  const [a, b] = [most.se ** 2, least.se ** 2];
+  if (a + b === 0) return false;
+  const freedom = (a + b) ** 2 / (a ** 2 / (most.blocks - 1) + b ** 2 / (least.blocks - 1));
+  const pairs = (effects.length * (effects.length - 1)) / 2;
+  const width = quantile(1 - (1 - CONFIDENCE) / (2 * pairs), freedom) * Math.sqrt(a + b);
+  return most.delta_nll - least.delta_nll > width;
+}
+
+function extremes(effects: readonly TextEffect[]): [TextEffect, TextEffect] {
+  const order = [...effects].sort((x, y) => y.delta_nll - x.delta_nll);
+  return [order[0] as TextEffect, order.at(-1) as TextEffect];
+}

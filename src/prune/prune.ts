@@ -1,0 +1,244 @@
+/**
+ * A smaller model: which units to remove is searched on selection blocks, what each step costs is measured on held-out
+ * blocks, and the step that they allow is baked. Every measurement is an ordinary run directory below the search's own, so
+ * that a search that was ended goes on where it was: what is finished is recognised, what is not is resumed.
+ */
+import { join } from "node:path";
+import { type ConfigInput, defineConfig, type RunConfig } from "../config/load.ts";
+import { SparkablateError } from "../errors.ts";
+import { notify, type OnEvent } from "../events.ts";
+import { rankRows } from "../results/ranking.ts";
+import type { Row } from "../results/row.ts";
+import type { Baked, BakeOptions } from "../run/bake.ts";
+import type { RunOptions } from "../run/run.ts";
+import { RACE_FLAGS } from "../statistics/racing.ts";
+import { writeAtomically } from "../store/projections.ts";
+import { readRun } from "../store/run-directory.ts";
+import { type Disagreement, disagreement, lastAllowed, type Step, type TextEffect, upperBound } from "./held-out.ts";
+import { openSearch } from "./journal.ts";
+import { type Answer, type Ask, type Best, search, type UnitSet } from "./search.ts";
+import { complete, type FullSettings, type PruneSettings, type PruneTarget } from "./settings.ts";
+import { type Unit, type UnitRow, UNITS } from "./units.ts";
+
+/** Nats a token: effects of candidates this close count as equal in a race. */
+const TOLERANCE = 0.001;
+/** Of each new set. */
+const SWAPS = 3;
+
+export interface PruneOptions {
+  readonly on?: OnEvent | undefined;
+  /** Aborting saves what was measured; the same search goes on there. */
+  readonly signal?: AbortSignal | undefined;
+  /** Held-out blocks that no earlier target of this directory has seen. */
+  readonly fresh_holdout?: boolean | undefined;
+}
+
+/** The best set found of one size, and what it costs. */
+export interface PathStep extends Step {
+  /** Ids of the removed units. */
+  readonly removed: readonly string[];
+  /** On the selection blocks, which chose it: too low, and no result. */
+  readonly selection_delta_nll: number;
+  /** Whether it holds the set of the size before. */
+  readonly nested: boolean;
+}
+
+export interface Pruned {
+  readonly unit: Unit;
+  readonly texts: readonly string[];
+  readonly target: PruneTarget;
+  readonly steps: readonly PathStep[];
+  /** Size of the step that is baked; null: none reaches the target. */
+  readonly chosen: number | null;
+  /** Whether the target is reached. */
+  readonly reached: boolean;
+  /** Races that ended without a winner at 95 % confidence: the smallest mean was taken. */
+  readonly unsettled: number;
+  readonly disagreement: Disagreement | null;
+  readonly checkpoint: Baked | null;
+}
+
+/** What a search asks a controller for. */
+export interface Machine {
+  readonly run: (config: RunConfig, options: RunOptions) => AsyncIterable<Row>;
+  readonly bake: (config: RunConfig, options: BakeOptions) => Promise<Baked>;
+}
+
+/**
+ * @throws SparkablateError other_run where the directory holds another search; usage where its held-out blocks were seen for
+ *   another target; what runs and bakes throw; interrupted.
+ */
+export async function prune(machine: Machine, settings: PruneSettings, options: PruneOptions): Promise<Pruned> {
+  return await new Pruning(machine, complete(settings), options).run();
+}
+
+class Pruning {
+  readonly #machine: Machine;
+  readonly #settings: FullSettings;
+  readonly #row: UnitRow;
+  readonly #options: PruneOptions;
+  readonly #on: OnEvent;
+  #asked = 0;
+  #unsettled = 0;
+
+  constructor(machine: Machine, settings: FullSettings, options: PruneOptions) {
+    this.#machine = machine;
+    this.#settings = settings;
+    this.#row = UNITS[settings.unit];
+    this.#options = options;
+    this.#on = options.on ?? (() => undefined);
+  }
+
+  async run(): Promise<Pruned> {
+    const { out, target, texts, unit } = this.#settings;
+    const { holdout } = openSearch(this.#settings, this.#config({}), this.#options.fresh_holdout ?? false);
+    const best = await this.#search();
+    const steps = await this.#heldOut(best, holdout);
+    const chosen = this.#choose(steps);
+    const found = {
+      unit,
+      texts,
+      target,
+      steps,
+      chosen: chosen?.size ?? null,
+      reached: chosen !== null && ("max_delta_nll" in target || chosen.size === target.remove),
+      unsettled: this.#unsettled,
+      disagreement: disagreement(steps),
+    };
+    const checkpoint = chosen === null ? null : await this.#bake(chosen);
+    const result: Pruned = { ...found, checkpoint };
+    writeAtomically(join(out, "path.json"), [`${JSON.stringify(result, null, 1)}\n`]);
+    return result;
+  }
+
+  async #search(): Promise<Best[]> {
+    const first = await this.#step([]);
+    const units = first.ranked.map((each) => each.unit).sort((a, b) => a - b);
+    this.#asked = 0;
+    this.#unsettled = 0;
+    const work = search({ units, floor: 0, goesOn: (best) => this.#goesOn(best), swaps: SWAPS });
+    let next = work.next();
+    while (!next.done) next = work.next(await this.#answer(next.value));
+    return next.value;
+  }
+
+  #goesOn(best: readonly Best[]): boolean {
+    const { target } = this.#settings;
+    if ("remove" in target) return best.length < target.remove;
+    // One step beyond is measured: it is shown, and never chosen.
+    return (best.at(-1)?.value ?? 0) <= target.max_delta_nll;
+  }
+
+  async #answer(ask: Ask): Promise<Answer> {
+    if (ask.kind === "sets") return { values: await this.#sets(ask.sets, ask.why) };
+    const { many } = this.#row;
+    const gone = ask.given.length === 0 ? "nothing is removed yet" : `removed: ${this.#named(ask.given)}`;
+    notify(this.#on, [`${gone}; racing ${ask.candidates.length} ${many} for the next`]);
+    return await this.#step(ask.given);
+  }
+
+  async #step(given: UnitSet): Promise<Extract<Answer, { ranked: unknown }>> {
+    const { sweep, id, of } = this.#row;
+    const ablation = { sweep, ...(given.length > 0 && { given: given.map(id) }) };
+    const rows = await this.#measured({ ablation, stop: { bottom: 1, tolerance: TOLERANCE } });
+    const ranked = rankRows(rows).filter(({ delta_nll }) => delta_nll !== null);
+    if (ranked[0]?.flags.includes(RACE_FLAGS.leading)) this.#unsettled++;
+    return { ranked: ranked.map(({ condition, delta_nll }) => ({ unit: of(condition), effect: delta_nll as number })) };
+  }
+
+  async #sets(sets: readonly UnitSet[], why: string): Promise<(number | null)[]> {
+    notify(this.#on, [`${why}: ${sets.map((set) => this.#named(set)).join("; ")}`]);
+    const rows = await this.#measured({ ablation: { sweep: "custom", targets: sets.map((set) => this.#condition(set)) } });
+    return rows.slice(1).map(({ delta_nll }) => delta_nll);
+  }
+
+  /** Rows of the next run of the search, the baseline first. */
+  async #measured(asked: Pick<ConfigInput, "ablation" | "stop">): Promise<readonly Row[]> {
+    const { out } = this.#settings;
+    const number = String(++this.#asked).padStart(3, "0");
+    return await this.#finished(this.#config({ ...asked, output: { dir: join(out, "steps", number) } }));
+  }
+
+  /** Of a run on the selection blocks. */
+  #config(asked: Omit<ConfigInput, "model" | "eval">): RunConfig {
+    const { model, texts, batch_size, blocks } = this.#settings;
+    const [dataset, ...also] = texts as [string, ...string[]];
+    return defineConfig({
+      model,
+      ...asked,
+      eval: {
+        ...this.#evaluation,
+        dataset,
+        ...(also.length > 0 && { also }),
+        batch_size: batch_size * texts.length,
+        max_batches: blocks / batch_size,
+      },
+    });
+  }
+
+  get #evaluation() {
+    const { seq_len, seed } = this.#settings;
+    return { seq_len, seed };
+  }
+
+  async #finished(config: RunConfig): Promise<readonly Row[]> {
+    const { on, signal } = this.#options;
+    for await (const _row of this.#machine.run(config, { on, signal }));
+    return readRun(config.output.dir).rows;
+  }
+
+  async #heldOut(best: readonly Best[], holdout: number): Promise<PathStep[]> {
+    const { model, texts, batch_size, blocks, held_out_blocks, out } = this.#settings;
+    if (best.length === 0) return [];
+    const effects: TextEffect[][] = best.map(() => []);
+    const targets = best.map(({ set }) => this.#condition(set));
+    for (const [index, dataset] of texts.entries()) {
+      notify(this.#on, [`held-out blocks of ${dataset}`]);
+      const config = defineConfig({
+        model,
+        ablation: { sweep: "custom", targets },
+        eval: {
+          ...this.#evaluation,
+          dataset,
+          batch_size,
+          max_batches: held_out_blocks / batch_size,
+          skip_batches: (blocks + holdout * held_out_blocks) / batch_size,
+        },
+        output: { dir: join(out, "held-out", `${holdout + 1}-${index + 1}`) },
+      });
+      const rows = await this.#finished(config);
+      for (const [size, row] of rows.slice(1).entries()) {
+        const { delta_nll, se, ci95, blocks: n } = row;
+        if (delta_nll === null) continue;
+        effects[size]?.push({ text: dataset, blocks: n, delta_nll, se, ci95, upper95: upperBound(delta_nll, se, n) });
+      }
+    }
+    return best.map(({ set, value }, index) => ({
+      size: set.length,
+      set,
+      removed: set.map(this.#row.id),
+      selection_delta_nll: value,
+      nested: index === 0 || (best[index - 1] as Best).set.every((unit) => set.includes(unit)),
+      held_out: effects[index] as TextEffect[],
+    }));
+  }
+
+  #choose(steps: readonly PathStep[]): PathStep | null {
+    const { target } = this.#settings;
+    if ("remove" in target) return steps.at(-1) ?? null;
+    return lastAllowed(steps, target.max_delta_nll) as PathStep | null;
+  }
+
+  async #bake({ set, removed }: PathStep): Promise<Baked> {
+    const { model, out } = this.#settings;
+    notify(this.#on, [`baking without ${removed.join(", ")}`]);
+    const ablation = { sweep: "custom" as const, targets: [this.#condition(set)] };
+    const config = defineConfig({ model, ablation }, { texts: false });
+    const { on, signal } = this.#options;
+    return await this.#machine.bake(config, { out: join(out, "model"), prune_layers: true, force: true, on, signal });
+  }
+
+  #condition = (set: UnitSet): string => set.map(this.#row.id).join(" + ");
+
+  #named = (set: UnitSet): string => `${set.length === 1 ? this.#row.one : this.#row.many} ${set.join(", ")}`;
+}

@@ -1,0 +1,188 @@
+/**
+ * Which units to remove, one more at a time: floating search (Pudil, Novovičová and Kittler, Pattern Recognition Letters
+ * 15, 1994). Greedy steps, each a race for the least harmful unit given what is gone; then put-backs, since removing more
+ * can help (EvoPress, 2410.14649, Table 1), and swaps. Pure: it asks, and is told; the same answers give the same path, so
+ * that a search that was ended goes on by asking the same again.
+ *
+ * Of each size the best set that was measured on all selection blocks is kept. A set takes another's place only if it is
+ * better by more than `floor`: so no size is improved forever. Nothing here is called optimal.
+ */
+import { SparkablateError } from "../errors.ts";
+
+/** Units by number, ascending. */
+export type UnitSet = readonly number[];
+
+export interface Best {
+  readonly set: UnitSet;
+  /** Mean over the texts of ΔNLL from the unedited model on all selection blocks, nats a token. */
+  readonly value: number;
+}
+
+/** A unit's effect beside what is gone. */
+export interface Effect {
+  readonly unit: number;
+  /** Nats a token. */
+  readonly effect: number;
+}
+
+/** Each of the candidates, removed beside `given`: a race for the smallest effect. */
+interface StepAsked {
+  readonly kind: "step";
+  readonly given: UnitSet;
+  readonly candidates: UnitSet;
+}
+
+/** Sets, each from the unedited model, on all selection blocks. */
+interface SetsAsked {
+  readonly kind: "sets";
+  readonly why: "added" | "put back" | "swapped";
+  readonly sets: readonly UnitSet[];
+}
+
+/** What the search wants measured. */
+export type Ask = StepAsked | SetsAsked;
+
+/** Of a step: the race's order, its winner first, without those that failed; of sets: their values, null where one failed. */
+export type Answer = { readonly ranked: readonly Effect[] } | { readonly values: readonly (number | null)[] };
+
+export interface SearchSettings {
+  /** Units that may be removed. */
+  readonly units: UnitSet;
+  /** Nats a token by which a set must be better to take another's place. */
+  readonly floor: number;
+  /** Whether one more is to be removed; told the best of each size, size 1 first. */
+  readonly goesOn: (best: readonly Best[]) => boolean;
+  /** How many swaps of each new set are measured. */
+  readonly swaps: number;
+}
+
+type Asking<T> = Generator<Ask, T, Answer>;
+
+/** Yields what it wants measured, is sent the answers, and returns the best set of each size, size 1 first. */
+export const search = (settings: SearchSettings): Asking<Best[]> => new FloatingSearch(settings).run();
+
+class FloatingSearch {
+  readonly #settings: SearchSettings;
+  /** Of each size, size 1 first. */
+  readonly #best: Best[] = [];
+
+  constructor(settings: SearchSettings) {
+    this.#settings = settings;
+  }
+
+  *run(): Asking<Best[]> {
+    const { units, goesOn } = this.#settings;
+    const best = this.#best;
+    let here: UnitSet = [];
+    // One unit stays: a model without any is none.
+    while (here.length < units.length - 1 && (here.length < best.length || goesOn(best))) {
+      const added = yield* this.#add(here);
+      if (added === null) break;
+      const { found, unit, ranked } = added;
+      if (!this.#keep(found)) {
+        // What follows from the set that is better is known already.
+        here = (best.at(-1) as Best).set;
+        continue;
+      }
+      const { smaller, without } = yield* this.#putBack(found.set, unit);
+      here = smaller ?? (yield* this.#swap(found.set, unit, without, ranked));
+    }
+    return best;
+  }
+
+  /** Whether the set is the best of its size, and kept. */
+  #keep(found: Best): boolean {
+    const before = this.#best[found.set.length - 1];
+    if (before !== undefined && found.value >= before.value - this.#settings.floor) return false;
+    this.#best[found.set.length - 1] = found;
+    return true;
+  }
+
+  /** The race's winner beside what is gone, measured on all blocks; where that fails the next one; null: all failed. */
+  *#add(given: UnitSet): Asking<{ found: Best; unit: number; ranked: readonly Effect[] } | null> {
+    const candidates = this.#settings.units.filter((unit) => !given.includes(unit));
+    const ranked = ranking(yield { kind: "step", given, candidates });
+    for (const { unit } of ranked) {
+      const [found] = yield* measure("added", [ascending([...given, unit])]);
+      if (found !== undefined) return { found, unit, ranked };
+    }
+    return null;
+  }
+
+  /** Puts units back as long as what remains removed is the best of its size; `without`: the set's value without a unit. */
+  *#putBack(set: UnitSet, newest: number): Asking<{ smaller: UnitSet | null; without: Map<number, number> }> {
+    const without = new Map<number, number>();
+    let smaller: UnitSet | null = null;
+    // Without its newest unit it is the set that it came from.
+    let others: UnitSet = set.filter((unit) => unit !== newest);
+    while (others.length > 0) {
+      const from: UnitSet = smaller ?? set;
+      const found: Best[] = yield* measure(
+        "put back",
+        others.map((unit) => from.filter((each) => each !== unit)),
+      );
+      if (smaller === null)
+        for (const { set: rest, value } of found)
+          without.set(set.find((unit) => !rest.includes(unit)) as number, value);
+      const least = smallest(found);
+      if (least === undefined || !this.#keep(least)) break;
+      smaller = least.set;
+      others = smaller.length > 1 ? smaller : [];
+    }
+    return { smaller, without };
+  }
+
+  /** The most promising swaps: effects are added, as if they did. @returns the best set of that size. */
+  *#swap(
+    set: UnitSet,
+    newest: number,
+    without: ReadonlyMap<number, number>,
+    ranked: readonly Effect[],
+  ): Asking<UnitSet> {
+    const proposed = [...without]
+      .flatMap(([out, value]) =>
+        ranked
+          .filter(({ unit }) => unit !== newest)
+          .map(({ unit, effect }) => ({
+            set: ascending([...set.filter((each) => each !== out), unit]),
+            expected: value + effect,
+          })),
+      )
+      .sort((a, b) => a.expected - b.expected || compareSets(a.set, b.set))
+      .slice(0, this.#settings.swaps)
+      .map((each) => each.set);
+    if (proposed.length === 0) return set;
+    for (const found of yield* measure("swapped", proposed)) this.#keep(found);
+    return (this.#best[set.length - 1] as Best).set;
+  }
+}
+
+/** Those that could be measured. */
+function* measure(why: SetsAsked["why"], sets: readonly UnitSet[]): Asking<Best[]> {
+  const answer = yield { kind: "sets", why, sets };
+  if (!("values" in answer)) throw new SparkablateError("internal", "the search was told a ranking of sets");
+  return sets.flatMap((set, index) => {
+    const value = answer.values[index];
+    return value == null ? [] : [{ set, value }];
+  });
+}
+
+function ranking(answer: Answer): readonly Effect[] {
+  if (!("ranked" in answer)) throw new SparkablateError("internal", "the search was told values of a step");
+  return answer.ranked;
+}
+
+const ascending = (units: readonly number[]): UnitSet => [...units].sort((a, b) => a - b);
+
+/** Of equals the first. */
+const smallest = (sets: readonly Best[]): Best | undefined =>
+  sets.reduce<Best | undefined>(
+    (least, each) => (least === undefined || each.value < least.value ? each : least),
+    undefined,
+  );
+
+/** Of sets of one size: by the first unit in which they differ. */
+function compareSets(a: UnitSet, b: UnitSet): number {
+  const at = a.findIndex((unit, index) => unit !== b[index]);
+  return at < 0 ? 0 : (a[at] as number) - (b[at] as number);
+}

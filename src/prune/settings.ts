@@ -1,0 +1,61 @@
+/** What a search is asked for. */
+import type { ConfigInput } from "../config/load.ts";
+import { SparkablateError } from "../errors.ts";
+import type { Unit } from "./units.ts";
+
+/** Whether a step is enough, or one too many. */
+export type PruneTarget =
+  | {
+      /** Nats a token that removing may cost on every text, at 95 % confidence on held-out blocks. */
+      readonly max_delta_nll: number;
+    }
+  | {
+      /** Units to remove. */
+      readonly remove: number;
+    };
+
+export interface PruneSettings {
+  /** As in a config. */
+  readonly model: ConfigInput["model"];
+  /** As `eval.dataset`, at least one: selection and held-out blocks are drawn from each. */
+  readonly texts: readonly string[];
+  /** What is removed one of. Default: layers. */
+  readonly unit?: Unit | undefined;
+  readonly target: PruneTarget;
+  /** Tokens a block; default 256. */
+  readonly seq_len?: number | undefined;
+  /** Blocks of each text in a batch; default 4. */
+  readonly batch_size?: number | undefined;
+  /** Selection blocks of each text; default 64. */
+  readonly blocks?: number | undefined;
+  /** Held-out blocks of each text; default 64. */
+  readonly held_out_blocks?: number | undefined;
+  /** Which blocks; default 0. */
+  readonly seed?: number | undefined;
+  /** Absolute path of the search's directory. */
+  readonly out: string;
+}
+
+/** Nothing is left to defaults. */
+export type FullSettings = { readonly [K in keyof PruneSettings]-?: Exclude<PruneSettings[K], undefined> };
+
+/** @throws SparkablateError usage for numbers that no search has. */
+export function complete(settings: PruneSettings): FullSettings {
+  const { unit = "layers", seq_len = 256, batch_size = 4, blocks = 64, held_out_blocks = 64, seed = 0 } = settings;
+  const { texts, target } = settings;
+  if (texts.length === 0) throw new SparkablateError("usage", "a text is missing: the search needs one at least");
+  for (const [name, value] of Object.entries({ batch_size, blocks, held_out_blocks }))
+    if (!Number.isInteger(value) || value < 1)
+      throw new SparkablateError("usage", `${name} is ${value}; allowed: whole numbers from 1`);
+  for (const [name, value] of Object.entries({ blocks, held_out_blocks }))
+    if (value % batch_size !== 0)
+      throw new SparkablateError("usage", `${name} is ${value}, no multiple of ${batch_size}: batches are whole`);
+  const [[name, value]] = Object.entries(target) as [[string, number]];
+  const fits = name === "remove" ? Number.isInteger(value) && value >= 1 : Number.isFinite(value) && value >= 0;
+  if (!fits)
+    throw new SparkablateError(
+      "usage",
+      `${name} is ${value}; allowed: ${name === "remove" ? "whole numbers from 1" : "nats a token from 0"}`,
+    );
+  return { ...settings, unit, seq_len, batch_size, blocks, held_out_blocks, seed };
+}
