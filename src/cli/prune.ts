@@ -5,7 +5,7 @@ import { getBorderCharacters, table } from "table";
 import { SparkablateError } from "../errors.ts";
 import type { PathStep, Pruned } from "../prune/prune.ts";
 import type { PruneTarget } from "../prune/settings.ts";
-import { type Unit, UNITS } from "../prune/units.ts";
+import { UNITS, type Unit } from "../prune/units.ts";
 import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { watched } from "./interrupt.ts";
 import { type ModelFlags, modelSection, withModel } from "./model-flags.ts";
@@ -30,7 +30,10 @@ export function pruneCommand(): Cli {
     .optionsGroup("Search:")
     .requiredOption("--text <files...>", "texts to choose and to test on: .txt files, each weighs the same")
     .addOption(new Option("--unit <unit>", "what to remove").choices(Object.keys(UNITS)).default("layers"))
-    .option("--max-delta-nll <nats>", "remove as many as cost no more than this on every text, at 95 % confidence")
+    .option(
+      "--max-delta-nll <nats>",
+      "remove as many as cost no more than this on every text, at 95 % confidence",
+    )
     .option("--remove <number>", "or remove this many")
     .option("--seq-len <tokens>", "tokens a block (default: 256)")
     .option("--blocks <number>", "blocks of each text that choose (default: 64)")
@@ -75,7 +78,12 @@ async function prune(flags: PruneFlags): Promise<void> {
     out: resolve(flags.out),
   };
   const options = { signal: stop.signal, fresh_holdout: flags.freshHoldout ?? false };
-  const found = await watched(controller, flags, (on) => controller.prune(settings, { ...options, on }), stop);
+  const found = await watched(
+    controller,
+    flags,
+    (on) => controller.prune(settings, { ...options, on }),
+    stop,
+  );
   if (flags.json) printJson(found);
   else print(described(found));
   if (!found.reached) process.exitCode = 1;
@@ -109,7 +117,9 @@ const row = ({ size, removed, held_out }: PathStep, isChosen: boolean): string[]
   String(size),
   removed.join(" "),
   ...held_out.map(({ delta_nll, ci95 }) =>
-    ci95 === null ? delta_nll.toFixed(4) : `${delta_nll.toFixed(4)} [${ci95.map((end) => end.toFixed(4)).join(", ")}]`,
+    ci95 === null
+      ? delta_nll.toFixed(4)
+      : `${delta_nll.toFixed(4)} [${ci95.map((end) => end.toFixed(4)).join(", ")}]`,
   ),
 ];
 
@@ -117,7 +127,10 @@ function words(
   { target, unsettled, disagreement, checkpoint }: Omit<Pruned, "steps" | "texts" | "chosen">,
   chosen: number | null,
 ): string[] {
-  const many = "max_delta_nll" in target ? `a Δ NLL of ${target.max_delta_nll} on every text` : `${target.remove} removed`;
+  const many =
+    "max_delta_nll" in target
+      ? `a Δ NLL of ${target.max_delta_nll} on every text`
+      : `${target.remove} removed`;
   return [
     "Best sets found of each size, measured on blocks that did not choose them; intervals at 95 %.",
     ...(chosen === null ? [`No step stays within ${many}: nothing is written.`] : []),

@@ -58,7 +58,11 @@ function requireSame(
   );
   if (differing.length === 0) return;
   const lines = differing.map((key) => `  ${key}: ${shown(there[key])} there, ${shown(now[key])} now`);
-  throw new SparkablateError("other_run", [`${out} belongs to another search; these differ:`, ...lines].join("\n"), {
-    help: "Name another directory with --out.",
-  });
+  throw new SparkablateError(
+    "other_run",
+    [`${out} belongs to another search; these differ:`, ...lines].join("\n"),
+    {
+      help: "Name another directory with --out.",
+    },
+  );
 }

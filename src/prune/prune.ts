@@ -5,7 +5,6 @@
  */
 import { join } from "node:path";
 import { type ConfigInput, defineConfig, type RunConfig } from "../config/load.ts";
-import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
 import { rankRows } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
@@ -14,11 +13,18 @@ import type { RunOptions } from "../run/run.ts";
 import { RACE_FLAGS } from "../statistics/racing.ts";
 import { writeAtomically } from "../store/projections.ts";
 import { readRun } from "../store/run-directory.ts";
-import { type Disagreement, disagreement, lastAllowed, type Step, type TextEffect, upperBound } from "./held-out.ts";
+import {
+  type Disagreement,
+  disagreement,
+  lastAllowed,
+  type Step,
+  type TextEffect,
+  upperBound,
+} from "./held-out.ts";
 import { openSearch } from "./journal.ts";
 import { type Answer, type Ask, type Best, search, type UnitSet } from "./search.ts";
 import { complete, type FullSettings, type PruneSettings, type PruneTarget } from "./settings.ts";
-import { type Unit, type UnitRow, UNITS } from "./units.ts";
+import { UNITS, type Unit, type UnitRow } from "./units.ts";
 
 /** Nats a token: effects of candidates this close count as equal in a race. */
 const TOLERANCE = 0.001;
@@ -68,7 +74,11 @@ export interface Machine {
  * @throws SparkablateError other_run where the directory holds another search; usage where its held-out blocks were seen for
  *   another target; what runs and bakes throw; interrupted.
  */
-export async function prune(machine: Machine, settings: PruneSettings, options: PruneOptions): Promise<Pruned> {
+export async function prune(
+  machine: Machine,
+  settings: PruneSettings,
+  options: PruneOptions,
+): Promise<Pruned> {
   return await new Pruning(machine, complete(settings), options).run();
 }
 
@@ -143,12 +153,19 @@ class Pruning {
     const rows = await this.#measured({ ablation, stop: { bottom: 1, tolerance: TOLERANCE } });
     const ranked = rankRows(rows).filter(({ delta_nll }) => delta_nll !== null);
     if (ranked[0]?.flags.includes(RACE_FLAGS.leading)) this.#unsettled++;
-    return { ranked: ranked.map(({ condition, delta_nll }) => ({ unit: of(condition), effect: delta_nll as number })) };
+    return {
+      ranked: ranked.map(({ condition, delta_nll }) => ({
+        unit: of(condition),
+        effect: delta_nll as number,
+      })),
+    };
   }
 
   async #sets(sets: readonly UnitSet[], why: string): Promise<(number | null)[]> {
     notify(this.#on, [`${why}: ${sets.map((set) => this.#named(set)).join("; ")}`]);
-    const rows = await this.#measured({ ablation: { sweep: "custom", targets: sets.map((set) => this.#condition(set)) } });
+    const rows = await this.#measured({
+      ablation: { sweep: "custom", targets: sets.map((set) => this.#condition(set)) },
+    });
     return rows.slice(1).map(({ delta_nll }) => delta_nll);
   }
 
@@ -210,7 +227,14 @@ class Pruning {
       for (const [size, row] of rows.slice(1).entries()) {
         const { delta_nll, se, ci95, blocks: n } = row;
         if (delta_nll === null) continue;
-        effects[size]?.push({ text: dataset, blocks: n, delta_nll, se, ci95, upper95: upperBound(delta_nll, se, n) });
+        effects[size]?.push({
+          text: dataset,
+          blocks: n,
+          delta_nll,
+          se,
+          ci95,
+          upper95: upperBound(delta_nll, se, n),
+        });
       }
     }
     return best.map(({ set, value }, index) => ({
@@ -235,7 +259,13 @@ class Pruning {
     const ablation = { sweep: "custom" as const, targets: [this.#condition(set)] };
     const config = defineConfig({ model, ablation }, { texts: false });
     const { on, signal } = this.#options;
-    return await this.#machine.bake(config, { out: join(out, "model"), prune_layers: true, force: true, on, signal });
+    return await this.#machine.bake(config, {
+      out: join(out, "model"),
+      prune_layers: true,
+      force: true,
+      on,
+      signal,
+    });
   }
 
   #condition = (set: UnitSet): string => set.map(this.#row.id).join(" + ");

@@ -41,17 +41,29 @@ export type FullSettings = { readonly [K in keyof PruneSettings]-?: Exclude<Prun
 
 /** @throws SparkablateError usage for numbers that no search has. */
 export function complete(settings: PruneSettings): FullSettings {
-  const { unit = "layers", seq_len = 256, batch_size = 4, blocks = 64, held_out_blocks = 64, seed = 0 } = settings;
+  const {
+    unit = "layers",
+    seq_len = 256,
+    batch_size = 4,
+    blocks = 64,
+    held_out_blocks = 64,
+    seed = 0,
+  } = settings;
   const { texts, target } = settings;
-  if (texts.length === 0) throw new SparkablateError("usage", "a text is missing: the search needs one at least");
+  if (texts.length === 0)
+    throw new SparkablateError("usage", "a text is missing: the search needs one at least");
   for (const [name, value] of Object.entries({ batch_size, blocks, held_out_blocks }))
     if (!Number.isInteger(value) || value < 1)
       throw new SparkablateError("usage", `${name} is ${value}; allowed: whole numbers from 1`);
   for (const [name, value] of Object.entries({ blocks, held_out_blocks }))
     if (value % batch_size !== 0)
-      throw new SparkablateError("usage", `${name} is ${value}, no multiple of ${batch_size}: batches are whole`);
+      throw new SparkablateError(
+        "usage",
+        `${name} is ${value}, no multiple of ${batch_size}: batches are whole`,
+      );
   const [[name, value]] = Object.entries(target) as [[string, number]];
-  const fits = name === "remove" ? Number.isInteger(value) && value >= 1 : Number.isFinite(value) && value >= 0;
+  const fits =
+    name === "remove" ? Number.isInteger(value) && value >= 1 : Number.isFinite(value) && value >= 0;
   if (!fits)
     throw new SparkablateError(
       "usage",

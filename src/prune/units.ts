@@ -26,7 +26,10 @@ export const UNITS = {
     offered: (map) => {
       const layers = map.layers.flatMap(({ sites }, layer) => (sites.includes("layer") ? [layer] : []));
       if (layers.length > 1) return layers;
-      throw new SparkablateError("site_unsupported", `${map.model_type} offers no two layers that can be skipped`);
+      throw new SparkablateError(
+        "site_unsupported",
+        `${map.model_type} offers no two layers that can be skipped`,
+      );
     },
   },
 } as const satisfies Record<string, UnitRow>;
