@@ -37,6 +37,10 @@ export type {
   Numerics,
   WireError,
 } from "./protocol/messages.ts";
+export type { Disagreement, TextEffect } from "./prune/held-out.ts";
+export type { PathStep, Pruned, PruneOptions } from "./prune/prune.ts";
+export type { PruneSettings, PruneTarget } from "./prune/settings.ts";
+export type { Unit } from "./prune/units.ts";
 export type { RunFacts, StatisticsSettings, TaskFacts } from "./results/facts.ts";
 export type { Interaction, MetricEstimate, Row, Status } from "./results/row.ts";
 export type { BakeDtype, Baked, BakeOptions } from "./run/bake.ts";

@@ -7,11 +7,15 @@ const CONFIDENCE = 0.95;
 
 /** What removing a step's set costs on one text's held-out blocks. */
 export interface TextEffect {
+  /** Its path or name, as it was given. */
   readonly text: string;
+  /** Held-out ones that were measured. */
   readonly blocks: number;
   /** Nats a token, from the unedited model. */
   readonly delta_nll: number;
+  /** Over blocks; null with one. */
   readonly se: number | null;
+  /** Two-sided t interval. */
   readonly ci95: Interval | null;
   /** One-sided 95 % bound from above; null where nothing is known of the spread. */
   readonly upper95: number | null;
@@ -20,6 +24,7 @@ export interface TextEffect {
 export interface Step {
   /** Units that are removed. */
   readonly size: number;
+  /** Which, ascending. */
   readonly set: UnitSet;
   /** One for each text, in their order. */
   readonly held_out: readonly TextEffect[];
@@ -45,9 +50,11 @@ export function lastAllowed(steps: readonly Step[], most: number): Step | null {
 
 /** From some step on two texts cost differently. */
 export interface Disagreement {
+  /** Units removed in the first such step. */
   readonly from_size: number;
-  /** Where it costs most, and least, at the last step. */
+  /** Where the last step costs most. */
   readonly most: string;
+  /** Where it costs least. */
   readonly least: string;
 }
 

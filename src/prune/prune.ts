@@ -31,7 +31,9 @@ const TOLERANCE = 0.001;
 /** Of each new set. */
 const SWAPS = 3;
 
+/** How a search is run, beside what it is. */
 export interface PruneOptions {
+  /** Told every stage, measurement and notice as it comes. */
   readonly on?: OnEvent | undefined;
   /** Aborting saves what was measured; the same search goes on there. */
   readonly signal?: AbortSignal | undefined;
@@ -50,9 +52,13 @@ export interface PathStep extends Step {
 }
 
 export interface Pruned {
+  /** What was removed one of. */
   readonly unit: Unit;
+  /** As they were given. */
   readonly texts: readonly string[];
+  /** As it was given. */
   readonly target: PruneTarget;
+  /** One a size, size 1 first. */
   readonly steps: readonly PathStep[];
   /** Size of the step that is baked; null: none reaches the target. */
   readonly chosen: number | null;
@@ -60,7 +66,9 @@ export interface Pruned {
   readonly reached: boolean;
   /** Races that ended without a winner at 95 % confidence: the smallest mean was taken. */
   readonly unsettled: number;
+  /** From which step on texts cost differently; null: from none. */
   readonly disagreement: Disagreement | null;
+  /** What was written, in `model/` of the search's directory; null: nothing. */
   readonly checkpoint: Baked | null;
 }
 
@@ -88,6 +96,7 @@ class Pruning {
   readonly #row: UnitRow;
   readonly #options: PruneOptions;
   readonly #on: OnEvent;
+  readonly #said = new Set<string>();
   #asked = 0;
   #unsettled = 0;
 
@@ -98,6 +107,14 @@ class Pruning {
     this.#options = options;
     this.#on = options.on ?? (() => undefined);
   }
+
+  /** Of dozens of runs each says the same of model and texts: it is passed on once. */
+  #passOn: OnEvent = (event) => {
+    const said = event.type === "notice" ? event.message : event.type === "loaded" ? "loaded" : null;
+    if (event.type === "recognised" || (said !== null && this.#said.has(said))) return;
+    if (said !== null) this.#said.add(said);
+    this.#on(event);
+  };
 
   async run(): Promise<Pruned> {
     const { out, target, texts, unit } = this.#settings;
@@ -199,8 +216,8 @@ class Pruning {
   }
 
   async #finished(config: RunConfig): Promise<readonly Row[]> {
-    const { on, signal } = this.#options;
-    for await (const _row of this.#machine.run(config, { on, signal }));
+    const { signal } = this.#options;
+    for await (const _row of this.#machine.run(config, { on: this.#passOn, signal }));
     return readRun(config.output.dir).rows;
   }
 
@@ -254,16 +271,16 @@ class Pruning {
   }
 
   async #bake({ set, removed }: PathStep): Promise<Baked> {
-    const { model, out } = this.#settings;
+    const { out } = this.#settings;
     notify(this.#on, [`baking without ${removed.join(", ")}`]);
     const ablation = { sweep: "custom" as const, targets: [this.#condition(set)] };
-    const config = defineConfig({ model, ablation }, { texts: false });
-    const { on, signal } = this.#options;
+    const config = this.#config({ ablation });
+    const { signal } = this.#options;
     return await this.#machine.bake(config, {
       out: join(out, "model"),
       prune_layers: true,
       force: true,
-      on,
+      on: this.#passOn,
       signal,
     });
   }

@@ -14,6 +14,7 @@ export type PruneTarget =
       readonly remove: number;
     };
 
+/** A model, texts, and how far to go. */
 export interface PruneSettings {
   /** As in a config. */
   readonly model: ConfigInput["model"];
@@ -21,6 +22,7 @@ export interface PruneSettings {
   readonly texts: readonly string[];
   /** What is removed one of. Default: layers. */
   readonly unit?: Unit | undefined;
+  /** How far to go. */
   readonly target: PruneTarget;
   /** Tokens a block; default 256. */
   readonly seq_len?: number | undefined;

@@ -34,4 +34,5 @@ export const UNITS = {
   },
 } as const satisfies Record<string, UnitRow>;
 
+/** What a search removes one of. */
 export type Unit = keyof typeof UNITS;
