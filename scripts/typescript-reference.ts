@@ -43,7 +43,9 @@ const OPTIONS: TypeDocOptions & Partial<PluginOptions> = {
     ...["type", "model", "message", "plan", "error"].map((name) => `RunEvent.__type.${name}`),
     // Parts are named by the catalogue, which says what they are.
     ...["targets", "given"].flatMap((list) =>
-      ["kind", ...PARTS.map(({ field }) => field)].map((name) => `RunConfig.ablation.__type.${list}.__type.${name}`),
+      ["kind", ...PARTS.map(({ field }) => field)].map(
+        (name) => `RunConfig.ablation.__type.${list}.__type.${name}`,
+      ),
     ),
     ...PARTS.flatMap(({ count }) => MAPS.map((map) => `${map}.layers.__type.${count}`)),
   ],
