@@ -126,7 +126,17 @@ it("every method of Controller has an example, and the examples type-check under
     fences(comment.replaceAll(/^ *\* ?/gm, "")).map(({ text }) => ({ name, text })),
   );
   expect(examples.map(({ name }) => name).toSorted()).toEqual(
-    ["Controller", "bake", "compare", "direction", "inspect", "keepTokens", "load", "prune", "run"].toSorted(),
+    [
+      "Controller",
+      "bake",
+      "compare",
+      "direction",
+      "inspect",
+      "keepTokens",
+      "load",
+      "prune",
+      "run",
+    ].toSorted(),
   );
   const directory = scratch();
   linkPackage(directory);

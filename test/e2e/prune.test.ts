@@ -13,7 +13,12 @@ const LAYERS = 6;
 const desk = mkdtempSync(join(tmpdir(), "sparkablate-prune-"));
 afterAll(() => rmSync(desk, { recursive: true }));
 const model = tinyModel("--layers", String(LAYERS));
-const texts = [NORTHANGER, NORTHANGER.replace("northanger-abbey", "sense-and-sensibility")];
+// Beginnings of two novels: what is tokenised anew for every run is short.
+const texts = ["northanger-abbey", "sense-and-sensibility"].map((name) => {
+  const file = join(desk, `${name}.txt`);
+  writeFileSync(file, readFileSync(NORTHANGER.replace("northanger-abbey", name), "utf8").slice(0, 40_000));
+  return file;
+});
 const out = join(desk, "pruned");
 const line = (directory: string, ...more: string[]) => [
   ...["prune", "-m", model, "--text", ...texts, "--seq-len", "32", "--blocks", "16", "--held-out", "16"],
@@ -45,13 +50,8 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
     expect(num_hidden_layers).toBe(LAYERS - 3);
 
     const again = join(desk, "killed");
-    for (const seconds of [6, 12]) {
-      const killed = await cli(line(again, "--remove", "3"), {
-        timeout: seconds * 1000,
-        killSignal: "SIGKILL",
-      });
-      expect(killed.exitCode).not.toBe(0);
-    }
+    const killed = await cli(line(again, "--remove", "3"), { timeout: 12_000, killSignal: "SIGKILL" });
+    expect(killed.exitCode).not.toBe(0);
     expect((await cli(line(again, "--remove", "3"))).exitCode).toBe(0);
     expect({ ...path(again), checkpoint: null }).toEqual({ ...found, checkpoint: null });
     expect(weights(again)).toBe(weights(out));
@@ -89,19 +89,13 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
     expect([other.exitCode, other.stderr]).toEqual([2, expect.stringContaining("seed: 0 there, 1 now")]);
     const looked = await cli(line(out, "--remove", "2"));
     expect([looked.exitCode, looked.stderr]).toEqual([2, expect.stringContaining("--fresh-holdout")]);
-    const fresh = await cli(line(out, "--remove", "2", "--fresh-holdout"));
-    expect(fresh.exitCode, String(fresh.stderr)).toBe(0);
+    // A model has one layer at least: the best found is written, and said not to be what was asked for.
+    const fresh = await cli(line(out, "--remove", "9", "--fresh-holdout"));
+    expect(fresh.exitCode, String(fresh.stderr)).toBe(1);
+    expect(path(out)).toMatchObject({ chosen: LAYERS - 1, reached: false });
     const blocks = (name: string) => readFileSync(join(out, "held-out", name, "config.yaml"), "utf8");
     expect(blocks("2-1")).toContain("skip_batches: 8");
     expect(blocks("1-1")).toContain("skip_batches: 4");
-  });
-
-  it("says what it could not reach", async () => {
-    const directory = join(desk, "far");
-    const far = await cli(line(directory, "--remove", "9"));
-    expect(far.exitCode).toBe(1);
-    expect(path(directory)).toMatchObject({ chosen: LAYERS - 1, reached: false });
-    rmSync(directory, { recursive: true });
   });
 });
 
