@@ -2,7 +2,6 @@
  * Edits that everything is measured on top of, and a condition with them: one joint condition. The worker's
  * edits/given.py is the same in Python, message for message.
  */
-import { SITES } from "../protocol/catalog.ts";
 import type { Intervention, ModelMap } from "../protocol/messages.ts";
 import { canonical, conditionId, interventionId } from "./ids.ts";
 import { directionConflict, isWithin, unitsOf } from "./overlaps.ts";
@@ -59,11 +58,14 @@ function sharedBy(below: Intervention, one: Intervention, map: ModelMap): Shared
     return same ? share(placesOf(below, map), placesOf(one, map)) : "none";
   }
   const [skip, direction] = below.kind === "direction" ? [one, below] : [below, one as Direction];
-  if (skip.kind === "direction" || SITES[skip.kind].edit !== "skip") return "none";
+  if (skip.kind === "direction" || !isSkip(skip)) return "none";
   const places = placesOf(direction, map);
   if (!places.includes(skip.layer)) return "none";
   return skip === one && places.length === 1 ? "all" : "some";
 }
+
+/** Whether nothing is left of the layer; of its mean, a direction is taken out as it is of its writes. */
+const isSkip = (one: Intervention): boolean => one.kind === "layer" && one.mode === "skip";
 
 function share<T>(theirs: readonly T[], mine: readonly T[]): Shared {
   if (!theirs.some((one) => mine.includes(one))) return "none";
@@ -80,7 +82,7 @@ function placesOf({ at, layers }: Direction, map: ModelMap): readonly number[] {
 function isCovered(given: readonly Intervention[], one: Intervention, map: ModelMap): boolean {
   if (one.kind === "direction") {
     const held = given.flatMap((below): readonly number[] => {
-      if (below.kind !== "direction") return SITES[below.kind].edit === "skip" ? [below.layer] : [];
+      if (below.kind !== "direction") return isSkip(below) ? [below.layer] : [];
       return sharedBy(below, one, map) === "none" ? [] : placesOf(below, map);
     });
     return share(placesOf(one, map), held) === "all";

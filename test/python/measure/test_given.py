@@ -58,6 +58,8 @@ def edits(sites: SiteMap) -> list[Spec]:
         if "mlp" in offered:
             found += [AblationSpec("mlp", at), AblationSpec("mlp", at, mode="mean")]
         found += [AblationSpec("layer", at)]
+        if "layer" in offered and not layer.no_constant:
+            found += [AblationSpec("layer", at, mode="mean")]
         if at == 1 and not layer.no_constant:
             found += [AblationSpec("layer", at, mode="mean")]
         found += [DirectionSpec("project_out", unit(at, sites.d_model), layers=(at,))]

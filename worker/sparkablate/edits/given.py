@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from sparkablate.anatomy.sites import SiteMap
 from sparkablate.catalog import SITES, is_within
+from sparkablate.edits.functions import SKIP
 from sparkablate.errors import SparkablateError
 from sparkablate.specs import (
     EMBEDDING,
@@ -87,9 +88,14 @@ def _shared(below: Spec, spec: Spec, sites: SiteMap) -> Shared:
     skip, direction = (below, spec) if isinstance(spec, DirectionSpec) else (spec, below)
     assert isinstance(skip, AblationSpec)
     assert isinstance(direction, DirectionSpec)
-    if SITES[skip.kind].edit != "skip" or skip.layer not in direction.indices(sites.n_layers):
+    if not _skips(skip) or skip.layer not in direction.indices(sites.n_layers):
         return "none"
     return "all" if skip is spec and _places(direction, sites) == {skip.layer} else "some"
+
+
+def _skips(spec: AblationSpec) -> bool:
+    """Whether nothing is left of the layer; of its mean, a direction is taken out as it is of its writes."""
+    return SITES[spec.kind].edit == "skip" and spec.mode == SKIP
 
 
 def _share(theirs: Set[Any], mine: Set[Any]) -> Shared:
@@ -113,11 +119,7 @@ def _covers(given: Sequence[Spec], spec: Spec, sites: SiteMap) -> bool:
             for below in given
             if isinstance(below, DirectionSpec) and _shared(below, spec, sites) != "none"
         ]
-        skipped = {
-            below.layer
-            for below in given
-            if isinstance(below, AblationSpec) and SITES[below.kind].edit == "skip"
-        }
+        skipped = {below.layer for below in given if isinstance(below, AblationSpec) and _skips(below)}
         held = {place for below in alike for place in _places(below, sites)} | skipped
         return _places(spec, sites) <= held
     here = [below for below in given if isinstance(below, AblationSpec) and below.layer == spec.layer]

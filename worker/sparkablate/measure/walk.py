@@ -186,14 +186,14 @@ class Walk:
             stack.enter_context(replaced_forward(layer.module, _bypass(layer, output)))
         elif stage is Stage.SKIP:
             stack.enter_context(replaced_forward(layer.module, _bypass(layer, None)))
+        elif layer.attention is None or state.attention is None:
+            return  # what is given has it replaced by a constant: the layer makes nothing to begin at
         elif stage is Stage.MLP and layer.index in self.entries.mlp:
-            assert layer.attention is not None
             stack.enter_context(
                 replaced_forward(layer.attention, lambda *args, **kwargs: _copied(state.attention))
             )
         elif stage is Stage.ATTENTION and layer.index in self.entries.attention:
             projection, source = layer.attention_output, state.projection_input
-            assert layer.attention is not None
             assert projection is not None
             assert source is not None
 
