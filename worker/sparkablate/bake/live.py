@@ -136,11 +136,13 @@ def _controls(
 
 def _in_float64(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
     """What the projection gives, summed in float64."""
-    wide = {name: parameter.double() for name, parameter in module.named_parameters()}
-    if any(parameter.device.type == "meta" for parameter in wide.values()):
+    if any(parameter.device.type == "meta" for parameter in module.parameters()):
         return _one_ulp(output)  # its weights are on disk by now
     twin = copy.copy(module)  # of the same class and settings; hooks run around a call, not around forward
-    twin._parameters = {name: nn.Parameter(value, requires_grad=False) for name, value in wide.items()}
+    twin._parameters = {
+        name: None if value is None else nn.Parameter(value.double(), requires_grad=False)
+        for name, value in module._parameters.items()
+    }
     return twin.forward(args[0].double()).to(output.dtype)
 
 
