@@ -35,7 +35,7 @@ class TestFields:
             ({"kind": "head", "layer": 0, "heads": (-1,)}, "not negative"),
             ({"kind": "mlp", "layer": -1}, "count from 0"),
             ({"kind": "mlp", "layer": 0, "mode": "skip"}, "none of zero, mean"),
-            ({"kind": "layer", "layer": 0, "mode": "mean"}, "none of skip, zero"),
+            ({"kind": "layer", "layer": 0, "mode": "patch"}, "none of skip, mean, zero"),
             ({"kind": "layer", "layer": 0, "positions": "not_first"}, "no positions"),
             ({"kind": "mlp", "layer": 0, "positions": "last"}, "none of all, not_first"),
         ],

@@ -161,9 +161,9 @@ CALLS: dict[str, tuple[Callable[[Scene], Any], str]] = {
         lambda s: AblationSpec("mlp", 1, mode="ablate"),
         "config_invalid: mode of kind 'mlp': 'ablate' is none of zero, mean, resample, patch",
     ),
-    'AblationSpec("layer", 1, mode="mean")': (
-        lambda s: AblationSpec("layer", 1, mode="mean"),
-        "config_invalid: mode of kind 'layer': 'mean' is none of skip, zero",
+    'AblationSpec("layer", 1, mode="patch")': (
+        lambda s: AblationSpec("layer", 1, mode="patch"),
+        "config_invalid: mode of kind 'layer': 'patch' is none of skip, mean, zero",
     ),
     'AblationSpec("layer", 1, positions="not_first")': (
         lambda s: AblationSpec("layer", 1, positions="not_first"),
@@ -343,9 +343,9 @@ CALLS: dict[str, tuple[Callable[[Scene], Any], str]] = {
         lambda s: s.manager.calibrate_means(IDS, keys=["mlp"]),
         "usage: a mean's key is MeanKey(kind, layer, positions), not 'mlp'",
     ),
-    's.manager.calibrate_means(IDS, keys=[("layer", 1)])': (
-        lambda s: s.manager.calibrate_means(IDS, keys=[("layer", 1)]),
-        "config_invalid: kind of a mean 'layer' is none of head, attn, neuron, mlp",
+    's.manager.calibrate_means(IDS, keys=[("direction", 1)])': (
+        lambda s: s.manager.calibrate_means(IDS, keys=[("direction", 1)]),
+        "config_invalid: kind of a mean 'direction' is none of head, attn, neuron, mlp, layer",
     ),
     's.manager.calibrate_means(IDS, keys=[MeanKey("mlp", 7)])': (
         lambda s: s.manager.calibrate_means(IDS, keys=[MeanKey("mlp", 7)]),

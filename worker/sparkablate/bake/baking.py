@@ -48,10 +48,6 @@ SPARE_BYTES = 16 << 20
 LEFT_BYTES = 256 << 10
 
 
-#: Removed units of a layer that a note spells out.
-SHOWN_UNITS = 8
-
-
 @dataclass(frozen=True)
 class Source:
     """The loaded source model: `name` as it was asked for, its files, and the manager that edits it.
@@ -243,11 +239,8 @@ class Baking:
                 0, "the embedding was tied to the head and only one side is edited: they are untied now"
             )
         for removal in self.removed:
-            layers = "; ".join(f"layer {at}: {_listed(units)}" for at, units in removal.removed.items())
-            notes.insert(
-                0,
-                f"{removal.count} of {removal.before} {removal.unit}s of every layer are removed ({layers})",
-            )
+            of_all = f"{removal.count} of {removal.before} {removal.unit}s of every layer"
+            notes.insert(0, f"{of_all} are removed; {RECORD} lists which")
         if self.parameters["after"] < self.parameters["before"]:
             notes.insert(0, "parameters: {before:,} before, {after:,} after".format(**self.parameters))
         if constants := self._held_constants():
@@ -316,11 +309,6 @@ class Baking:
         offloaded = any(p.device.type == "meta" for p in self._held.manager.model.parameters())
         copies = weights if offloaded and any(p.experts for p in self._projections) else 0
         return weights + copies + logits + self.travelling.bytes + SPARE_BYTES
-
-
-def _listed(units: Sequence[int]) -> str:
-    more = len(units) - SHOWN_UNITS
-    return f"{', '.join(map(str, units[:SHOWN_UNITS]))}{f' and {more} more' if more > 0 else ''}"
 
 
 def resolved(specs: Sequence[Spec], manager: AblationManager) -> list[Spec]:
