@@ -51,6 +51,7 @@ export interface PathStep extends Step {
   readonly nested: boolean;
 }
 
+/** What a search found, and what was written. */
 export interface Pruned {
   /** What was removed one of. */
   readonly unit: Unit;

@@ -75,6 +75,7 @@ const TYPES = [
   "TaskFacts",
   "TextEffect",
   "Unit",
+  "UnitSet",
   "WireError",
 ];
 
