@@ -39,7 +39,6 @@ export type {
 } from "./protocol/messages.ts";
 export type { Disagreement, TextEffect } from "./prune/held-out.ts";
 export type { PathStep, Pruned, PruneOptions } from "./prune/prune.ts";
-export type { UnitSet } from "./prune/search.ts";
 export type { PruneSettings, PruneTarget } from "./prune/settings.ts";
 export type { Unit } from "./prune/units.ts";
 export type { RunFacts, StatisticsSettings, TaskFacts } from "./results/facts.ts";

@@ -3,6 +3,7 @@ import { resolve } from "node:path";
 import { type Command as Cli, Command, Option } from "commander";
 import { getBorderCharacters, table } from "table";
 import { SparkablateError } from "../errors.ts";
+import type { OnEvent } from "../events.ts";
 import type { PathStep, Pruned } from "../prune/prune.ts";
 import type { PruneTarget } from "../prune/settings.ts";
 import { UNITS, type Unit } from "../prune/units.ts";
@@ -10,6 +11,9 @@ import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWork
 import { watched } from "./interrupt.ts";
 import { type ModelFlags, modelSection, withModel } from "./model-flags.ts";
 import { lines, print, printJson, type Words } from "./terminal.ts";
+
+/** Units that a row of the table lists. */
+const NAMED = 8;
 
 interface PruneFlags extends CommonFlags, WorkerFlags, ModelFlags {
   readonly text: string[];
@@ -78,12 +82,14 @@ async function prune(flags: PruneFlags): Promise<void> {
     out: resolve(flags.out),
   };
   const options = { signal: stop.signal, fresh_holdout: flags.freshHoldout ?? false };
-  const found = await watched(
-    controller,
-    flags,
-    (on) => controller.prune(settings, { ...options, on }),
-    stop,
-  );
+  const work = (on: OnEvent) => controller.prune(settings, { ...options, on });
+  const found = await watched(controller, flags, work, stop).catch((cause: unknown) => {
+    if (!(cause instanceof SparkablateError) || cause.code !== "interrupted") throw cause;
+    throw new SparkablateError("interrupted", `interrupted; what was measured is in ${settings.out}`, {
+      cause,
+      help: "Run the same command again to continue.",
+    });
+  });
   if (flags.json) printJson(found);
   else print(described(found));
   if (!found.reached) process.exitCode = 1;
@@ -115,13 +121,15 @@ function described({ steps, texts, chosen, ...found }: Pruned): Words {
 const row = ({ size, removed, held_out }: PathStep, isChosen: boolean): string[] => [
   isChosen ? "→" : "",
   String(size),
-  removed.join(" "),
+  removed.length > NAMED ? `${removed.length} ids, in path.json` : removed.join(" "),
   ...held_out.map(({ delta_nll, ci95 }) =>
-    ci95 === null
-      ? delta_nll.toFixed(4)
-      : `${delta_nll.toFixed(4)} [${ci95.map((end) => end.toFixed(4)).join(", ")}]`,
+    delta_nll === null
+      ? "failed"
+      : `${signed(delta_nll)}${ci95 === null ? "" : ` [${ci95.map(signed).join(", ")}]`}`,
   ),
 ];
+
+const signed = (nats: number): string => `${nats < 0 ? "" : "+"}${nats.toFixed(4)}`;
 
 function words(
   { target, unsettled, disagreement, checkpoint }: Omit<Pruned, "steps" | "texts" | "chosen">,

@@ -1,7 +1,6 @@
 /** Pure: what the steps of a path cost on held-out blocks, which step that allows, and where texts disagree. */
 import quantile from "@stdlib/stats-base-dists-t-quantile";
 import type { Interval } from "../statistics/effects.ts";
-import type { UnitSet } from "./search.ts";
 
 const CONFIDENCE = 0.95;
 
@@ -11,8 +10,8 @@ export interface TextEffect {
   readonly text: string;
   /** Held-out ones that were measured. */
   readonly blocks: number;
-  /** Nats a token, from the unedited model. */
-  readonly delta_nll: number;
+  /** Nats a token, from the unedited model; null where it could not be measured. */
+  readonly delta_nll: number | null;
   /** Over blocks; null with one. */
   readonly se: number | null;
   /** Two-sided t interval. */
@@ -22,10 +21,8 @@ export interface TextEffect {
 }
 
 export interface Step {
-  /** Units that are removed. */
+  /** Units that are removed; of units that every layer loses, from each. */
   readonly size: number;
-  /** Which, ascending. */
-  readonly set: UnitSet;
   /** One for each text, in their order. */
   readonly held_out: readonly TextEffect[];
 }
@@ -65,15 +62,14 @@ export interface Disagreement {
 export function disagreement(steps: readonly Step[]): Disagreement | null {
   const agreeing = steps.findLastIndex(({ held_out }) => !differs(held_out));
   const [first, last] = [steps[agreeing + 1], steps.at(-1)];
-  if (first === undefined || last === undefined) return null;
-  const [most, least] = extremes(last.held_out);
+  const [most, least] = extremes(last?.held_out ?? []);
+  if (first === undefined || most === undefined || least === undefined) return null;
   return { from_size: first.size, most: most.text, least: least.text };
 }
 
 function differs(effects: readonly TextEffect[]): boolean {
-  if (effects.length < 2) return false;
   const [most, least] = extremes(effects);
-  if (most.se === null || least.se === null) return false;
+  if (most?.se == null || least?.se == null || most === least) return false;
   const [a, b] = [most.se ** 2, least.se ** 2];
   if (a + b === 0) return false;
   const freedom = (a + b) ** 2 / (a ** 2 / (most.blocks - 1) + b ** 2 / (least.blocks - 1));
@@ -82,7 +78,11 @@ function differs(effects: readonly TextEffect[]): boolean {
   return most.delta_nll - least.delta_nll > width;
 }
 
-function extremes(effects: readonly TextEffect[]): [TextEffect, TextEffect] {
-  const order = [...effects].sort((x, y) => y.delta_nll - x.delta_nll);
-  return [order[0] as TextEffect, order.at(-1) as TextEffect];
+type Measured = TextEffect & { readonly delta_nll: number };
+
+/** Where it costs most, and least. */
+function extremes(effects: readonly TextEffect[]): [Measured | undefined, Measured | undefined] {
+  const measured = effects.filter((one): one is Measured => one.delta_nll !== null);
+  const order = measured.sort((x, y) => y.delta_nll - x.delta_nll);
+  return [order[0], order.at(-1)];
 }

@@ -5,6 +5,7 @@
  */
 import { join } from "node:path";
 import { type ConfigInput, defineConfig, type RunConfig } from "../config/load.ts";
+import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
 import { rankRows } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
@@ -22,7 +23,7 @@ import {
   upperBound,
 } from "./held-out.ts";
 import { openSearch } from "./journal.ts";
-import { type Answer, type Ask, type Best, search, type UnitSet } from "./search.ts";
+import { type Answer, type Ask, type Best, search, searchEverywhere, type UnitSet } from "./search.ts";
 import { complete, type FullSettings, type PruneSettings, type PruneTarget } from "./settings.ts";
 import { UNITS, type Unit, type UnitRow } from "./units.ts";
 
@@ -30,6 +31,8 @@ import { UNITS, type Unit, type UnitRow } from "./units.ts";
 const TOLERANCE = 0.001;
 /** Of each new set. */
 const SWAPS = 3;
+/** Units that a line of progress lists. */
+const NAMED = 6;
 
 /** How a search is run, beside what it is. */
 export interface PruneOptions {
@@ -98,6 +101,8 @@ class Pruning {
   readonly #options: PruneOptions;
   readonly #on: OnEvent;
   readonly #said = new Set<string>();
+  /** Ids of the units, which are known by their place here. */
+  #ids: readonly string[] = [];
   #asked = 0;
   #unsettled = 0;
 
@@ -140,11 +145,14 @@ class Pruning {
   }
 
   async #search(): Promise<Best[]> {
-    const first = await this.#step([]);
-    const units = first.ranked.map((each) => each.unit).sort((a, b) => a - b);
+    // The search's own first step asks for the same, which is measured then.
+    const offered = (await this.#raced([])).slice(1).filter(({ delta_nll }) => delta_nll !== null);
     this.#asked = 0;
-    this.#unsettled = 0;
-    const work = search({ units, floor: 0, goesOn: (best) => this.#goesOn(best), swaps: SWAPS });
+    this.#ids = offered.map(({ condition }) => condition);
+    const layers = Map.groupBy(offered.keys(), (unit) => layerOf(offered[unit] as Row));
+    const goesOn = (best: readonly Best[]) => this.#goesOn(best);
+    const settings = { units: [...layers.values()], floor: 0, goesOn, swaps: SWAPS };
+    const work = this.#row.everywhere ? searchEverywhere(settings) : search(settings);
     let next = work.next();
     while (!next.done) next = work.next(await this.#answer(next.value));
     return next.value;
@@ -161,22 +169,24 @@ class Pruning {
     if (ask.kind === "sets") return { values: await this.#sets(ask.sets, ask.why) };
     const { many } = this.#row;
     const gone = ask.given.length === 0 ? "nothing is removed yet" : `removed: ${this.#named(ask.given)}`;
-    notify(this.#on, [`${gone}; racing ${ask.candidates.length} ${many} for the next`]);
-    return await this.#step(ask.given);
+    notify(this.#on, [`${gone}; measuring ${ask.candidates.length} ${many} for the next step`]);
+    const effects = rankRows(await this.#raced(ask.given)).flatMap(({ condition, delta_nll, flags }) =>
+      delta_nll === null ? [] : [{ unit: this.#ids.indexOf(condition), effect: delta_nll, flags }],
+    );
+    if (effects[0]?.flags.includes(RACE_FLAGS.leading)) this.#unsettled++;
+    // A race has ranked them by places, its winner first.
+    if (this.#row.everywhere) effects.sort((a, b) => a.effect - b.effect || a.unit - b.unit);
+    return { ranked: effects };
   }
 
-  async #step(given: UnitSet): Promise<Extract<Answer, { ranked: unknown }>> {
-    const { sweep, id, of } = this.#row;
-    const ablation = { sweep, ...(given.length > 0 && { given: given.map(id) }) };
-    const rows = await this.#measured({ ablation, stop: { bottom: 1, tolerance: TOLERANCE } });
-    const ranked = rankRows(rows).filter(({ delta_nll }) => delta_nll !== null);
-    if (ranked[0]?.flags.includes(RACE_FLAGS.leading)) this.#unsettled++;
-    return {
-      ranked: ranked.map(({ condition, delta_nll }) => ({
-        unit: of(condition),
-        effect: delta_nll as number,
-      })),
-    };
+  /** Each unit that is left, beside what is gone. A race has one winner: where every layer loses one, all are measured. */
+  async #raced(given: UnitSet): Promise<readonly Row[]> {
+    const { sweep, everywhere } = this.#row;
+    const ablation = { sweep, ...(given.length > 0 && { given: given.map(this.#id) }) };
+    return await this.#measured({
+      ablation,
+      ...(!everywhere && { stop: { bottom: 1, tolerance: TOLERANCE } }),
+    });
   }
 
   async #sets(sets: readonly UnitSet[], why: string): Promise<(number | null)[]> {
@@ -244,21 +254,13 @@ class Pruning {
       const rows = await this.#finished(config);
       for (const [size, row] of rows.slice(1).entries()) {
         const { delta_nll, se, ci95, blocks: n } = row;
-        if (delta_nll === null) continue;
-        effects[size]?.push({
-          text: dataset,
-          blocks: n,
-          delta_nll,
-          se,
-          ci95,
-          upper95: upperBound(delta_nll, se, n),
-        });
+        const upper95 = delta_nll === null ? null : upperBound(delta_nll, se, n);
+        effects[size]?.push({ text: dataset, blocks: n, delta_nll, se, ci95, upper95 });
       }
     }
     return best.map(({ set, value }, index) => ({
-      size: set.length,
-      set,
-      removed: set.map(this.#row.id),
+      size: this.#row.everywhere ? index + 1 : set.length,
+      removed: set.map(this.#id),
       selection_delta_nll: value,
       nested: index === 0 || (best[index - 1] as Best).set.every((unit) => set.includes(unit)),
       held_out: effects[index] as TextEffect[],
@@ -271,22 +273,34 @@ class Pruning {
     return lastAllowed(steps, target.max_delta_nll) as PathStep | null;
   }
 
-  async #bake({ set, removed }: PathStep): Promise<Baked> {
+  async #bake({ removed }: PathStep): Promise<Baked> {
     const { out } = this.#settings;
     notify(this.#on, [`baking without ${removed.join(", ")}`]);
-    const ablation = { sweep: "custom" as const, targets: [this.#condition(set)] };
+    const ablation = { sweep: "custom" as const, targets: [removed.join(" + ")] };
     const config = this.#config({ ablation });
     const { signal } = this.#options;
     return await this.#machine.bake(config, {
       out: join(out, "model"),
-      prune_layers: true,
+      ...this.#row.bake,
       force: true,
       on: this.#passOn,
       signal,
     });
   }
 
-  #condition = (set: UnitSet): string => set.map(this.#row.id).join(" + ");
+  #id = (unit: number): string => this.#ids[unit] as string;
 
-  #named = (set: UnitSet): string => `${set.length === 1 ? this.#row.one : this.#row.many} ${set.join(", ")}`;
+  #condition = (set: UnitSet): string => set.map(this.#id).join(" + ");
+
+  #named(set: UnitSet): string {
+    if (set.length > NAMED) return `${set.length} ${this.#row.many}`;
+    return set.map(this.#id).join(" + ");
+  }
+}
+
+/** Of a unit alone. */
+function layerOf({ interventions: [one] }: Row): number {
+  if (one === undefined || one.kind === "direction")
+    throw new SparkablateError("internal", "a unit that lies in no layer");
+  return one.layer;
 }

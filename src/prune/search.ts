@@ -46,8 +46,8 @@ export type Ask = StepAsked | SetsAsked;
 export type Answer = { readonly ranked: readonly Effect[] } | { readonly values: readonly (number | null)[] };
 
 export interface SearchSettings {
-  /** Units that may be removed. */
-  readonly units: UnitSet;
+  /** Units that may be removed, by layer. */
+  readonly units: readonly UnitSet[];
   /** Nats a token by which a set must be better to take another's place. */
   readonly floor: number;
   /** Whether one more is to be removed; told the best of each size, size 1 first. */
@@ -61,6 +61,27 @@ type Asking<T> = Generator<Ask, T, Answer>;
 /** Yields what it wants measured, is sent the answers, and returns the best set of each size, size 1 first. */
 export const search = (settings: SearchSettings): Asking<Best[]> => new FloatingSearch(settings).run();
 
+/**
+ * As `search`, but a step takes the least harmful unit out of every layer, each beside what is gone; together they are
+ * measured as one set. Nothing is put back or swapped: sizes are units of each layer.
+ */
+export function* searchEverywhere({ units, goesOn }: SearchSettings): Asking<Best[]> {
+  const best: Best[] = [];
+  const most = Math.min(...units.map(({ length }) => length)) - 1;
+  while (best.length < most && goesOn(best)) {
+    const given = best.at(-1)?.set ?? [];
+    const candidates = units.flat().filter((unit) => !given.includes(unit));
+    const ranked = ranking(yield { kind: "step", given, candidates });
+    const chosen = units.map((layer) => ranked.find(({ unit }) => layer.includes(unit))?.unit);
+    // A layer in which none could be measured keeps what the others would lose.
+    if (!chosen.every((unit) => unit !== undefined)) break;
+    const [found] = yield* measure("added", [ascending([...given, ...chosen])]);
+    if (found === undefined) break;
+    best.push(found);
+  }
+  return best;
+}
+
 class FloatingSearch {
   readonly #settings: SearchSettings;
   /** Of each size, size 1 first. */
@@ -71,7 +92,8 @@ class FloatingSearch {
   }
 
   *run(): Asking<Best[]> {
-    const { units, goesOn } = this.#settings;
+    const { goesOn } = this.#settings;
+    const units = this.#settings.units.flat();
     const best = this.#best;
     let here: UnitSet = [];
     // One unit stays: a model without any is none.
@@ -100,7 +122,7 @@ class FloatingSearch {
 
   /** The race's winner beside what is gone, measured on all blocks; where that fails the next one; null: all failed. */
   *#add(given: UnitSet): Asking<{ found: Best; unit: number; ranked: readonly Effect[] } | null> {
-    const candidates = this.#settings.units.filter((unit) => !given.includes(unit));
+    const candidates = this.#settings.units.flat().filter((unit) => !given.includes(unit));
     const ranked = ranking(yield { kind: "step", given, candidates });
     for (const { unit } of ranked) {
       const [found] = yield* measure("added", [ascending([...given, unit])]);

@@ -1,24 +1,26 @@
-/** What a search removes one of, and how a unit is written as a condition. */
-export interface UnitRow {
-  /** One of them, and several, for a person. */
-  readonly one: string;
-  readonly many: string;
-  /** The sweep that measures each of them alone. */
-  readonly sweep: "layers";
-  /** The unit of a condition's id, and back. */
-  readonly id: (unit: number) => string;
-  readonly of: (condition: string) => number;
-}
+/** What a search removes, and what of it a stock checkpoint can do without. */
+import type { BakeOptions } from "../run/bake.ts";
 
 /** What a search removes one of. */
-export type Unit = "layers";
+export type Unit = "layers" | "kv_groups";
+
+export interface UnitRow {
+  /** Several, for a person. */
+  readonly many: string;
+  /** The sweep that measures each of them alone. */
+  readonly sweep: Unit;
+  /** Whether a step takes one out of every layer, since a stock configuration has one number for all of them. */
+  readonly everywhere: boolean;
+  /** How a bake leaves them out instead of keeping them as zeros. */
+  readonly bake: Pick<BakeOptions, "prune_layers" | "prune_kv_groups">;
+}
 
 export const UNITS: Readonly<Record<Unit, UnitRow>> = {
-  layers: {
-    one: "layer",
-    many: "layers",
-    sweep: "layers",
-    id: (layer) => `L${layer}.layer.skip`,
-    of: (condition) => Number(/^L(\d+)\.layer\.skip$/.exec(condition)?.[1]),
+  layers: { many: "layers", sweep: "layers", everywhere: false, bake: { prune_layers: true } },
+  kv_groups: {
+    many: "key/value groups",
+    sweep: "kv_groups",
+    everywhere: true,
+    bake: { prune_kv_groups: true },
   },
 };

@@ -75,7 +75,6 @@ const TYPES = [
   "TaskFacts",
   "TextEffect",
   "Unit",
-  "UnitSet",
   "WireError",
 ];
 

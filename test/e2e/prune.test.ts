@@ -44,7 +44,7 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
     const found: Pruned = JSON.parse(String(first.stdout));
     expect(found).toEqual(path(out));
     expect(found).toMatchObject({ chosen: 3, reached: true, texts });
-    expect(found.steps.map(({ set }) => set.length)).toEqual([1, 2, 3]);
+    expect(found.steps.map(({ removed }) => removed.length)).toEqual([1, 2, 3]);
     for (const { held_out } of found.steps) expect(held_out.map(({ blocks }) => blocks)).toEqual([16, 16]);
     const { num_hidden_layers } = JSON.parse(readFileSync(join(out, "model", "config.json"), "utf8"));
     expect(num_hidden_layers).toBe(LAYERS - 3);
@@ -65,7 +65,8 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
     const rows = await measured("every-set", { sweep: "custom", targets: all.map(id) });
     const value = new Map(rows.map(({ delta_nll }, index) => [String(all[index]), delta_nll as number]));
     let greedy: number[] = [];
-    for (const { set, selection_delta_nll } of path(out).steps) {
+    for (const { removed, selection_delta_nll } of path(out).steps) {
+      const set = removed.map((one) => Number(/^L(\d+)\.layer\.skip$/.exec(one)?.[1]));
       expect(selection_delta_nll).toBe(value.get(String(set)));
       const larger = all.filter(
         (each) => each.length === set.length && greedy.every((layer) => each.includes(layer)),
@@ -99,6 +100,26 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
   });
 });
 
+describe("a key/value group of every layer", { timeout: 600_000 }, () => {
+  it("is the least harmful one of each, and is cut out of the checkpoint", async () => {
+    const directory = join(desk, "groups");
+    const args = line(directory, "--unit", "kv_groups", "--remove", "1", "--json");
+    const { exitCode, stdout, stderr } = await cli(args.map((arg) => (arg === model ? tinyModel() : arg)));
+    expect(exitCode, String(stderr)).toBe(0);
+    const { steps, checkpoint }: Pruned = JSON.parse(String(stdout));
+    const { rows } = readRun(join(directory, "steps", "001"));
+    const layers = Map.groupBy(rows.slice(1), ({ interventions: [one] }) => (one as { layer: number }).layer);
+    const least = [...layers.values()].map((groups) =>
+      groups.reduce((low, row) => ((row.delta_nll as number) < (low.delta_nll as number) ? row : low)),
+    );
+    expect(steps.map(({ removed }) => removed)).toEqual([least.map(({ condition }) => condition)]);
+    const configuration = (path: string) => JSON.parse(readFileSync(join(path, "config.json"), "utf8"));
+    const [before, after] = [configuration(tinyModel()), configuration(join(directory, "model"))];
+    expect(after.num_key_value_heads).toBe(before.num_key_value_heads - 1);
+    expect(checkpoint?.certificate.behaviour.kl).toBeLessThan(1e-6);
+  });
+});
+
 describe("a line that asks for no search", () => {
   it.each([
     [["--remove", "3", "--max-delta-nll", "0.1"], "--max-delta-nll cannot be combined with --remove"],
@@ -106,7 +127,7 @@ describe("a line that asks for no search", () => {
     [["--remove", "half"], "--remove half: a number is wanted"],
     [["--remove", "1", "--blocks", "6"], "blocks is 6, no multiple of 4"],
     [["--remove", "1.5"], "remove is 1.5; allowed: whole numbers from 1"],
-    [["--remove", "1", "--unit", "heads"], "Allowed choices are layers"],
+    [["--remove", "1", "--unit", "heads"], "Allowed choices are layers, kv_groups"],
   ])("%j", async (more, said) => {
     const { exitCode, stderr } = await cli(line(join(desk, "none"), ...more));
     expect([exitCode, stderr]).toEqual([2, expect.stringContaining(said)]);

@@ -17,7 +17,7 @@ function effect(text: string, delta_nll: number, se: number | null = 0.01, block
 }
 
 const steps = (...costs: readonly (readonly TextEffect[])[]): Step[] =>
-  costs.map((held_out, index) => ({ size: index + 1, set: [index], held_out }));
+  costs.map((held_out, index) => ({ size: index + 1, held_out }));
 
 describe("the step that held-out blocks allow", () => {
   test("is the last before the first failure, whatever comes later", () => {
@@ -30,6 +30,13 @@ describe("the step that held-out blocks allow", () => {
 
   test("is allowed by every text", () => {
     expect(lastAllowed(steps([effect("a", 0), effect("b", 0.2)]), MOST)).toBeNull();
+  });
+
+  test("never includes one that could not be measured on some text", () => {
+    const failed = { ...effect("b", 0), delta_nll: null, upper95: null };
+    expect(lastAllowed(steps([effect("a", 0), effect("b", 0)], [effect("a", 0), failed]), MOST)?.size).toBe(
+      1,
+    );
   });
 
   test("without spread nothing is known", () => {

@@ -1,6 +1,13 @@
 /** The search beside brute force: values of sets are made up, and every subset's is known. */
 import { describe, expect, test } from "vitest";
-import { type Answer, type Ask, type Best, search, type UnitSet } from "../../../src/prune/search.ts";
+import {
+  type Answer,
+  type Ask,
+  type Best,
+  search,
+  searchEverywhere,
+  type UnitSet,
+} from "../../../src/prune/search.ts";
 import { normals } from "../statistics/random.ts";
 
 type Value = (set: UnitSet) => number;
@@ -9,7 +16,7 @@ type Value = (set: UnitSet) => number;
 function run(units: number, value: Value, sizes = units - 1, swaps = 3) {
   const all = Array.from({ length: units }, (_, unit) => unit);
   const asked: Ask[] = [];
-  const work = search({ units: all, floor: 0, goesOn: (best) => best.length < sizes, swaps });
+  const work = search({ units: [all], floor: 0, goesOn: (best) => best.length < sizes, swaps });
   let next = work.next();
   while (!next.done) {
     const ask = next.value;
@@ -60,6 +67,37 @@ const subsets = (units: number, size: number): UnitSet[] =>
   Array.from({ length: 2 ** units }, (_, bits) =>
     Array.from({ length: units }, (_, unit) => unit).filter((unit) => bits & (1 << unit)),
   ).filter(({ length }) => length === size);
+
+describe("a search that takes one out of every layer", () => {
+  test("measures each layer's least together, and leaves one in each", () => {
+    const value = landscape(9, 4, 0.2);
+    const units = [
+      [0, 1, 2],
+      [3, 4, 5],
+      [6, 7, 8],
+    ];
+    const work = searchEverywhere({ units, floor: 0, goesOn: () => true, swaps: 3 });
+    const asked: Ask[] = [];
+    let next = work.next();
+    while (!next.done) {
+      asked.push(next.value);
+      next = work.next(answer(next.value, value));
+    }
+    expect(next.value.map(({ set }) => set.length)).toEqual([3, 6]);
+    expect(asked.map(({ kind }) => kind)).toEqual(["step", "sets", "step", "sets"]);
+    let gone: UnitSet = [];
+    for (const { set, value: reached } of next.value) {
+      expect(reached).toBe(value(set));
+      const beside = (unit: number) => value([...gone, unit].sort((a, b) => a - b));
+      for (const layer of units) {
+        const left = layer.filter((unit) => !gone.includes(unit));
+        const least = left.reduce((low, unit) => (beside(unit) < beside(low) ? unit : low));
+        expect(set.filter((unit) => left.includes(unit))).toEqual([least]);
+      }
+      gone = set;
+    }
+  });
+});
 
 describe("the search", () => {
   test("is at least as good as plain greedy in every size, and no set is called better than the best there is", () => {
@@ -125,7 +163,7 @@ describe("the search", () => {
     const [first] = greedy(5, value, 1) as [Best];
     const failing = (fails: (set: UnitSet) => boolean) => {
       const units = [0, 1, 2, 3, 4];
-      const work = search({ units, floor: 0, goesOn: (best) => best.length < 2, swaps: 3 });
+      const work = search({ units: [units], floor: 0, goesOn: (best) => best.length < 2, swaps: 3 });
       let next = work.next();
       while (!next.done) {
         const ask = next.value;
