@@ -131,8 +131,10 @@ const row = ({ size, removed, held_out }: PathStep, isChosen: boolean): string[]
 
 const signed = (nats: number): string => `${nats < 0 ? "" : "+"}${nats.toFixed(4)}`;
 
+const counted = (passes: number): string => Math.round(passes).toLocaleString("en");
+
 function words(
-  { target, unsettled, disagreement, checkpoint }: Omit<Pruned, "steps" | "texts" | "chosen">,
+  { target, unsettled, passes, disagreement, checkpoint }: Omit<Pruned, "steps" | "texts" | "chosen">,
   chosen: number | null,
 ): string[] {
   const many =
@@ -142,6 +144,7 @@ function words(
   return [
     "Best sets found of each size, measured on blocks that did not choose them; intervals at 95 %.",
     ...(chosen === null ? [`No step stays within ${many}: nothing is written.`] : []),
+    `The search took ${counted(passes.search)} passes over a block; one pass for every candidate would have been ${counted(passes.one_a_candidate)}.`,
     ...(unsettled === 0 ? [] : [`${unsettled} races ended unsettled: the smallest mean was taken.`]),
     ...(disagreement === null
       ? []

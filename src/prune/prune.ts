@@ -13,7 +13,8 @@ import type { Baked, BakeOptions } from "../run/bake.ts";
 import type { RunOptions } from "../run/run.ts";
 import { RACE_FLAGS } from "../statistics/racing.ts";
 import { writeAtomically } from "../store/projections.ts";
-import { readRun } from "../store/run-directory.ts";
+import { readRun, requireBegun } from "../store/run-directory.ts";
+import { RunStore } from "../store/sqlite.ts";
 import {
   type Disagreement,
   disagreement,
@@ -23,6 +24,7 @@ import {
   upperBound,
 } from "./held-out.ts";
 import { openSearch } from "./journal.ts";
+import { type Passes, passesOf } from "./passes.ts";
 import { type Answer, type Ask, type Best, search, searchEverywhere, type UnitSet } from "./search.ts";
 import { complete, type FullSettings, type PruneSettings, type PruneTarget } from "./settings.ts";
 import { UNITS, type Unit, type UnitRow } from "./units.ts";
@@ -70,6 +72,8 @@ export interface Pruned {
   readonly reached: boolean;
   /** Races that ended without a winner at 95 % confidence: the smallest mean was taken. */
   readonly unsettled: number;
+  /** What the search cost. */
+  readonly passes: Passes;
   /** From which step on texts cost differently; null: from none. */
   readonly disagreement: Disagreement | null;
   /** What was written, in `model/` of the search's directory; null: nothing. */
@@ -105,6 +109,8 @@ class Pruning {
   #ids: readonly string[] = [];
   #asked = 0;
   #unsettled = 0;
+  #passes = 0;
+  #onePassEach = 0;
 
   constructor(machine: Machine, settings: FullSettings, options: PruneOptions) {
     this.#machine = machine;
@@ -136,6 +142,7 @@ class Pruning {
       chosen: chosen?.size ?? null,
       reached: chosen !== null && ("max_delta_nll" in target || chosen.size === target.remove),
       unsettled: this.#unsettled,
+      passes: { search: this.#passes, one_a_candidate: this.#onePassEach },
       disagreement: disagreement(steps),
     };
     const checkpoint = chosen === null ? null : await this.#bake(chosen);
@@ -148,6 +155,7 @@ class Pruning {
     // The search's own first step asks for the same, which is measured then.
     const offered = (await this.#raced([])).slice(1).filter(({ delta_nll }) => delta_nll !== null);
     this.#asked = 0;
+    this.#passes = 0;
     this.#ids = offered.map(({ condition }) => condition);
     const layers = Map.groupBy(offered.keys(), (unit) => layerOf(offered[unit] as Row));
     const goesOn = (best: readonly Best[]) => this.#goesOn(best);
@@ -170,6 +178,7 @@ class Pruning {
     const { many } = this.#row;
     const gone = ask.given.length === 0 ? "nothing is removed yet" : `removed: ${this.#named(ask.given)}`;
     notify(this.#on, [`${gone}; measuring ${ask.candidates.length} ${many} for the next step`]);
+    this.#onePassEach += ask.candidates.length * this.#settings.blocks * this.#settings.texts.length;
     const effects = rankRows(await this.#raced(ask.given)).flatMap(({ condition, delta_nll, flags }) =>
       delta_nll === null ? [] : [{ unit: this.#ids.indexOf(condition), effect: delta_nll, flags }],
     );
@@ -200,8 +209,11 @@ class Pruning {
   /** Rows of the next run of the search, the baseline first. */
   async #measured(asked: Pick<ConfigInput, "ablation" | "stop">): Promise<readonly Row[]> {
     const { out } = this.#settings;
-    const number = String(++this.#asked).padStart(3, "0");
-    return await this.#finished(this.#config({ ...asked, output: { dir: join(out, "steps", number) } }));
+    const dir = join(out, "steps", String(++this.#asked).padStart(3, "0"));
+    const rows = await this.#finished(this.#config({ ...asked, output: { dir } }));
+    const { model } = RunStore.reading(dir, (store) => requireBegun(store, dir));
+    this.#passes += passesOf(rows, model.model_map);
+    return rows;
   }
 
   /** Of a run on the selection blocks. */

@@ -50,6 +50,7 @@ const TYPES = [
   "NumericFloor",
   "Numerics",
   "OnEvent",
+  "Passes",
   "PathStep",
   "PromptSet",
   "PruneOptions",
