@@ -49,8 +49,9 @@ export function pruneCommand(): Cli {
     .addHelpText(
       "after",
       `
-Units are removed one at a time: all that are left race, the least harmful goes, and what was removed earlier is put
-back or swapped where that is better. Blocks that choose are never shown as results: the table is measured on others.
+Layers go one at a time: all that are left race, the least harmful goes, and what was removed earlier is put back or
+swapped where that is better. Of key/value groups every layer loses one at a step. Blocks that choose are never shown as
+results: the table is measured on others.
 Ctrl-C saves; the same command goes on where it stopped.
 
 Examples:
