@@ -124,7 +124,7 @@ USES: dict[str, tuple[Callable[[AblationManager], Any], str]] = {
     "keys: the last layer": (lambda m: m.calibrate_means([IDS], keys=[("mlp", -1)]), "config_invalid"),
     "keys: no layer": (lambda m: m.calibrate_means([IDS], keys=[("mlp", 99)]), "config_invalid"),
     "keys: a group": (lambda m: m.calibrate_means([IDS], keys=[("kv_group", 0)]), "config_invalid"),
-    "keys: a layer": (lambda m: m.calibrate_means([IDS], keys=[("layer", 0)]), "config_invalid"),
+    "keys: a direction": (lambda m: m.calibrate_means([IDS], keys=[("direction", 0)]), "config_invalid"),
     "keys: positions": (lambda m: m.calibrate_means([IDS], keys=[("mlp", 0, "last")]), "config_invalid"),
     "source: none": (lambda m: m.record_sources(None), "usage"),
     "source: a text": (lambda m: m.record_sources("text"), "usage"),
