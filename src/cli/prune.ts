@@ -7,6 +7,7 @@ import type { OnEvent } from "../events.ts";
 import type { PathStep, Pruned } from "../prune/prune.ts";
 import type { PruneTarget } from "../prune/settings.ts";
 import { UNITS, type Unit } from "../prune/units.ts";
+import { integer, interval, signed } from "../report/numbers.ts";
 import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { watched } from "./interrupt.ts";
 import { type ModelFlags, modelSection, withModel } from "./model-flags.ts";
@@ -14,6 +15,8 @@ import { lines, print, printJson, type Words } from "./terminal.ts";
 
 /** Units that a row of the table lists. */
 const NAMED = 8;
+/** Of effects in the table. */
+const DECIMALS = 4;
 
 interface PruneFlags extends CommonFlags, WorkerFlags, ModelFlags {
   readonly text: string[];
@@ -126,13 +129,9 @@ const row = ({ size, removed, held_out }: PathStep, isChosen: boolean): string[]
   ...held_out.map(({ delta_nll, ci95 }) =>
     delta_nll === null
       ? "failed"
-      : `${signed(delta_nll)}${ci95 === null ? "" : ` [${ci95.map(signed).join(", ")}]`}`,
+      : `${signed(delta_nll, DECIMALS)}${ci95 === null ? "" : ` ${interval(ci95, DECIMALS)}`}`,
   ),
 ];
-
-const signed = (nats: number): string => `${nats < 0 ? "" : "+"}${nats.toFixed(4)}`;
-
-const counted = (passes: number): string => Math.round(passes).toLocaleString("en");
 
 function words(
   { target, unsettled, passes, disagreement, checkpoint }: Omit<Pruned, "steps" | "texts" | "chosen">,
@@ -145,7 +144,7 @@ function words(
   return [
     "Best sets found of each size, measured on blocks that did not choose them; intervals at 95 %.",
     ...(chosen === null ? [`No step stays within ${many}: nothing is written.`] : []),
-    `The search took ${counted(passes.search)} passes over a block; one pass for every candidate would have been ${counted(passes.one_a_candidate)}.`,
+    `The search took ${integer(Math.round(passes.search))} passes over a block; one pass for every candidate would have been ${integer(passes.one_a_candidate)}.`,
     ...(unsettled === 0 ? [] : [`${unsettled} races ended unsettled: the smallest mean was taken.`]),
     ...(disagreement === null
       ? []

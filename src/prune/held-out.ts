@@ -39,8 +39,8 @@ export function upperBound(mean: number, se: number | null, blocks: number): num
  * blocks, each at 5 %, until one stands (Maurer, Hothorn and Lehmacher, 1995), so that the chance of a chosen set that
  * truly costs more is at most 5 % without a correction.
  */
-export function lastAllowed(steps: readonly Step[], most: number): Step | null {
-  const allowed = (step: Step) => step.held_out.every(({ upper95 }) => upper95 !== null && upper95 <= most);
+export function lastAllowed<S extends Step>(steps: readonly S[], most: number): S | null {
+  const allowed = (step: S) => step.held_out.every(({ upper95 }) => upper95 !== null && upper95 <= most);
   const fails = steps.findIndex((step) => !allowed(step));
   return (fails < 0 ? steps.at(-1) : steps[fails - 1]) ?? null;
 }

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import type { RunConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import { requireDirectory } from "../files.ts";
+import { differences } from "../store/fingerprint.ts";
 import { writeAtomically } from "../store/projections.ts";
 import type { FullSettings, PruneTarget } from "./settings.ts";
 
@@ -47,22 +48,12 @@ export function openSearch(
   return journal;
 }
 
-function requireSame(
-  out: string,
-  there: Readonly<Record<string, unknown>>,
-  now: Readonly<Record<string, unknown>>,
-): void {
-  const shown = (value: unknown): string => (value === undefined ? "absent" : JSON.stringify(value));
-  const differing = [...new Set([...Object.keys(there), ...Object.keys(now)])].filter(
-    (key) => shown(there[key]) !== shown(now[key]),
-  );
+function requireSame(out: string, there: Journal["settings"], now: Journal["settings"]): void {
+  const differing = differences(asText(there), asText(now));
   if (differing.length === 0) return;
-  const lines = differing.map((key) => `  ${key}: ${shown(there[key])} there, ${shown(now[key])} now`);
-  throw new SparkablateError(
-    "other_run",
-    [`${out} belongs to another search; these differ:`, ...lines].join("\n"),
-    {
-      help: "Name another directory with --out.",
-    },
-  );
+  const message = [`${out} belongs to another search; these differ:`, ...differing];
+  throw new SparkablateError("other_run", message, { help: "Name another directory with --out." });
 }
+
+const asText = (settings: Journal["settings"]): Record<string, string> =>
+  Object.fromEntries(Object.entries(settings).map(([key, value]) => [key, JSON.stringify(value)]));

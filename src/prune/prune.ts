@@ -152,17 +152,15 @@ class Pruning {
   }
 
   async #search(): Promise<Best[]> {
-    // The search's own first step asks for the same, which is measured then.
-    const offered = (await this.#raced([])).slice(1).filter(({ delta_nll }) => delta_nll !== null);
-    this.#asked = 0;
-    this.#passes = 0;
+    const first = await this.#raced([]);
+    const offered = first.slice(1).filter(({ delta_nll }) => delta_nll !== null);
     this.#ids = offered.map(({ condition }) => condition);
     const layers = Map.groupBy(offered.keys(), (unit) => layerOf(offered[unit] as Row));
     const goesOn = (best: readonly Best[]) => this.#goesOn(best);
     const settings = { units: [...layers.values()], floor: 0, goesOn, swaps: SWAPS };
     const work = this.#row.everywhere ? searchEverywhere(settings) : search(settings);
     let next = work.next();
-    while (!next.done) next = work.next(await this.#answer(next.value));
+    while (!next.done) next = work.next(await this.#answer(next.value, first));
     return next.value;
   }
 
@@ -173,13 +171,15 @@ class Pruning {
     return (best.at(-1)?.value ?? 0) <= target.max_delta_nll;
   }
 
-  async #answer(ask: Ask): Promise<Answer> {
+  /** @param first rows of the first step, in which nothing is removed yet: they said which units there are. */
+  async #answer(ask: Ask, first: readonly Row[]): Promise<Answer> {
     if (ask.kind === "sets") return { values: await this.#sets(ask.sets, ask.why) };
     const { many } = this.#row;
     const gone = ask.given.length === 0 ? "nothing is removed yet" : `removed: ${this.#named(ask.given)}`;
     notify(this.#on, [`${gone}; measuring ${ask.candidates.length} ${many} for the next step`]);
     this.#onePassEach += ask.candidates.length * this.#settings.blocks * this.#settings.texts.length;
-    const effects = rankRows(await this.#raced(ask.given)).flatMap(({ condition, delta_nll, flags }) =>
+    const rows = ask.given.length === 0 ? first : await this.#raced(ask.given);
+    const effects = rankRows(rows).flatMap(({ condition, delta_nll, flags }) =>
       delta_nll === null ? [] : [{ unit: this.#ids.indexOf(condition), effect: delta_nll, flags }],
     );
     if (effects[0]?.flags.includes(RACE_FLAGS.leading)) this.#unsettled++;
@@ -282,7 +282,7 @@ class Pruning {
   #choose(steps: readonly PathStep[]): PathStep | null {
     const { target } = this.#settings;
     if ("remove" in target) return steps.at(-1) ?? null;
-    return lastAllowed(steps, target.max_delta_nll) as PathStep | null;
+    return lastAllowed(steps, target.max_delta_nll);
   }
 
   async #bake({ removed }: PathStep): Promise<Baked> {

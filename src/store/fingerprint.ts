@@ -45,12 +45,18 @@ export function identityOf(input: IdentityInput): Identity {
   };
 }
 
+/** A line for every part that differs. */
+export function differences(stored: Identity, now: Identity): string[] {
+  return [...new Set([...Object.keys(stored), ...Object.keys(now)])]
+    .sort()
+    .filter((part) => stored[part] !== now[part])
+    .map((part) => `  ${part}: ${short(stored[part])} there, ${short(now[part])} now`);
+}
+
 /** Throws `other_run`, listing every part that differs, unless both are the same. */
 export function requireSameRun(directory: string, stored: Identity, now: Identity): void {
-  const parts = [...new Set([...Object.keys(stored), ...Object.keys(now)])].sort();
-  const differing = parts.filter((part) => stored[part] !== now[part]);
-  if (differing.length === 0) return;
-  const shown = differing.map((part) => `  ${part}: ${short(stored[part])} there, ${short(now[part])} now`);
+  const shown = differences(stored, now);
+  if (shown.length === 0) return;
   throw new SparkablateError("other_run", [`${directory} belongs to another run; these differ:`, ...shown]);
 }
 

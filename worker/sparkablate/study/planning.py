@@ -144,19 +144,21 @@ def plan(
     return Plan((*conditions.values(), *rounding), sweep, ablation, tuple(notices), ground)
 
 
+def _several(written: Any, wanted: str) -> Iterable[Any]:
+    """One edit, or those of a list. Raises "usage" with what is wanted."""
+    if isinstance(written, str | AblationSpec | DirectionSpec):
+        return [written]
+    if not isinstance(written, Iterable) or isinstance(written, Mapping):
+        raise SparkablateError("usage", f"{wanted}, not {described(written)}")
+    return written
+
+
 def _given(given: Any, sites: SiteMap) -> list[list[Spec]]:
     """Entries of `given`: all of them act together."""
     if given is None:
         return []
-    if isinstance(given, str | AblationSpec | DirectionSpec):
-        given = [given]
-    if not isinstance(given, Iterable) or isinstance(given, Mapping):
-        raise SparkablateError(
-            "usage",
-            f"given: edits that all is measured on top of are wanted, like 'L3.head[2].zero', not "
-            f"{described(given)}",
-        )
-    entries = [as_specs(with_ids_read(entry, sites.n_layers, ())) for entry in given]
+    wanted = "given: edits that all is measured on top of are wanted, like 'L3.head[2].zero'"
+    entries = [as_specs(with_ids_read(entry, sites.n_layers, ())) for entry in _several(given, wanted)]
     validate([spec for entry in entries for spec in entry], sites)
     return [entry for entry in entries if entry]
 
@@ -242,16 +244,9 @@ def _listed(wanted: Any, sites: SiteMap) -> list[list[Spec]]:
         raise SparkablateError(
             "usage", f"{wanted!r} is a sweep of the command line: write it as ablation.sweep in a config"
         )
-    if isinstance(wanted, str | AblationSpec | DirectionSpec):
-        wanted = [wanted]
-    if not isinstance(wanted, Iterable) or isinstance(wanted, Mapping):
-        raise SparkablateError(
-            "usage",
-            f"conditions: give one of {', '.join(map(repr, SWEEPS))}, or a list of conditions, not "
-            f"{described(wanted)}",
-        )
+    said = f"conditions: give one of {', '.join(map(repr, SWEEPS))}, or a list of conditions"
     wishes = []
-    for entry in wanted:
+    for entry in _several(wanted, said):
         if isinstance(entry, str) and "[" not in entry and "." not in entry:
             raise SparkablateError(
                 "usage",
