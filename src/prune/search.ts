@@ -75,9 +75,10 @@ export function* searchEverywhere({ units, goesOn }: SearchSettings): Asking<Bes
     const chosen = units.map((layer) => ranked.find(({ unit }) => layer.includes(unit))?.unit);
     // A layer in which none could be measured keeps what the others would lose.
     if (!chosen.every((unit) => unit !== undefined)) break;
-    const [found] = yield* measure("added", [ascending([...given, ...chosen])]);
-    if (found === undefined) break;
-    best.push(found);
+    const set = ascending([...given, ...chosen]);
+    const [value] = valuesOf(yield { kind: "sets", why: "added", sets: [set] });
+    if (value == null) break;
+    best.push({ set, value });
   }
   return best;
 }
@@ -86,6 +87,8 @@ class FloatingSearch {
   readonly #settings: SearchSettings;
   /** Of each size, size 1 first. */
   readonly #best: Best[] = [];
+  /** Values of the sets that were measured, null where one failed: none is asked for twice. */
+  readonly #known = new Map<string, number | null>();
 
   constructor(settings: SearchSettings) {
     this.#settings = settings;
@@ -106,8 +109,8 @@ class FloatingSearch {
         here = (best.at(-1) as Best).set;
         continue;
       }
-      const { smaller, without } = yield* this.#putBack(found.set, unit);
-      here = smaller ?? (yield* this.#swap(found.set, unit, without, ranked));
+      const { smaller, less } = yield* this.#putBack(found.set, unit);
+      here = smaller ?? (yield* this.#swap(found.set, unit, less, ranked));
     }
     return best;
   }
@@ -125,48 +128,70 @@ class FloatingSearch {
     const candidates = this.#settings.units.flat().filter((unit) => !given.includes(unit));
     const ranked = ranking(yield { kind: "step", given, candidates });
     for (const { unit } of ranked) {
-      const [found] = yield* measure("added", [ascending([...given, unit])]);
+      const set = ascending([...given, unit]);
+      // What it is without each older unit will be wanted next, unless a better set of its size is known.
+      const together = this.#best[set.length - 1] === undefined ? given : [];
+      yield* this.#measure("added", [set, ...together.map((older) => without(set, older))]);
+      const [found] = this.#values([set]);
       if (found !== undefined) return { found, unit, ranked };
     }
     return null;
   }
 
-  /** Puts units back as long as what remains removed is the best of its size; `without`: the set's value without a unit. */
-  *#putBack(set: UnitSet, newest: number): Asking<{ smaller: UnitSet | null; without: Map<number, number> }> {
-    const without = new Map<number, number>();
+  /** Asks for those that are not known yet, together: every run pays for its baseline. */
+  *#measure(why: SetsAsked["why"], sets: readonly UnitSet[]): Asking<Best[]> {
+    const unknown = sets.filter((set) => !this.#known.has(set.join()));
+    if (unknown.length > 0) {
+      const answer = valuesOf(yield { kind: "sets", why, sets: unknown });
+      for (const [index, set] of unknown.entries()) this.#known.set(set.join(), answer[index] ?? null);
+    }
+    return this.#values(sets);
+  }
+
+  /** Of those that could be measured. */
+  #values(sets: readonly UnitSet[]): Best[] {
+    return sets.flatMap((set) => {
+      const value = this.#known.get(set.join());
+      return value == null ? [] : [{ set, value }];
+    });
+  }
+
+  /** Puts units back as long as what remains removed is the best of its size; `less`: the set's value without a unit. */
+  *#putBack(set: UnitSet, newest: number): Asking<{ smaller: UnitSet | null; less: Map<number, number> }> {
+    const less = new Map<number, number>();
     let smaller: UnitSet | null = null;
     // Without its newest unit it is the set that it came from.
-    let others: UnitSet = set.filter((unit) => unit !== newest);
+    let others: UnitSet = without(set, newest);
     while (others.length > 0) {
       const from: UnitSet = smaller ?? set;
-      const found: Best[] = yield* measure(
+      const found: Best[] = yield* this.#measure(
         "put back",
-        others.map((unit) => from.filter((each) => each !== unit)),
+        others.map((unit) => without(from, unit)),
       );
       if (smaller === null)
         for (const { set: rest, value } of found)
-          without.set(set.find((unit) => !rest.includes(unit)) as number, value);
+          less.set(set.find((unit) => !rest.includes(unit)) as number, value);
       const least = smallest(found);
       if (least === undefined || !this.#keep(least)) break;
       smaller = least.set;
       others = smaller.length > 1 ? smaller : [];
     }
-    return { smaller, without };
+    return { smaller, less };
   }
 
   /** The most promising swaps: effects are added, as if they did. @returns the best set of that size. */
   *#swap(
     set: UnitSet,
     newest: number,
-    without: ReadonlyMap<number, number>,
+    less: ReadonlyMap<number, number>,
     ranked: readonly Effect[],
   ): Asking<UnitSet> {
-    const proposed = [...without]
+    const proposed = [...less]
       .flatMap(([out, value]) =>
         ranked
           .filter(({ unit }) => unit !== newest)
           .map(({ unit, effect }) => ({
-            set: ascending([...set.filter((each) => each !== out), unit]),
+            set: ascending([...without(set, out), unit]),
             expected: value + effect,
           })),
       )
@@ -174,25 +199,22 @@ class FloatingSearch {
       .slice(0, this.#settings.swaps)
       .map((each) => each.set);
     if (proposed.length === 0) return set;
-    for (const found of yield* measure("swapped", proposed)) this.#keep(found);
+    for (const found of yield* this.#measure("swapped", proposed)) this.#keep(found);
     return (this.#best[set.length - 1] as Best).set;
   }
 }
 
-/** Those that could be measured. */
-function* measure(why: SetsAsked["why"], sets: readonly UnitSet[]): Asking<Best[]> {
-  const answer = yield { kind: "sets", why, sets };
+function valuesOf(answer: Answer): readonly (number | null)[] {
   if (!("values" in answer)) throw new SparkablateError("internal", "the search was told a ranking of sets");
-  return sets.flatMap((set, index) => {
-    const value = answer.values[index];
-    return value == null ? [] : [{ set, value }];
-  });
+  return answer.values;
 }
 
 function ranking(answer: Answer): readonly Effect[] {
   if (!("ranked" in answer)) throw new SparkablateError("internal", "the search was told values of a step");
   return answer.ranked;
 }
+
+const without = (set: UnitSet, unit: number): UnitSet => set.filter((each) => each !== unit);
 
 const ascending = (units: readonly number[]): UnitSet => [...units].sort((a, b) => a - b);
 
