@@ -13,6 +13,7 @@ import type { PruneSettings } from "./prune/settings.ts";
 import type { Row } from "./results/row.ts";
 import { type Baked, type BakeOptions, bakeCondition } from "./run/bake.ts";
 import { type CompareOptions, type Comparison, comparePrompts } from "./run/compare.ts";
+import { evaluationBlocks } from "./run/evaluation-blocks.ts";
 import { Run } from "./run/handle.ts";
 import { shapeToLoad } from "./run/prepare.ts";
 import { keepTokens, type RunOptions, runSweep } from "./run/run.ts";
@@ -217,6 +218,8 @@ export class Controller {
     const machine: Machine = {
       run: (config, more) => this.run(config, more),
       bake: (config, more) => this.bake(config, more),
+      blocks: (config, on) =>
+        this.#retryingOnce(config.model, (client) => evaluationBlocks(client, config, on), on),
     };
     return await prune(machine, settings, options);
   }

@@ -1,5 +1,6 @@
 /** Pure: what the steps of a path cost on held-out blocks, which step that allows, and where texts disagree. */
 import quantile from "@stdlib/stats-base-dists-t-quantile";
+import type { Row } from "../results/row.ts";
 import type { Interval } from "../statistics/effects.ts";
 
 const CONFIDENCE = 0.95;
@@ -16,8 +17,21 @@ export interface TextEffect {
   readonly se: number | null;
   /** Two-sided t interval. */
   readonly ci95: Interval | null;
-  /** One-sided 95 % bound from above; null where nothing is known of the spread. */
+  /** One-sided 95 % bound from above; null where nothing is known of the spread, or where all blocks repeat what chose. */
   readonly upper95: number | null;
+  /** Whether all blocks repeat text that chose the units: then this is no independent measurement. */
+  readonly repeats: boolean;
+}
+
+/** @param row of the step's set on the text's held-out blocks. */
+export function textEffect(
+  text: string,
+  row: Pick<Row, "delta_nll" | "se" | "ci95" | "blocks">,
+  repeats: boolean,
+): TextEffect {
+  const { delta_nll, se, ci95, blocks } = row;
+  const upper95 = delta_nll === null || repeats ? null : upperBound(delta_nll, se, blocks);
+  return { text, blocks, delta_nll, se, ci95, upper95, repeats };
 }
 
 export interface Step {

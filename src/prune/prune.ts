@@ -11,6 +11,7 @@ import { rankRows } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
 import type { Baked, BakeOptions } from "../run/bake.ts";
 import type { RunOptions } from "../run/run.ts";
+import type { Block } from "../samples/sample.ts";
 import { RACE_FLAGS } from "../statistics/racing.ts";
 import { writeAtomically } from "../store/projections.ts";
 import { readRun, requireBegun } from "../store/run-directory.ts";
@@ -21,12 +22,14 @@ import {
   lastAllowed,
   type Step,
   type TextEffect,
-  upperBound,
+  textEffect,
 } from "./held-out.ts";
 import { openSearch } from "./journal.ts";
+import { type Repeats, requireFresh, type Shares } from "./overlap.ts";
 import { type Passes, passesOf } from "./passes.ts";
 import { type Answer, type Ask, type Best, search, searchEverywhere, type UnitSet } from "./search.ts";
 import { complete, type FullSettings, type PruneSettings, type PruneTarget } from "./settings.ts";
+import { rowsOver } from "./some-blocks.ts";
 import { UNITS, type Unit, type UnitRow } from "./units.ts";
 
 /** Nats a token: effects of candidates this close count as equal in a race. */
@@ -84,6 +87,8 @@ export interface Pruned {
 export interface Machine {
   readonly run: (config: RunConfig, options: RunOptions) => AsyncIterable<Row>;
   readonly bake: (config: RunConfig, options: BakeOptions) => Promise<Baked>;
+  /** What a config is measured on. */
+  readonly blocks: (config: RunConfig, on: OnEvent) => Promise<readonly Block[]>;
 }
 
 /**
@@ -131,8 +136,13 @@ class Pruning {
   async run(): Promise<Pruned> {
     const { out, target, texts, unit } = this.#settings;
     const { holdout } = openSearch(this.#settings, this.#config({}), this.#options.fresh_holdout ?? false);
+    const repeats = requireFresh(await this.#shares(holdout), target);
+    notify(
+      this.#on,
+      repeats.flatMap(({ notice }) => notice ?? []),
+    );
     const best = await this.#search();
-    const steps = await this.#heldOut(best, holdout);
+    const steps = await this.#heldOut(best, holdout, repeats);
     const chosen = this.#choose(steps);
     const found = {
       unit,
@@ -149,6 +159,32 @@ class Pruning {
     const result: Pruned = { ...found, checkpoint };
     writeAtomically(join(out, "path.json"), [`${JSON.stringify(result, null, 1)}\n`]);
     return result;
+  }
+
+  /** What each text gives, known before anything is measured. */
+  async #shares(holdout: number): Promise<Shares[]> {
+    const { texts, blocks, held_out_blocks, seq_len } = this.#settings;
+    const shares: Shares[] = [];
+    for (const [index, text] of texts.entries()) {
+      const evaluated = this.#ofText(index, holdout, { sweep: this.#row.sweep });
+      const both = await this.#machine.blocks(
+        { ...evaluated, eval: { ...evaluated.eval, skip_batches: 0, max_batches: null } },
+        this.#passOn,
+      );
+      const from = blocks + holdout * held_out_blocks;
+      if (both.length < from + held_out_blocks)
+        throw new SparkablateError(
+          "text_too_short",
+          `${text} has ${both.length} blocks of ${seq_len} tokens, and the search takes ${from + held_out_blocks}: ${blocks} choose, ${held_out_blocks} test${holdout === 0 ? "" : `, ${holdout * held_out_blocks} were seen before`}`,
+          { help: "Name a longer text, or lower --blocks, --held-out or --seq-len." },
+        );
+      shares.push({
+        text,
+        selection: both.slice(0, blocks),
+        heldOut: both.slice(from, from + held_out_blocks),
+      });
+    }
+    return shares;
   }
 
   async #search(): Promise<Best[]> {
@@ -244,31 +280,21 @@ class Pruning {
     return readRun(config.output.dir).rows;
   }
 
-  async #heldOut(best: readonly Best[], holdout: number): Promise<PathStep[]> {
-    const { model, texts, batch_size, blocks, held_out_blocks, out } = this.#settings;
+  async #heldOut(best: readonly Best[], holdout: number, repeats: readonly Repeats[]): Promise<PathStep[]> {
     if (best.length === 0) return [];
-    const effects: TextEffect[][] = best.map(() => []);
     const targets = best.map(({ set }) => this.#condition(set));
-    for (const [index, dataset] of texts.entries()) {
-      notify(this.#on, [`held-out blocks of ${dataset}`]);
-      const config = defineConfig({
-        model,
-        ablation: { sweep: "custom", targets },
-        eval: {
-          ...this.#evaluation,
-          dataset,
-          batch_size,
-          max_batches: held_out_blocks / batch_size,
-          skip_batches: (blocks + holdout * held_out_blocks) / batch_size,
-        },
-        output: { dir: join(out, "held-out", `${holdout + 1}-${index + 1}`) },
-      });
-      const rows = await this.#finished(config);
-      for (const [size, row] of rows.slice(1).entries()) {
-        const { delta_nll, se, ci95, blocks: n } = row;
-        const upper95 = delta_nll === null ? null : upperBound(delta_nll, se, n);
-        effects[size]?.push({ text: dataset, blocks: n, delta_nll, se, ci95, upper95 });
-      }
+    const effects = best.map((): TextEffect[] => []);
+    for (const [index, text] of this.#settings.texts.entries()) {
+      notify(this.#on, [`held-out blocks of ${text}`]);
+      const config = this.#ofText(index, holdout, { sweep: "custom", targets });
+      const measured = await this.#finished(config);
+      const { sha256: repeated, all } = repeats[index] as Repeats;
+      const isNew = (block: { readonly sha256: string }) => !repeated.has(block.sha256);
+      const rows =
+        repeated.size === 0 || all
+          ? measured
+          : RunStore.reading(config.output.dir, (store) => rowsOver(store, isNew));
+      for (const [size, row] of rows.slice(1).entries()) effects[size]?.push(textEffect(text, row, all));
     }
     return best.map(({ set, value }, index) => ({
       size: this.#row.everywhere ? index + 1 : set.length,
@@ -277,6 +303,23 @@ class Pruning {
       nested: index === 0 || (best[index - 1] as Best).set.every((unit) => set.includes(unit)),
       held_out: effects[index] as TextEffect[],
     }));
+  }
+
+  /** A run on one text's held-out blocks. */
+  #ofText(index: number, holdout: number, ablation: ConfigInput["ablation"]): RunConfig {
+    const { model, texts, batch_size, blocks, held_out_blocks, out } = this.#settings;
+    return defineConfig({
+      model,
+      ablation,
+      eval: {
+        ...this.#evaluation,
+        dataset: texts[index] as string,
+        batch_size,
+        max_batches: held_out_blocks / batch_size,
+        skip_batches: (blocks + holdout * held_out_blocks) / batch_size,
+      },
+      output: { dir: join(out, "held-out", `${holdout + 1}-${index + 1}`) },
+    });
   }
 
   #choose(steps: readonly PathStep[]): PathStep | null {

@@ -61,21 +61,37 @@ type Asking<T> = Generator<Ask, T, Answer>;
 /** Yields what it wants measured, is sent the answers, and returns the best set of each size, size 1 first. */
 export const search = (settings: SearchSettings): Asking<Best[]> => new FloatingSearch(settings).run();
 
+export interface EverywhereSettings extends Pick<SearchSettings, "units" | "goesOn"> {
+  /** How many units each step takes out of every layer. */
+  readonly takes: readonly number[];
+  /** A layer offers this many times what a step takes, its first ones; absent: all that it has left. */
+  readonly offers?: number | undefined;
+}
+
 /**
- * As `search`, but a step takes the least harmful unit out of every layer, each beside what is gone; together they are
+ * As `search`, but a step takes the least harmful units out of every layer, each beside what is gone; together they are
  * measured as one set. Nothing is put back or swapped: sizes are units of each layer.
  */
-export function* searchEverywhere({ units, goesOn }: SearchSettings): Asking<Best[]> {
+export function* searchEverywhere({ units, takes, offers, goesOn }: EverywhereSettings): Asking<Best[]> {
   const best: Best[] = [];
-  const most = Math.min(...units.map(({ length }) => length)) - 1;
-  while (best.length < most && goesOn(best)) {
+  for (const take of takes) {
+    if (!goesOn(best)) break;
     const given = best.at(-1)?.set ?? [];
-    const candidates = units.flat().filter((unit) => !given.includes(unit));
-    const ranked = ranking(yield { kind: "step", given, candidates });
-    const chosen = units.map((layer) => ranked.find(({ unit }) => layer.includes(unit))?.unit);
-    // A layer in which none could be measured keeps what the others would lose.
-    if (!chosen.every((unit) => unit !== undefined)) break;
-    const set = ascending([...given, ...chosen]);
+    const gone = new Set(given);
+    const offered = units.map((layer) =>
+      layer.filter((unit) => !gone.has(unit)).slice(0, offers === undefined ? undefined : offers * take),
+    );
+    const ranked = ranking(yield { kind: "step", given, candidates: offered.flat() });
+    const place = new Map(ranked.map(({ unit }, index) => [unit, index]));
+    const chosen = offered.map((layer) =>
+      layer
+        .filter((unit) => place.has(unit))
+        .sort((a, b) => (place.get(a) as number) - (place.get(b) as number))
+        .slice(0, take),
+    );
+    // A layer in which too few could be measured keeps what the others would lose.
+    if (chosen.some(({ length }) => length < take)) break;
+    const set = ascending([...given, ...chosen.flat()]);
     const [value] = valuesOf(yield { kind: "sets", why: "added", sets: [set] });
     if (value == null) break;
     best.push({ set, value });

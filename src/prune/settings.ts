@@ -10,7 +10,7 @@ export type PruneTarget =
       readonly max_delta_nll: number;
     }
   | {
-      /** Units to remove. */
+      /** Units to remove; key/value groups and neurons out of every layer. */
       readonly remove: number;
     };
 
@@ -24,6 +24,8 @@ export interface PruneSettings {
   readonly unit?: Unit | undefined;
   /** How far to go. */
   readonly target: PruneTarget;
+  /** Neurons that remain are a multiple of it, where a layer has 1,024 or more; default 128. */
+  readonly align?: number | undefined;
   /** Tokens a block; default 256. */
   readonly seq_len?: number | undefined;
   /** Blocks of each text in a batch; default 4. */
@@ -45,6 +47,7 @@ export type FullSettings = { readonly [K in keyof PruneSettings]-?: Exclude<Prun
 export function complete(settings: PruneSettings): FullSettings {
   const {
     unit = "layers",
+    align = 128,
     seq_len = 256,
     batch_size = 4,
     blocks = 64,
@@ -54,7 +57,7 @@ export function complete(settings: PruneSettings): FullSettings {
   const { texts, target } = settings;
   if (texts.length === 0)
     throw new SparkablateError("usage", "a text is missing: the search needs one at least");
-  for (const [name, value] of Object.entries({ batch_size, blocks, held_out_blocks }))
+  for (const [name, value] of Object.entries({ batch_size, blocks, held_out_blocks, align }))
     if (!Number.isInteger(value) || value < 1)
       throw new SparkablateError("usage", `${name} is ${value}; allowed: whole numbers from 1`);
   for (const [name, value] of Object.entries({ blocks, held_out_blocks }))
@@ -71,5 +74,5 @@ export function complete(settings: PruneSettings): FullSettings {
       "usage",
       `${name} is ${value}; allowed: ${name === "remove" ? "whole numbers from 1" : "nats a token from 0"}`,
     );
-  return { ...settings, unit, seq_len, batch_size, blocks, held_out_blocks, seed };
+  return { ...settings, unit, align, seq_len, batch_size, blocks, held_out_blocks, seed };
 }

@@ -2,17 +2,17 @@
 import type { BakeOptions } from "../run/bake.ts";
 
 /** What a search removes one of. */
-export type Unit = "layers" | "kv_groups";
+export type Unit = "layers" | "kv_groups" | "neurons";
 
 export interface UnitRow {
   /** Several, for a person. */
   readonly many: string;
-  /** The sweep that measures each of them alone. */
-  readonly sweep: Unit;
+  /** The sweep that measures each of them alone; null: they are too many, and blocks of them are measured. */
+  readonly sweep: "layers" | "kv_groups" | null;
   /** Whether a step takes one out of every layer, since a stock configuration has one number for all of them. */
   readonly everywhere: boolean;
   /** How a bake leaves them out instead of keeping them as zeros. */
-  readonly bake: Pick<BakeOptions, "prune_layers" | "prune_kv_groups">;
+  readonly bake: Pick<BakeOptions, "prune_layers" | "prune_kv_groups" | "prune_neurons">;
 }
 
 export const UNITS: Readonly<Record<Unit, UnitRow>> = {
@@ -23,4 +23,5 @@ export const UNITS: Readonly<Record<Unit, UnitRow>> = {
     everywhere: true,
     bake: { prune_kv_groups: true },
   },
+  neurons: { many: "blocks of neurons", sweep: null, everywhere: true, bake: { prune_neurons: true } },
 };

@@ -273,15 +273,7 @@ export function disjoint(
 ): Block[] {
   const offset = shape.seq_len - textTokens(shape);
   const width = Math.min(SHARED_RUN_TOKENS, textTokens(shape));
-  const seen = new Set<string>();
-  for (const { ids } of evaluation) {
-    for (let at = offset; at + width <= ids.length; at += width) seen.add(windowKey(ids, at, width));
-  }
-  const shares = ({ ids }: Block): boolean => {
-    for (let at = offset; at + width <= ids.length; at++)
-      if (seen.has(windowKey(ids, at, width))) return true;
-    return false;
-  };
+  const shares = sharing(evaluation, { offset, width, stride: width });
 
   const found: Block[] = [];
   let left = 0;
@@ -298,6 +290,33 @@ export function disjoint(
   throw new SparkablateError("text_too_short", message, {
     help: "Name another text in eval.calibration, or lower eval.max_batches.",
   });
+}
+
+/**
+ * The blocks of `drawn` that repeat what stands in `before`: a run of 32 tokens, of shorter blocks of half a block, at any
+ * place. A page that comes again does so at another place of a block.
+ */
+export function repeating(drawn: readonly Block[], before: readonly Block[]): Block[] {
+  const [first] = drawn;
+  if (first === undefined) return [];
+  const width = Math.max(1, Math.min(SHARED_RUN_TOKENS, Math.floor(first.ids.length / 2)));
+  return drawn.filter(sharing(before, { offset: 0, width, stride: 1 }));
+}
+
+/** Which blocks share a window of tokens with some of these, whose windows begin a stride apart. */
+function sharing(
+  blocks: readonly Pick<Block, "ids">[],
+  { offset, width, stride }: { readonly offset: number; readonly width: number; readonly stride: number },
+): (block: Pick<Block, "ids">) => boolean {
+  const seen = new Set<string>();
+  for (const { ids } of blocks) {
+    for (let at = offset; at + width <= ids.length; at += stride) seen.add(windowKey(ids, at, width));
+  }
+  return ({ ids }) => {
+    for (let at = offset; at + width <= ids.length; at++)
+      if (seen.has(windowKey(ids, at, width))) return true;
+    return false;
+  };
 }
 
 const windowKey = (ids: Int32Array, at: number, width: number): string =>

@@ -1,5 +1,5 @@
 /** `sparkablate prune` on six layers, beside brute force over every set of up to three. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, describe, expect, it } from "vitest";
@@ -117,6 +117,50 @@ describe("a key/value group of every layer", { timeout: 600_000 }, () => {
     const [before, after] = [configuration(tinyModel()), configuration(join(directory, "model"))];
     expect(after.num_key_value_heads).toBe(before.num_key_value_heads - 1);
     expect(checkpoint?.certificate.behaviour.kl).toBeLessThan(1e-6);
+  });
+});
+
+describe("texts that cannot both choose and test", { timeout: 600_000 }, () => {
+  const page = join(desk, "page.txt");
+  writeFileSync(page, readFileSync(NORTHANGER, "utf8").slice(0, 1_500).repeat(30));
+  const search = (directory: string, text: readonly string[], ...more: string[]) => [
+    ...["prune", "-m", tinyModel(), "--text", ...text, "--seq-len", "32", "--blocks", "8", "--held-out", "8"],
+    ...["--dtype", "float32", "--out", join(desk, directory), ...more],
+  ];
+
+  it("are refused before anything is measured, each with its reason", async () => {
+    const said = async (args: string[]) => {
+      const { exitCode, stderr } = await cli(args);
+      return [exitCode, String(stderr)];
+    };
+    expect(await said(search("page", [page, ...texts], "--max-delta-nll", "0.1"))).toEqual([
+      2,
+      expect.stringContaining(`${page}: every held-out block repeats text that chooses the units`),
+    ]);
+    const copy = join(desk, "copy.txt");
+    writeFileSync(copy, readFileSync(texts[0] as string));
+    expect(await said(search("copy", [texts[0] as string, copy], "--remove", "1"))).toEqual([
+      2,
+      expect.stringContaining(`and ${copy} hold the same text`),
+    ]);
+    const short = join(desk, "short.txt");
+    writeFileSync(short, readFileSync(NORTHANGER, "utf8").slice(0, 2_000));
+    expect(await said(search("short", [short], "--remove", "1"))).toEqual([
+      2,
+      expect.stringMatching(
+        /short\.txt has \d+ blocks of 32 tokens, and the search takes 16: 8 choose, 8 test/,
+      ),
+    ]);
+    for (const name of ["page", "copy", "short"]) expect(existsSync(join(desk, name, "steps"))).toBe(false);
+  });
+
+  it("are told apart where nothing is tested", async () => {
+    const { exitCode, stderr } = await cli(search("told", [page, texts[0] as string], "--remove", "1"));
+    expect(exitCode, String(stderr)).toBe(0);
+    expect(stderr).toContain(`8 of 8 held-out blocks of ${page} repeat text that chose the units`);
+    const { held_out } = path(join(desk, "told")).steps[0] as Pruned["steps"][0];
+    expect(held_out.map(({ repeats }) => repeats)).toEqual([true, false]);
+    expect(held_out.map(({ upper95 }) => upper95 === null)).toEqual([true, false]);
   });
 });
 

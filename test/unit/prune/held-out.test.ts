@@ -5,7 +5,7 @@ import {
   lastAllowed,
   type Step,
   type TextEffect,
-  upperBound,
+  textEffect,
 } from "../../../src/prune/held-out.ts";
 import { estimate } from "../../../src/statistics/effects.ts";
 import { normals } from "../statistics/random.ts";
@@ -13,7 +13,7 @@ import { normals } from "../statistics/random.ts";
 const MOST = 0.1;
 
 function effect(text: string, delta_nll: number, se: number | null = 0.01, blocks = 64): TextEffect {
-  return { text, blocks, delta_nll, se, ci95: null, upper95: upperBound(delta_nll, se, blocks) };
+  return textEffect(text, { delta_nll, se, ci95: null, blocks }, false);
 }
 
 const steps = (...costs: readonly (readonly TextEffect[])[]): Step[] =>

@@ -1,0 +1,78 @@
+/**
+ * Pure: which neurons are measured together, and how many a step takes. Single neurons are too many to measure: blocks of
+ * 16 whose attributions rank next to each other are formed once, and the block is what is measured.
+ */
+import { SparkablateError } from "../errors.ts";
+import type { Intervention } from "../protocol/messages.ts";
+
+/** Neurons of a block, of MLPs that are wide enough for blocks. */
+const BLOCK = 16;
+/** Below this width every neuron is a block of its own. */
+const NARROW = 256;
+/** From this width on what remains is a multiple of `align`. */
+const WIDE = 1024;
+/** Share of the width that a step takes. */
+const SHARE = 1 / 16;
+
+/** How the neurons of equally wide MLPs are removed. */
+export interface NeuronSteps {
+  /** Neurons of a block. */
+  readonly block: number;
+  /** Blocks that each step takes out of every layer. */
+  readonly takes: readonly number[];
+}
+
+/**
+ * @param width neurons of every layer.
+ * @param align what remains is a multiple of it, where the width is at least 1,024.
+ */
+export function neuronSteps(width: number, align: number): NeuronSteps {
+  const multiple = width < WIDE ? 1 : align;
+  // Blocks that fill the width and every width that may remain.
+  const block = width < NARROW ? 1 : gcd(gcd(width, BLOCK), multiple === 1 ? BLOCK : multiple);
+  const takes: number[] = [];
+  for (let left = width; ; ) {
+    const most = Math.floor((left - width * SHARE) / multiple) * multiple;
+    const take = Math.max(1, Math.ceil((left - most) / block));
+    left -= take * block;
+    if (left < block || most < multiple) return { block, takes };
+    takes.push(take);
+  }
+}
+
+/**
+ * @param attributions one vector a layer, one number a neuron: the first-order effect of its zero.
+ * @returns of each layer the blocks, the one with the smallest |attribution| first.
+ */
+export function neuronBlocks(attributions: readonly Float64Array[], block: number): Intervention[][] {
+  return attributions.map((values, layer) => {
+    const ranked = [...values.keys()].sort((a, b) => magnitude(values, a) - magnitude(values, b) || a - b);
+    return Array.from({ length: Math.floor(ranked.length / block) }, (_, at) => ({
+      kind: "neuron",
+      layer,
+      neurons: ranked.slice(at * block, (at + 1) * block).sort((a, b) => a - b),
+      mode: "zero",
+      positions: "all",
+    }));
+  });
+}
+
+/** @throws SparkablateError site_unsupported where a layer has no neurons, or other widths than the rest. */
+export function requireOneWidth(widths: readonly number[]): number {
+  const [width = 0] = widths;
+  const other = widths.findIndex((each) => each === 0 || each !== width);
+  if (other < 0 && width > 1) return width;
+  throw new SparkablateError(
+    "site_unsupported",
+    other < 0
+      ? `the model's MLPs have ${width} neurons: none can go`
+      : `layer ${other} has ${widths[other] === 0 ? "no dense MLP" : `${widths[other]} neurons, layer 0 ${width}`}: a stock configuration has one width for all layers`,
+    { help: "Remove layers or key/value groups instead, with --unit." },
+  );
+}
+
+const magnitude = (values: Float64Array, at: number): number => Math.abs(values[at] as number);
+
+function gcd(a: number, b: number): number {
+  return b === 0 ? a : gcd(b, a % b);
+}
