@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -172,7 +173,7 @@ class Backward:
         with ExitStack() as stack, torch.no_grad():
             stack.enter_context(eagerly())
             for index in layers:
-                _hook(stack, self._input(index), lambda x, index=index: keep(index, x))
+                _hook(stack, self._input(index), partial(keep, index))
             stack.enter_context(applied(self._given.manager, self._given.specs))
             self._forward()
         return found
@@ -191,9 +192,9 @@ class Backward:
                 stack.enter_context(bypassing_below(self._sites, span.low, span.stream))
             for one in span.watched:
                 if one.stream:
-                    _hook(stack, self._input(one.layer), lambda x, one=one: kept.enters(one, x))
+                    _hook(stack, self._input(one.layer), partial(kept.enters, one))
                 if one.before:
-                    _hook(stack, one.tap, lambda x, one=one: kept.comes(one, x))
+                    _hook(stack, one.tap, partial(kept.comes, one))
             # An edit of the embedding is one with those of all layers.
             whole = span.low == 0 and self._given.edits_embedding
             if not whole:
@@ -201,7 +202,7 @@ class Backward:
             top = self._sites.n_layers - 1 if whole else span.high
             stack.enter_context(self._given.edits(span.low, top))
             for one in span.watched:
-                _hook(stack, one.tap, lambda x, one=one: kept.passes(one, x))
+                _hook(stack, one.tap, partial(kept.passes, one))
             if not is_top:
                 _hook(stack, self._sites.layers[span.high].stream, kept.leaves)
             hidden = self._forward()
@@ -250,7 +251,7 @@ class Backward:
 
         with ExitStack() as stack:
             for index in range(span.low, span.high + 1):
-                _hook(stack, self._input(index), lambda x, index=index: enters(index, x))
+                _hook(stack, self._input(index), partial(enters, index))
             stack.enter_context(torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor))
             yield keep
 
