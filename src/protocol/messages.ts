@@ -317,6 +317,14 @@ const dataset = z.strictObject({
 const meanSite = z.strictObject({ kind: z.enum(VALUE_KINDS), layer, positions, width: count });
 export type MeanSite = z.infer<typeof meanSite>;
 
+const wholeSite = z.strictObject({
+  kind: z.enum(MODED_KINDS as [ModedKind, ...ModedKind[]]),
+  mode,
+  positions,
+});
+/** One edit of every part of a kind of site, each part alone. */
+export interface WholeSite extends z.infer<typeof wholeSite> {}
+
 /** Where a task's item has its answer. Positions are those of its row, from 0, a BOS token included. */
 export const answer = z.strictObject({
   /** Of the answer's first token. */
@@ -465,6 +473,28 @@ export const requests = {
     conditions: z.array(condition).min(1).max(MAX_SLICE_CONDITIONS),
     metrics: z.array(label).min(1).max(16),
     /** Which means `mode: mean` uses; null where no condition needs them. */
+    means_sha256: sha256.nullable(),
+  }),
+  /**
+   * First-order effects on one batch: d/dt at t = 0 of the metric with every edited tensor at x + t(x′ − x), x′ the
+   * condition's edit of it. One pass up and one down, whatever the number of conditions. Payload: as of `evaluate`.
+   */
+  attribute: z.strictObject({
+    type: z.literal("attribute"),
+    ...base,
+    seq_len: z.int().min(2),
+    /** How many blocks stand in the payload, donors aside. */
+    blocks: z.int().min(1).max(65_536),
+    /** As of `evaluate`. */
+    answers: z.array(answer).min(1).max(4096).nullable(),
+    /** Modes whose donor blocks follow in the payload. */
+    donors: z.array(z.enum(DONOR_MODES)).max(DONOR_MODES.length),
+    /** Edits that act in every condition and in the baseline; absent: none. */
+    given: z.array(intervention).min(1).max(LIMITS.listed).optional(),
+    conditions: z.array(condition.omit({ nudge: true })).max(LIMITS.listed),
+    /** Each part of such a site alone, in every layer that offers it: an `attribution` event a layer. */
+    sites: z.array(wholeSite).max(16),
+    metric: z.enum(["nll", "logit_diff"]),
     means_sha256: sha256.nullable(),
   }),
   /** Greedy continuations of every prompt under every condition. Payload: the prompts' UTF-8, one after another. */
@@ -657,6 +687,15 @@ export const results = {
     /** Things a person should know, e.g. an actor that was excluded. */
     notices: z.array(label),
   }),
+  /**
+   * Payload: float64 [conditions, blocks], of the metric's sum over a block's predicted tokens; of a task's item, of its
+   * own value.
+   */
+  attribute: z.strictObject({
+    conditions: count,
+    /** Of the engine, not of waiting for it. */
+    seconds,
+  }),
   /** `prompt_tokens`: of each prompt, special tokens and template included. */
   generate: z.strictObject({
     prompt_tokens: z.array(count),
@@ -758,6 +797,19 @@ export const events = {
     flags: z.array(label),
     error: wireError.nullable(),
   }),
+  /**
+   * Of one layer's parts at a site that `attribute` named. Payload: float64 [parts], summed over the blocks; NaN: given
+   * edits cover the part. A site without parts is one part.
+   */
+  attribution: z.strictObject({
+    type: z.literal("attribution"),
+    id: requestId,
+    /** Index in the request's `sites`. */
+    site: count,
+    /** From 0. */
+    layer,
+    parts: count,
+  }),
   /** One prompt continued under one condition. Payload: int32 ids of the new tokens; empty where it failed. */
   generation: z.strictObject({
     type: z.literal("generation"),
@@ -788,6 +840,7 @@ export const fromWorker = z.union([
   failure,
   events.progress,
   events.measurement,
+  events.attribution,
   events.generation,
   events.log,
 ]);

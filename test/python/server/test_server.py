@@ -329,7 +329,7 @@ def test_a_controller_that_vanished_leaves_the_worker_to_the_next_one(connect: C
     ("kind", "payload", "fields", "code", "words"),
     [
         ("evaluate", b"\0" * 6, {}, "invalid_message", "6 bytes are no blocks of 64 int32 ids"),
-        ("evaluate", ids(blocks=3), {}, "invalid_message", "4 block indices and 0 donors, but 3 blocks"),
+        ("evaluate", ids(blocks=3), {}, "invalid_message", "4 blocks and 0 donors, but 3 blocks"),
         ("evaluate", b"\xff" * len(ids()), {}, "invalid_message", "outside the vocabulary of 258"),
         ("evaluate", ids(), {"means_sha256": "a" * 64}, "means_missing", "the means a"),
         ("evaluate", ids(), {"metrics": ["nll", "bleu"]}, None, "bleu"),

@@ -144,7 +144,7 @@ class OpenBlocks:
             self._check_modules(blocks[-1].manager, compiled, union)
         self.blocks = blocks
         self._watch(union)
-        skips = _skips(union)
+        skips = skipped(union)
         self._skip(skips, constants)
         by_place: dict[tuple[int, str], list[tuple[Tap, str, Edit]]] = defaultdict(list)
         for tap, label, edit in compiled:
@@ -217,7 +217,7 @@ class OpenBlocks:
         self, manager: Editor, compiled: Sequence[tuple[Tap, str, Edit]], union: Sequence[Bound]
     ) -> None:
         taps = [tap for tap, _, _ in compiled if (id(tap.module), tap.side) not in self._hooks]
-        taps += [manager.sites.layers[index].stream for index in _skips(union)]
+        taps += [manager.sites.layers[index].stream for index in skipped(union)]
         for tap in taps:
             if fault := replaced(manager.model, tap):
                 raise SparkablateError("hook_failed", fault)
@@ -347,7 +347,7 @@ def replaced(root: nn.Module, tap: Tap) -> str | None:
     )
 
 
-def _skips(union: Iterable[Bound]) -> dict[int, AblationSpec]:
+def skipped(union: Iterable[Bound]) -> dict[int, AblationSpec]:
     """Layer → the spec that skips it."""
     specs = (bound.spec for bound in union)
     return {

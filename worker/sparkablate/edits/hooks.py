@@ -86,21 +86,28 @@ def stream_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 def on_tap(tap: Tap, edit: Edit) -> Hook:
+    """Until it is removed, the tap's tensor is what `edit` makes of it, of the same shape and dtype."""
+    return passing(tap, lambda tensor: checked(tap, edit, tensor))
+
+
+def passing(tap: Tap, function: Callable[[Any], Any]) -> Hook:
+    """Until it is removed, what passes the tap goes through `function`."""
+
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if not args and "hidden_states" not in kwargs:
             raise SparkablateError(
                 "hook_failed",
                 f"{tap.path} is called with {', '.join(kwargs) or 'nothing'}, and without an input to edit",
             )
-        edited = checked(tap, edit, stream_of(args, kwargs))
+        edited = function(stream_of(args, kwargs))
         if args:
             return (edited, *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": edited}
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, tuple):
-            return (checked(tap, edit, output[0]), *output[1:])
-        return checked(tap, edit, output)
+            return (function(output[0]), *output[1:])
+        return function(output)
 
     if tap.side == "input":
         return Hook(tap.module, before, before=True)

@@ -53,17 +53,7 @@ class FirstTokens:
                 "positions 'not_first': a layer was run outside the model's own forward pass (as gradient "
                 "checkpointing does)",
             )
-        first = self._pass.first.to(tensor.device)  # [batch, pos]
-        if tensor.dim() == 2:  # OPT's MLP sees [batch · pos, width]
-            return first.reshape(-1, 1)
-        if tensor.shape[0] == 1 and first.shape[0] > 1:  # learned positions, one row for all sequences
-            if not bool((first == first[:1]).all()):
-                raise SparkablateError(
-                    "hook_failed",
-                    "positions 'not_first' with padding: give the model position_ids [batch, pos]",
-                )
-            first = first[:1]
-        return first[..., None]
+        return first_in(self._pass.first, tensor)
 
     def _after(self, *_: Any) -> None:
         self._pass.inside = max(0, self._pass.inside - 1)  # watched since the middle of a pass: never entered
@@ -89,6 +79,32 @@ class FirstTokens:
                 )
             begins = mask.to(tokens.device).ne(0).int().argmax(dim=1, keepdim=True)  # [batch, 1]
         self._pass.first = index[None, :] == begins  # [batch, pos]
+
+
+class BlockStarts(FirstTokens):
+    """Of blocks without padding, whose sequences begin where the blocks do: known outside a pass too."""
+
+    def __init__(self, batch: int, length: int) -> None:
+        super().__init__()
+        self._first = (torch.arange(length) == 0).expand(batch, length)
+
+    def at(self, tensor: Tensor) -> Tensor:
+        return first_in(self._first, tensor)
+
+
+def first_in(first: Tensor, tensor: Tensor) -> Tensor:
+    """`first` [batch, pos], true at first tokens, as it is broadcast to a `tensor` of the same pass."""
+    first = first.to(tensor.device)
+    if tensor.dim() == 2:  # OPT's MLP sees [batch · pos, width]
+        return first.reshape(-1, 1)
+    if tensor.shape[0] == 1 and first.shape[0] > 1:  # learned positions, one row for all sequences
+        if not bool((first == first[:1]).all()):
+            raise SparkablateError(
+                "hook_failed",
+                "positions 'not_first' with padding: give the model position_ids [batch, pos]",
+            )
+        first = first[:1]
+    return first[..., None]
 
 
 def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from sparkablate.loading.configuration import resolve_source
 from sparkablate.loading.model_files import ModelFiles
 from sparkablate.loading.open import OpenedModel, open_model
 from sparkablate.manager import AblationManager
+from sparkablate.measure.backward import Room
 from sparkablate.measure.cost import warm_up
 from sparkablate.measure.donors import Donors
 from sparkablate.measure.failures import first_passes
@@ -78,6 +79,8 @@ class Loaded:
     #: What the walk was made under.
     walked: tuple[object, ...] = ()
     donors: Donors | None = None
+    #: What passes with gradients have been found to take.
+    room: Room = field(default_factory=Room)
     #: Sha256 of those that were put.
     directions: set[str] = field(default_factory=set)
 

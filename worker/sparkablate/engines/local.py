@@ -29,12 +29,14 @@ from sparkablate.loading import numerics
 from sparkablate.loading.configuration import build_empty, load_config, resolve_source
 from sparkablate.loading.open import open_model
 from sparkablate.manager import AblationManager, MeanKey
-from sparkablate.measure.failures import first_passes
+from sparkablate.measure.attribution import Attribution, WholeSite
+from sparkablate.measure.failures import condition_failure, first_passes
+from sparkablate.measure.given import Given
 from sparkablate.measure.items import Answers, EncodedItem, encode_items
 from sparkablate.measure.slice import EvaluateSummary, SliceRun
 from sparkablate.measure.walk import PROOF_POSITIONS
 from sparkablate.proofs.discovery import located
-from sparkablate.specs import from_wire, validate
+from sparkablate.specs import canonical, from_wire, validate
 from sparkablate.text import corpus
 from sparkablate.text.token_bytes import token_bytes
 from sparkablate.text.vocabulary import check_ids
@@ -183,6 +185,38 @@ class LocalEngine:
             held.look_at_baseline()
         return summary
 
+    def _attribute(self, request: requests.Attribute, caller: Caller) -> np.ndarray:
+        base = {"id": "given", "interventions": request.given}
+        held = self._ready([base, *request.conditions], request.means_sha256)
+        if caller.cancelled():
+            raise SparkablateError("interrupted", "interrupted; nothing was attributed")
+        ids = held.tensor(request.ids)
+        given = [from_wire(wire) for wire in request.given]
+        validate(given, held.manager.sites)
+        attribution = Attribution(
+            held.manager,
+            held.likelihood,
+            held.entries,
+            Given(held.manager, tuple(canonical(given))),
+            held.donors_from({mode: held.tensor(rows) for mode, rows in request.donors.items()}),
+            held.room,
+        )
+        answers = request.answers
+        try:
+            found, sums = attribution.run(
+                ids,
+                [[from_wire(wire) for wire in one["interventions"]] for one in request.conditions],
+                [WholeSite(**site) for site in request.sites],
+                request.metric,
+                None if answers is None else Answers.from_wire(answers, ids, held.manager.sites.vocab_size),
+            )
+        except Exception as error:  # the model's own code may raise anything
+            raise condition_failure(error) from None
+        self._check_files()
+        for one in sums:
+            caller.report(one)
+        return found
+
     def _generate(self, request: requests.Generate, caller: Caller) -> Wire:
         held = self._ready(request.conditions, request.means_sha256)
         if modes := _source_modes(request.conditions):
@@ -324,6 +358,7 @@ _ANSWERS: Mapping[type[Request[Any]], Callable[[LocalEngine, Any, Caller], Any]]
     requests.PutDirection: LocalEngine._put_direction,
     requests.FindDirection: LocalEngine._find_direction,
     requests.Evaluate: LocalEngine._evaluate,
+    requests.Attribute: LocalEngine._attribute,
     requests.Generate: LocalEngine._generate,
     requests.CheckBake: LocalEngine._check_bake,
     requests.Bake: LocalEngine._bake,

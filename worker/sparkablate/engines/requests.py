@@ -25,7 +25,8 @@ Wire = dict[str, Any]
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asked. ``report`` is given each Measurement or Generation as it is done; ``cancelled``: whether the
+    """Who asked. ``report`` is given each Measurement, SiteSums or Generation as it is
+    done; ``cancelled``: whether the
     rest is wanted no longer."""
 
     progress: Progress = silent
@@ -154,6 +155,24 @@ class Evaluate(Request[EvaluateSummary]):
     means_sha256: str | None = None
     answers: list[Wire] | None = None
     per_token: bool = False
+    donors: Mapping[str, np.ndarray] = field(default_factory=dict)
+    given: list[Wire] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Attribute(Request[np.ndarray]):
+    """First-order effects of every condition on ``ids``, one batch: float64 [conditions, blocks]. Reports a
+    ``SiteSums`` for each layer of each of ``sites``. The other fields are those of ``Evaluate``.
+
+    Raises as ``Evaluate``, and what ``Attribution.run`` does: one condition that cannot be attributed refuses
+    them all."""
+
+    ids: np.ndarray
+    conditions: list[Wire]
+    sites: list[Wire] = field(default_factory=list)
+    metric: str = "nll"
+    means_sha256: str | None = None
+    answers: list[Wire] | None = None
     donors: Mapping[str, np.ndarray] = field(default_factory=dict)
     given: list[Wire] = field(default_factory=list)
 

@@ -18,7 +18,7 @@ def condition_failure(error: Exception) -> SparkablateError:
     """The coded failure: text only, so that no traceback keeps tensors alive. Call it in an except block."""
     if isinstance(error, SparkablateError):
         return SparkablateError(error.code, error.message, error.detail or traceback.format_exc())
-    code = "out_of_memory" if _is_out_of_memory(error) else "hook_failed"
+    code = "out_of_memory" if is_out_of_memory(error) else "hook_failed"
     return SparkablateError(code, f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
@@ -31,7 +31,7 @@ def first_passes(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         words = f"{type(error).__name__}: {error}"
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             raise SparkablateError(
                 "out_of_memory", f"{name}: no memory for a pass of eval.batch_size rows: {words}"
             ) from error
@@ -40,7 +40,7 @@ def first_passes(name: str) -> Iterator[None]:
         ) from error
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY_WORDS)
     )

@@ -7,7 +7,7 @@ that chunks do not give the same bits on this machine.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -105,14 +105,19 @@ class Likelihood:
     def _chunks(self, hidden: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """(rows [n] of the flattened batch, their logits [n, vocab]) over all positions that predict."""
         batch, length, _ = hidden.shape
-        rows = torch.arange(batch * length, device=hidden.device).view(batch, length)[:, :-1].flatten()
-        pieces = rows.tensor_split(max(1, -(-len(rows) // CHUNK_POSITIONS)))
+        pieces = predicting(batch, length, hidden.device)
         flat = hidden.flatten(0, 1)
         if self.full_logits[(batch, length)]:
             full = self.sites.to_logits(hidden).flatten(0, 1)
             yield from ((piece, full[piece]) for piece in pieces)
         else:
             yield from ((piece, self.sites.to_logits(flat[piece])) for piece in pieces)
+
+
+def predicting(batch: int, length: int, device: torch.device) -> Sequence[Tensor]:
+    """Of a flattened batch [batch * pos], the rows that predict a token, in near-equal chunks."""
+    rows = torch.arange(batch * length, device=device).view(batch, length)[:, :-1].flatten()
+    return rows.tensor_split(max(1, -(-len(rows) // CHUNK_POSITIONS)))
 
 
 def block_sums(values: dict[str, Tensor], columns: tuple[str, ...]) -> np.ndarray:

@@ -90,6 +90,16 @@ def bypassing_above(sites: SiteMap, layer: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def bypassing_below(sites: SiteMap, layer: int, stream: Tensor | None) -> Iterator[None]:
+    """The layers below ``layer`` compute nothing, and the last of them returns ``stream``."""
+    with ExitStack() as stack:
+        for below in sites.layers[:layer]:
+            put_in = stream if below.index == layer - 1 else None
+            stack.enter_context(replaced_forward(below.module, _bypass(below, put_in)))
+        yield
+
+
 @dataclass(frozen=True)
 class Entries:
     """What of the walk gives the plain pass's bits on this model."""
@@ -163,7 +173,7 @@ class Walk:
         if self.given is not None and begin == 0 and self.given.edits_embedding:
             top = self.sites.n_layers - 1  # an edit of the embedding is one with those of all layers
         with ExitStack() as stack:
-            self._bypass_below(stack, begin, stream)
+            stack.enter_context(bypassing_below(self.sites, begin, stream))
             stack.enter_context(bypassing_above(self.sites, top))
             given = None if self.given is None else self.given.edits(begin, top)
             record = stack.enter_context(_recording_layer(self.sites.layers[layer], given))
@@ -171,16 +181,10 @@ class Walk:
         self.state = LayerState(index=layer, **record)
         return self.state
 
-    def _bypass_below(self, stack: ExitStack, layer: int, stream: Tensor | None) -> None:
-        """The layers below ``layer`` compute nothing, and the last of them returns ``stream``."""
-        for below in self.sites.layers[:layer]:
-            put_in = stream if below.index == layer - 1 else None
-            stack.enter_context(replaced_forward(below.module, _bypass(below, put_in)))
-
     def _enter(self, stack: ExitStack, state: LayerState, stage: Stage) -> None:
         """Makes the next forward pass begin at ``stage`` of the state's layer."""
         layer = self.sites.layers[state.index]
-        self._bypass_below(stack, state.index, state.stream)
+        stack.enter_context(bypassing_below(self.sites, state.index, state.stream))
         if stage in (Stage.OUTPUT, Stage.LEFT):
             output = state.output if stage is Stage.OUTPUT else state.left
             stack.enter_context(replaced_forward(layer.module, _bypass(layer, output)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -19,6 +20,7 @@ from sparkablate.engines import requests
 from sparkablate.engines.requests import Caller, Engine
 from sparkablate.errors import SparkablateError
 from sparkablate.generation.run import Generation
+from sparkablate.measure.attribution import SiteSums
 from sparkablate.measure.slice import Measurement
 from sparkablate.server.protocol import Message, Request
 
@@ -43,8 +45,8 @@ def answer(engine: Engine, request: Request, context: Context) -> Reply:
             {"type": "progress", "id": request.id, "stage": stage, "done": done, "total": total, "unit": unit}
         )
 
-    def report(done: Measurement | Generation) -> None:
-        event, payload = _measurement(done) if isinstance(done, Measurement) else _generation(done)
+    def report(done: Any) -> None:
+        event, payload = EVENTS[type(done)](done)
         context.send({**event, "id": request.id}, payload)
 
     return HANDLERS[request.type](engine, request, Caller(progress, report, context.cancelled))
@@ -143,18 +145,35 @@ def read_direction(engine: Engine, request: Request, caller: Caller) -> Reply:
 
 
 def evaluate(engine: Engine, request: Request, caller: Caller) -> Reply:
-    rows = _int32(request, request.fields["seq_len"])
-    blocks, modes = len(request.fields["blocks"]), request.fields["donors"]
-    if len(rows) != blocks * (1 + len(modes)):
-        raise SparkablateError(
-            "invalid_message",
-            f"evaluate: {blocks} block indices and {len(modes)} donors, but {len(rows)} blocks of ids",
-        )
-    ids, *given = np.split(rows, 1 + len(modes))
-    donors = dict(zip(modes, given, strict=True))
+    ids, donors = _batch(request, len(request.fields["blocks"]))
     summary = engine.answer(_asked(requests.Evaluate, request, ids=ids, donors=donors), caller)
     told = {**dataclasses.asdict(summary), "notices": list(summary.notices)}
     return {**told, "slots": engine.slots}, b""
+
+
+def _batch(request: Request, blocks: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The payload as the blocks' ids and, by mode, their donors': int32 [blocks, seq_len] each."""
+    rows, modes = _int32(request, request.fields["seq_len"]), request.fields["donors"]
+    if len(rows) != blocks * (1 + len(modes)):
+        raise SparkablateError(
+            "invalid_message",
+            f"{request.type}: {blocks} blocks and {len(modes)} donors, but {len(rows)} blocks of ids",
+        )
+    ids, *given = np.split(rows, 1 + len(modes))
+    return ids, dict(zip(modes, given, strict=True))
+
+
+def attribute(engine: Engine, request: Request, caller: Caller) -> Reply:
+    began = time.perf_counter()
+    ids, donors = _batch(request, request.fields["blocks"])
+    found = engine.answer(_asked(requests.Attribute, request, ids=ids, donors=donors), caller)
+    result = {"conditions": len(found), "seconds": time.perf_counter() - began}
+    return result, found.astype("<f8").tobytes()
+
+
+def _attribution(sums: SiteSums) -> Reply:
+    event = {"type": "attribution", "site": sums.site, "layer": sums.layer, "parts": len(sums.sums)}
+    return event, sums.sums.astype("<f8").tobytes()
 
 
 def _measurement(measurement: Measurement) -> Reply:
@@ -232,6 +251,13 @@ def _sha256(payload: bytes) -> str:
     return hashlib.sha256(payload).hexdigest()
 
 
+#: What an engine reports → the event that it becomes.
+EVENTS: dict[type[Any], Callable[[Any], Reply]] = {
+    Measurement: _measurement,
+    SiteSums: _attribution,
+    Generation: _generation,
+}
+
 HANDLERS: dict[str, Handler] = {
     **{name: _plain(what) for name, what in requests.PLAIN.items()},
     "tokenize": tokenize,
@@ -241,6 +267,7 @@ HANDLERS: dict[str, Handler] = {
     "put": put,
     "read_direction": read_direction,
     "evaluate": evaluate,
+    "attribute": attribute,
     "generate": generate,
     "find_direction": find_direction,
 }

@@ -40,6 +40,8 @@ HANDSHAKE_LIMIT_MS = 10_000
 #: Name of our rules at the authenticator. That it is enforced makes libzmq refuse everybody, not nobody,
 #: where no authenticator answers.
 ZAP_DOMAIN = "sparkablate"
+#: Requests that an engine with several slots answers beside each other.
+BESIDE = ("evaluate", "attribute")
 #: Session id and request id: ids start anew in every session.
 JobKey = tuple[str, int]
 
@@ -334,7 +336,7 @@ class Server:
         slices: list[threading.Thread] = []
         while (job := self._queue.get()) is not None:
             slices = [thread for thread in slices if thread.is_alive()]
-            if job.request.type == "evaluate" and self._slots > 1:
+            if job.request.type in BESIDE and self._slots > 1:
                 slices.append(threading.Thread(target=self._work, args=(job,), name="slice", daemon=True))
                 slices[-1].start()
                 continue
