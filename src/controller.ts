@@ -15,6 +15,7 @@ import { type Baked, type BakeOptions, bakeCondition } from "./run/bake.ts";
 import { type CompareOptions, type Comparison, comparePrompts } from "./run/compare.ts";
 import { evaluationBlocks } from "./run/evaluation-blocks.ts";
 import { Run } from "./run/handle.ts";
+import { neuronAttributions } from "./run/neuron-attributions.ts";
 import { shapeToLoad } from "./run/prepare.ts";
 import { keepTokens, type RunOptions, runSweep } from "./run/run.ts";
 
@@ -220,6 +221,9 @@ export class Controller {
       bake: (config, more) => this.bake(config, more),
       blocks: (config, on) =>
         this.#retryingOnce(config.model, (client) => evaluationBlocks(client, config, on), on),
+      map: async (config, on) => (await this.load(config, { on })).model_map,
+      neurons: (config, on, signal) =>
+        this.#retryingOnce(config.model, (client) => neuronAttributions(client, config, on, signal), on),
     };
     return await prune(machine, settings, options);
   }

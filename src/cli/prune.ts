@@ -23,6 +23,7 @@ interface PruneFlags extends CommonFlags, WorkerFlags, ModelFlags {
   readonly unit: Unit;
   readonly maxDeltaNll?: string;
   readonly remove?: string;
+  readonly align?: string;
   readonly seqLen?: string;
   readonly blocks?: string;
   readonly heldOut?: string;
@@ -42,6 +43,10 @@ export function pruneCommand(): Cli {
       "remove as many as cost no more than this on every text, at 95 % confidence",
     )
     .option("--remove <number>", "or remove this many")
+    .option(
+      "--align <number>",
+      "neurons that remain are a multiple of it, where a layer has 1,024 or more (default: 128)",
+    )
     .option("--seq-len <tokens>", "tokens a block (default: 256)")
     .option("--blocks <number>", "blocks of each text that choose (default: 64)")
     .option("--held-out <number>", "other blocks of each text, that test (default: 64)")
@@ -53,8 +58,8 @@ export function pruneCommand(): Cli {
       "after",
       `
 Layers go one at a time: all that are left race, the least harmful goes, and what was removed earlier is put back or
-swapped where that is better. Of key/value groups every layer loses one at a step. Blocks that choose are never shown as
-results: the table is measured on others.
+swapped where that is better. Of key/value groups every layer loses one at a step, of neurons a sixteenth of its width.
+Blocks that choose are never shown as results: the table is measured on others.
 Ctrl-C saves; the same command goes on where it stopped.
 
 Examples:
@@ -78,6 +83,7 @@ async function prune(flags: PruneFlags): Promise<void> {
     texts: flags.text,
     unit: flags.unit,
     target: targetOf(number("--max-delta-nll", flags.maxDeltaNll), number("--remove", flags.remove)),
+    align: number("--align", flags.align),
     seq_len: number("--seq-len", flags.seqLen),
     blocks: number("--blocks", flags.blocks),
     held_out_blocks: number("--held-out", flags.heldOut),

@@ -1,9 +1,12 @@
 /**
- * Pure: which neurons are measured together, and how many a step takes. Single neurons are too many to measure: blocks of
+ * Which neurons are measured together, and how many a step takes. Single neurons are too many to measure: blocks of
  * 16 whose attributions rank next to each other are formed once, and the block is what is measured.
  */
+import { existsSync, readFileSync } from "node:fs";
 import { SparkablateError } from "../errors.ts";
-import type { Intervention } from "../protocol/messages.ts";
+import type { Intervention, ModelMap } from "../protocol/messages.ts";
+import { writeAtomically } from "../store/projections.ts";
+import type { Offer } from "./units.ts";
 
 /** Neurons of a block, of MLPs that are wide enough for blocks. */
 const BLOCK = 16;
@@ -14,12 +17,35 @@ const WIDE = 1024;
 /** Share of the width that a step takes. */
 const SHARE = 1 / 16;
 
+/** How many times what it loses a layer has measured: attribution says which, since all would take hours. */
+const OFFERS = 2;
+
 /** How the neurons of equally wide MLPs are removed. */
 export interface NeuronSteps {
   /** Neurons of a block. */
   readonly block: number;
   /** Blocks that each step takes out of every layer. */
   readonly takes: readonly number[];
+}
+
+/**
+ * The blocks of a model's neurons, formed once and kept.
+ * @param path where they are kept.
+ * @param attributions of every neuron, [neurons] a layer.
+ * @throws SparkablateError site_unsupported for a model that has not one width.
+ */
+export async function neuronOffer(
+  layers: ModelMap["layers"],
+  align: number,
+  path: string,
+  attributions: () => Promise<readonly Float64Array[]>,
+): Promise<Offer> {
+  const { block, takes } = neuronSteps(requireOneWidth(layers.map(({ n_neurons }) => n_neurons)), align);
+  const rest = { takes, offers: OFFERS, each: block };
+  if (existsSync(path)) return { units: JSON.parse(readFileSync(path, "utf8")) as Intervention[][], ...rest };
+  const units = neuronBlocks(await attributions(), block);
+  writeAtomically(path, [JSON.stringify(units)]);
+  return { units, ...rest };
 }
 
 /**
@@ -58,7 +84,7 @@ export function neuronBlocks(attributions: readonly Float64Array[], block: numbe
 }
 
 /** @throws SparkablateError site_unsupported where a layer has no neurons, or other widths than the rest. */
-export function requireOneWidth(widths: readonly number[]): number {
+function requireOneWidth(widths: readonly number[]): number {
   const [width = 0] = widths;
   const other = widths.findIndex((each) => each === 0 || each !== width);
   if (other < 0 && width > 1) return width;

@@ -4,9 +4,11 @@
  * that a search that was ended goes on where it was: what is finished is recognised, what is not is resumed.
  */
 import { join } from "node:path";
+import { canonical, conditionId, interventionId } from "../conditions/ids.ts";
 import { type ConfigInput, defineConfig, type RunConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
+import type { Intervention, ModelMap } from "../protocol/messages.ts";
 import { rankRows } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
 import type { Baked, BakeOptions } from "../run/bake.ts";
@@ -25,19 +27,21 @@ import {
   textEffect,
 } from "./held-out.ts";
 import { openSearch } from "./journal.ts";
+import { neuronOffer } from "./neuron-blocks.ts";
 import { type Repeats, requireFresh, type Shares } from "./overlap.ts";
 import { type Passes, passesOf } from "./passes.ts";
 import { type Answer, type Ask, type Best, search, searchEverywhere, type UnitSet } from "./search.ts";
 import { complete, type FullSettings, type PruneSettings, type PruneTarget } from "./settings.ts";
 import { rowsOver } from "./some-blocks.ts";
-import { UNITS, type Unit, type UnitRow } from "./units.ts";
+import { type Offer, UNITS, type Unit, type UnitRow } from "./units.ts";
 
 /** Nats a token: effects of candidates this close count as equal in a race. */
 const TOLERANCE = 0.001;
 /** Of each new set. */
 const SWAPS = 3;
-/** Units that a line of progress lists. */
+/** Edits that a line of progress lists, and their letters. */
 const NAMED = 6;
+const LETTERS = 120;
 
 /** How a search is run, beside what it is. */
 export interface PruneOptions {
@@ -89,6 +93,10 @@ export interface Machine {
   readonly bake: (config: RunConfig, options: BakeOptions) => Promise<Baked>;
   /** What a config is measured on. */
   readonly blocks: (config: RunConfig, on: OnEvent) => Promise<readonly Block[]>;
+  /** The model's map. */
+  readonly map: (config: RunConfig, on: OnEvent) => Promise<ModelMap>;
+  /** Of every neuron, [neurons] a layer: the first-order effect of its zero on what a config is measured on, nats a token. */
+  readonly neurons: (config: RunConfig, on: OnEvent, signal?: AbortSignal) => Promise<Float64Array[]>;
 }
 
 /**
@@ -110,8 +118,11 @@ class Pruning {
   readonly #options: PruneOptions;
   readonly #on: OnEvent;
   readonly #said = new Set<string>();
-  /** Ids of the units, which are known by their place here. */
-  #ids: readonly string[] = [];
+  /** What removes each unit; units are known by their place here. */
+  #units: readonly Intervention[] = [];
+  /** How many layers lose units, and how much of `remove` a unit is. */
+  #layers = 1;
+  #each = 1;
   #asked = 0;
   #unsettled = 0;
   #passes = 0;
@@ -150,7 +161,7 @@ class Pruning {
       target,
       steps,
       chosen: chosen?.size ?? null,
-      reached: chosen !== null && ("max_delta_nll" in target || chosen.size === target.remove),
+      reached: chosen !== null && ("max_delta_nll" in target || chosen.size >= target.remove),
       unsettled: this.#unsettled,
       passes: { search: this.#passes, one_a_candidate: this.#onePassEach },
       disagreement: disagreement(steps),
@@ -166,7 +177,7 @@ class Pruning {
     const { texts, blocks, held_out_blocks, seq_len } = this.#settings;
     const shares: Shares[] = [];
     for (const [index, text] of texts.entries()) {
-      const evaluated = this.#ofText(index, holdout, { sweep: this.#row.sweep });
+      const evaluated = this.#ofText(index, holdout, { sweep: "layers" });
       const both = await this.#machine.blocks(
         { ...evaluated, eval: { ...evaluated.eval, skip_batches: 0, max_batches: null } },
         this.#passOn,
@@ -188,56 +199,81 @@ class Pruning {
   }
 
   async #search(): Promise<Best[]> {
-    const first = await this.#raced([]);
-    const offered = first.slice(1).filter(({ delta_nll }) => delta_nll !== null);
-    this.#ids = offered.map(({ condition }) => condition);
-    const layers = Map.groupBy(offered.keys(), (unit) => layerOf(offered[unit] as Row));
+    const first = this.#row.sweep === null ? [] : await this.#measured(this.#alone([]));
+    const offer = this.#row.sweep === null ? await this.#neurons() : offerOf(first);
+    this.#units = offer.units.flat();
+    this.#each = offer.each;
+    this.#layers = offer.units.length;
+    const numbers = new Map(this.#units.map((unit, number) => [unit, number]));
+    const units = offer.units.map((layer) => layer.map((unit) => numbers.get(unit) as number));
     const goesOn = (best: readonly Best[]) => this.#goesOn(best);
-    const settings = { units: [...layers.values()], floor: 0, goesOn, swaps: SWAPS };
-    const work = this.#row.everywhere ? searchEverywhere(settings) : search(settings);
+    const work = this.#row.everywhere
+      ? searchEverywhere({ ...offer, units, goesOn })
+      : search({ units, floor: 0, goesOn, swaps: SWAPS });
     let next = work.next();
     while (!next.done) next = work.next(await this.#answer(next.value, first));
     return next.value;
   }
 
+  async #neurons(): Promise<Offer> {
+    const { out, align } = this.#settings;
+    const config = this.#config({ ablation: { sweep: "mlp" } });
+    const { layers } = await this.#machine.map(config, this.#passOn);
+    return await neuronOffer(layers, align, join(out, "neurons.json"), async () => {
+      notify(this.#on, ["attributions of all neurons, which say what is measured together"]);
+      return await this.#machine.neurons(config, this.#passOn, this.#options.signal);
+    });
+  }
+
   #goesOn(best: readonly Best[]): boolean {
     const { target } = this.#settings;
-    if ("remove" in target) return best.length < target.remove;
+    if ("remove" in target) return best.length === 0 || this.#size((best.at(-1) as Best).set) < target.remove;
     // One step beyond is measured: it is shown, and never chosen.
     return (best.at(-1)?.value ?? 0) <= target.max_delta_nll;
+  }
+
+  /** As a person counts: of what every layer loses, in each. */
+  #size(set: UnitSet): number {
+    return this.#row.everywhere ? (set.length / this.#layers) * this.#each : set.length;
   }
 
   /** @param first rows of the first step, in which nothing is removed yet: they said which units there are. */
   async #answer(ask: Ask, first: readonly Row[]): Promise<Answer> {
     if (ask.kind === "sets") return { values: await this.#sets(ask.sets, ask.why) };
-    const { many } = this.#row;
-    const gone = ask.given.length === 0 ? "nothing is removed yet" : `removed: ${this.#named(ask.given)}`;
-    notify(this.#on, [`${gone}; measuring ${ask.candidates.length} ${many} for the next step`]);
-    this.#onePassEach += ask.candidates.length * this.#settings.blocks * this.#settings.texts.length;
-    const rows = ask.given.length === 0 ? first : await this.#raced(ask.given);
-    const effects = rankRows(rows).flatMap(({ condition, delta_nll, flags }) =>
-      delta_nll === null ? [] : [{ unit: this.#ids.indexOf(condition), effect: delta_nll, flags }],
-    );
+    const { given, candidates } = ask;
+    const gone = given.length === 0 ? "nothing is removed yet" : `removed: ${this.#named(given)}`;
+    notify(this.#on, [`${gone}; measuring ${candidates.length} ${this.#row.many} for the next step`]);
+    this.#onePassEach += candidates.length * this.#settings.blocks * this.#settings.texts.length;
+    const known = given.length === 0 && first.length > 0;
+    const rows = known ? first : await this.#measured(this.#alone(given, candidates));
+    const unit = new Map(candidates.map((number) => [conditionId([this.#unit(number)]), number]));
+    const effects = rankRows(rows).flatMap(({ condition, delta_nll, flags }) => {
+      const number = unit.get(condition);
+      return delta_nll === null || number === undefined ? [] : [{ unit: number, effect: delta_nll, flags }];
+    });
     if (effects[0]?.flags.includes(RACE_FLAGS.leading)) this.#unsettled++;
     // A race has ranked them by places, its winner first.
     if (this.#row.everywhere) effects.sort((a, b) => a.effect - b.effect || a.unit - b.unit);
     return { ranked: effects };
   }
 
-  /** Each unit that is left, beside what is gone. A race has one winner: where every layer loses one, all are measured. */
-  async #raced(given: UnitSet): Promise<readonly Row[]> {
+  /** Each unit that is left, beside what is gone. A race has one winner: where every layer loses some, all are measured. */
+  #alone(given: UnitSet, candidates: UnitSet = []): Pick<ConfigInput, "ablation" | "stop"> {
     const { sweep, everywhere } = this.#row;
-    const ablation = { sweep, ...(given.length > 0 && { given: given.map(this.#id) }) };
-    return await this.#measured({
-      ablation,
+    const ablation =
+      sweep === null
+        ? { sweep: "custom" as const, targets: candidates.map((unit) => interventionId(this.#unit(unit))) }
+        : { sweep };
+    return {
+      ablation: { ...ablation, ...(given.length > 0 && { given: this.#ids(given) }) },
       ...(!everywhere && { stop: { bottom: 1, tolerance: TOLERANCE } }),
-    });
+    };
   }
 
   async #sets(sets: readonly UnitSet[], why: string): Promise<(number | null)[]> {
     notify(this.#on, [`${why}: ${sets.map((set) => this.#named(set)).join("; ")}`]);
     const rows = await this.#measured({
-      ablation: { sweep: "custom", targets: sets.map((set) => this.#condition(set)) },
+      ablation: { sweep: "custom", targets: sets.map((set) => this.#ids(set).join(" + ")) },
     });
     return rows.slice(1).map(({ delta_nll }) => delta_nll);
   }
@@ -282,7 +318,7 @@ class Pruning {
 
   async #heldOut(best: readonly Best[], holdout: number, repeats: readonly Repeats[]): Promise<PathStep[]> {
     if (best.length === 0) return [];
-    const targets = best.map(({ set }) => this.#condition(set));
+    const targets = best.map(({ set }) => this.#ids(set).join(" + "));
     const effects = best.map((): TextEffect[] => []);
     for (const [index, text] of this.#settings.texts.entries()) {
       notify(this.#on, [`held-out blocks of ${text}`]);
@@ -297,8 +333,8 @@ class Pruning {
       for (const [size, row] of rows.slice(1).entries()) effects[size]?.push(textEffect(text, row, all));
     }
     return best.map(({ set, value }, index) => ({
-      size: this.#row.everywhere ? index + 1 : set.length,
-      removed: set.map(this.#id),
+      size: this.#size(set),
+      removed: this.#ids(set),
       selection_delta_nll: value,
       nested: index === 0 || (best[index - 1] as Best).set.every((unit) => set.includes(unit)),
       held_out: effects[index] as TextEffect[],
@@ -343,19 +379,34 @@ class Pruning {
     });
   }
 
-  #id = (unit: number): string => this.#ids[unit] as string;
+  #unit = (unit: number): Intervention => this.#units[unit] as Intervention;
 
-  #condition = (set: UnitSet): string => set.map(this.#id).join(" + ");
+  /** What removes a set: of each layer one edit. */
+  #ids = (set: UnitSet): string[] => canonical(set.map(this.#unit)).map(interventionId);
 
   #named(set: UnitSet): string {
-    if (set.length > NAMED) return `${set.length} ${this.#row.many}`;
-    return set.map(this.#id).join(" + ");
+    const ids = this.#ids(set);
+    const letters = ids.reduce((sum, { length }) => sum + length, 0);
+    if (ids.length <= NAMED && letters <= LETTERS) return ids.join(" + ");
+    return this.#row.everywhere ? `${this.#size(set)} of every layer` : `${set.length} ${this.#row.many}`;
   }
 }
 
-/** Of a unit alone. */
-function layerOf({ interventions: [one] }: Row): number {
-  if (one === undefined || one.kind === "direction")
-    throw new SparkablateError("internal", "a unit that lies in no layer");
-  return one.layer;
+/** What a sweep's rows show: each unit that could be measured; of every layer one stays. */
+function offerOf(rows: readonly Row[]): Offer {
+  const measured = rows.slice(1).filter(({ delta_nll }) => delta_nll !== null);
+  const layers = Map.groupBy(measured.map(alone), layerOf);
+  const units = [...layers.values()];
+  const fewest = Math.min(...units.map(({ length }) => length));
+  return { units, takes: Array(Math.max(0, fewest - 1)).fill(1), each: 1 };
+}
+
+function alone({ condition, interventions: [one] }: Row): Intervention {
+  if (one === undefined) throw new SparkablateError("internal", `${condition} removes nothing`);
+  return one;
+}
+
+function layerOf(unit: Intervention): number {
+  if (unit.kind === "direction") throw new SparkablateError("internal", "a direction is no unit");
+  return unit.layer;
 }

@@ -6,6 +6,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { parse, stringify } from "yaml";
 import { sha256 } from "../../src/digest.ts";
 import type { Pruned } from "../../src/prune/prune.ts";
+import type { Row } from "../../src/results/row.ts";
 import { readRun } from "../../src/store/run-directory.ts";
 import { cli, NORTHANGER, tinyModel } from "../fixtures/harness.ts";
 
@@ -120,6 +121,39 @@ describe("a key/value group of every layer", { timeout: 600_000 }, () => {
   });
 });
 
+describe("a sixteenth of every layer's neurons", { timeout: 600_000 }, () => {
+  it("is measured by attribution's leave, beside what is gone, and cut out of the checkpoint", async () => {
+    const directory = join(desk, "neurons");
+    const args = line(directory, "--unit", "neurons", "--remove", "9", "--json");
+    const { exitCode, stdout, stderr } = await cli(args.map((arg) => (arg === model ? tinyModel() : arg)));
+    expect(exitCode, String(stderr)).toBe(0);
+    const { steps, checkpoint, chosen }: Pruned = JSON.parse(String(stdout));
+    const configuration = (path: string) => JSON.parse(readFileSync(join(path, "config.json"), "utf8"));
+    const width: number = configuration(tinyModel()).intermediate_size;
+    const step = width / 16;
+    // Whole steps: the first that reaches 9.
+    expect(chosen).toBe(Math.ceil(9 / step) * step);
+    expect(configuration(join(directory, "model")).intermediate_size).toBe(width - (chosen as number));
+    expect(checkpoint?.certificate.behaviour.kl).toBeLessThan(1e-6);
+    const [first, second] = [1, 3].map((number) =>
+      readRun(join(directory, "steps", String(number).padStart(3, "0"))).rows.slice(1),
+    ) as [Row[], Row[]];
+    // Of twice as many as go, each layer loses the least harmful.
+    const layers = Map.groupBy(first, ({ interventions: [one] }) => (one as { layer: number }).layer);
+    const least = [...layers.values()].map((rows) => {
+      expect(rows).toHaveLength(2 * step);
+      const order = rows.toSorted((a, b) => (a.delta_nll as number) - (b.delta_nll as number));
+      return order
+        .slice(0, step)
+        .map(({ interventions: [one] }) => (one as { neurons: number[] }).neurons[0]);
+    });
+    const listed = (ids: readonly string[]) => ids.map((id) => /\[(.*)\]/.exec(id)?.[1]);
+    const sorted = least.map((neurons) => neurons.toSorted((a, b) => (a as number) - (b as number)).join());
+    expect(listed(steps[0]?.removed ?? [])).toEqual(sorted);
+    expect(second.every(({ given }) => given === steps[0]?.removed.join(" + "))).toBe(true);
+  });
+});
+
 describe("texts that cannot both choose and test", { timeout: 600_000 }, () => {
   const page = join(desk, "page.txt");
   writeFileSync(page, readFileSync(NORTHANGER, "utf8").slice(0, 1_500).repeat(30));
@@ -170,8 +204,9 @@ describe("a line that asks for no search", () => {
     [[], "say how much to remove"],
     [["--remove", "half"], "--remove half: a number is wanted"],
     [["--remove", "1", "--blocks", "6"], "blocks is 6, no multiple of 4"],
+    [["--remove", "1", "--align", "0"], "align is 0; allowed: whole numbers from 1"],
     [["--remove", "1.5"], "remove is 1.5; allowed: whole numbers from 1"],
-    [["--remove", "1", "--unit", "heads"], "Allowed choices are layers, kv_groups"],
+    [["--remove", "1", "--unit", "heads"], "Allowed choices are layers, kv_groups, neurons"],
   ])("%j", async (more, said) => {
     const { exitCode, stderr } = await cli(line(join(desk, "none"), ...more));
     expect([exitCode, stderr]).toEqual([2, expect.stringContaining(said)]);

@@ -76,7 +76,7 @@ describe("a search that takes one out of every layer", () => {
       [3, 4, 5],
       [6, 7, 8],
     ];
-    const work = searchEverywhere({ units, floor: 0, goesOn: () => true, swaps: 3 });
+    const work = searchEverywhere({ units, takes: [1, 1], goesOn: () => true });
     const asked: Ask[] = [];
     let next = work.next();
     while (!next.done) {
@@ -96,6 +96,35 @@ describe("a search that takes one out of every layer", () => {
       }
       gone = set;
     }
+  });
+});
+
+describe("a search that takes several out of every layer", () => {
+  test("offers each layer's first ones, takes the least harmful, and ends where a layer has too few", () => {
+    const value = landscape(12, 6, 0.2);
+    const units = [
+      [0, 1, 2, 3, 4, 5],
+      [11, 10, 9, 8, 7, 6],
+    ];
+    const work = searchEverywhere({ units, takes: [2, 1, 2], offers: 2, goesOn: () => true });
+    const offered: UnitSet[] = [];
+    const failing = 8;
+    let next = work.next();
+    while (!next.done) {
+      const told = answer(next.value, value);
+      if (next.value.kind === "step") offered.push(next.value.candidates);
+      next = work.next(
+        "ranked" in told ? { ranked: told.ranked.filter(({ unit }) => unit !== failing) } : told,
+      );
+    }
+    const [first, second] = next.value as [Best, Best];
+    expect(offered[0]).toEqual([0, 1, 2, 3, 11, 10, 9, 8]);
+    const least = (layer: UnitSet) => [...layer].sort((a, b) => value([a]) - value([b])).slice(0, 2);
+    expect(first.set).toEqual([...least([0, 1, 2, 3]), ...least([11, 10, 9])].sort((a, b) => a - b));
+    expect(second.set.filter((unit) => !first.set.includes(unit))).toHaveLength(2);
+    // Of the second layer 7, 6 and what fails are left.
+    expect(next.value.map(({ set }) => set.length)).toEqual([4, 6, 10]);
+    expect(second.value).toBe(value(second.set));
   });
 });
 
