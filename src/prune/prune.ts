@@ -9,8 +9,10 @@ import { type ConfigInput, defineConfig, type RunConfig } from "../config/load.t
 import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
 import type { Intervention, ModelMap } from "../protocol/messages.ts";
+import type { RunRecord } from "../results/facts.ts";
 import { rankRows } from "../results/ranking.ts";
-import type { Row } from "../results/row.ts";
+import type { ConditionMeasurements, Row } from "../results/row.ts";
+import { buildRows } from "../results/tabulate.ts";
 import type { Baked, BakeOptions } from "../run/bake.ts";
 import type { RunOptions } from "../run/run.ts";
 import type { Block } from "../samples/sample.ts";
@@ -30,13 +32,22 @@ import { openSearch } from "./journal.ts";
 import { neuronOffer } from "./neuron-blocks.ts";
 import { type Repeats, requireFresh, type Shares } from "./overlap.ts";
 import { type Passes, passesOf } from "./passes.ts";
-import { type Answer, type Ask, type Best, search, searchEverywhere, type UnitSet } from "./search.ts";
+import {
+  type Answer,
+  type Ask,
+  type Best,
+  type ChallengeAnswer,
+  type ChallengeAsked,
+  search,
+  searchEverywhere,
+  type UnitSet,
+} from "./search.ts";
 import { complete, type FullSettings, type PruneSettings, type PruneTarget } from "./settings.ts";
 import { rowsOver } from "./some-blocks.ts";
 import { type Offer, UNITS, type Unit, type UnitRow } from "./units.ts";
 
-/** Nats a token: effects of candidates this close count as equal in a race. */
-const TOLERANCE = 0.001;
+/** For the smallest effect; nats a token: those this close count as equal. */
+const RACE = { stop: { bottom: 1, tolerance: 0.001 } };
 /** Of each new set. */
 const SWAPS = 3;
 /** Edits that a line of progress lists, and their letters. */
@@ -125,6 +136,8 @@ class Pruning {
   #each = 1;
   #asked = 0;
   #unsettled = 0;
+  /** The unedited model on all selection blocks, once a run has measured it there. */
+  #unedited: ConditionMeasurements | null = null;
   #passes = 0;
   #onePassEach = 0;
 
@@ -240,16 +253,19 @@ class Pruning {
   /** @param first rows of the first step, in which nothing is removed yet: they said which units there are. */
   async #answer(ask: Ask, first: readonly Row[]): Promise<Answer> {
     if (ask.kind === "sets") return { values: await this.#sets(ask.sets, ask.why) };
+    if (ask.kind === "challenge") return await this.#challenge(ask);
     const { given, candidates } = ask;
     const gone = given.length === 0 ? "nothing is removed yet" : `removed: ${this.#named(given)}`;
     notify(this.#on, [`${gone}; measuring ${candidates.length} ${this.#row.many} for the next step`]);
     this.#onePassEach += candidates.length * this.#settings.blocks * this.#settings.texts.length;
-    const known = given.length === 0 && first.length > 0;
-    const rows = known ? first : await this.#measured(this.#alone(given, candidates));
+    const rows =
+      given.length === 0 && first.length > 0 ? first : await this.#measured(this.#alone(given, candidates));
+    const values = this.#fromUnedited();
     const unit = new Map(candidates.map((number) => [conditionId([this.#unit(number)]), number]));
     const effects = rankRows(rows).flatMap(({ condition, delta_nll, flags }) => {
       const number = unit.get(condition);
-      return delta_nll === null || number === undefined ? [] : [{ unit: number, effect: delta_nll, flags }];
+      if (delta_nll === null || number === undefined) return [];
+      return [{ unit: number, effect: delta_nll, value: values.get(condition) ?? null, flags }];
     });
     if (effects[0]?.flags.includes(RACE_FLAGS.leading)) this.#unsettled++;
     // A race has ranked them by places, its winner first.
@@ -266,7 +282,7 @@ class Pruning {
         : { sweep };
     return {
       ablation: { ...ablation, ...(given.length > 0 && { given: this.#ids(given) }) },
-      ...(!everywhere && { stop: { bottom: 1, tolerance: TOLERANCE } }),
+      ...(!everywhere && RACE),
     };
   }
 
@@ -275,17 +291,61 @@ class Pruning {
     const rows = await this.#measured({
       ablation: { sweep: "custom", targets: sets.map((set) => this.#ids(set).join(" + ")) },
     });
+    this.#fromUnedited();
     return rows.slice(1).map(({ delta_nll }) => delta_nll);
+  }
+
+  /** The incumbent and who may be better, racing for the smallest value. */
+  async #challenge({ incumbent, sets, why }: ChallengeAsked): Promise<ChallengeAnswer> {
+    notify(this.#on, [`${why}? ${sets.map((set) => this.#named(set)).join("; ")}`]);
+    const targets = [incumbent, ...sets].map((set) => this.#ids(set).join(" + "));
+    const rows = await this.#measured({ ablation: { sweep: "custom", targets }, ...RACE });
+    const entrants = rows.slice(1);
+    const all = this.#settings.blocks * this.#settings.texts.length;
+    const estimates = entrants
+      .slice(1)
+      .map(({ delta_nll, blocks }) =>
+        delta_nll === null ? null : { value: delta_nll, whole: blocks === all },
+      );
+    const first = rankRows(rows)[0];
+    const winner =
+      first === undefined ? 0 : entrants.findIndex(({ condition }) => condition === first.condition);
+    return { winner: winner <= 0 ? null : winner - 1, estimates };
+  }
+
+  /**
+   * Of the last run's conditions that ran on all blocks: Δ NLL from the unedited model, whatever they were measured on top
+   * of. A condition's sums on top of others are those of all of them together, bit for bit.
+   */
+  #fromUnedited(): Map<string, number> {
+    const all = this.#settings.blocks * this.#settings.texts.length;
+    return RunStore.reading(this.#lastRun(), (store) => {
+      const [baseline, ...conditions] = [...store.measurements("edits")];
+      const { facts } = store.run() as RunRecord;
+      if (facts.given === undefined && baseline?.blocks.length === all) this.#unedited = baseline;
+      if (this.#unedited === null) return new Map();
+      const whole = conditions.filter(({ blocks }) => blocks.length === all);
+      const rows = buildRows(this.#unedited, whole, { correction: "bh", floor: null });
+      return new Map(
+        rows
+          .slice(1)
+          .flatMap(({ condition, delta_nll }) => (delta_nll === null ? [] : [[condition, delta_nll]])),
+      );
+    });
   }
 
   /** Rows of the next run of the search, the baseline first. */
   async #measured(asked: Pick<ConfigInput, "ablation" | "stop">): Promise<readonly Row[]> {
-    const { out } = this.#settings;
-    const dir = join(out, "steps", String(++this.#asked).padStart(3, "0"));
+    this.#asked++;
+    const dir = this.#lastRun();
     const rows = await this.#finished(this.#config({ ...asked, output: { dir } }));
     const { model } = RunStore.reading(dir, (store) => requireBegun(store, dir));
     this.#passes += passesOf(rows, model.model_map);
     return rows;
+  }
+
+  #lastRun(): string {
+    return join(this.#settings.out, "steps", String(this.#asked).padStart(3, "0"));
   }
 
   /** Of a run on the selection blocks. */

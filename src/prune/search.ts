@@ -21,8 +21,10 @@ export interface Best {
 /** A unit's effect beside what is gone. */
 export interface Effect {
   readonly unit: number;
-  /** Nats a token. */
+  /** Nats a token, on the blocks that it ran. */
   readonly effect: number;
+  /** Of what is gone with it, from the unedited model, where all selection blocks were run; else null. */
+  readonly value: number | null;
 }
 
 /** Each of the candidates, removed beside `given`: a race for the smallest effect. */
@@ -39,11 +41,37 @@ interface SetsAsked {
   readonly sets: readonly UnitSet[];
 }
 
-/** What the search wants measured. */
-export type Ask = StepAsked | SetsAsked;
+/** Whether one of these is better than a set that is known: a race for the smallest, which ends where none is. */
+export interface ChallengeAsked {
+  readonly kind: "challenge";
+  readonly why: "put back" | "swapped";
+  readonly sets: readonly UnitSet[];
+  /** Of the same size. */
+  readonly incumbent: UnitSet;
+}
 
-/** Of a step: the race's order, its winner first, without those that failed; of sets: their values, null where one failed. */
-export type Answer = { readonly ranked: readonly Effect[] } | { readonly values: readonly (number | null)[] };
+/** What the search wants measured. */
+export type Ask = StepAsked | SetsAsked | ChallengeAsked;
+
+/** Of a step: the race's order, its winner first, without those that failed. */
+interface StepAnswer {
+  readonly ranked: readonly Effect[];
+}
+
+/** Of sets: their values, null where one failed. */
+interface SetsAnswer {
+  readonly values: readonly (number | null)[];
+}
+
+/** Of a challenge. */
+export interface ChallengeAnswer {
+  /** Index of the set that won the race; null: the incumbent did. */
+  readonly winner: number | null;
+  /** Of each set, on the blocks that it ran; `whole`: on all. null where one failed. */
+  readonly estimates: readonly ({ readonly value: number; readonly whole: boolean } | null)[];
+}
+
+export type Answer = StepAnswer | SetsAnswer | ChallengeAnswer;
 
 export interface SearchSettings {
   /** Units that may be removed, by layer. */
@@ -143,33 +171,54 @@ class FloatingSearch {
   *#add(given: UnitSet): Asking<{ found: Best; unit: number; ranked: readonly Effect[] } | null> {
     const candidates = this.#settings.units.flat().filter((unit) => !given.includes(unit));
     const ranked = ranking(yield { kind: "step", given, candidates });
+    const withUnit = (unit: number) => ascending([...given, unit]);
+    for (const { unit, value } of ranked) if (value !== null) this.#known.set(withUnit(unit).join(), value);
     for (const { unit } of ranked) {
-      const set = ascending([...given, unit]);
-      // What it is without each older unit will be wanted next, unless a better set of its size is known.
-      const together = this.#best[set.length - 1] === undefined ? given : [];
-      yield* this.#measure("added", [set, ...together.map((older) => without(set, older))]);
-      const [found] = this.#values([set]);
+      const set = withUnit(unit);
+      const found = yield* this.#measure("added", set);
       if (found !== undefined) return { found, unit, ranked };
     }
     return null;
   }
 
-  /** Asks for those that are not known yet, together: every run pays for its baseline. */
-  *#measure(why: SetsAsked["why"], sets: readonly UnitSet[]): Asking<Best[]> {
-    const unknown = sets.filter((set) => !this.#known.has(set.join()));
-    if (unknown.length > 0) {
-      const answer = valuesOf(yield { kind: "sets", why, sets: unknown });
-      for (const [index, set] of unknown.entries()) this.#known.set(set.join(), answer[index] ?? null);
+  /** On all selection blocks; undefined: it failed. */
+  *#measure(why: SetsAsked["why"], set: UnitSet): Asking<Best | undefined> {
+    const key = set.join();
+    if (!this.#known.has(key)) {
+      const [value = null] = valuesOf(yield { kind: "sets", why, sets: [set] });
+      this.#known.set(key, value);
     }
-    return this.#values(sets);
+    const value = this.#known.get(key);
+    return value == null ? undefined : { set, value };
   }
 
-  /** Of those that could be measured. */
-  #values(sets: readonly UnitSet[]): Best[] {
-    return sets.flatMap((set) => {
-      const value = this.#known.get(set.join());
+  /** The best of these that may be better than the incumbent, and what each is worth as far as it ran. */
+  *#challenge(
+    why: ChallengeAsked["why"],
+    incumbent: UnitSet,
+    sets: readonly UnitSet[],
+  ): Asking<{ best: Best | undefined; estimates: readonly (number | null)[] }> {
+    const known = (set: UnitSet) => this.#known.get(set.join());
+    const unknown = sets.filter((set) => known(set) === undefined);
+    const told = new Map<UnitSet, number>();
+    let winner: UnitSet | undefined;
+    if (unknown.length > 0) {
+      const answer = challenged(yield { kind: "challenge", why, incumbent, sets: unknown });
+      for (const [index, set] of unknown.entries()) {
+        const estimate = answer.estimates[index];
+        if (estimate == null) this.#known.set(set.join(), null);
+        else if (estimate.whole) this.#known.set(set.join(), estimate.value);
+        else told.set(set, estimate.value);
+      }
+      if (answer.winner !== null) winner = unknown[answer.winner] as UnitSet;
+    }
+    // Who wins a race that ended early is accepted, or not, on all blocks.
+    if (winner !== undefined) yield* this.#measure(why, winner);
+    const whole = sets.flatMap((set) => {
+      const value = known(set);
       return value == null ? [] : [{ set, value }];
     });
+    return { best: smallest(whole), estimates: sets.map((set) => known(set) ?? told.get(set) ?? null) };
   }
 
   /** Puts units back as long as what remains removed is the best of its size; `less`: the set's value without a unit. */
@@ -180,14 +229,14 @@ class FloatingSearch {
     let others: UnitSet = without(set, newest);
     while (others.length > 0) {
       const from: UnitSet = smaller ?? set;
-      const found: Best[] = yield* this.#measure(
-        "put back",
-        others.map((unit) => without(from, unit)),
-      );
+      const rest = others.map((unit) => without(from, unit));
+      const incumbent = (this.#best[from.length - 2] as Best).set;
+      const { best: least, estimates } = yield* this.#challenge("put back", incumbent, rest);
       if (smaller === null)
-        for (const { set: rest, value } of found)
-          less.set(set.find((unit) => !rest.includes(unit)) as number, value);
-      const least = smallest(found);
+        for (const [index, unit] of others.entries()) {
+          const estimate = estimates[index];
+          if (estimate != null) less.set(unit, estimate);
+        }
       if (least === undefined || !this.#keep(least)) break;
       smaller = least.set;
       others = smaller.length > 1 ? smaller : [];
@@ -215,7 +264,8 @@ class FloatingSearch {
       .slice(0, this.#settings.swaps)
       .map((each) => each.set);
     if (proposed.length === 0) return set;
-    for (const found of yield* this.#measure("swapped", proposed)) this.#keep(found);
+    const { best } = yield* this.#challenge("swapped", set, proposed);
+    if (best !== undefined) this.#keep(best);
     return (this.#best[set.length - 1] as Best).set;
   }
 }
@@ -223,6 +273,11 @@ class FloatingSearch {
 function valuesOf(answer: Answer): readonly (number | null)[] {
   if (!("values" in answer)) throw new SparkablateError("internal", "the search was told a ranking of sets");
   return answer.values;
+}
+
+function challenged(answer: Answer): ChallengeAnswer {
+  if (!("winner" in answer)) throw new SparkablateError("internal", "the search was not told who won");
+  return answer;
 }
 
 function ranking(answer: Answer): readonly Effect[] {

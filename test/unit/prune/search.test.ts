@@ -4,6 +4,7 @@ import {
   type Answer,
   type Ask,
   type Best,
+  type Effect,
   search,
   searchEverywhere,
   type UnitSet,
@@ -28,9 +29,21 @@ function run(units: number, value: Value, sizes = units - 1, swaps = 3) {
 
 function answer(ask: Ask, value: Value): Answer {
   if (ask.kind === "sets") return { values: ask.sets.map(value) };
+  if (ask.kind === "challenge") {
+    const values = ask.sets.map(value);
+    const least = Math.min(...values);
+    const winner = least < value(ask.incumbent) ? values.indexOf(least) : null;
+    // Some ran on all blocks, others did not.
+    const estimates = values.map((each, index) => ({ value: each, whole: index % 2 === 0 }));
+    return { winner, estimates };
+  }
   const base = ask.given.length === 0 ? 0 : value(ask.given);
-  const beside = (unit: number) => value([...ask.given, unit].sort((a, b) => a - b)) - base;
-  const ranked = ask.candidates.map((unit) => ({ unit, effect: beside(unit) }));
+  const joint = (unit: number) => value([...ask.given, unit].sort((a, b) => a - b));
+  const ranked = ask.candidates.map((unit, index) => ({
+    unit,
+    effect: joint(unit) - base,
+    value: index % 3 === 0 ? joint(unit) : null,
+  }));
   return { ranked: ranked.sort((a, b) => a.effect - b.effect || a.unit - b.unit) };
 }
 
@@ -197,11 +210,12 @@ describe("the search", () => {
       while (!next.done) {
         const ask = next.value;
         const told = answer(ask, value);
-        next = work.next(
-          ask.kind === "sets" && "values" in told
-            ? { values: told.values.map((each, index) => (fails(ask.sets[index] as UnitSet) ? null : each)) }
-            : told,
-        );
+        const unknown = (effects: readonly Effect[]) => effects.map((effect) => ({ ...effect, value: null }));
+        if ("ranked" in told) next = work.next({ ranked: unknown(told.ranked) });
+        else if (ask.kind === "sets" && "values" in told) {
+          const values = told.values.map((each, index) => (fails(ask.sets[index] as UnitSet) ? null : each));
+          next = work.next({ values });
+        } else next = work.next(told);
       }
       return next.value;
     };
