@@ -38,8 +38,9 @@ export type {
   WireError,
 } from "./protocol/messages.ts";
 export type { Disagreement, TextEffect } from "./prune/held-out.ts";
+export type { Outcome, PathStep } from "./prune/outcome.ts";
 export type { Passes } from "./prune/passes.ts";
-export type { PathStep, Pruned, PruneOptions } from "./prune/prune.ts";
+export type { Pruned, PruneOptions } from "./prune/prune.ts";
 export type { PruneSettings, PruneTarget } from "./prune/settings.ts";
 export type { Unit } from "./prune/units.ts";
 export type { RunFacts, StatisticsSettings, TaskFacts } from "./results/facts.ts";

@@ -15,15 +15,8 @@ import { RACE_FLAGS } from "../statistics/racing.ts";
 import { writeAtomically } from "../store/projections.ts";
 import { readRun, requireBegun } from "../store/run-directory.ts";
 import { RunStore } from "../store/sqlite.ts";
-import {
-  type Disagreement,
-  disagreement,
-  lastAllowed,
-  type Step,
-  type TextEffect,
-  upperBound,
-} from "./held-out.ts";
 import { openSearch } from "./journal.ts";
+import { type Bench, type Outcome, outcomeOf } from "./outcome.ts";
 import { type Passes, passesOf } from "./passes.ts";
 import { type Answer, type Ask, type Best, search, searchEverywhere, type UnitSet } from "./search.ts";
 import { complete, type FullSettings, type PruneSettings, type PruneTarget } from "./settings.ts";
@@ -46,38 +39,18 @@ export interface PruneOptions {
   readonly fresh_holdout?: boolean | undefined;
 }
 
-/** The best set found of one size, and what it costs. */
-export interface PathStep extends Step {
-  /** Ids of the removed units. */
-  readonly removed: readonly string[];
-  /** On the selection blocks, which chose it: too low, and no result. */
-  readonly selection_delta_nll: number;
-  /** Whether it holds the set of the size before. */
-  readonly nested: boolean;
-}
-
 /** What a search found, and what was written. */
-export interface Pruned {
+export interface Pruned extends Outcome {
   /** What was removed one of. */
   readonly unit: Unit;
   /** As they were given. */
   readonly texts: readonly string[];
   /** As it was given. */
   readonly target: PruneTarget;
-  /** One a size, size 1 first. */
-  readonly steps: readonly PathStep[];
-  /** Size of the step that is baked; null: none reaches the target. */
-  readonly chosen: number | null;
-  /** Whether the target is reached. */
-  readonly reached: boolean;
   /** Races that ended without a winner at 95 % confidence: the smallest mean was taken. */
   readonly unsettled: number;
   /** What the search cost. */
   readonly passes: Passes;
-  /** From which step on texts cost differently; null: from none. */
-  readonly disagreement: Disagreement | null;
-  /** What was written, in `model/` of the search's directory; null: nothing. */
-  readonly checkpoint: Baked | null;
 }
 
 /** What a search asks a controller for. */
@@ -132,21 +105,9 @@ class Pruning {
     const { out, target, texts, unit } = this.#settings;
     const { holdout } = openSearch(this.#settings, this.#config({}), this.#options.fresh_holdout ?? false);
     const best = await this.#search();
-    const steps = await this.#heldOut(best, holdout);
-    const chosen = this.#choose(steps);
-    const found = {
-      unit,
-      texts,
-      target,
-      steps,
-      chosen: chosen?.size ?? null,
-      reached: chosen !== null && ("max_delta_nll" in target || chosen.size === target.remove),
-      unsettled: this.#unsettled,
-      passes: { search: this.#passes, one_a_candidate: this.#onePassEach },
-      disagreement: disagreement(steps),
-    };
-    const checkpoint = chosen === null ? null : await this.#bake(chosen);
-    const result: Pruned = { ...found, checkpoint };
+    const outcome = await outcomeOf(this.#bench(), best, holdout);
+    const passes = { search: this.#passes, one_a_candidate: this.#onePassEach };
+    const result: Pruned = { unit, texts, target, ...outcome, unsettled: this.#unsettled, passes };
     writeAtomically(join(out, "path.json"), [`${JSON.stringify(result, null, 1)}\n`]);
     return result;
   }
@@ -218,13 +179,14 @@ class Pruning {
 
   /** Of a run on the selection blocks. */
   #config(asked: Omit<ConfigInput, "model" | "eval">): RunConfig {
-    const { model, texts, batch_size, blocks } = this.#settings;
+    const { model, texts, seq_len, seed, batch_size, blocks } = this.#settings;
     const [dataset, ...also] = texts as [string, ...string[]];
     return defineConfig({
       model,
       ...asked,
       eval: {
-        ...this.#evaluation,
+        seq_len,
+        seed,
         dataset,
         ...(also.length > 0 && { also }),
         batch_size: batch_size * texts.length,
@@ -233,71 +195,23 @@ class Pruning {
     });
   }
 
-  get #evaluation() {
-    const { seq_len, seed } = this.#settings;
-    return { seq_len, seed };
-  }
-
   async #finished(config: RunConfig): Promise<readonly Row[]> {
     const { signal } = this.#options;
     for await (const _row of this.#machine.run(config, { on: this.#passOn, signal }));
     return readRun(config.output.dir).rows;
   }
 
-  async #heldOut(best: readonly Best[], holdout: number): Promise<PathStep[]> {
-    const { model, texts, batch_size, blocks, held_out_blocks, out } = this.#settings;
-    if (best.length === 0) return [];
-    const effects: TextEffect[][] = best.map(() => []);
-    const targets = best.map(({ set }) => this.#condition(set));
-    for (const [index, dataset] of texts.entries()) {
-      notify(this.#on, [`held-out blocks of ${dataset}`]);
-      const config = defineConfig({
-        model,
-        ablation: { sweep: "custom", targets },
-        eval: {
-          ...this.#evaluation,
-          dataset,
-          batch_size,
-          max_batches: held_out_blocks / batch_size,
-          skip_batches: (blocks + holdout * held_out_blocks) / batch_size,
-        },
-        output: { dir: join(out, "held-out", `${holdout + 1}-${index + 1}`) },
-      });
-      const rows = await this.#finished(config);
-      for (const [size, row] of rows.slice(1).entries()) {
-        const { delta_nll, se, ci95, blocks: n } = row;
-        const upper95 = delta_nll === null ? null : upperBound(delta_nll, se, n);
-        effects[size]?.push({ text: dataset, blocks: n, delta_nll, se, ci95, upper95 });
-      }
-    }
-    return best.map(({ set, value }, index) => ({
-      size: this.#row.everywhere ? index + 1 : set.length,
-      removed: set.map(this.#id),
-      selection_delta_nll: value,
-      nested: index === 0 || (best[index - 1] as Best).set.every((unit) => set.includes(unit)),
-      held_out: effects[index] as TextEffect[],
-    }));
-  }
-
-  #choose(steps: readonly PathStep[]): PathStep | null {
-    const { target } = this.#settings;
-    if ("remove" in target) return steps.at(-1) ?? null;
-    return lastAllowed(steps, target.max_delta_nll);
-  }
-
-  async #bake({ removed }: PathStep): Promise<Baked> {
-    const { out } = this.#settings;
-    notify(this.#on, [`baking without ${removed.join(", ")}`]);
-    const ablation = { sweep: "custom" as const, targets: [removed.join(" + ")] };
-    const config = this.#config({ ablation });
-    const { signal } = this.#options;
-    return await this.#machine.bake(config, {
-      out: join(out, "model"),
-      ...this.#row.bake,
-      force: true,
+  #bench(): Bench {
+    return {
+      settings: this.#settings,
+      row: this.#row,
+      ids: this.#ids,
       on: this.#passOn,
-      signal,
-    });
+      signal: this.#options.signal,
+      config: (asked) => this.#config(asked),
+      finished: (config) => this.#finished(config),
+      bake: this.#machine.bake,
+    };
   }
 
   #id = (unit: number): string => this.#ids[unit] as string;
