@@ -2,32 +2,22 @@
 import { join } from "node:path";
 import { type ConfigInput, defineConfig, type RunConfig } from "../config/load.ts";
 import { notify, type OnEvent } from "../events.ts";
+import type { ModelSize } from "../protocol/messages.ts";
 import type { Row } from "../results/row.ts";
 import type { Baked, BakeOptions } from "../run/bake.ts";
-import {
-  type Disagreement,
-  disagreement,
-  lastAllowed,
-  type Step,
-  type TextEffect,
-  upperBound,
-} from "./held-out.ts";
-import type { Best, UnitSet } from "./search.ts";
+import { readBlockRun } from "../store/block-run.ts";
+import { cardOf, levelOf } from "./facts.ts";
+import { type Disagreement, disagreement, lastAllowed, type TextEffect, upperBound } from "./held-out.ts";
+import type { Machine } from "./machine.ts";
+import type { PathStep, TextLevel, Unedited } from "./path.ts";
+import type { Best } from "./search.ts";
 import type { FullSettings } from "./settings.ts";
 import type { UnitRow } from "./units.ts";
 
-/** The best set found of one size, and what it costs. */
-export interface PathStep extends Step {
-  /** Ids of the removed units. */
-  readonly removed: readonly string[];
-  /** On the selection blocks, which chose it: too low, and no result. */
-  readonly selection_delta_nll: number;
-  /** Whether it holds the set of the size before. */
-  readonly nested: boolean;
-}
-
 /** What comes of the sets that a search has found. */
 export interface Outcome {
+  /** null where no step was found. */
+  readonly unedited: Unedited | null;
   /** One a size, size 1 first. */
   readonly steps: readonly PathStep[];
   /** Size of the step that is baked; null: none reaches the target. */
@@ -52,7 +42,7 @@ export interface Bench {
   readonly config: (asked: Omit<ConfigInput, "model" | "eval">) => RunConfig;
   /** Rows of a run to its end, the baseline first. */
   readonly finished: (config: RunConfig) => Promise<readonly Row[]>;
-  readonly bake: (config: RunConfig, options: BakeOptions) => Promise<Baked>;
+  readonly machine: Pick<Machine, "bake" | "foresee">;
 }
 
 /**
@@ -61,62 +51,103 @@ export interface Bench {
  */
 export async function outcomeOf(bench: Bench, best: readonly Best[], holdout: number): Promise<Outcome> {
   const { target } = bench.settings;
-  const steps = await heldOut(bench, best, holdout);
+  const { unedited, steps } = await heldOut(bench, best, holdout);
   const chosen = "remove" in target ? (steps.at(-1) ?? null) : lastAllowed(steps, target.max_delta_nll);
   return {
+    unedited,
     steps,
     chosen: chosen?.size ?? null,
     reached: chosen !== null && ("max_delta_nll" in target || chosen.size === target.remove),
     disagreement: disagreement(steps),
-    checkpoint: chosen === null ? null : await baked(bench, chosen),
+    checkpoint: chosen === null || unedited === null ? null : await baked(bench, unedited, chosen),
   };
 }
 
-async function heldOut(bench: Bench, best: readonly Best[], holdout: number): Promise<PathStep[]> {
-  const { settings, row, ids, on } = bench;
-  const { model, texts, seq_len, seed, batch_size, blocks, held_out_blocks, out } = settings;
-  if (best.length === 0) return [];
-  const effects: TextEffect[][] = best.map(() => []);
-  const named = (set: UnitSet): string[] => set.map((unit) => ids[unit] as string);
-  const targets = best.map(({ set }) => named(set).join(" + "));
-  for (const [index, dataset] of texts.entries()) {
-    notify(on, [`held-out blocks of ${dataset}`]);
-    const config = defineConfig({
+async function heldOut(
+  bench: Bench,
+  best: readonly Best[],
+  holdout: number,
+): Promise<Pick<Outcome, "unedited" | "steps">> {
+  if (best.length === 0) return { unedited: null, steps: [] };
+  const { settings, row, ids } = bench;
+  const named = best.map(({ set }) => set.map((unit) => ids[unit] as string));
+  const texts: MeasuredText[] = [];
+  for (const [index, text] of settings.texts.entries())
+    texts.push(await measured(bench, named, text, { holdout, index }));
+  const steps: PathStep[] = [];
+  let before: ModelSize | null = null;
+  for (const [index, { set, value }] of best.entries()) {
+    const removed = named[index] as string[];
+    const size = await bench.machine.foresee(...bakeOf(bench, removed));
+    before = size?.before ?? null;
+    steps.push({
+      size: row.everywhere ? index + 1 : set.length,
+      removed,
+      selection_delta_nll: value,
+      nested: index === 0 || (best[index - 1] as Best).set.every((unit) => set.includes(unit)),
+      weights: size?.after ?? null,
+      held_out: texts.map(({ effects }) => effects[index] as TextEffect),
+      nll: texts.map(({ levels }) => levels[index + 1] as TextLevel),
+    });
+  }
+  const nll = texts.map(({ levels }) => levels[0] as TextLevel);
+  return { unedited: { weights: before, nll }, steps };
+}
+
+/** Of one text, step by step. */
+interface MeasuredText {
+  readonly effects: readonly TextEffect[];
+  /** The unedited model's first. */
+  readonly levels: readonly TextLevel[];
+}
+
+async function measured(
+  { settings, on, finished }: Bench,
+  named: readonly (readonly string[])[],
+  text: string,
+  { holdout, index }: { readonly holdout: number; readonly index: number },
+): Promise<MeasuredText> {
+  const { model, seq_len, seed, batch_size, blocks, held_out_blocks, out } = settings;
+  notify(on, [`held-out blocks of ${text}`]);
+  const dir = join(out, "held-out", `${holdout + 1}-${index + 1}`);
+  const rows = await finished(
+    defineConfig({
       model,
-      ablation: { sweep: "custom", targets },
+      ablation: { sweep: "custom", targets: named.map((ids) => ids.join(" + ")) },
       eval: {
         seq_len,
         seed,
-        dataset,
+        dataset: text,
         batch_size,
         max_batches: held_out_blocks / batch_size,
         skip_batches: (blocks + holdout * held_out_blocks) / batch_size,
       },
-      output: { dir: join(out, "held-out", `${holdout + 1}-${index + 1}`) },
-    });
-    const rows = await bench.finished(config);
-    for (const [size, { delta_nll, se, ci95, blocks: n }] of rows.slice(1).entries()) {
-      const upper95 = delta_nll === null ? null : upperBound(delta_nll, se, n);
-      effects[size]?.push({ text: dataset, blocks: n, delta_nll, se, ci95, upper95 });
-    }
-  }
-  return best.map(({ set, value }, index) => ({
-    size: row.everywhere ? index + 1 : set.length,
-    removed: named(set),
-    selection_delta_nll: value,
-    nested: index === 0 || (best[index - 1] as Best).set.every((unit) => set.includes(unit)),
-    held_out: effects[index] as TextEffect[],
-  }));
+      output: { dir },
+    }),
+  );
+  const run = readBlockRun(dir);
+  const effects = rows.slice(1).map(({ delta_nll, se, ci95, blocks: n }) => {
+    const upper95 = delta_nll === null ? null : upperBound(delta_nll, se, n);
+    return { text, blocks: n, delta_nll, se, ci95, upper95 };
+  });
+  return { effects, levels: rows.map(({ condition }) => levelOf(run, condition, text)) };
 }
 
-async function baked({ settings, row, on, signal, ...bench }: Bench, { removed }: PathStep): Promise<Baked> {
-  notify(on, [`baking without ${removed.join(", ")}`]);
-  const ablation = { sweep: "custom" as const, targets: [removed.join(" + ")] };
-  return await bench.bake(bench.config({ ablation }), {
-    out: join(settings.out, "model"),
-    ...row.bake,
-    force: true,
+async function baked(bench: Bench, before: Unedited, step: PathStep): Promise<Baked> {
+  const { on, signal, machine } = bench;
+  notify(on, [`baking without ${step.removed.join(", ")}`]);
+  const [config, options] = bakeOf(bench, step.removed);
+  return await machine.bake(config, {
+    ...options,
+    timed: true,
+    card: cardOf(bench, before, step),
     on,
     signal,
   });
+}
+
+/** The checkpoint without these units. */
+function bakeOf({ settings, row, config }: Bench, removed: readonly string[]): [RunConfig, BakeOptions] {
+  const ablation = { sweep: "custom" as const, targets: [removed.join(" + ")] };
+  return [config({ ablation }), { out: join(settings.out, "model"), ...row.bake, force: true }];
 }

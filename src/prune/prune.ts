@@ -9,13 +9,12 @@ import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
 import { rankRows } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
-import type { Baked, BakeOptions } from "../run/bake.ts";
-import type { RunOptions } from "../run/run.ts";
 import { RACE_FLAGS } from "../statistics/racing.ts";
 import { writeAtomically } from "../store/projections.ts";
 import { readRun, requireBegun } from "../store/run-directory.ts";
 import { RunStore } from "../store/sqlite.ts";
 import { openSearch } from "./journal.ts";
+import type { Machine } from "./machine.ts";
 import { type Bench, type Outcome, outcomeOf } from "./outcome.ts";
 import { type Passes, passesOf } from "./passes.ts";
 import { type Answer, type Ask, type Best, search, searchEverywhere, type UnitSet } from "./search.ts";
@@ -51,12 +50,6 @@ export interface Pruned extends Outcome {
   readonly unsettled: number;
   /** What the search cost. */
   readonly passes: Passes;
-}
-
-/** What a search asks a controller for. */
-export interface Machine {
-  readonly run: (config: RunConfig, options: RunOptions) => AsyncIterable<Row>;
-  readonly bake: (config: RunConfig, options: BakeOptions) => Promise<Baked>;
 }
 
 /**
@@ -210,7 +203,7 @@ class Pruning {
       signal: this.#options.signal,
       config: (asked) => this.#config(asked),
       finished: (config) => this.#finished(config),
-      bake: this.#machine.bake,
+      machine: this.#machine,
     };
   }
 
