@@ -8,10 +8,11 @@ import { loadModel } from "./link/calls.ts";
 import { anonymousRunId, type Client } from "./link/client.ts";
 import { isHere, type Place, retryingOnce, Worker } from "./link/worker.ts";
 import type { LoadedModel, ModelConfig, Result } from "./protocol/messages.ts";
-import { type Machine, type Pruned, type PruneOptions, prune } from "./prune/prune.ts";
+import type { Machine } from "./prune/machine.ts";
+import { type Pruned, type PruneOptions, prune } from "./prune/prune.ts";
 import type { PruneSettings } from "./prune/settings.ts";
 import type { Row } from "./results/row.ts";
-import { type Baked, type BakeOptions, bakeCondition } from "./run/bake.ts";
+import { type Baked, type BakeOptions, bakeCondition, foreseeBake } from "./run/bake.ts";
 import { type CompareOptions, type Comparison, comparePrompts } from "./run/compare.ts";
 import { evaluationBlocks } from "./run/evaluation-blocks.ts";
 import { Run } from "./run/handle.ts";
@@ -224,6 +225,8 @@ export class Controller {
       map: async (config, on) => (await this.load(config, { on })).model_map,
       neurons: (config, on, signal) =>
         this.#retryingOnce(config.model, (client) => neuronAttributions(client, config, on, signal), on),
+      foresee: (config, more) =>
+        this.#retryingOnce(config.model, (client) => foreseeBake(client, config, more)),
     };
     return await prune(machine, settings, options);
   }

@@ -29,17 +29,22 @@ export {
 export { type ErrorCode, SparkablateError } from "./errors.ts";
 export type { OnEvent, RunEvent, SweepPlan } from "./events.ts";
 export type {
+  BakeCard,
   Condition,
   Intervention,
   LoadedModel,
   ModelConfig,
   ModelMap,
+  ModelSize,
   Numerics,
+  Timing,
   WireError,
 } from "./protocol/messages.ts";
 export type { Disagreement, TextEffect } from "./prune/held-out.ts";
+export type { Outcome } from "./prune/outcome.ts";
 export type { Passes } from "./prune/passes.ts";
-export type { PathStep, Pruned, PruneOptions } from "./prune/prune.ts";
+export type { PathStep, TextLevel, Unedited } from "./prune/path.ts";
+export type { Pruned, PruneOptions } from "./prune/prune.ts";
 export type { PruneSettings, PruneTarget } from "./prune/settings.ts";
 export type { Unit } from "./prune/units.ts";
 export type { RunFacts, StatisticsSettings, TaskFacts } from "./results/facts.ts";

@@ -4,10 +4,12 @@ import { type Command as Cli, Command, Option } from "commander";
 import { getBorderCharacters, table } from "table";
 import { SparkablateError } from "../errors.ts";
 import type { OnEvent } from "../events.ts";
-import type { PathStep, Pruned } from "../prune/prune.ts";
+import { effectText, gigabytes, levelText, titlesOf } from "../prune/facts.ts";
+import type { PathStep } from "../prune/path.ts";
+import type { Pruned } from "../prune/prune.ts";
 import type { PruneTarget } from "../prune/settings.ts";
 import { UNITS, type Unit } from "../prune/units.ts";
-import { integer, interval, signed } from "../report/numbers.ts";
+import { counted, integer, orDash } from "../report/numbers.ts";
 import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { watched } from "./interrupt.ts";
 import { type ModelFlags, modelSection, withModel } from "./model-flags.ts";
@@ -15,8 +17,6 @@ import { lines, print, printJson, type Words } from "./terminal.ts";
 
 /** Units that a row of the table lists. */
 const NAMED = 8;
-/** Of effects in the table. */
-const DECIMALS = 4;
 
 interface PruneFlags extends CommonFlags, WorkerFlags, ModelFlags {
   readonly text: string[];
@@ -118,29 +118,58 @@ function targetOf(max_delta_nll: number | undefined, remove: number | undefined)
 
 function described({ steps, texts, chosen, ...found }: Pruned): Words {
   const rows = steps.map((step) => row(step, step.size === chosen));
-  const head = ["", "removed", "which", ...texts.map((text) => `Δ NLL, ${text.split("/").at(-1)}`)];
+  const titles = titlesOf(texts);
+  const head = ["", "removed", "parameters", "GB", "which", ...titles.map((title) => `Δ NLL, ${title}`)];
   return lines([
     ...table([head, ...rows], { border: getBorderCharacters("void"), drawHorizontalLine: () => false })
       .trimEnd()
       .split("\n"),
     "",
+    ...beforeAndAfter(found, steps, chosen, titles),
     ...words(found, chosen),
   ]);
 }
 
-const row = ({ size, removed, held_out }: PathStep, isChosen: boolean): string[] => [
+const row = ({ size, removed, weights, held_out }: PathStep, isChosen: boolean): string[] => [
   isChosen ? "→" : "",
   String(size),
+  orDash(weights?.parameters ?? null, integer),
+  orDash(weights?.bytes ?? null, gigabytes),
   removed.length > NAMED ? `${removed.length} ids, in path.json` : removed.join(" "),
-  ...held_out.map(({ delta_nll, ci95 }) =>
-    delta_nll === null
-      ? "failed"
-      : `${signed(delta_nll, DECIMALS)}${ci95 === null ? "" : ` ${interval(ci95, DECIMALS)}`}`,
-  ),
+  ...held_out.map(effectText),
 ];
 
+/** The unedited model and what was written, line by line. */
+function beforeAndAfter(
+  { unedited, checkpoint }: Pick<Pruned, "unedited" | "checkpoint">,
+  steps: Pruned["steps"],
+  chosen: number | null,
+  titles: readonly string[],
+): string[] {
+  const after = steps.find(({ size }) => size === chosen);
+  if (unedited === null || after === undefined) return [];
+  const timing = checkpoint?.timing ?? null;
+  return [
+    ...titles.map((title, index) => {
+      const [old, now] = [unedited.nll[index], after.nll[index]];
+      return `NLL, ${title}: ${old && levelText(old)} before, ${now && levelText(now)} after.`;
+    }),
+    ...(timing === null
+      ? []
+      : [
+          `Tokens a second: ${integer(Math.round(timing.before))} before, ${integer(Math.round(timing.after))} after (${timing.batch_size} × ${timing.seq_len} tokens, ${timing.dtype}, ${timing.device}, ${counted(timing.threads, "thread")}).`,
+        ]),
+  ];
+}
+
 function words(
-  { target, unsettled, passes, disagreement, checkpoint }: Omit<Pruned, "steps" | "texts" | "chosen">,
+  {
+    target,
+    unsettled,
+    passes,
+    disagreement,
+    checkpoint,
+  }: Omit<Pruned, "unedited" | "steps" | "texts" | "chosen">,
   chosen: number | null,
 ): string[] {
   const many =

@@ -383,6 +383,13 @@ export const directionCandidate = z.strictObject({
 });
 export interface DirectionCandidate extends z.infer<typeof directionCandidate> {}
 
+const bakeCard = z.strictObject({
+  rows: z.array(z.strictObject({ what: label, before: label, after: label })).max(256),
+  paragraphs: z.array(label).max(64),
+});
+/** Rows and paragraphs of a model card's section "before and after", in Markdown. */
+export interface BakeCard extends z.infer<typeof bakeCard> {}
+
 export const requests = {
   hello: z.strictObject({ type: z.literal("hello"), id: requestId, schema_sha256: sha256, owner }),
   ping: z.strictObject({ type: z.literal("ping"), ...base }),
@@ -537,6 +544,10 @@ export const requests = {
     /** Whether a directory that an earlier bake made may be replaced. */
     force: z.boolean(),
     means_sha256: sha256.nullable(),
+    /** Whether source and result are timed beside each other. */
+    timed: z.boolean(),
+    /** What the model card compares, in Markdown; null: nothing. */
+    card: bakeCard.nullable(),
   }),
   /**
    * Directions that tell two sets of prompts apart. Payload: the prompts' UTF-8, one after another, the
@@ -604,6 +615,37 @@ const certificate = z.strictObject({
     left_out: count,
   }),
 });
+
+const modelSize = z.strictObject({
+  /** How many, tied ones once. */
+  parameters: z.int().min(0),
+  /** That they take on disk, in the dtype they are written in. */
+  bytes: z.int().min(0),
+});
+/** How large a model is. */
+export interface ModelSize extends z.infer<typeof modelSize> {}
+
+/** Forward passes of stock transformers without a cache, by turns: of the source and of what was written. */
+const timing = z.strictObject({
+  /** Tokens a second of the source: the middle pass's. */
+  before: z.number().min(0),
+  /** Tokens a second of what was written. */
+  after: z.number().min(0),
+  /** Blocks in a pass. */
+  batch_size: count,
+  /** Tokens a block. */
+  seq_len: count,
+  /** Passes of each model; one more before them warms up. */
+  rounds: count,
+  /** Of both. */
+  dtype: label,
+  /** Of both, e.g. cpu. */
+  device: label,
+  /** Of torch, on the CPU. */
+  threads: count,
+});
+/** How fast a model runs before and after a bake. */
+export interface Timing extends z.infer<typeof timing> {}
 
 /** What a worker was started from and has become: where all of it is equal, another one would compute the same. */
 const origin = z.strictObject({
@@ -712,6 +754,9 @@ export const results = {
     /** Whether every tensor keeps the source's own dtype; else float32 is written. */
     keeps_source: z.boolean(),
     why: label,
+    before: modelSize,
+    /** Of what would be written. */
+    after: modelSize,
   }),
   bake: z.strictObject({
     /** Absolute path, as the worker sees it. */
@@ -730,6 +775,8 @@ export const results = {
     left_behind: z.record(label, label),
     /** Converts it for llama.cpp; null where llama.cpp is known to read it wrongly. */
     gguf_command: label.nullable(),
+    /** null where it was not asked for, or both models do not fit into memory beside each other. */
+    timing: timing.nullable(),
     /** That it all took. */
     seconds,
   }),

@@ -8,28 +8,19 @@ import { canonical, conditionId, interventionId } from "../conditions/ids.ts";
 import { type ConfigInput, defineConfig, type RunConfig } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
-import type { Intervention, ModelMap } from "../protocol/messages.ts";
+import type { Intervention } from "../protocol/messages.ts";
 import type { RunRecord } from "../results/facts.ts";
 import { rankRows } from "../results/ranking.ts";
 import type { ConditionMeasurements, Row } from "../results/row.ts";
 import { buildRows } from "../results/tabulate.ts";
-import type { Baked, BakeOptions } from "../run/bake.ts";
-import type { RunOptions } from "../run/run.ts";
-import type { Block } from "../samples/sample.ts";
 import { RACE_FLAGS } from "../statistics/racing.ts";
 import { writeAtomically } from "../store/projections.ts";
 import { readRun, requireBegun } from "../store/run-directory.ts";
 import { RunStore } from "../store/sqlite.ts";
-import {
-  type Disagreement,
-  disagreement,
-  lastAllowed,
-  type Step,
-  type TextEffect,
-  textEffect,
-} from "./held-out.ts";
 import { openSearch } from "./journal.ts";
+import type { Machine } from "./machine.ts";
 import { neuronOffer } from "./neuron-blocks.ts";
+import { type Bench, type Outcome, ofText, outcomeOf } from "./outcome.ts";
 import { type Repeats, requireFresh, type Shares } from "./overlap.ts";
 import { type Passes, passesOf } from "./passes.ts";
 import {
@@ -43,7 +34,6 @@ import {
   type UnitSet,
 } from "./search.ts";
 import { complete, type FullSettings, type PruneSettings, type PruneTarget } from "./settings.ts";
-import { rowsOver } from "./some-blocks.ts";
 import { type Offer, UNITS, type Unit, type UnitRow } from "./units.ts";
 
 /** For the smallest effect; nats a token: those this close count as equal. */
@@ -64,50 +54,18 @@ export interface PruneOptions {
   readonly fresh_holdout?: boolean | undefined;
 }
 
-/** The best set found of one size, and what it costs. */
-export interface PathStep extends Step {
-  /** Ids of the removed units. */
-  readonly removed: readonly string[];
-  /** On the selection blocks, which chose it: too low, and no result. */
-  readonly selection_delta_nll: number;
-  /** Whether it holds the set of the size before. */
-  readonly nested: boolean;
-}
-
 /** What a search found, and what was written. */
-export interface Pruned {
+export interface Pruned extends Outcome {
   /** What was removed one of. */
   readonly unit: Unit;
   /** As they were given. */
   readonly texts: readonly string[];
   /** As it was given. */
   readonly target: PruneTarget;
-  /** One a size, size 1 first. */
-  readonly steps: readonly PathStep[];
-  /** Size of the step that is baked; null: none reaches the target. */
-  readonly chosen: number | null;
-  /** Whether the target is reached. */
-  readonly reached: boolean;
   /** Races that ended without a winner at 95 % confidence: the smallest mean was taken. */
   readonly unsettled: number;
   /** What the search cost. */
   readonly passes: Passes;
-  /** From which step on texts cost differently; null: from none. */
-  readonly disagreement: Disagreement | null;
-  /** What was written, in `model/` of the search's directory; null: nothing. */
-  readonly checkpoint: Baked | null;
-}
-
-/** What a search asks a controller for. */
-export interface Machine {
-  readonly run: (config: RunConfig, options: RunOptions) => AsyncIterable<Row>;
-  readonly bake: (config: RunConfig, options: BakeOptions) => Promise<Baked>;
-  /** What a config is measured on. */
-  readonly blocks: (config: RunConfig, on: OnEvent) => Promise<readonly Block[]>;
-  /** The model's map. */
-  readonly map: (config: RunConfig, on: OnEvent) => Promise<ModelMap>;
-  /** Of every neuron, [neurons] a layer: the first-order effect of its zero on what a config is measured on, nats a token. */
-  readonly neurons: (config: RunConfig, on: OnEvent, signal?: AbortSignal) => Promise<Float64Array[]>;
 }
 
 /**
@@ -166,21 +124,9 @@ class Pruning {
       repeats.flatMap(({ notice }) => notice ?? []),
     );
     const best = await this.#search();
-    const steps = await this.#heldOut(best, holdout, repeats);
-    const chosen = this.#choose(steps);
-    const found = {
-      unit,
-      texts,
-      target,
-      steps,
-      chosen: chosen?.size ?? null,
-      reached: chosen !== null && ("max_delta_nll" in target || chosen.size >= target.remove),
-      unsettled: this.#unsettled,
-      passes: { search: this.#passes, one_a_candidate: this.#onePassEach },
-      disagreement: disagreement(steps),
-    };
-    const checkpoint = chosen === null ? null : await this.#bake(chosen);
-    const result: Pruned = { ...found, checkpoint };
+    const outcome = await outcomeOf(this.#bench(repeats), best, holdout);
+    const passes = { search: this.#passes, one_a_candidate: this.#onePassEach };
+    const result: Pruned = { unit, texts, target, ...outcome, unsettled: this.#unsettled, passes };
     writeAtomically(join(out, "path.json"), [`${JSON.stringify(result, null, 1)}\n`]);
     return result;
   }
@@ -190,7 +136,7 @@ class Pruning {
     const { texts, blocks, held_out_blocks, seq_len } = this.#settings;
     const shares: Shares[] = [];
     for (const [index, text] of texts.entries()) {
-      const evaluated = this.#ofText(index, holdout, { sweep: "layers" });
+      const evaluated = ofText(this.#settings, index, holdout, { sweep: "layers" });
       const both = await this.#machine.blocks(
         { ...evaluated, eval: { ...evaluated.eval, skip_batches: 0, max_batches: null } },
         this.#passOn,
@@ -350,13 +296,14 @@ class Pruning {
 
   /** Of a run on the selection blocks. */
   #config(asked: Omit<ConfigInput, "model" | "eval">): RunConfig {
-    const { model, texts, batch_size, blocks } = this.#settings;
+    const { model, texts, seq_len, seed, batch_size, blocks } = this.#settings;
     const [dataset, ...also] = texts as [string, ...string[]];
     return defineConfig({
       model,
       ...asked,
       eval: {
-        ...this.#evaluation,
+        seq_len,
+        seed,
         dataset,
         ...(also.length > 0 && { also }),
         batch_size: batch_size * texts.length,
@@ -365,78 +312,25 @@ class Pruning {
     });
   }
 
-  get #evaluation() {
-    const { seq_len, seed } = this.#settings;
-    return { seq_len, seed };
-  }
-
   async #finished(config: RunConfig): Promise<readonly Row[]> {
     const { signal } = this.#options;
     for await (const _row of this.#machine.run(config, { on: this.#passOn, signal }));
     return readRun(config.output.dir).rows;
   }
 
-  async #heldOut(best: readonly Best[], holdout: number, repeats: readonly Repeats[]): Promise<PathStep[]> {
-    if (best.length === 0) return [];
-    const targets = best.map(({ set }) => this.#ids(set).join(" + "));
-    const effects = best.map((): TextEffect[] => []);
-    for (const [index, text] of this.#settings.texts.entries()) {
-      notify(this.#on, [`held-out blocks of ${text}`]);
-      const config = this.#ofText(index, holdout, { sweep: "custom", targets });
-      const measured = await this.#finished(config);
-      const { sha256: repeated, all } = repeats[index] as Repeats;
-      const isNew = (block: { readonly sha256: string }) => !repeated.has(block.sha256);
-      const rows =
-        repeated.size === 0 || all
-          ? measured
-          : RunStore.reading(config.output.dir, (store) => rowsOver(store, isNew));
-      for (const [size, row] of rows.slice(1).entries()) effects[size]?.push(textEffect(text, row, all));
-    }
-    return best.map(({ set, value }, index) => ({
-      size: this.#size(set),
-      removed: this.#ids(set),
-      selection_delta_nll: value,
-      nested: index === 0 || (best[index - 1] as Best).set.every((unit) => set.includes(unit)),
-      held_out: effects[index] as TextEffect[],
-    }));
-  }
-
-  /** A run on one text's held-out blocks. */
-  #ofText(index: number, holdout: number, ablation: ConfigInput["ablation"]): RunConfig {
-    const { model, texts, batch_size, blocks, held_out_blocks, out } = this.#settings;
-    return defineConfig({
-      model,
-      ablation,
-      eval: {
-        ...this.#evaluation,
-        dataset: texts[index] as string,
-        batch_size,
-        max_batches: held_out_blocks / batch_size,
-        skip_batches: (blocks + holdout * held_out_blocks) / batch_size,
-      },
-      output: { dir: join(out, "held-out", `${holdout + 1}-${index + 1}`) },
-    });
-  }
-
-  #choose(steps: readonly PathStep[]): PathStep | null {
-    const { target } = this.#settings;
-    if ("remove" in target) return steps.at(-1) ?? null;
-    return lastAllowed(steps, target.max_delta_nll);
-  }
-
-  async #bake({ removed }: PathStep): Promise<Baked> {
-    const { out } = this.#settings;
-    notify(this.#on, [`baking without ${removed.join(", ")}`]);
-    const ablation = { sweep: "custom" as const, targets: [removed.join(" + ")] };
-    const config = this.#config({ ablation });
-    const { signal } = this.#options;
-    return await this.#machine.bake(config, {
-      out: join(out, "model"),
-      ...this.#row.bake,
-      force: true,
+  #bench(repeats: readonly Repeats[]): Bench {
+    return {
+      settings: this.#settings,
+      row: this.#row,
+      ids: this.#ids,
+      size: (set) => this.#size(set),
+      repeats,
       on: this.#passOn,
-      signal,
-    });
+      signal: this.#options.signal,
+      config: (asked) => this.#config(asked),
+      finished: (config) => this.#finished(config),
+      machine: this.#machine,
+    };
   }
 
   #unit = (unit: number): Intervention => this.#units[unit] as Intervention;

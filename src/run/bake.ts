@@ -13,7 +13,7 @@ import { stages, untilCancelled } from "../link/calls.ts";
 import type { Client } from "../link/client.ts";
 import { type DirectionFacts, planConditions } from "../plan/conditions.ts";
 import type { Needs } from "../plan/needs.ts";
-import type { Condition, ModelMap, Result } from "../protocol/messages.ts";
+import type { BakeCard, Condition, ModelMap, Request, Result } from "../protocol/messages.ts";
 import type { Block } from "../samples/sample.ts";
 import { readDirections, readTexts } from "./inputs.ts";
 import { type Asked, calibrated, prepare } from "./prepare.ts";
@@ -39,6 +39,10 @@ export interface BakeOptions {
   readonly prune_neurons?: boolean | undefined;
   /** Replaces a directory that an earlier bake made. */
   readonly force?: boolean | undefined;
+  /** Whether source and result are timed beside each other: `timing` of what is given back. */
+  readonly timed?: boolean | undefined;
+  /** A section "before and after" of the model card. */
+  readonly card?: BakeCard | undefined;
   /** Of no effect any more: a config's entries are always applied together, as one condition. */
   readonly joint?: boolean | undefined;
   /** Told every stage and notice as it comes. */
@@ -47,6 +51,12 @@ export interface BakeOptions {
   readonly signal?: AbortSignal | undefined;
   /** Told the condition's id before anything is written: once it is known to bake or, of a discovered architecture, once the model is loaded. */
   readonly onCondition?: ((id: string) => void) | undefined;
+}
+
+/** What a bake would write. */
+export interface Foreseen extends Result<"check_bake"> {
+  /** Id of what is baked. */
+  readonly condition: string;
 }
 
 /** What of a config's texts a bake uses. */
@@ -69,6 +79,8 @@ export async function bakeCondition(
     prune_kv_groups = false,
     prune_neurons = false,
     force = false,
+    timed = false,
+    card,
     ...rest
   }: BakeOptions,
 ): Promise<Baked> {
@@ -79,16 +91,13 @@ export async function bakeCondition(
     notify(on, ["baked together with what is given: the weights hold the edits of ablation.given too"]);
   const place = { out, dtype, prune_layers, prune_kv_groups, prune_neurons, force };
   const directions = await unpickled(readDirections(config), client);
-  const model_map = await described(client, model);
-  if (model_map !== null) {
-    requireWidth(directions, model_map);
-    const foreseen = onlyCondition(config, model_map, directions);
-    const { result } = await client.call("check_bake", { model, condition: foreseen, ...place });
-    onCondition?.(foreseen.id);
-    config = { ...config, model: { ...model, dtype: result.dtype } };
+  const form = await foreseen(client, config, directions, place);
+  if (form !== null) {
+    onCondition?.(form.condition);
+    config = { ...config, model: { ...model, dtype: form.dtype } };
     if (dtype === "auto")
       notify(on, [
-        `dtype auto: ${result.keeps_source ? `the source's (${result.dtype})` : "float32"}, since ${result.why}`,
+        `dtype auto: ${form.keeps_source ? `the source's (${form.dtype})` : "float32"}, since ${form.why}`,
       ]);
   }
   const inputs = asksFor(config.ablation, "mean") ? readTexts(config) : null;
@@ -100,7 +109,7 @@ export async function bakeCondition(
       notify(on, loaded.notices);
       // The self-test may have refused a site.
       const condition = onlyCondition(config, loaded.model_map, directions);
-      if (model_map === null) onCondition?.(condition.id);
+      if (form === null) onCondition?.(condition.id);
       return { conditions: [condition], notices: [] };
     },
     async choose(loaded) {
@@ -113,8 +122,39 @@ export async function bakeCondition(
   const prepared = await prepare(client, asked, on);
   const means = await calibrated(client, prepared, config.eval, on);
   const [condition] = prepared.plan.conditions as [Condition];
-  const bake = { condition, ...place, means_sha256: means?.sha256 ?? null };
+  const bake = { condition, ...place, means_sha256: means?.sha256 ?? null, timed, card: card ?? null };
   return (await untilCancelled(client, client.start("bake", bake, { onEvent: stages(on) }), signal)).result;
+}
+
+/**
+ * What a bake of the config's one condition would write; null where only the loaded model shows where its sites are.
+ * @throws SparkablateError as `bakeCondition`, as far as the configuration alone can tell.
+ */
+export async function foreseeBake(
+  client: Client,
+  written: RunConfig,
+  { out, dtype = "auto", ...options }: BakeOptions,
+): Promise<Foreseen | null> {
+  const { prune_layers = false, prune_kv_groups = false, prune_neurons = false, force = false } = options;
+  const config = jointly(written, dtype);
+  const directions = await unpickled(readDirections(config), client);
+  const place = { out, dtype, prune_layers, prune_kv_groups, prune_neurons, force };
+  return await foreseen(client, config, directions, place);
+}
+
+async function foreseen(
+  client: Client,
+  config: RunConfig,
+  directions: Awaited<ReturnType<typeof unpickled>>,
+  place: Omit<Request<"check_bake">, "type" | "id" | "session" | "model" | "condition">,
+): Promise<Foreseen | null> {
+  const { model } = config;
+  const model_map = await described(client, model);
+  if (model_map === null) return null;
+  requireWidth(directions, model_map);
+  const condition = onlyCondition(config, model_map, directions);
+  const { result } = await client.call("check_bake", { model, condition, ...place });
+  return { ...result, condition: condition.id };
 }
 
 /** The model's map from its configuration alone; null where only the loaded model shows where its sites are. */

@@ -26,7 +26,16 @@ const line = (directory: string, ...more: string[]) => [
   ...["--dtype", "float32", "--out", directory, ...more],
 ];
 const path = (directory: string): Pruned => JSON.parse(readFileSync(join(directory, "path.json"), "utf8"));
-const weights = (directory: string) => sha256(readFileSync(join(directory, "model", "model.safetensors")));
+const weightsFile = (directory: string) => readFileSync(join(directory, "model", "model.safetensors"));
+const weights = (directory: string) => sha256(weightsFile(directory));
+const card = (directory: string) => readFileSync(join(directory, "model", "README.md"), "utf8");
+
+/** Numbers in a safetensors file, by its header. */
+function numbersIn(file: Buffer): number {
+  const header = JSON.parse(file.subarray(8, 8 + Number(file.readBigUInt64LE())).toString());
+  const tensors = Object.values(header) as { shape?: number[] }[];
+  return tensors.reduce((sum, { shape }) => sum + (shape?.reduce((a, b) => a * b, 1) ?? 0), 0);
+}
 
 /** Another run on the blocks that the search chose with. */
 async function measured(name: string, ablation: Record<string, unknown>) {
@@ -56,6 +65,39 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
     expect((await cli(line(again, "--remove", "3"))).exitCode).toBe(0);
     expect({ ...path(again), checkpoint: null }).toEqual({ ...found, checkpoint: null });
     expect(weights(again)).toBe(weights(out));
+    // The card is the same but for the time that it took.
+    const untimed = (text: string) => text.replace(/\| tokens a second \|.*/, "");
+    expect(untimed(card(again))).toBe(untimed(card(out)));
+    expect(untimed(card(out))).not.toBe(card(out));
+  });
+
+  it("says what each step weighs, and how the model did before and after", () => {
+    const { unedited, steps, checkpoint } = path(out);
+    const before = JSON.parse(readFileSync(join(model, "config.json"), "utf8"));
+    const layer = (unedited?.weights?.parameters as number) - (steps[0]?.weights?.parameters as number);
+    for (const { size, weights } of steps) {
+      expect(weights?.parameters).toBe((unedited?.weights?.parameters as number) - size * layer);
+      expect(weights?.bytes).toBe(4 * (weights?.parameters as number));
+    }
+    expect(before.num_hidden_layers * layer).toBeLessThan(unedited?.weights?.parameters as number);
+    expect(numbersIn(weightsFile(out))).toBe(steps[2]?.weights?.parameters);
+    for (const { held_out, nll } of steps)
+      for (const [text, { delta_nll }] of held_out.entries()) {
+        const [old, now] = [unedited?.nll[text], nll[text]];
+        expect((now?.nll as number) - (old?.nll as number)).toBeCloseTo(delta_nll as number, 9);
+        expect(now?.ci95?.[0]).toBeLessThan(now?.nll as number);
+      }
+    const [sample] = readRun(join(out, "held-out", "1-1")).rows;
+    expect(unedited?.nll[0]?.nll).toBeCloseTo(sample?.nll as number, 9);
+    expect(checkpoint?.timing).toMatchObject({ batch_size: 4, seq_len: 128, rounds: 5, device: "cpu" });
+    const said = card(out);
+    expect(said).toContain("## Before and after");
+    expect(said).toContain(
+      `| parameters | ${unedited?.weights?.parameters.toLocaleString("en-US")} | ${numbersIn(weightsFile(out)).toLocaleString("en-US")} |`,
+    );
+    expect(said).toMatch(/\| NLL, northanger-abbey\.txt \(nats a token\) \| \d\.\d{4} \[/);
+    expect(said).toContain("not proved to be the best there is");
+    expect(said).not.toContain(desk);
   });
 
   it("is at least as good as plain greedy in every size, and its values are those of the joint conditions", async () => {

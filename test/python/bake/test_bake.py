@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -366,7 +367,8 @@ def test_a_mean_is_foreseen_as_the_checkpoint_has_it(name: str, tmp_path: Path) 
         spec = AblationSpec(kind, 1, mode="mean")
         if kind not in manager.sites.layers[1].sites:
             continue
-        said = []
+        said: list[str] = []
+        made: list[Any] = []
         for attempt in (
             lambda spec=spec: foresee(
                 str(tmp_path), None, False, Wanted([spec], tmp_path / "out", "float32", False, False)
@@ -374,11 +376,15 @@ def test_a_mean_is_foreseen_as_the_checkpoint_has_it(name: str, tmp_path: Path) 
             lambda spec=spec: Baking(held, [spec], tmp_path / "out", "float32", False, force=False),
         ):
             try:
-                attempt()
+                made.append(attempt())
                 said.append("")
             except SparkablateError as error:
                 said.append(f"{error.code}: {error.message}")
         assert said[0] in ("", said[1])
+        if said == ["", ""]:
+            size, baking = made
+            biases = sum(math.prod(output.shape) for output in baking.outputs if output.source is None)
+            assert size.after.parameters - size.before.parameters == biases
         assert said[1] == "" or said[1].startswith("bake_refused: ")
         if "no bias" in said[1] or "norm" in said[1]:
             assert said[0] == said[1]

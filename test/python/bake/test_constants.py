@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -136,5 +137,10 @@ def test_where_nothing_takes_it(name: str, specs: Any, prune: bool, said: str, t
 
 def test_it_is_computed_in_float32(tmp_path: Path) -> None:
     held = source("llama", tmp_path / "llama")
-    form = foresee(str(held.directory), None, False, Wanted(constant(3), tmp_path / "o", "auto", True, False))
-    assert (form.written, form.live) == ("float32", "float32")
+    wanted = Wanted(constant(3), tmp_path / "o", "auto", True, False)
+    foreseen = foresee(str(held.directory), None, False, wanted)
+    assert (foreseen.form.written, foreseen.form.live) == ("float32", "float32")
+    # The biases that hold the constant are counted: those of the bake, and those of the stock model.
+    baking = Baking(held, constant(3), tmp_path / "o", "float32", True, force=False)
+    assert foreseen.after.parameters == baking.parameters["after"]
+    assert foreseen.after.bytes == 4 * sum(math.prod(output.shape) for output in baking.outputs)

@@ -13,6 +13,7 @@ import model_directory
 import pytest
 import stock_biases
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 import tiny_models
@@ -193,7 +194,9 @@ def test_a_smaller_checkpoint_is_certified(llama: Path, tmp_path: Path) -> None:
         AblationSpec("neuron", 2, neurons=(7,), mode="mean"),
     ]
     options = {"prune_layers": True, "prune_kv_groups": True, "prune_neurons": True, "means": means}
-    report = bake(str(llama), specs, tmp_path / "out", threads=1, **options)
+    wanted = Wanted(specs, tmp_path / "out", "auto", True, False, Wish(True, True))
+    foreseen = foresee(str(llama), None, False, wanted)
+    report = bake(str(llama), specs, tmp_path / "out", threads=1, timed=True, **options)
     assert report["certificate"]["passed"]
     # sums with fewer terms round otherwise: two equal live runs say by how much
     assert 0 < report["certificate"]["behaviour"]["floor"] < 1e-5
@@ -206,7 +209,14 @@ def test_a_smaller_checkpoint_is_certified(llama: Path, tmp_path: Path) -> None:
     assert (config.num_hidden_layers, config.num_key_value_heads, config.num_attention_heads) == (2, 1, 2)
     assert (config.head_dim, config.intermediate_size) == (tiny_models.D_HEAD, 62)
     count = sum(parameter.numel() for parameter in baked.parameters())
-    assert report["parameters"]["after"] == count
+    assert report["parameters"]["after"] == count == foreseen.after.parameters
+    assert report["parameters"]["before"] == foreseen.before.parameters
+    weights = load_file(tmp_path / "out" / "model.safetensors").values()
+    assert foreseen.after.bytes == sum(tensor.nbytes for tensor in weights)
+    timing = report["timing"]
+    assert min(timing["before"], timing["after"]) > 0
+    assert (timing["batch_size"], timing["seq_len"], timing["device"]) == (1, 16, "cpu")
+    assert (timing["rounds"], timing["dtype"], timing["threads"]) == (5, "float32", 1)
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"{report['parameters']['before']:,} before, {count:,} after" in card
     assert "1 of 2 key/value groups of every layer" in card
@@ -217,8 +227,8 @@ def test_a_smaller_checkpoint_is_certified(llama: Path, tmp_path: Path) -> None:
 
 def test_the_sources_dtype_is_kept(llama: Path, tmp_path: Path) -> None:
     specs = neurons(AblationManager(AutoModelForCausalLM.from_pretrained(llama)).sites)
-    form = foresee(str(llama), None, False, Wanted(specs, tmp_path / "o", "auto", False, False, NEURONS))
-    assert form.written == "source"
+    wanted = Wanted(specs, tmp_path / "o", "auto", False, False, NEURONS)
+    assert foresee(str(llama), None, False, wanted).form.written == "source"
 
 
 @pytest.mark.parametrize(

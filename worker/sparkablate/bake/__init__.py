@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from sparkablate.arguments import as_text, described, require_path
-from sparkablate.bake.baking import Baking, Source
+from sparkablate.bake.baking import Baking, Source, Telling
 from sparkablate.bake.cuts import Wish
 from sparkablate.bake.foresight import Wanted, foresee
 from sparkablate.bake.in_memory import Wanted as InMemory
@@ -61,6 +61,7 @@ def bake(
     prune_layers: bool = False,
     prune_kv_groups: bool = False,
     prune_neurons: bool = False,
+    timed: bool = False,
     force: bool = False,
     means: Mapping[MeanKey, Tensor] | None = None,
     revision: str | None = None,
@@ -84,6 +85,8 @@ def bake(
         prune_layers: delete skipped layers instead of making them the identity.
         prune_kv_groups, prune_neurons: remove zeroed key/value groups (with their query heads) and
             neurons; as many in every layer, whichever they are, since a stock configuration knows one number.
+        timed: measure how many tokens a second stock transformers reads with the model before and after:
+            `timing` of what is returned, None where both do not fit into memory beside each other.
         force: replace `out` where an earlier bake made it.
         means: calibrated means, for mode="mean" (`AblationManager.calibrate_means`).
         revision, device, threads: as in `load_model`.
@@ -101,7 +104,7 @@ def bake(
         raise SparkablateError("usage", f"progress must be a function, not {described(progress)}")
     if isinstance(model, nn.Module):
         given = InMemory(
-            wanted, target, wanted_dtype, prune_layers, force, means, source, tokenizer, threads, wish
+            wanted, target, wanted_dtype, prune_layers, force, means, source, tokenizer, threads, wish, timed
         )
         return bake_object(model, given, progress)
     if not isinstance(name, str):
@@ -111,7 +114,9 @@ def bake(
     if source is not None or tokenizer is not None:
         which = "source" if source is not None else "tokenizer"
         raise SparkablateError("usage", f"{which} goes with a model object; leave it out for {name!r:.200}")
-    form = foresee(name, revision, False, Wanted(wanted, target, wanted_dtype, prune_layers, force, wish))
+    form = foresee(
+        name, revision, False, Wanted(wanted, target, wanted_dtype, prune_layers, force, wish)
+    ).form
     before = settled(here(resolve_source(name), revision))
     opened = open_model(
         name,
@@ -128,6 +133,6 @@ def bake(
     if means is not None:
         manager.set_means(means)
     read = Source(name, opened.revision, opened.directory, opened.tokenizer, manager)
-    baking = Baking(read, wanted, target, form.written, prune_layers, force, wish)
+    baking = Baking(read, wanted, target, form.written, prune_layers, force, wish, Telling(timed))
     del opened, manager, read, sites  # the live model is freed before the fresh process loads its own
     return baking.run(progress, files.check)  # what is baked are the weights that were loaded

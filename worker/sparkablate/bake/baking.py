@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +30,7 @@ from sparkablate.bake.place import (
 from sparkablate.bake.prune import Renumbering, mend_config
 from sparkablate.bake.readers import converts, gguf_command, warnings_for
 from sparkablate.bake.rules import check, constant_receiver, deleted
+from sparkablate.bake.sizes import parameters_after
 from sparkablate.bake.writer import plan_outputs, write_json, write_weights
 from sparkablate.catalog import SITES
 from sparkablate.edits.functions import MODES, SKIP
@@ -66,6 +66,21 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Telling:
+    """What a bake tells beside its certificate.
+
+    `timed`: how fast source and result run. `card`: rows and paragraphs for a section of the card that
+    compares the two, as the wire's `bake` has them.
+    """
+
+    timed: bool = False
+    card: Mapping[str, Any] | None = None
+
+
+NO_MORE = Telling()
+
+
+@dataclass(frozen=True)
 class Written:
     """A directory that is not certified yet: verify.py's job, the live side's floor, the record so far."""
 
@@ -86,8 +101,10 @@ class Baking:
         prune: bool,
         force: bool,
         wish: Wish = NOTHING,
+        telling: Telling = NO_MORE,
     ) -> None:
         """`written`: as `Form` has it. Raises "bake_refused", "usage", and what `validate` does."""
+        self.telling = telling
         self.target = resolve_target(Path(out))
         self.force = force
         self.prune = prune
@@ -123,9 +140,17 @@ class Baking:
                 checkpoint.names,
                 (self.target, Place.of(self.target).work, *((source.directory,) if source.files else ())),
             )
-            kept = sum(math.prod(output.shape) for output in self.outputs)
-            had = sum(math.prod(entry.shape) for entry in checkpoint.entries.values())
-            self.parameters = {"before": sites.parameters, "after": sites.parameters + kept - had}
+        self.parameters = {
+            "before": sites.parameters,
+            "after": parameters_after(
+                model,
+                sites,
+                pruned=self.renumbering.removed,
+                removed=self.removed,
+                bias_keys=self.edits.bias_keys,
+                untied=self.edits.untied_head is not None,
+            ),
+        }
         self.config = self._config(source.directory)
         self.facts = numerics.describe(model, full_logits=True)
 
@@ -146,7 +171,10 @@ class Baking:
                     f"{self.condition}: {'; '.join(certificate['problems'])}",
                     detail=json.dumps(certificate, indent=1),
                 )
-            return self._place(place, {**written.record, "certificate": certificate})
+            record = {**written.record, "certificate": certificate}
+            if self.telling.timed:
+                record["timing"] = report["timing"]
+            return self._place(place, record)
 
     def write(self, place: Place, progress: Progress, stop: Callable[[], None]) -> Written:
         """The live side and the directory beside its place, ready to be checked."""
@@ -155,7 +183,8 @@ class Baking:
         check_target(self.target, self.origin, self.force)
         floor = self._live(place, progress, stop)
         copied = self._write(place, progress, stop)
-        job = write_job(place.model, source.directory, self.files, self.outputs, self._loading(), place.work)
+        loading = {**self._loading(), "timed": self.telling.timed}
+        job = write_job(place.model, source.directory, self.files, self.outputs, loading, place.work)
         return Written(
             job, floor, {**self._record(), "copied": copied, "left_behind": dict(self.travelling.left)}
         )
@@ -189,7 +218,7 @@ class Baking:
 
     def _place(self, place: Place, record: dict[str, Any]) -> dict[str, Any]:
         card_path = place.model / "README.md"
-        card_path.write_text(card.model_card(record, self.specs), encoding="utf-8")
+        card_path.write_text(card.model_card(record, self.specs, self.telling.card), encoding="utf-8")
         sync_file(card_path)
         record["files"] = card.file_digests(place.model)
         write_json(place.model / RECORD, record)
@@ -349,6 +378,7 @@ def to_wire(record: Mapping[str, Any], target: Path) -> dict[str, Any]:
         "notes": record["notes"],
         "left_behind": _fitting(record["left_behind"]),
         "gguf_command": None if record["gguf_command"] is None else gguf_command(str(target)),
+        "timing": record.get("timing"),
     }
 
 

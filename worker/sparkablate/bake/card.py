@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,10 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def model_card(record: dict[str, Any], specs: Sequence[Spec]) -> str:
-    """README.md of the baked directory."""
+def model_card(
+    record: dict[str, Any], specs: Sequence[Spec], compared: Mapping[str, Any] | None = None
+) -> str:
+    """README.md of the baked directory. `compared`: rows and paragraphs of the section "before and after"."""
     base, certificate = record["base_model"], record["certificate"]
     behaviour, edit = certificate["behaviour"], certificate["edit"]
     in_memory = "sha256" in base
@@ -82,6 +84,7 @@ def model_card(record: dict[str, Any], specs: Sequence[Spec]) -> str:
         if record["biases"]
         else "No new parameters and no custom code: stock transformers loads it.",
         *(["", "**Note**", "", *notes] if notes else []),
+        *_before_and_after(compared, record.get("timing")),
         "",
         "## Certificate",
         "",
@@ -99,6 +102,33 @@ def model_card(record: dict[str, Any], specs: Sequence[Spec]) -> str:
         f"Made with sparkablate {record['versions']['sparkablate']}.",
     ]
     return front + "\n".join(lines) + "\n"
+
+
+def _before_and_after(compared: Mapping[str, Any] | None, timing: Mapping[str, Any] | None) -> list[str]:
+    """In Markdown, which the rows and paragraphs are already."""
+    if compared is None:
+        return []
+    rows = [(row["what"], row["before"], row["after"]) for row in compared["rows"]]
+    if timing is not None:
+        rows.append(("tokens a second", f"{timing['before']:,.0f}", f"{timing['after']:,.0f}"))
+    speed = (
+        "Tokens a second were not measured: source and result do not fit into memory beside each other."
+        if timing is None
+        else f"Tokens a second: forward passes of stock transformers over {timing['batch_size']} × "
+        f"{timing['seq_len']} tokens without a cache, by turns, the middle one of {timing['rounds']}, both in "
+        f"{timing['dtype']} on {timing['device']}, CPU threads: {timing['threads']}. Other batches and machines "
+        "give other figures."
+    )
+    return [
+        "",
+        "## Before and after",
+        "",
+        "| | before | after |",
+        "| :-- | --: | --: |",
+        *(f"| {what} | {before} | {after} |" for what, before, after in rows),
+        "",
+        *[line for paragraph in [*compared["paragraphs"], speed] for line in (paragraph, "")][:-1],
+    ]
 
 
 def _revision(base: dict[str, Any]) -> str:

@@ -65,6 +65,7 @@ def write_job(
         save_file(vectors, work / "vectors.safetensors")
     return {
         "directory": str(directory),
+        "source": str(source),
         "tensors": tensors,
         "vectors": str(work / "vectors.safetensors") if vectors else None,
         "live": str(work),
@@ -78,11 +79,18 @@ def _placed(job: dict[str, Any]) -> dict[str, Any]:
     size = sum(path.stat().st_size for path in Path(job["directory"]).glob("*.safetensors"))
     device = torch.device(job["device"])
     offloaded = device.type != "mps" and not memory.has_room(size, device)
+    # Beside each other, and the source in the result's dtype: at most twice as wide as it lies on disk.
+    both = size + 2 * sum(Path(file).stat().st_size for file in _source_files(job))
     return {
         **job,
+        "timed": job["timed"] and not offloaded and memory.has_room(both, device),
         "offload": str(Path(job["live"]) / "offload") if offloaded else None,
         "max_memory": list(offload.room(device).items()) if offloaded else None,
     }
+
+
+def _source_files(job: dict[str, Any]) -> set[str]:
+    return {tensor["source_file"] for tensor in job["tensors"] if tensor["source_file"] is not None}
 
 
 def _stated(edit: Edit, vectors: dict[str, Tensor]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from sparkablate.anatomy.architectures import Architecture, locate, row_of
@@ -15,9 +16,10 @@ from sparkablate.anatomy.modules import resolve
 from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap
 from sparkablate.bake.biases import StockBiases
 from sparkablate.bake.checkpoint import check_plain
-from sparkablate.bake.cuts import NOTHING, Cutter, Wish, removals
+from sparkablate.bake.cuts import NOTHING, Wish, removals
 from sparkablate.bake.place import check_target, resolve_target
 from sparkablate.bake.prune import Renumbering, mend_config
+from sparkablate.bake.sizes import parameters_after
 from sparkablate.bake.rules import (
     NO_LAYER_BELOW,
     check,
@@ -46,9 +48,26 @@ class Wanted:
     wish: Wish = NOTHING
 
 
-def foresee(name: str, revision: str | None, trust_remote_code: bool, wanted: Wanted) -> Form:
-    """The form that is written. Raises what a bake would: "bake_refused" with the reason, "usage" for the
-    target, and what `load_config` and `validate` do. What only the checkpoint knows is left to the bake."""
+@dataclass(frozen=True)
+class Size:
+    """Parameters, tied ones once, and the bytes that they take on disk."""
+
+    parameters: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What a bake would write: its form, and how large source and result are."""
+
+    form: Form
+    before: Size
+    after: Size
+
+
+def foresee(name: str, revision: str | None, trust_remote_code: bool, wanted: Wanted) -> Foreseen:
+    """Raises what a bake would: "bake_refused" with the reason, "usage" for the target, and what
+    `load_config` and `validate` do. What only the checkpoint knows is left to the bake."""
     source = resolve_source(name)
     config = load_config(source, revision=revision, trust_remote_code=trust_remote_code)
     check_plain(config, {})
@@ -63,19 +82,40 @@ def foresee(name: str, revision: str | None, trust_remote_code: bool, wanted: Wa
     row = row_of(text_config)
     assert row is not None
     check(specs, row, prune)
-    biases, pruned = StockBiases(empty, sites), deleted(specs, prune)
+    biases, pruned, keys = StockBiases(empty, sites), deleted(specs, prune), set[str]()
     reasons = [
         f"{spec_id(spec)}: {why}"
         for spec in specs
-        if isinstance(spec, AblationSpec) and (why := _mean(spec, row, sites, biases, pruned)) is not None
+        if isinstance(spec, AblationSpec)
+        and (why := _mean(spec, row, sites, biases, pruned, keys)) is not None
     ]
     if reasons:
         raise SparkablateError("bake_refused", "\n".join(reasons))
     if prune:
         mend_config({}, text_config, Renumbering(pruned, sites.n_layers))
-    for removal in removals(specs, wanted.wish, sites, pruned):
-        Cutter(empty, sites).shorter(removal)
-    return form
+    after = parameters_after(
+        empty,
+        sites,
+        pruned=pruned,
+        removed=removals(specs, wanted.wish, sites, pruned),
+        bias_keys=keys,
+        untied=_unties(specs, empty),
+    )
+    kept = numerics.DTYPES.get(declared_dtype(config) or "", torch.float32)
+    written = torch.float32 if form.written == "float32" else kept
+    return Foreseen(
+        form,
+        Size(sites.parameters, sites.parameters * kept.itemsize),
+        Size(after, after * written.itemsize),
+    )
+
+
+def _unties(specs: Sequence[Spec], model: Any) -> bool:
+    """Whether the embedding alone of a tied pair is edited."""
+    if not any(isinstance(spec, DirectionSpec) and spec.edits_embedding for spec in specs):
+        return False
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and embedding is not None and head.weight is embedding.weight
 
 
 def source_dtype(config: Any) -> str:
@@ -124,9 +164,17 @@ def computes(spec: Spec) -> bool:
 
 
 def _mean(
-    spec: AblationSpec, row: Architecture, sites: SiteMap, biases: StockBiases, pruned: frozenset[int]
+    spec: AblationSpec,
+    row: Architecture,
+    sites: SiteMap,
+    biases: StockBiases,
+    pruned: frozenset[int],
+    keys: set[str],
 ) -> str | None:
-    """Why this mean does not bake; None where it may: the checkpoint has the last word."""
+    """Why this mean does not bake; None where it may: the checkpoint has the last word.
+
+    The configuration's `keys` that have to switch a bias on are added.
+    """
     if spec.mode == SKIP or MODES[spec.mode].needs != "mean":
         return None
     if spec.kind == "layer":
@@ -135,13 +183,17 @@ def _mean(
             return NO_LAYER_BELOW
         if "mlp" not in sites.layers[receiver].writes:
             return no_one_mlp(receiver)
-        held = _mean(AblationSpec("mlp", receiver, mode="mean"), row, sites, biases, pruned)
+        held = _mean(AblationSpec("mlp", receiver, mode="mean"), row, sites, biases, pruned, keys)
         return held and f"{held} (layer {receiver})"
     layer = sites.layers[spec.layer]
     write = SITE_ROWS[spec.kind].write
 
     def has_bias(module: Any, path: str) -> bool:
-        return getattr(module, "bias", None) is not None or bool(biases.key(layer, write, f"{path}.bias"))
+        if getattr(module, "bias", None) is not None:
+            return True
+        key = biases.key(layer, write, f"{path}.bias")
+        keys.update([key] if key else [])
+        return bool(key)
 
     if write == "attn" and layer.heads is not None:
         return mean_refusal(row, 1, False, has_bias(layer.attention_output, row.attention_output))

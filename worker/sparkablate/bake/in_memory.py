@@ -16,7 +16,7 @@ from sparkablate.anatomy.architectures import row_for
 from sparkablate.anatomy.wrappers import unwrapped
 from sparkablate.arguments import as_text, described
 from sparkablate.bake import rules
-from sparkablate.bake.baking import Baking, Source
+from sparkablate.bake.baking import Baking, Source, Telling
 from sparkablate.bake.cuts import NOTHING, Wish, removals
 from sparkablate.bake.foresight import computes
 from sparkablate.bake.place import check_target, require_space, resolve_target
@@ -52,6 +52,7 @@ class Wanted:
     tokenizer: Any
     threads: int | None
     wish: Wish = NOTHING
+    timed: bool = False
 
 
 def bake_object(given: nn.Module, wanted: Wanted, progress: Progress) -> dict[str, Any]:
@@ -80,8 +81,9 @@ def bake_object(given: nn.Module, wanted: Wanted, progress: Progress) -> dict[st
             source = Source(
                 NAME, None, directory, wanted.tokenizer, live, sha256=digest_tensors(model), files=files
             )
+            telling = Telling(wanted.timed)
             baking = Baking(
-                source, wanted.specs, wanted.out, written, wanted.prune, wanted.force, wanted.wish
+                source, wanted.specs, wanted.out, written, wanted.prune, wanted.force, wanted.wish, telling
             )
             del live, source
             try:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 import threading
+import time
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator
@@ -25,6 +27,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 Job = dict[str, Any]
+#: Blocks of the fixed text in a timed pass, how many passes of each model count, and after how many seconds
+#: no more are begun.
+TIMED_BLOCKS, TIMED_ROUNDS, TIMED_S = 4, 5, 60.0
 #: Most problems that a report spells out.
 SHOWN = 20
 
@@ -56,6 +61,7 @@ def verify(job: Job) -> dict[str, Any]:
         "problems": [*problems, *loaded][:SHOWN],
         "edit": edit,
         "behaviour": behaviour,
+        "timing": compare_speed(job) if job["timed"] else None,
         "imports_sparkablate": any(name.split(".")[0] == "sparkablate" for name in sys.modules),
     }
 
@@ -253,6 +259,51 @@ def _load(job: Job) -> tuple[Any, list[str]]:
     if str(model.dtype) != job["dtype"]:
         problems.append(f"it loads as {model.dtype}, not {job['dtype']}")
     return model, problems
+
+
+# ── The speed ────────────────────────────────────────────────────────────────────────────────
+def compare_speed(job: Job) -> dict[str, Any]:
+    """Tokens a second of the source and of the directory: forward passes of one batch of the fixed text, by
+    turns, the middle one of each. Both are in the result's dtype, and nothing is read from a cache."""
+    import transformers
+
+    auto = getattr(transformers, job["auto_class"])
+    options = {"dtype": getattr(torch, job["dtype"].removeprefix("torch."))}
+    options["attn_implementation"] = job["attn_implementation"]
+    if job["device"] != "cpu":
+        options["device_map"] = {"": job["device"]}
+    sides = {"before": job["source"], "after": job["directory"]}
+    models = {side: auto.from_pretrained(place, **options).eval() for side, place in sides.items()}
+    blocks = sorted(Path(job["live"]).glob("block-*.safetensors"))[:TIMED_BLOCKS]
+    ids = torch.cat([load_file(path)["ids"] for path in blocks]).to(job["device"])
+
+    def seconds(side: str) -> float:
+        began = time.perf_counter()
+        with torch.inference_mode():
+            # Waits for the device.
+            float(models[side](input_ids=ids, use_cache=False).logits[0, 0, 0])
+        return time.perf_counter() - began
+
+    began = time.monotonic()
+    taken: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(TIMED_ROUNDS + 1):
+        if number > 1 and time.monotonic() - began > TIMED_S:
+            break
+        # Who comes first changes: what the machine does besides falls on both.
+        for side in sorted(sides, reverse=number % 2 == 0):
+            taken[side].append(seconds(side))
+        say({"done": number + 1, "total": TIMED_ROUNDS + 1, "unit": "timed rounds"})
+    # The first round warms up.
+    rate = {side: ids.numel() / statistics.median(times[1:]) for side, times in taken.items()}
+    return {
+        **rate,
+        "batch_size": len(ids),
+        "seq_len": ids.shape[1],
+        "rounds": len(taken["before"]) - 1,
+        "dtype": job["dtype"].removeprefix("torch."),
+        "device": job["device"],
+        "threads": job["threads"],
+    }
 
 
 def _old_path(path: str, job: Job) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparkablate.anatomy.architectures import locate
-from sparkablate.bake.baking import Baking, Source, resolved, to_wire
+from sparkablate.bake.baking import Baking, Source, Telling, resolved, to_wire
 from sparkablate.bake.checkpoint import check_plain
 from sparkablate.bake.cuts import Wish
 from sparkablate.bake.foresight import Wanted, foresee, form_of
@@ -243,8 +244,15 @@ class LocalEngine:
         specs = [from_wire(wire) for wire in request.condition["interventions"]]
         wish = Wish(request.prune_kv_groups, request.prune_neurons)
         wanted = Wanted(specs, Path(request.out), request.dtype, request.prune_layers, request.force, wish)
-        form = foresee(model["name"], model["revision"], model["trust_remote_code"], wanted)
-        return {"dtype": form.live, "keeps_source": form.written == "source", "why": form.why}
+        found = foresee(model["name"], model["revision"], model["trust_remote_code"], wanted)
+        form = found.form
+        return {
+            "dtype": form.live,
+            "keeps_source": form.written == "source",
+            "why": form.why,
+            "before": asdict(found.before),
+            "after": asdict(found.after),
+        }
 
     def _bake(self, request: requests.Bake, caller: Caller) -> Wire:
         began = time.perf_counter()
@@ -265,7 +273,8 @@ class LocalEngine:
         source = Source(model["name"], opened.revision, opened.directory, opened.tokenizer, manager)
         wish = Wish(request.prune_kv_groups, request.prune_neurons)
         out, prune = Path(request.out), request.prune_layers
-        baking = Baking(source, specs, out, form.written, prune, request.force, wish)
+        telling = Telling(request.timed, request.card)
+        baking = Baking(source, specs, out, form.written, prune, request.force, wish, telling)
         self._held = None
         del opened, manager, source
 

@@ -221,6 +221,8 @@ class Bake(Request[Wire]):
     prune_kv_groups: bool = False
     prune_neurons: bool = False
     means_sha256: str | None = None
+    timed: bool = False
+    card: Wire | None = None
 
 
 #: On the wire under these names, without a payload either way: server/handlers.py needs no more of them.
