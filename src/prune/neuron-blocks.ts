@@ -3,10 +3,9 @@
  * 16 whose attributions rank next to each other are formed once, and the block is what is measured.
  */
 import { existsSync, readFileSync } from "node:fs";
-import { SparkablateError } from "../errors.ts";
 import type { Intervention, ModelMap } from "../protocol/messages.ts";
 import { writeAtomically } from "../store/projections.ts";
-import type { Offer } from "./units.ts";
+import { type Offer, requireOneWidth } from "./units.ts";
 
 /** Neurons of a block, of MLPs that are wide enough for blocks. */
 const BLOCK = 16;
@@ -40,7 +39,7 @@ export async function neuronOffer(
   path: string,
   attributions: () => Promise<readonly Float64Array[]>,
 ): Promise<Offer> {
-  const { block, takes } = neuronSteps(requireOneWidth(layers.map(({ n_neurons }) => n_neurons)), align);
+  const { block, takes } = neuronSteps(requireOneWidth(layers), align);
   const rest = { takes, offers: OFFERS, each: block };
   if (existsSync(path)) return { units: JSON.parse(readFileSync(path, "utf8")) as Intervention[][], ...rest };
   const units = neuronBlocks(await attributions(), block);
@@ -81,20 +80,6 @@ export function neuronBlocks(attributions: readonly Float64Array[], block: numbe
       positions: "all",
     }));
   });
-}
-
-/** @throws SparkablateError site_unsupported where a layer has no neurons, or other widths than the rest. */
-function requireOneWidth(widths: readonly number[]): number {
-  const [width = 0] = widths;
-  const other = widths.findIndex((each) => each === 0 || each !== width);
-  if (other < 0 && width > 1) return width;
-  throw new SparkablateError(
-    "site_unsupported",
-    other < 0
-      ? `the model's MLPs have ${width} neurons: none can go`
-      : `layer ${other} has ${widths[other] === 0 ? "no dense MLP" : `${widths[other]} neurons, layer 0 ${width}`}: a stock configuration has one width for all layers`,
-    { help: "Remove layers or key/value groups instead, with --unit." },
-  );
 }
 
 const magnitude = (values: Float64Array, at: number): number => Math.abs(values[at] as number);

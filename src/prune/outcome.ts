@@ -169,5 +169,12 @@ async function baked(bench: Bench, before: Unedited, step: PathStep): Promise<Ba
 /** The checkpoint without these units. */
 function bakeOf({ settings, row, config }: Bench, removed: readonly string[]): [RunConfig, BakeOptions] {
   const ablation = { sweep: "custom" as const, targets: [removed.join(" + ")] };
-  return [config({ ablation }), { out: join(settings.out, "model"), ...row.bake, force: true }];
+  return [config({ ablation }), bakeOptions(settings, row)];
 }
+
+/** Where the checkpoint goes, and how units are left out of it. */
+export const bakeOptions = ({ out }: FullSettings, row: UnitRow): BakeOptions => ({
+  out: join(out, "model"),
+  ...row.bake,
+  force: true,
+});

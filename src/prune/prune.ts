@@ -20,7 +20,7 @@ import { RunStore } from "../store/sqlite.ts";
 import { openSearch } from "./journal.ts";
 import type { Machine } from "./machine.ts";
 import { neuronOffer } from "./neuron-blocks.ts";
-import { type Bench, type Outcome, ofText, outcomeOf } from "./outcome.ts";
+import { type Bench, bakeOptions, type Outcome, ofText, outcomeOf } from "./outcome.ts";
 import { type Repeats, requireFresh, type Shares } from "./overlap.ts";
 import { type Passes, passesOf } from "./passes.ts";
 import {
@@ -118,6 +118,7 @@ class Pruning {
   async run(): Promise<Pruned> {
     const { out, target, texts, unit } = this.#settings;
     const { holdout } = openSearch(this.#settings, this.#config({}), this.#options.fresh_holdout ?? false);
+    await this.#requireOffer();
     const repeats = requireFresh(await this.#shares(holdout), target);
     notify(
       this.#on,
@@ -129,6 +130,14 @@ class Pruning {
     const result: Pruned = { unit, texts, target, ...outcome, unsettled: this.#unsettled, passes };
     writeAtomically(join(out, "path.json"), [`${JSON.stringify(result, null, 1)}\n`]);
     return result;
+  }
+
+  /** What no checkpoint could say is refused before it is searched for. */
+  async #requireOffer(): Promise<void> {
+    const { layers } = await this.#machine.map(this.#config({}), this.#passOn);
+    const targets = [this.#row.example(layers).map(interventionId).join(" + ")];
+    const config = this.#config({ ablation: { sweep: "custom", targets } });
+    await this.#machine.foresee(config, bakeOptions(this.#settings, this.#row));
   }
 
   /** What each text gives, known before anything is measured. */

@@ -1,5 +1,6 @@
 /** What a search removes, and what of it a stock checkpoint can do without. */
-import type { Intervention } from "../protocol/messages.ts";
+import { SparkablateError } from "../errors.ts";
+import type { Intervention, ModelMap } from "../protocol/messages.ts";
 import type { BakeOptions } from "../run/bake.ts";
 
 /** What a search removes one of. */
@@ -14,6 +15,8 @@ export interface UnitRow {
   readonly everywhere: boolean;
   /** How a bake leaves them out instead of keeping them as zeros. */
   readonly bake: Pick<BakeOptions, "prune_layers" | "prune_kv_groups" | "prune_neurons">;
+  /** One step that the model's sizes allow: what a bake cannot say of it, it can say of none. Throws where there is none. */
+  readonly example: (layers: ModelMap["layers"]) => Intervention[];
 }
 
 /** What of a model a search may remove. */
@@ -29,12 +32,73 @@ export interface Offer {
 }
 
 export const UNITS: Readonly<Record<Unit, UnitRow>> = {
-  layers: { many: "layers", sweep: "layers", everywhere: false, bake: { prune_layers: true } },
+  layers: {
+    many: "layers",
+    sweep: "layers",
+    everywhere: false,
+    bake: { prune_layers: true },
+    example(layers) {
+      if (layers.length > 1) return [{ kind: "layer", layer: layers.length - 1, mode: "skip" }];
+      throw new SparkablateError("site_unsupported", "the model has one layer: none can go");
+    },
+  },
   kv_groups: {
     many: "key/value groups",
     sweep: "kv_groups",
     everywhere: true,
     bake: { prune_kv_groups: true },
+    example(layers) {
+      const few = layers.findIndex(({ n_kv_heads }) => n_kv_heads < 2);
+      if (few < 0)
+        return layers.map((_, layer) => ({
+          kind: "kv_group",
+          layer,
+          groups: [0],
+          mode: "zero",
+          positions: "all",
+        }));
+      const has =
+        (layers[few] as (typeof layers)[0]).n_kv_heads === 0 ? "no key/value groups" : "one key/value group";
+      throw new SparkablateError(
+        "site_unsupported",
+        `layer ${few} has ${has}: none can go out of every layer`,
+        { help: "Remove layers or neurons instead, with --unit." },
+      );
+    },
   },
-  neurons: { many: "blocks of neurons", sweep: null, everywhere: true, bake: { prune_neurons: true } },
+  neurons: {
+    many: "blocks of neurons",
+    sweep: null,
+    everywhere: true,
+    bake: { prune_neurons: true },
+    example(layers) {
+      requireOneWidth(layers);
+      return layers.map((_, layer) => ({
+        kind: "neuron",
+        layer,
+        neurons: [0],
+        mode: "zero",
+        positions: "all",
+      }));
+    },
+  },
 };
+
+/**
+ * Neurons of every layer.
+ * @throws SparkablateError site_unsupported where a layer has none, or another number than the rest.
+ */
+export function requireOneWidth(layers: ModelMap["layers"]): number {
+  const [width = 0] = layers.map(({ n_neurons }) => n_neurons);
+  const other = layers.findIndex(({ n_neurons }) => n_neurons === 0 || n_neurons !== width);
+  if (other < 0 && width > 1) return width;
+  const has =
+    layers[other]?.n_neurons === 0 ? "no dense MLP" : `${layers[other]?.n_neurons} neurons, layer 0 ${width}`;
+  throw new SparkablateError(
+    "site_unsupported",
+    other < 0
+      ? `the model's MLPs have ${width} neurons: none can go`
+      : `layer ${other} has ${has}: a stock configuration has one width for all layers`,
+    { help: "Remove layers or key/value groups instead, with --unit." },
+  );
+}
