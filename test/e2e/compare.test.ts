@@ -6,7 +6,9 @@ import { describe, expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import type { Comparison } from "../../src/index.ts";
 import { directionFile, unitVector } from "../fixtures/directions.ts";
-import { cli, NORTHANGER, processesOf, scratch, tinyModel } from "../fixtures/harness.ts";
+import { cli, NORTHANGER, processesOf, scratch, standingWorker, tinyModel } from "../fixtures/harness.ts";
+
+standingWorker();
 
 const PROMPTS = ["The capital of France is", "Once upon a time"];
 

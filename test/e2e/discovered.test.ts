@@ -5,7 +5,9 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import { readRun } from "../../src/store/run-directory.ts";
-import { cli, scratch, sweepFile } from "../fixtures/harness.ts";
+import { cli, scratch, standingWorker, sweepFile } from "../fixtures/harness.ts";
+
+standingWorker();
 
 it("is inspected, measured, reported and baked, and never without the word", {
   timeout: 300_000,
