@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import { databasePath, RunStore } from "../../src/store/sqlite.ts";
 import { cli, rewrite, scratch, standingWorker, tinyModel } from "../fixtures/harness.ts";
@@ -19,17 +19,37 @@ interface Answer {
   readonly interrupted?: boolean;
 }
 
-async function python(request: Record<string, unknown>): Promise<Answer[]> {
+/** A Python that sweeps; it takes longer to import torch than all that the file asks of it. */
+function startPython() {
   const { python: command } = resolveEnvironment();
   const script = join(packageRoot(), "test", "fixtures", "python_sweep.py");
-  const { stdout } = await execa(command, [script, JSON.stringify(request)], {
-    env: { PYTHONPATH: join(packageRoot(), "worker"), OMP_NUM_THREADS: "1" },
-  });
-  return stdout
-    .split("\n")
-    .filter((line) => line.startsWith("{"))
-    .map((line) => JSON.parse(line) as Answer);
+  const env = { PYTHONPATH: join(packageRoot(), "worker"), OMP_NUM_THREADS: "1" };
+  const child = execa(command, [script], { env, buffer: false, stderr: "inherit", reject: false });
+  const lines = child.iterable()[Symbol.asyncIterator]();
+  return {
+    async ask(request: Record<string, unknown>): Promise<Answer[]> {
+      child.stdin.write(`${JSON.stringify(request)}\n`);
+      const answers: Answer[] = [];
+      for (;;) {
+        const { value, done } = await lines.next();
+        if (done) throw new Error("Python ended before it had answered");
+        if (value === "end") return answers;
+        if (String(value).startsWith("{")) answers.push(JSON.parse(String(value)));
+      }
+    },
+    async end(): Promise<void> {
+      child.stdin.end();
+      await child;
+    },
+  };
 }
+
+let sweeping: ReturnType<typeof startPython>;
+const python = (request: Record<string, unknown>): Promise<Answer[]> => sweeping.ask(request);
+beforeAll(() => {
+  sweeping = startPython();
+});
+afterAll(() => sweeping.end());
 
 const text = (directory: string): string => {
   const path = join(directory, "novel.txt");
@@ -68,7 +88,7 @@ describe("the same run in both languages", () => {
   const directory = mkdtempSync(join(tmpdir(), "sparkablate-test-"));
   afterAll(() => rmSync(directory, { recursive: true }));
   const placeOf = (name: string) => join(directory, name.replaceAll(/\W/g, ""));
-  /** By kind: what the call answered, and the same call again; one process, since each imports torch. */
+  /** By kind: what the call answered, and the same call again. */
   const answers = new Map<string, Answer[]>();
   beforeAll(async () => {
     const shared = { text: text(directory), blocks: 8, seq_len: 24, calibration_blocks: 8 };
@@ -155,7 +175,10 @@ describe("what is not the same run", () => {
     const directory = scratch();
     const dir = join(directory, "run");
     const call = { conditions: "mypkg.gate", metrics: ["mypkg.largest"], blocks: 8, seq_len: 24, dir };
-    const [own, again] = await python({
+    // What it registers stays as long as it lives.
+    const stranger = startPython();
+    onTestFinished(() => stranger.end());
+    const [own, again] = await stranger.ask({
       model: tinyModel(),
       own: true,
       calls: [
