@@ -121,7 +121,9 @@ describe("compare", () => {
     expect(processesOf(directory)).toEqual([]);
   });
 
-  it("on SmolLM2: without the ablation it is model.generate token for token; skipping layer 0 works; templates", async () => {
+  it("on SmolLM2: without the ablation it is model.generate token for token; skipping layer 0 works; templates", {
+    timeout: 600_000,
+  }, async () => {
     const { home } = resolveEnvironment();
     const model = join(home, "models", "smollm2-135m-instruct");
     const edits = [
