@@ -39,7 +39,16 @@ it("is inspected, measured, reported and baked, and never without the word", {
 
   const condition = rows.find(({ kind }) => kind === "head");
   const [head] = condition?.heads ?? [];
-  const flags = ["--kind", "head", "--layer", String(condition?.layer), "--heads", String(head)];
+  const flags = [
+    "--threads",
+    "1",
+    "--kind",
+    "head",
+    "--layer",
+    String(condition?.layer),
+    "--heads",
+    String(head),
+  ];
   const baked = await cli(["bake", "-m", model, ...flags, "--out", join(directory, "baked")]);
   expect(baked.exitCode, String(baked.stderr)).toBe(0);
   expect(baked.stdout).toContain("certified with stock transformers: 1 tensors edited");
