@@ -6,7 +6,9 @@ import { describe, expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import type { Comparison } from "../../src/index.ts";
 import { directionFile, unitVector } from "../fixtures/directions.ts";
-import { cli, NORTHANGER, processesOf, scratch, tinyModel } from "../fixtures/harness.ts";
+import { cli, NORTHANGER, processesOf, scratch, standingWorker, tinyModel } from "../fixtures/harness.ts";
+
+standingWorker();
 
 const PROMPTS = ["The capital of France is", "Once upon a time"];
 
@@ -119,7 +121,9 @@ describe("compare", () => {
     expect(processesOf(directory)).toEqual([]);
   });
 
-  it("on SmolLM2: without the ablation it is model.generate token for token; skipping layer 0 works; templates", async () => {
+  it("on SmolLM2: without the ablation it is model.generate token for token; skipping layer 0 works; templates", {
+    timeout: 600_000,
+  }, async () => {
     const { home } = resolveEnvironment();
     const model = join(home, "models", "smollm2-135m-instruct");
     const edits = [

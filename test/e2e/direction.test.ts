@@ -6,7 +6,9 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import { resolveEnvironment } from "../../src/environment/environment.ts";
 import type { DirectionTable } from "../../src/index.ts";
-import { cli, scratch, sweepFile, table, tinyModel } from "../fixtures/harness.ts";
+import { cli, scratch, standingWorker, sweepFile, table, tinyModel } from "../fixtures/harness.ts";
+
+standingWorker();
 
 const WORDS = ["river", "stone", "window", "garden", "letter", "winter", "music", "engine"];
 

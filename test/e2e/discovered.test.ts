@@ -5,7 +5,9 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import { readRun } from "../../src/store/run-directory.ts";
-import { cli, scratch, sweepFile } from "../fixtures/harness.ts";
+import { cli, scratch, standingWorker, sweepFile } from "../fixtures/harness.ts";
+
+standingWorker();
 
 it("is inspected, measured, reported and baked, and never without the word", {
   timeout: 300_000,
@@ -37,7 +39,16 @@ it("is inspected, measured, reported and baked, and never without the word", {
 
   const condition = rows.find(({ kind }) => kind === "head");
   const [head] = condition?.heads ?? [];
-  const flags = ["--kind", "head", "--layer", String(condition?.layer), "--heads", String(head)];
+  const flags = [
+    "--threads",
+    "1",
+    "--kind",
+    "head",
+    "--layer",
+    String(condition?.layer),
+    "--heads",
+    String(head),
+  ];
   const baked = await cli(["bake", "-m", model, ...flags, "--out", join(directory, "baked")]);
   expect(baked.exitCode, String(baked.stderr)).toBe(0);
   expect(baked.stdout).toContain("certified with stock transformers: 1 tensors edited");

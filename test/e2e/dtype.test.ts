@@ -3,7 +3,9 @@ import { cpSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, it } from "vitest";
 import { packageRoot } from "../../src/environment/environment.ts";
-import { cli, scratch, sweepFile, table, tinyModel } from "../fixtures/harness.ts";
+import { cli, scratch, standingWorker, sweepFile, table, tinyModel } from "../fixtures/harness.ts";
+
+standingWorker();
 
 it("is what it became, for whoever comes back to the run", { timeout: 240_000 }, async () => {
   const directory = scratch();

@@ -145,5 +145,5 @@ it("every method of Controller has an example, and the examples type-check under
   for (const { name, text } of examples)
     writeFileSync(join(directory, `${name}.mts`), `${PRELUDE}{\n${text}}\n`);
   const files = examples.map(({ name }) => `${name}.mts`);
-  expect(await typeErrors(directory, files, "typescript")).toBe("");
+  expect(await typeErrors(directory, files, "typescript-7")).toBe("");
 });

@@ -7,7 +7,17 @@ import { readRun } from "../../src/store/run-directory.ts";
 import { RunStore } from "../../src/store/sqlite.ts";
 import { nllOf } from "../fixtures/baking.ts";
 import { directionFile, unitVector } from "../fixtures/directions.ts";
-import { cli, NORTHANGER, scratch, startWorker, sweepFile, table, tinyModel } from "../fixtures/harness.ts";
+import {
+  cli,
+  NORTHANGER,
+  scratch,
+  standingWorker,
+  sweepFile,
+  table,
+  tinyModel,
+} from "../fixtures/harness.ts";
+
+standingWorker();
 
 type Sums = Readonly<Record<string, string>>;
 
@@ -32,7 +42,6 @@ it("is the joint condition bit for bit, and every command that reads the run kno
   timeout: 600_000,
 }, async () => {
   const directory = scratch();
-  const worker = await startWorker(directory);
   const model = tinyModel("--bias");
   const [first, second] = [1, 2].map((seed) =>
     directionFile(join(directory, `d${seed}.safetensors`), unitVector(64, seed)),
@@ -72,7 +81,7 @@ it("is the joint condition bit for bit, and every command that reads the run kno
       ].map((id) => list(specs(id))),
     )}`,
   );
-  const controller = new Controller({ worker });
+  const controller = new Controller();
   // Cut in the middle and gone on with: the uninterrupted run's sums.
   for await (const row of controller.run(on)) if (row.condition !== "baseline") break;
   await run(controller, on);
@@ -118,7 +127,7 @@ it("is the joint condition bit for bit, and every command that reads the run kno
   await controller.close();
 
   // Token by token, on top of the same.
-  const tokens = ["--tokens", "L0.layer.skip", "--json", "--no-plots", "--worker", worker];
+  const tokens = ["--tokens", "L0.layer.skip", "--json", "--no-plots"];
   const kept = await cli(["report", join(directory, "on"), ...tokens]);
   expect(kept.exitCode, String(kept.stderr)).toBe(0);
   const effect = readRun(join(directory, "on")).rows.find(({ condition }) => condition === "L0.layer.skip");
@@ -132,19 +141,18 @@ const specOf = (id: string): string => {
 
 it("bakes a row with what it was given", { timeout: 300_000 }, async () => {
   const directory = scratch();
-  const worker = await startWorker(directory);
   const output = join(directory, "swept");
   const flags = ["--sweep", "mlp", "--layers", "0..2", "--given", "L1.mlp.zero + L0.head[3].zero"];
   const sets = ["eval.seq_len=32", "eval.max_batches=4", "model.threads=1"].flatMap((one) => ["--set", one]);
   const args = ["-m", tinyModel(), "--dtype", "float32", "--text", NORTHANGER, "-o", output, ...sets];
-  const ran = await cli(["run", ...args, ...flags, "--no-plots", "--worker", worker]);
+  const ran = await cli(["run", ...args, ...flags, "--no-plots"]);
   expect(ran.exitCode, String(ran.stderr)).toBe(0);
   expect(ran.stderr).toContain("leaves out L1.mlp.zero: ablation.given edits these already");
   const rows = readRun(output).rows;
   expect(rows.map(({ condition }) => condition)).toEqual(["baseline", "L0.mlp.zero", "L2.mlp.zero"]);
 
   // Confirmed on other blocks, on top of the same.
-  const confirmed = await cli(["report", output, "--confirm", "1", "-q", "--worker", worker]);
+  const confirmed = await cli(["report", output, "--confirm", "1", "-q"]);
   expect(confirmed.exitCode, String(confirmed.stderr)).toBe(0);
   for (const row of readRun(`${output}-confirm-1`).rows)
     expect(row.given).toBe("L0.head[3].zero + L1.mlp.zero");
@@ -175,12 +183,12 @@ it("bakes a row with what it was given", { timeout: 300_000 }, async () => {
   ]);
 
   // Other edits below it are another run, and edits that fail alone are refused before anything is stored.
-  const other = await cli(["run", ...args, "--sweep", "mlp", "--layers", "0..2", "--worker", worker]);
+  const other = await cli(["run", ...args, "--sweep", "mlp", "--layers", "0..2"]);
   expect([other.exitCode, other.stderr]).toEqual([2, expect.stringMatching(/given: .* there, absent now/)]);
   const huge = directionFile(join(directory, "huge.safetensors"), unitVector(64), { norm: "3e38" });
   const failing = `sweep: mlp\n  given: [{kind: direction, path: ${huge}, op: add, layers: [1], coefficient: 1000}]`;
   sweepFile(directory, { model: tinyModel(), output: join(directory, "failing"), ablation: failing });
-  const alone = await cli(["run", "-c", join(directory, "sweep.yaml"), "--worker", worker]);
+  const alone = await cli(["run", "-c", join(directory, "sweep.yaml")]);
   expect([alone.exitCode, alone.stderr]).toEqual([
     expect.toSatisfy((code) => code !== 0),
     expect.stringMatching(/sweep\.yaml:\d+: ablation\.given: dir.* fails alone/),

@@ -7,7 +7,9 @@ import { packageRoot, resolveEnvironment } from "../../src/environment/environme
 import { rankInteractions } from "../../src/results/ranking.ts";
 import type { Row } from "../../src/results/row.ts";
 import { readRun } from "../../src/store/run-directory.ts";
-import { cli, scratch } from "../fixtures/harness.ts";
+import { cli, scratch, standingWorker } from "../fixtures/harness.ts";
+
+standingWorker();
 
 const TASK = join(packageRoot(), "configs", "tasks", "induction.jsonl");
 const HEADS = [0, 1];

@@ -6,7 +6,9 @@ import { expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import { rankInteractions } from "../../src/results/ranking.ts";
 import { readRun } from "../../src/store/run-directory.ts";
-import { cli, NORTHANGER, scratch, sweepFile, tinyModel } from "../fixtures/harness.ts";
+import { cli, NORTHANGER, scratch, standingWorker, sweepFile, tinyModel } from "../fixtures/harness.ts";
+
+standingWorker();
 
 const LAYER = 3;
 const name = (...heads: number[]): string => `L${LAYER}.head[${heads}].zero`;

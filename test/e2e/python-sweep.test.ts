@@ -1,11 +1,14 @@
 /** Python's sweep() and the command measure the same: sums to the bit, one identity, each goes on with the other's run. */
-import { readFileSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { execa } from "execa";
-import { describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import { databasePath, RunStore } from "../../src/store/sqlite.ts";
-import { cli, rewrite, scratch, tinyModel } from "../fixtures/harness.ts";
+import { cli, rewrite, scratch, standingWorker, tinyModel } from "../fixtures/harness.ts";
+
+standingWorker();
 
 interface Answer {
   readonly measured?: number;
@@ -16,17 +19,37 @@ interface Answer {
   readonly interrupted?: boolean;
 }
 
-async function python(request: Record<string, unknown>): Promise<Answer[]> {
+/** A Python that sweeps; it takes longer to import torch than all that the file asks of it. */
+function startPython() {
   const { python: command } = resolveEnvironment();
   const script = join(packageRoot(), "test", "fixtures", "python_sweep.py");
-  const { stdout } = await execa(command, [script, JSON.stringify(request)], {
-    env: { PYTHONPATH: join(packageRoot(), "worker"), OMP_NUM_THREADS: "1" },
-  });
-  return stdout
-    .split("\n")
-    .filter((line) => line.startsWith("{"))
-    .map((line) => JSON.parse(line) as Answer);
+  const env = { PYTHONPATH: join(packageRoot(), "worker"), OMP_NUM_THREADS: "1" };
+  const child = execa(command, [script], { env, buffer: false, stderr: "inherit", reject: false });
+  const lines = child.iterable()[Symbol.asyncIterator]();
+  return {
+    async ask(request: Record<string, unknown>): Promise<Answer[]> {
+      child.stdin.write(`${JSON.stringify(request)}\n`);
+      const answers: Answer[] = [];
+      for (;;) {
+        const { value, done } = await lines.next();
+        if (done) throw new Error("Python ended before it had answered");
+        if (value === "end") return answers;
+        if (String(value).startsWith("{")) answers.push(JSON.parse(String(value)));
+      }
+    },
+    async end(): Promise<void> {
+      child.stdin.end();
+      await child;
+    },
+  };
 }
+
+let sweeping: ReturnType<typeof startPython>;
+const python = (request: Record<string, unknown>): Promise<Answer[]> => sweeping.ask(request);
+beforeAll(() => {
+  sweeping = startPython();
+});
+afterAll(() => sweeping.end());
 
 const text = (directory: string): string => {
   const path = join(directory, "novel.txt");
@@ -62,18 +85,24 @@ const KINDS = [
 ];
 
 describe("the same run in both languages", () => {
-  it.each(KINDS)("$name", { timeout: 300_000 }, async ({ call, dtype }) => {
-    const directory = scratch();
-    const [mine, theirs] = [join(directory, "python"), join(directory, "command")];
-    const shared = { text: text(directory), blocks: 8, seq_len: 24, calibration_blocks: 8, dir: mine };
-    const [first, again] = await python({
-      model: tinyModel(),
-      dtype,
-      calls: [
-        { ...call, ...shared },
-        { ...call, ...shared },
-      ],
+  const directory = mkdtempSync(join(tmpdir(), "sparkablate-test-"));
+  afterAll(() => rmSync(directory, { recursive: true }));
+  const placeOf = (name: string) => join(directory, name.replaceAll(/\W/g, ""));
+  /** By kind: what the call answered, and the same call again. */
+  const answers = new Map<string, Answer[]>();
+  beforeAll(async () => {
+    const shared = { text: text(directory), blocks: 8, seq_len: 24, calibration_blocks: 8 };
+    const calls = KINDS.flatMap(({ name, call, dtype }) => {
+      const one = { ...call, ...shared, dir: placeOf(name) };
+      return [{ ...one, dtype }, one];
     });
+    const all = await python({ model: tinyModel(), calls });
+    for (const [index, { name }] of KINDS.entries()) answers.set(name, all.slice(2 * index, 2 * index + 2));
+  }, 300_000);
+
+  it.each(KINDS)("$name", { timeout: 300_000 }, async ({ name: kind }) => {
+    const [mine, theirs] = [placeOf(kind), `${placeOf(kind)}-command`];
+    const [first, again] = answers.get(kind) ?? [];
     expect(again?.measured).toBe(0);
     expect(again?.rows).toEqual(first?.rows);
     const config = join(mine, "config.yaml");
@@ -146,7 +175,10 @@ describe("what is not the same run", () => {
     const directory = scratch();
     const dir = join(directory, "run");
     const call = { conditions: "mypkg.gate", metrics: ["mypkg.largest"], blocks: 8, seq_len: 24, dir };
-    const [own, again] = await python({
+    // What it registers stays as long as it lives.
+    const stranger = startPython();
+    onTestFinished(() => stranger.end());
+    const [own, again] = await stranger.ask({
       model: tinyModel(),
       own: true,
       calls: [

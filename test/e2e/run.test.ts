@@ -11,12 +11,14 @@ import {
   NORTHANGER,
   processesOf,
   scratch,
+  standingWorker,
   sweepFile,
   table,
   tinyModel,
   until,
-  workersOf,
 } from "../fixtures/harness.ts";
+
+standingWorker();
 
 describe("a sweep from config to finished directory", () => {
   it("measures every layer, writes every file, and is not computed again", async () => {
@@ -176,12 +178,8 @@ describe("a sweep from config to finished directory", () => {
     for (const row of rows) expect(row).toMatchObject({ p: null, q: null });
 
     const cut = join(directory, "cut");
-    const first = cli(["run", "-c", config, "--set", `output.dir=${cut}`, "-q", "--no-plots"], { mark: cut });
-    await until(
-      () => workersOf(cut).length > 0 && existsSync(join(cut, "results.jsonl")),
-      60,
-      "the run begins",
-    );
+    const first = cli(["run", "-c", config, "--set", `output.dir=${cut}`, "-q", "--no-plots"]);
+    await until(() => existsSync(join(cut, "results.jsonl")), 60, "the run begins");
     first.kill("SIGINT");
     await first;
     const second = await cli(["run", "-c", config, "--set", `output.dir=${cut}`, "-q", "--no-plots"]);
@@ -282,14 +280,13 @@ describe("bad input", () => {
     const output = join(directory, "out");
     const config = sweepFile(directory, { model: tinyModel(), output, ablation: "layers: [1, 99]" });
     const mark = output;
-    const range = await cli(["run", "-c", config], { mark });
+    const range = await cli(["run", "-c", config]);
     expect(range.stderr).toMatch(/sweep\.yaml:4: ablation\.layers: .*99.*allowed: 0 to 3/);
     expect(range.exitCode).toBe(2);
     const short = join(directory, "short.txt");
     writeFileSync(short, "It was a dark night.");
-    const text = await cli(["run", "-c", sweepFile(directory, { model: tinyModel(), output, text: short })], {
-      mark,
-    });
+    const tooShort = sweepFile(directory, { model: tinyModel(), output, text: short });
+    const text = await cli(["run", "-c", tooShort, "--worker", "spawn"], { mark });
     expect(text.stderr).toMatch(/short\.txt: the text has 20 tokens.*32/);
     expect(text.exitCode).toBe(2);
     expect(processesOf(mark)).toEqual([]);

@@ -2,8 +2,11 @@
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
+import { standingWorker } from "../fixtures/harness.ts";
 import { lookalike } from "../fixtures/reader.ts";
 import { page, readThrough } from "../fixtures/story.ts";
+
+standingWorker();
 
 /** Set-up was done before the tests began; what is left of quickstart is the smoke run and its report. */
 const QUICKSTART = "npx sparkablate run -c configs/smoke_test.yaml";

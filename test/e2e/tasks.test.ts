@@ -7,7 +7,9 @@ import { describe, expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
 import { readRun } from "../../src/store/run-directory.ts";
 import { databasePath } from "../../src/store/sqlite.ts";
-import { cli, NORTHANGER, rewrite, scratch, startWorker, table, tinyModel } from "../fixtures/harness.ts";
+import { cli, NORTHANGER, rewrite, scratch, standingWorker, table, tinyModel } from "../fixtures/harness.ts";
+
+standingWorker();
 
 const SHIPPED = join(packageRoot(), "configs", "tasks");
 const LAYERS = [0, 1, 2, 3].map((layer) => `L${layer}.layer.skip`);
@@ -68,7 +70,6 @@ describe("a task", () => {
     timeout: 300_000,
   }, async () => {
     const directory = scratch();
-    const worker = await startWorker(directory);
     const output = join(directory, "out");
     const items = readFileSync(join(SHIPPED, "indirect-object.jsonl"), "utf8")
       .trim()
@@ -88,8 +89,6 @@ describe("a task", () => {
       await finished(
         taskConfig(directory, { model, task, ablation: "{sweep: layers, layers: [2]}" }),
         "--fresh",
-        "--worker",
-        worker,
       );
       const [whole = [], without = []] = reference(model, task, ...(bos ? ["--bos"] : []));
       const all: Record<string, Record<string, number>[]> = { baseline: whole, "L2.layer.skip": without };
@@ -130,14 +129,13 @@ describe("a task", () => {
     timeout: 300_000,
   }, async () => {
     const directory = scratch();
-    const worker = await startWorker(directory);
     const output = join(directory, "out");
     const task = join(directory, "t.jsonl");
     const lines = readFileSync(join(SHIPPED, "agreement.jsonl"), "utf8").trim().split("\n");
     writeFileSync(task, lines.join("\n"));
     const more = "metrics: [kl, top1]";
     const config = taskConfig(directory, { model: tinyModel(), task, more });
-    await finished(config, "--worker", worker);
+    await finished(config);
     const before = table(output);
     expect(before.map(({ condition }) => condition)).toEqual(["baseline", ...LAYERS]);
     // As a controller leaves it that was killed: half of the measurements are there, and nothing is finished.
@@ -145,7 +143,7 @@ describe("a task", () => {
       output,
       "DELETE FROM measurement WHERE condition > 0 AND block % 8 >= 4; UPDATE run SET finished_at = NULL",
     );
-    await finished(config, "--worker", worker);
+    await finished(config);
     expect(table(output)).toEqual(before);
 
     // A line that this run does not even measure.
@@ -155,7 +153,7 @@ describe("a task", () => {
       task,
       lines.map((line, index) => (index === unused ? line.replace("The", "the") : line)).join("\n"),
     );
-    const other = await run(config, "--no-plots", "--worker", worker);
+    const other = await run(config, "--no-plots");
     expect([other.exitCode, other.stderr]).toEqual([
       2,
       expect.stringMatching(/another run; these differ:\n.*task: /s),
@@ -166,14 +164,13 @@ describe("a task", () => {
     timeout: 300_000,
   }, async () => {
     const directory = scratch();
-    const worker = await startWorker(directory);
     const model = tinyModel();
     const task = join(directory, "few.jsonl");
     const shipped = readFileSync(join(SHIPPED, "agreement.jsonl"), "utf8").trim().split("\n");
     writeFileSync(task, shipped.slice(0, 30).join("\n"));
     const ablation = "{sweep: mlp, mode: mean, layers: [1]}";
     const effect = async (more: string): Promise<number> => {
-      await finished(taskConfig(directory, { model, task, more, ablation }), "--fresh", "--worker", worker);
+      await finished(taskConfig(directory, { model, task, more, ablation }), "--fresh");
       const { rows, facts } = readRun(join(directory, "out"));
       expect(facts.calibration).toBe(more.includes("northanger") ? "northanger-abbey.txt" : "few.jsonl");
       return rows[1]?.delta_nll ?? Number.NaN;
@@ -185,17 +182,11 @@ describe("a task", () => {
     const baked = join(directory, "baked");
     const target = "{sweep: custom, targets: [{kind: mlp, layer: 1, mode: mean}]}";
     const biased = taskConfig(directory, { model: tinyModel("--bias"), task, ablation: target });
-    const bake = await cli(["bake", "-c", biased, "--out", baked, "-q", "--worker", worker]);
+    const bake = await cli(["bake", "-c", biased, "--out", baked, "-q"]);
     expect(bake.exitCode, String(bake.stderr)).toBe(0);
 
     writeFileSync(task, shipped.slice(0, 1).join("\n"));
-    const none = await run(
-      taskConfig(directory, { model, task, ablation }),
-      "--no-plots",
-      "--fresh",
-      "--worker",
-      worker,
-    );
+    const none = await run(taskConfig(directory, { model, task, ablation }), "--no-plots", "--fresh");
     expect([none.exitCode, none.stderr]).toEqual([
       2,
       expect.stringMatching(/few\.jsonl: one item is left; modes mean.*name a text in eval\.calibration/s),
@@ -267,7 +258,6 @@ describe("a task", () => {
 
   it("names the line of what the model cannot take", { timeout: 120_000 }, async () => {
     const directory = scratch();
-    const worker = await startWorker(directory);
     const task = join(directory, "t.jsonl");
     const good = '{"prompt": "a", "answer": " b"}\n';
     const refused = async (line: string, more = ""): Promise<string> => {
@@ -275,8 +265,6 @@ describe("a task", () => {
       const { exitCode, stderr } = await run(
         taskConfig(directory, { model: tinyModel(), task, more }),
         "--no-plots",
-        "--worker",
-        worker,
       );
       expect(exitCode).toBe(2);
       return String(stderr);

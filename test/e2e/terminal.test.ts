@@ -4,7 +4,9 @@ import { stripVTControlCharacters } from "node:util";
 import { execa } from "execa";
 import { describe, expect, it } from "vitest";
 import { packageRoot, resolveEnvironment } from "../../src/environment/environment.ts";
-import { cli, LAUNCHER, scratch, sweepFile, tinyModel } from "../fixtures/harness.ts";
+import { cli, LAUNCHER, scratch, standingWorker, sweepFile, tinyModel } from "../fixtures/harness.ts";
+
+standingWorker();
 
 const COLUMNS = 80;
 const ESCAPE = "\u001b";
@@ -13,7 +15,10 @@ const hasColour = (text: string): boolean => text.includes(`${ESCAPE}[`) && /\[[
 const movesCursor = (text: string): boolean => new RegExp(`${ESCAPE}\\[\\d*[A-HJK]`).test(text);
 
 /** This environment without what decides on colour and redrawing. */
-const { CI: _ci, NO_COLOR: _noColor, FORCE_COLOR: _forceColor, ...BARE } = process.env;
+function bare(): NodeJS.ProcessEnv {
+  const { CI: _ci, NO_COLOR: _noColor, FORCE_COLOR: _forceColor, ...rest } = process.env;
+  return rest;
+}
 
 /** All that a command writes to a terminal, escape codes included. */
 async function onTerminal(args: readonly string[], env: Record<string, string> = {}): Promise<string> {
@@ -26,7 +31,7 @@ async function onTerminal(args: readonly string[], env: Record<string, string> =
       LAUNCHER,
       ...args,
     ],
-    { env: { ...BARE, TERM: "xterm-256color", ...env }, extendEnv: false, reject: false },
+    { env: { ...bare(), TERM: "xterm-256color", ...env }, extendEnv: false, reject: false },
   );
   expect(exitCode, stdout).toBe(0);
   return stdout;
@@ -75,7 +80,7 @@ describe("a sweep", { timeout: 300_000 }, () => {
 
   it("into a pipe: whole lines without escape codes; with -q nothing", async () => {
     const { run } = directory();
-    const { stdout, stderr } = await cli(["run", "-c", run("pipe")]);
+    const { stdout, stderr } = await cli(["run", "-c", run("pipe"), "--worker", "spawn"]);
     expect(`${stdout}${stderr}`).not.toContain(ESCAPE);
     expect(`${stdout}${stderr}`).not.toMatch(/[█░\r]/);
     expect(stderr).toMatch(/^\S+ \(llama, .* self-test passed/m);

@@ -5,7 +5,9 @@ import Database from "better-sqlite3";
 import { expect, it } from "vitest";
 import { readRun } from "../../src/store/run-directory.ts";
 import { databasePath } from "../../src/store/sqlite.ts";
-import { cli, rewrite, scratch, startWorker, sweepFile, tinyModel } from "../fixtures/harness.ts";
+import { cli, rewrite, scratch, standingWorker, sweepFile, tinyModel } from "../fixtures/harness.ts";
+
+standingWorker();
 
 interface Shown {
   readonly delta_nll: number;
@@ -26,19 +28,18 @@ it("adds up to the run's own sums, needs no worker the second time, and stands o
   timeout: 300_000,
 }, async () => {
   const directory = scratch();
-  const worker = await startWorker(directory);
   const text = join(directory, "text.txt");
   writeFileSync(text, TEXT);
   const output = join(directory, "out");
   const ablation = "sweep: mlp\n  mode: mean\n  layers: [1, 2]";
   const config = sweepFile(directory, { model: tinyModel("--bos"), output, text, batches: 5, ablation });
-  const edit = ["--set", "eval.metrics=[nll, kl]", "--worker", worker];
+  const edit = ["--set", "eval.metrics=[nll, kl]"];
   const run = await cli(["run", "-c", config, "-q", "--no-plots", ...edit]);
   expect(run.exitCode, String(run.stderr)).toBe(0);
 
   const tokens = (condition: string, ...flags: string[]) =>
     cli(["report", output, "--tokens", condition, ...flags]);
-  const first = await tokens("L2.mlp.mean", "--json", "--top", "7", "--worker", worker);
+  const first = await tokens("L2.mlp.mean", "--json", "--top", "7");
   expect(first.exitCode, String(first.stderr)).toBe(0);
   const shown = JSON.parse(String(first.stdout)) as Shown;
   const row = readRun(output).rows.find(({ condition }) => condition === "L2.mlp.mean");
@@ -97,7 +98,7 @@ it("adds up to the run's own sums, needs no worker the second time, and stands o
     output,
     "UPDATE measurement SET sum = sum + 1e-9 WHERE condition = 1 AND block = 7 AND metric = 'nll'",
   );
-  const conflict = await tokens("L1.mlp.mean", "--json", "--worker", worker);
+  const conflict = await tokens("L1.mlp.mean", "--json");
   expect(conflict.exitCode).toBe(3);
   expect(JSON.parse(String(conflict.stdout))).toMatchObject({ error: { code: "measurement_conflict" } });
   expect(conflict.stderr).toContain("error (measurement_conflict): L1.mlp.mean, block 7: measured again");
@@ -118,7 +119,6 @@ it("adds up to the run's own sums, needs no worker the second time, and stands o
 
 it("of a task it shows the answers' tokens, each once", { timeout: 300_000 }, async () => {
   const directory = scratch();
-  const worker = await startWorker(directory);
   const task = join(directory, "task.jsonl");
   const items = Array.from({ length: 20 }, (_, at) => ({
     prompt: `${at} is followed by`,
@@ -135,19 +135,9 @@ ablation: {sweep: layers}
 output: {dir: ${output}}
 `,
   );
-  const run = await cli(["run", "-c", config, "-q", "--no-plots", "--worker", worker]);
+  const run = await cli(["run", "-c", config, "-q", "--no-plots"]);
   expect(run.exitCode, String(run.stderr)).toBe(0);
-  const told = await cli([
-    "report",
-    output,
-    "--tokens",
-    "L0.layer.skip",
-    "--json",
-    "--top",
-    "50",
-    "--worker",
-    worker,
-  ]);
+  const told = await cli(["report", output, "--tokens", "L0.layer.skip", "--json", "--top", "50"]);
   expect(told.exitCode, String(told.stderr)).toBe(0);
   const shown = JSON.parse(String(told.stdout)) as Shown;
   expect(shown).toMatchObject({ unit: "item", blocks: 20, tokens: 10 * 2 + 10 * 3 });

@@ -9,7 +9,7 @@ import { cli, processesOf, scratch, tinyModel, until } from "../fixtures/harness
 import { random, repeatable, rounds } from "../fixtures/rounds.ts";
 
 /** Kills. */
-const ROUNDS = rounds(5);
+const ROUNDS = rounds(2);
 const EDIT = ["--kind", "layer", "--layer", "1"];
 
 /** Whether the directory is there; fails unless it is whole then. */
