@@ -6,12 +6,12 @@ import { atoms } from "../conditions/parts.ts";
 import { type Named, NOTHING_NAMED, specsOf } from "../config/condition-text.ts";
 import type { FlagName } from "../config/problems.ts";
 import { readYaml } from "../config/yaml.ts";
-import { directionPaths, readDirectionFiles } from "../directions/file.ts";
+import { readDirectionFiles } from "../directions/file.ts";
 import { SparkablateError } from "../errors.ts";
 import type { Intervention } from "../protocol/messages.ts";
 import { groundOf } from "../report/given.ts";
 import { cut } from "../report/table.ts";
-import { configOfRun } from "../run/earlier-run.ts";
+import { directionsOfRun } from "../run/earlier-run.ts";
 import { readRun } from "../store/run-directory.ts";
 import { collect } from "./common.ts";
 
@@ -169,10 +169,10 @@ function namedBy(files: readonly string[], runs: readonly string[]): () => Named
 }
 
 function readNamed(files: readonly string[], runs: readonly string[]): Named {
-  const read = runs.map((directory) => ({ directory, ...readRun(directory) }));
+  const read = runs.map(readRun);
   const paths = [
     ...files.map((path) => resolve(path)),
-    ...read.flatMap(({ directory, facts }) => directionPaths(configOfRun(directory, facts))),
+    ...read.flatMap(({ facts }) => directionsOfRun(facts)),
   ];
   const directions = new Map<string, string>();
   for (const [path, file] of readDirectionFiles(paths)) {

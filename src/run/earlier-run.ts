@@ -4,6 +4,7 @@ import { join, resolve } from "node:path";
 import { conditionId } from "../conditions/ids.ts";
 import { atoms } from "../conditions/parts.ts";
 import { parseConfig, type RunConfig } from "../config/load.ts";
+import { readYaml } from "../config/yaml.ts";
 import { SparkablateError } from "../errors.ts";
 import type { EarlierRun } from "../plan/pairs.ts";
 import type { RunFacts } from "../results/facts.ts";
@@ -15,6 +16,19 @@ export const configOfRun = (directory: string, facts: RunFacts): RunConfig => ({
   ...parseConfig(facts.config, join(directory, "config.yaml")),
   output: { dir: resolve(directory) },
 });
+
+/** The direction files that a run's config names, in order of use; its model and its texts may be gone. */
+export function directionsOfRun({ config }: RunFacts): string[] {
+  const { value } = readYaml(config, (line) => `config.yaml:${line}`);
+  const { targets, directions, given } = (value as { ablation?: Record<string, unknown> }).ablation ?? {};
+  return [targets, directions, given]
+    .flat(2)
+    .flatMap((spec) =>
+      typeof spec === "object" && spec !== null && "path" in spec && typeof spec.path === "string"
+        ? [spec.path]
+        : [],
+    );
+}
 
 /** @throws SparkablateError input_missing for a run that is not finished: its ranking would still change. */
 export function readEarlier({
