@@ -224,7 +224,7 @@ describe("texts that cannot both choose and test", { timeout: 600_000 }, () => {
       expect.stringContaining(`and ${copy} hold the same text`),
     ]);
     const short = join(desk, "short.txt");
-    writeFileSync(short, readFileSync(NORTHANGER, "utf8").slice(0, 2_000));
+    writeFileSync(short, readFileSync(NORTHANGER, "utf8").slice(0, 400));
     expect(await said(search("short", [short], "--remove", "1"))).toEqual([
       2,
       expect.stringMatching(
