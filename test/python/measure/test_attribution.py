@@ -55,6 +55,7 @@ class Doubled(TorchFunctionMode):
 class Bench:
     def __init__(self, name: str, model: Any = None) -> None:
         self.model = make(TINY[name], torch.float64) if model is None else model
+        self.model.set_experts_implementation("eager")  # the fused kernel has no float64
         self.manager = AblationManager(self.model)
         self.sites = self.manager.sites
         self.manager.calibrate_means([tokens(seed=7)])
@@ -148,10 +149,10 @@ class Bench:
                 x = streams[spec[0].layer]
                 if spec[0].mode == "mean":
                     constant = self.manager.mean(MeanKey("layer", spec[0].layer)).double().expand_as(x)
-                    x = x + _turned(spec[1], constant)
+                    x = x + _turned(spec[1], constant, self.ids)
             elif isinstance(spec, AblationSpec):
                 x = self.put(spec, x)
-        return _turned(directions, x)
+        return _turned(directions, x, self.ids)
 
     def put(self, spec: AblationSpec, x: Tensor) -> Tensor:
         values = {"head": "head", "kv_group": "head"}.get(spec.kind, spec.kind)
@@ -186,7 +187,7 @@ def _first(x: Tensor, ids: Tensor) -> Tensor:
     return at[None, :, None]
 
 
-def _turned(directions: Sequence[DirectionSpec], x: Tensor) -> Tensor:
+def _turned(directions: Sequence[DirectionSpec], x: Tensor, ids: Tensor) -> Tensor:
     """Less the span of what is projected out, by the pseudo-inverse, and with what is added."""
     vectors = [spec.vector.double() for spec in directions if spec.op == "project_out"]
     new = x
@@ -197,7 +198,7 @@ def _turned(directions: Sequence[DirectionSpec], x: Tensor) -> Tensor:
         if spec.op == "add":
             new = new + spec.coefficient * spec.norm * spec.vector.double()
     if directions and directions[0].positions == "not_first":
-        new = torch.cat([x[:, :1], new[:, 1:]], dim=1)
+        new = torch.where(_first(x, ids), x, new)
     return new
 
 
