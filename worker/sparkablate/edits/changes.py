@@ -106,26 +106,28 @@ def edit_of(manager: Editor, spec: AblationSpec, first_tokens: FirstTokens) -> t
 
 
 def measurable_parts(given: Sequence[Spec], every: AblationSpec, sites: SiteMap) -> Tensor:
-    """Of each part that `every` lists, bool [parts]: whether it alone can be measured on top of `given`."""
+    """Whether each part alone can be measured on top of `given`, bool [parts]. `every`: of all parts."""
     layer = sites.layers[every.layer]
     here = [spec for spec in given if isinstance(spec, AblationSpec) and spec.layer == every.layer]
     if any(is_within(every.kind, below.kind) and not below.parts for below in here):
         return torch.zeros(len(every.parts), dtype=torch.bool)
     held = {unit for below in here for unit in units(below, layer)}
-    return torch.tensor([_stands(given, with_parts(every, (part,)), held, sites) for part in every.parts])
+    all_units = list(units(every, layer))
+    size = len(all_units) // len(every.parts)
 
-
-def _stands(given: Sequence[Spec], one: AblationSpec, held: set[tuple[str, int]], sites: SiteMap) -> bool:
-    own = set(units(one, sites.layers[one.layer]))
-    if not own & held:
+    def stands(part: int) -> bool:
+        own = set(all_units[part * size : (part + 1) * size])
+        if not own & held:
+            return True
+        if own <= held:
+            return False
+        try:
+            joined(given, [with_parts(every, (part,))], sites)
+        except SparkablateError:
+            return False
         return True
-    if own <= held:
-        return False
-    try:
-        joined(given, [one], sites)
-    except SparkablateError:
-        return False
-    return True
+
+    return torch.tensor([stands(part) for part in every.parts])
 
 
 def _writing(specs: Sequence[Spec], layer: int, n_layers: int) -> list[Spec]:

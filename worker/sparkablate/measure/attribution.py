@@ -23,17 +23,15 @@ from sparkablate.edits.hooks import Edit
 from sparkablate.edits.positions import BlockStarts
 from sparkablate.errors import SparkablateError
 from sparkablate.manager import AblationManager
-from sparkablate.measure.backward import Backward, Loss, Passed, Room, Watched
+from sparkablate.measure.backward import Backward, Room
 from sparkablate.measure.donors import Donors
 from sparkablate.measure.given import Given
 from sparkablate.measure.items import Answers
 from sparkablate.measure.likelihood import Likelihood
-from sparkablate.measure.metrics import metrics_of
+from sparkablate.measure.loss import Loss, loss_of
+from sparkablate.measure.passing import Passed, Watched
 from sparkablate.measure.walk import Entries
 from sparkablate.specs import AblationSpec, Spec, validate
-
-#: Metrics of one column that have a gradient.
-FIRST_ORDER = ("nll", "logit_diff")
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class Attribution:
         Raises SparkablateError: what is wrong with a condition, by its name; "config_invalid" for a metric
         that has no gradient; what `Backward.run` does.
         """
-        loss = _loss(metric, ids, answers)
+        loss = loss_of(metric, ids, answers)
         joint = [self._joint(specs) for specs in conditions]
         rest: list[tuple[tuple[int, int], int]] = []  # a whole site's layer → its condition
         listed: list[tuple[int, AblationSpec]] = []
@@ -138,8 +136,11 @@ class Attribution:
         finally:
             self._donors.forget()
         for key, at in rest:
-            sums.wholes[key] = torch.tensor([torch.nan if at < 0 else float(sums.conditions[at].sum())])
-        found = [SiteSums(*key, sums.wholes[key].double().numpy()) for key in sorted(sums.wholes)]
+            alone = (
+                torch.full((1,), torch.nan).double() if at < 0 else sums.conditions[at].sum(0, keepdim=True)
+            )
+            sums.wholes[key] = alone
+        found = [SiteSums(*key, sums.wholes[key].numpy()) for key in sorted(sums.wholes)]
         return sums.conditions[: len(conditions)].numpy(), found
 
     def _joint(self, specs: Sequence[Spec]) -> tuple[Spec, ...]:
@@ -165,7 +166,9 @@ class Attribution:
         self, loss: Loss, joint: Sequence[Sequence[Spec]], listed: Sequence[tuple[int, AblationSpec]]
     ) -> _Sums:
         batch, length = loss.ids.shape
-        places = self._places(joint, listed, BlockStarts(batch, length))
+        measurable = [measurable_parts(self._given.specs, spec, self._sites) for _, spec in listed]
+        shown = [one for one, some in zip(listed, measurable, strict=True) if bool(some.any())]
+        places = self._places(joint, shown, BlockStarts(batch, length))
         wide = torch.float32 if loss.ids.device.type == "mps" else torch.float64
         sums = _Sums(torch.zeros(0), {})
 
@@ -179,9 +182,8 @@ class Attribution:
         backward = Backward(self._likelihood, self._entries, self._given, loss.ids, self._room)
         begin()
         backward.run(loss, [at.watched for at in places.values()], begin)
-        for number, spec in listed:
-            measurable = measurable_parts(self._given.specs, spec, self._sites)
-            sums.wholes[number, spec.layer][~measurable] = torch.nan
+        for (number, spec), some in zip(listed, measurable, strict=True):
+            sums.wholes[number, spec.layer][~some] = torch.nan
         return sums
 
     def _places(
@@ -209,8 +211,6 @@ class Attribution:
                     columns = edited_columns(spec, self._sites.layers[spec.layer])
                     here.columns.append((number, key, columns))
         for whole, spec in listed:
-            if not bool(measurable_parts(self._given.specs, spec, self._sites).any()):
-                continue
             layer = self._sites.layers[spec.layer]
             tap = SITE_ROWS[spec.kind].tap(layer)
             assert tap is not None
@@ -228,23 +228,6 @@ class Attribution:
             every = every_part(spec, self._sites.layers[spec.layer])
             here.edits[key] = edit_of(self._manager, every, starts)[1]
         return key
-
-
-def _loss(metric: str, ids: Tensor, answers: Answers | None) -> Loss:
-    if metric not in FIRST_ORDER:
-        raise SparkablateError(
-            "config_invalid", f"{metric} has no first-order term; allowed: {', '.join(FIRST_ORDER)}"
-        )
-    [found] = metrics_of([metric])
-    wrong = None if answers is None else answers.wrong
-    if found.needs == "wrong" and wrong is None:
-        raise SparkablateError("config_invalid", f"{metric} needs a task with wrong answers")
-    if answers is None:
-        return Loss(found, ids, torch.ones(ids.shape[0], ids.shape[1] - 1, device=ids.device))
-    weights = answers.scored.float()
-    if found.item == "mean":
-        weights = weights / weights.sum(dim=1, keepdim=True)
-    return Loss(found, ids, weights, wrong)
 
 
 @torch.no_grad()
