@@ -36,17 +36,15 @@ SHARE = 0.5
 @dataclass
 class Room:
     """How many layers' activations are kept at a time, at most; None: those of all. It shrinks as passes
-    show that more do not fit. `limit`: bytes; None: a share of what is free when it is asked."""
+    show that more do not fit. `free`: bytes of memory; None: what is free when it is asked."""
 
-    limit: int | None = None
     layers: int | None = None
+    free: int | None = None
 
     def bytes_for(self, device: torch.device, can_shrink: bool) -> int:
         """What a span of layers may keep; one that cannot be made smaller, all that is free."""
-        usable = memory.budget(device).usable
-        if not can_shrink:
-            return usable
-        return int(usable * SHARE) if self.limit is None else self.limit
+        free = memory.budget(device).usable if self.free is None else self.free
+        return int(free * SHARE) if can_shrink else free
 
 
 _NO_ROOM = "a pass with gradients keeps more activations than there is memory free"
