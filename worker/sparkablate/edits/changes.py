@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap, Tap
+from sparkablate.anatomy.sites import LayerSites, SiteMap, Tap
 from sparkablate.catalog import SITES, is_within
 from sparkablate.edits.blocks import Editor, skipped
-from sparkablate.edits.bound import site_edit
 from sparkablate.edits.given import joined
 from sparkablate.edits.hooks import Edit
 from sparkablate.edits.positions import FirstTokens
@@ -98,11 +97,8 @@ def every_part(spec: AblationSpec, layer: LayerSites) -> AblationSpec:
 
 def edit_of(manager: Editor, spec: AblationSpec, first_tokens: FirstTokens) -> tuple[Tap, Edit]:
     """The spec's own edit, and where."""
-    [bound] = manager._bind([spec])
-    layer = manager.sites.layers[spec.layer]
-    tap = SITE_ROWS[spec.kind].tap(layer)
-    assert tap is not None
-    return tap, site_edit(spec, layer, bound.given, first_tokens, Prompts())
+    [(tap, _, edit)] = manager._compile(manager._bind([spec]), first_tokens, Prompts())
+    return tap, edit
 
 
 def measurable_parts(given: Sequence[Spec], every: AblationSpec, sites: SiteMap) -> Tensor:
@@ -144,7 +140,7 @@ def _added(constant: Edit) -> Edit:
 
 
 def _layer(sites: SiteMap, tap: Tap) -> int:
-    named: Mapping[str, int] = {layer.path: layer.index for layer in sites.layers}
+    named = {layer.path: layer.index for layer in sites.layers}
     path = tap.path
     while path not in named and "." in path:
         path = path.rpartition(".")[0]

@@ -1,8 +1,9 @@
 """First-order effects: A = d/dt at t = 0 of the loss with every edited tensor at x + t(x′ − x).
 
-x′ is what the joint condition makes of the tensor as the model under the given edits has it; each place
-counts once. One pass up and one down give A of every condition on every block: at each tap the gradient is
-met by the functions that edit there, and nothing is run a second time.
+x′ is what the joint condition makes of the tensor as it comes in the model under the given edits; each place
+counts once, and a given edit that the condition replaces from outside stays inside. One pass up and one down
+give A of every condition on every block: at each tap the gradient meets the functions that edit there, and
+nothing is run a second time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.sites import SITE_ROWS, Tap, offers
+from sparkablate.anatomy.sites import Tap, offers
 from sparkablate.catalog import SITES
 from sparkablate.edits.bound import edited_columns
 from sparkablate.edits.changes import Change, Place, changes, edit_of, every_part, measurable_parts, place_of
@@ -207,27 +208,22 @@ class Attribution:
                     here.changes.append((number, change))
                     continue
                 for spec in change.parts:
-                    key = self._whole_edit(here, spec, starts)
-                    columns = edited_columns(spec, self._sites.layers[spec.layer])
-                    here.columns.append((number, key, columns))
+                    key = _Columns(spec.kind, spec.mode, spec.positions)
+                    layer = self._sites.layers[spec.layer]
+                    if key not in here.edits:
+                        here.edits[key] = edit_of(self._manager, every_part(spec, layer), starts)[1]
+                    here.columns.append((number, key, edited_columns(spec, layer)))
         for whole, spec in listed:
-            layer = self._sites.layers[spec.layer]
-            tap = SITE_ROWS[spec.kind].tap(layer)
-            assert tap is not None
+            tap, edit = edit_of(self._manager, spec, starts)
             here = at(place_of(tap), tap, spec.layer)
-            key = self._whole_edit(here, spec, starts)
-            here.wholes.append(((whole, spec.layer), key, edited_columns(spec, layer)))
+            key = _Columns(spec.kind, spec.mode, spec.positions)
+            here.edits[key] = edit
+            columns = edited_columns(spec, self._sites.layers[spec.layer])
+            here.wholes.append(((whole, spec.layer), key, columns))
         for here in found.values():
             if any(change.skips for _, change in here.changes):
                 here.watched = replace(here.watched, stream=True)
         return found
-
-    def _whole_edit(self, here: _At, spec: AblationSpec, starts: BlockStarts) -> _Columns:
-        key = _Columns(spec.kind, spec.mode, spec.positions)
-        if key not in here.edits:
-            every = every_part(spec, self._sites.layers[spec.layer])
-            here.edits[key] = edit_of(self._manager, every, starts)[1]
-        return key
 
 
 @torch.no_grad()
