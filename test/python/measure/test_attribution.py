@@ -181,10 +181,7 @@ class Bench:
                 spec.kind
             ]
             mask.view(count, -1)[list(spec.parts)] = True
-        mask = mask.expand_as(x)
-        if spec.positions == "not_first":
-            mask = mask & ~_first(x, self.ids)
-        return torch.where(mask, new, x)
+        return torch.where(mask & ~_kept(spec, x, self.ids), new, x)
 
 
 def _tap(layer: LayerSites, kind: str) -> Tap:
@@ -204,17 +201,25 @@ def _first(x: Tensor, ids: Tensor) -> Tensor:
 
 def _turned(directions: Sequence[DirectionSpec], x: Tensor, ids: Tensor) -> Tensor:
     """Less the span of what is projected out, by the pseudo-inverse, and with what is added."""
-    vectors = [spec.vector.double() for spec in directions if spec.op == "project_out"]
-    new = x
-    if vectors:
-        rows = torch.stack(vectors)
-        new = x - directions[0].coefficient * (x @ torch.linalg.pinv(rows)) @ rows
-    for spec in directions:
-        if spec.op == "add":
-            new = new + spec.coefficient * spec.norm * spec.vector.double()
-    if directions and directions[0].positions == "not_first":
-        new = torch.where(_first(x, ids), x, new)
-    return new
+    removed = [spec for spec in directions if spec.op == "project_out"]
+    added = [spec for spec in directions if spec.op == "add"]
+    if removed:
+        rows = torch.stack([_double(spec) for spec in removed])
+        less = removed[0].coefficient * (x @ torch.linalg.pinv(rows)) @ rows
+        x = torch.where(_kept(removed[0], x, ids), x, x - less)
+    for spec in added:
+        x = torch.where(_kept(spec, x, ids), x, x + spec.coefficient * spec.norm * _double(spec))
+    return x
+
+
+def _double(spec: DirectionSpec) -> Tensor:
+    assert spec.vector is not None
+    return spec.vector.double()
+
+
+def _kept(spec: Spec, x: Tensor, ids: Tensor) -> Tensor:
+    """Whether the spec leaves an element alone for its position."""
+    return _first(x, ids) if spec.positions == "not_first" else torch.tensor(False)
 
 
 def _before(module: Any, see: Callable[[Tensor], Any]) -> Callable[[], None]:
@@ -314,7 +319,10 @@ def bases(sites: SiteMap) -> Iterator[list[Spec]]:
     yield [AblationSpec("head", 1, heads=(1, 3), mode="resample"), AblationSpec("mlp", 0, mode="mean")]
     yield [DirectionSpec("project_out", unit(5, d))]
     yield [AblationSpec("layer", 1), AblationSpec("neuron", 2, neurons=(1, 4), positions="not_first")]
-    yield [DirectionSpec("add", unit(6, d), layers=(1,), norm=2.0), AblationSpec("kv_group", 0, groups=(0,))]
+    yield [
+        DirectionSpec("add", unit(6, d), layers=(0, 1), norm=2.0),
+        AblationSpec("kv_group", 0, groups=(0,)),
+    ]
     if not sites.layers[1].no_constant:
         yield [AblationSpec("layer", 1, mode="mean")]
 
@@ -327,6 +335,19 @@ def test_given_edits_are_where_it_begins(name: str) -> None:
             validate(given, bench.sites)
             errors = compared(bench, given, every=11)
             assert max(error for _, error in errors) < 1e-6, (given, errors)
+
+
+def test_a_given_edit_that_is_replaced_ends_where_it_began() -> None:
+    """At the first position, which the condition leaves alone, what is given acts no longer."""
+    with Doubled():
+        bench = Bench("llama")
+        given = [AblationSpec("head", 1, heads=(2,)), AblationSpec("neuron", 0, neurons=(3,), mode="mean")]
+        specs: list[Spec] = [
+            AblationSpec("kv_group", 1, groups=(1,), mode="mean", positions="not_first"),
+            AblationSpec("neuron", 0, neurons=(3, 9), positions="not_first"),
+        ]
+        [found], _ = bench.attribute([specs], given)
+        assert np.allclose(found, bench.slopes(specs, given), rtol=1e-6, atol=1e-6)
 
 
 def linear(name: str) -> Any:
