@@ -29,6 +29,7 @@ from sparkablate.measure.donors import Donors
 from sparkablate.measure.given import Given
 from sparkablate.measure.items import Answers
 from sparkablate.measure.likelihood import Likelihood
+from sparkablate.measure.loss import loss_of
 from sparkablate.measure.walk import prove_entries
 from sparkablate.specs import AblationSpec, DirectionSpec, Spec, canonical, condition_id, validate
 from tiny_models import TINY, VOCAB, make, tokens
@@ -403,6 +404,19 @@ def test_of_a_task_it_is_the_slope_of_the_items_own_values() -> None:
         answers, specs = answering(bench.ids), [AblationSpec("attn", 0, mode="mean")]
         [found], _ = bench.attribute([specs], answers=answers)
         assert np.allclose(found, bench.slopes(specs, answers=True), rtol=1e-6, atol=1e-8)
+
+
+def test_what_stands_at_positions_that_are_not_measured_is_of_no_account() -> None:
+    """As padding behind an item may be anything."""
+    bench = Bench("llama")
+    loss = loss_of("nll", bench.ids, answering(bench.ids))
+    hidden = torch.randn(
+        *bench.ids.shape, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
+    whole = loss.gradient(bench.likelihood, hidden)
+    hidden[:, 8:] = torch.nan
+    assert torch.equal(loss.gradient(bench.likelihood, hidden), whole)
+    assert [int(at) for at in whole[0].abs().sum(dim=1).nonzero()] == [2, 3, 4]
 
 
 def test_what_changes_nothing_has_none_at_all() -> None:

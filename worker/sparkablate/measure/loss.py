@@ -34,14 +34,16 @@ class Loss:
         targets = self.ids.roll(-1, dims=1).flatten()
         weights = nn.functional.pad(self.weights, (0, 1)).flatten()
         wrong = None if self.wrong is None else self.wrong.flatten()
-        for rows in predicting(batch, length, hidden.device):
+        for chunk in predicting(batch, length, hidden.device):
+            rows = chunk[weights[chunk] != 0]  # whatever stands at what is not measured
+            if len(rows) == 0:
+                continue
             part = flat[rows].requires_grad_()
             logits = sites.to_logits(part)
             logits = logits if logits.dtype == torch.float64 else logits.float()
             here = Rows(logits, targets[rows], None, None if wrong is None else wrong[rows])
             [values] = self.metric.compute(here)
-            chosen = values.where(weights[rows] != 0, 0)  # whatever stands at what is not measured
-            [found[rows]] = torch.autograd.grad((chosen * weights[rows]).sum(), part)
+            [found[rows]] = torch.autograd.grad((values * weights[rows]).sum(), part)
         if not bool(torch.isfinite(found).all()):
             raise SparkablateError("nonfinite_logits", "the loss's gradient is NaN or infinite at some token")
         return found.view_as(hidden)
