@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM
 from sparkablate.engines import local
 from sparkablate.engines.local import LocalEngine
 from sparkablate.engines.requests import (
+    Attribute,
     Calibrate,
     Caller,
     Evaluate,
@@ -32,6 +33,7 @@ from sparkablate.engines.requests import (
     TokenizeTask,
 )
 from sparkablate.errors import SparkablateError
+from sparkablate.measure.attribution import SiteSums
 from sparkablate.measure.slice import Measurement
 
 SEQ_LEN, BATCH = 24, 3
@@ -263,6 +265,52 @@ def test_a_direction_is_used_by_its_sha256(engine: LocalEngine) -> None:
     measured = evaluate(engine, block_ids(), conditions)
     assert (measured["identity"].sums == measured["baseline"].sums).all()
     assert (measured["out"].sums != measured["baseline"].sums).all()
+
+
+def test_attributions_are_the_slope_of_what_is_measured(engine: LocalEngine) -> None:
+    """How far a direction is projected out is its coefficient: effects at ±0.05 give the slope."""
+    width = engine._need().manager.sites.d_model
+    vector = np.random.default_rng(4).standard_normal(width).astype(np.float32)
+    vector /= np.linalg.norm(vector)
+    digest = hashlib.sha256(vector.tobytes()).hexdigest()
+    engine.answer(PutDirection(digest, vector, 1.0))
+
+    def projected(coefficient: float) -> dict[str, Any]:
+        place = {"kind": "direction", "op": "project_out", "at": "stream", "layers": [0, 2]}
+        more = {"coefficient": coefficient, "positions": "not_first", "sha256": digest}
+        return condition(str(coefficient), {**place, **more})
+
+    ids, given = block_ids(), [edit("mlp", 1, mode="resample"), edit("neuron", 2, neurons=[1, 7])]
+    donors = {"resample": block_ids(seed=9)}
+    sums: list[SiteSums] = []
+    asked = Attribute(
+        ids,
+        [projected(1.0), condition("nothing")],
+        [{"kind": "neuron", "mode": "zero", "positions": "all"}],
+        donors=donors,
+        given=given,
+    )
+    found = engine.answer(asked, Caller(report=sums.append))
+    measured: dict[str, np.ndarray] = {}
+    engine.answer(
+        Evaluate(ids, [projected(0.05), projected(-0.05)], ["nll"], donors=donors, given=given),
+        Caller(report=lambda one: measured.update({one.condition: one.sums[0]})),
+    )
+    assert found.shape == (2, BATCH)
+    assert np.allclose(found[0], (measured["0.05"] - measured["-0.05"]) / 0.1, rtol=0.02, atol=1e-3)
+    assert not found[1].any()
+    layers = engine._need().manager.sites.layers
+    assert [(one.site, one.layer, len(one.sums)) for one in sums] == [
+        (0, layer.index, layer.n_neurons) for layer in layers
+    ]
+    covered = [(one.layer, *np.flatnonzero(np.isnan(one.sums))) for one in sums if np.isnan(one.sums).any()]
+    assert covered == [(1, *range(layers[1].n_neurons)), (2, 1, 7)]
+
+
+def test_attributions_of_a_request_that_is_cancelled_are_not_made(engine: LocalEngine) -> None:
+    with pytest.raises(SparkablateError, match="nothing was attributed") as caught:
+        engine.answer(Attribute(block_ids(), [condition("c", skip(1))]), Caller(cancelled=lambda: True))
+    assert caught.value.code == "interrupted"
 
 
 def test_cancel_is_seen_between_conditions(engine: LocalEngine) -> None:

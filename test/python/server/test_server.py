@@ -29,6 +29,16 @@ SEQ_LEN, BLOCKS = 64, 4
 Connect = Callable[..., Peer]
 Start = Callable[..., Worker]
 ANSWER = {"begin": 1, "end": 2, "wrong": None}
+ATTRIBUTED = {
+    "seq_len": SEQ_LEN,
+    "blocks": BLOCKS,
+    "answers": None,
+    "donors": [],
+    "conditions": [],
+    "sites": [],
+    "metric": "nll",
+    "means_sha256": None,
+}
 BASELINE = {"id": "baseline", "interventions": []}
 
 
@@ -151,6 +161,25 @@ def test_values_a_token_are_what_the_sums_are_made_of(connect: Connect, model: P
         assert values[row, scored].tobytes() == whole[row, scored].tobytes()
         assert np.delete(values[row], np.r_[scored]).max() == 0
         assert means[row] == pytest.approx(whole[row, scored].astype("f8").mean(), rel=1e-15)
+    peer.call("goodbye")
+
+
+def test_attributions_come_a_layer_at_a_time_and_a_row_a_condition(connect: Connect, model: Path) -> None:
+    peer = ready(connect(), model)
+    neurons = {"kind": "neuron", "mode": "zero", "positions": "all"}
+    fields = {**ATTRIBUTED, "conditions": HEADS[:3], "sites": [neurons]}
+    *events, (reply, payload) = peer.outcome(peer.send("attribute", ids(), **fields))
+    sums = {
+        message["layer"]: np.frombuffer(part, "<f8")
+        for message, part in events
+        if message["type"] == "attribution"
+    }
+    assert sums.keys() == set(range(8))
+    assert all(np.isfinite(values).all() and values.any() for values in sums.values())
+    assert reply["result"]["conditions"] == 3
+    values = np.frombuffer(payload, "<f8").reshape(3, BLOCKS)
+    assert np.isfinite(values).all()
+    assert values.all()
     peer.call("goodbye")
 
 
@@ -333,6 +362,8 @@ def test_a_controller_that_vanished_leaves_the_worker_to_the_next_one(connect: C
         ("evaluate", b"\xff" * len(ids()), {}, "invalid_message", "outside the vocabulary of 258"),
         ("evaluate", ids(), {"means_sha256": "a" * 64}, "means_missing", "the means a"),
         ("evaluate", ids(), {"metrics": ["nll", "bleu"]}, None, "bleu"),
+        ("attribute", ids(blocks=3), {}, "invalid_message", "4 blocks and 0 donors, but 3 blocks"),
+        ("attribute", ids(), {"metric": "logit_diff"}, "config_invalid", "a task with wrong answers"),
         ("tokenize", b"\xff\xfe", {}, "invalid_message", "not UTF-8"),
         ("evaluate", ids(), {"answers": [ANSWER]}, "invalid_message", "1 answers, 0 with a wrong one, for 4"),
         ("evaluate", ids(), {"answers": [{**ANSWER, "end": 65}] * 4}, "invalid_message", "to 65 of 64"),
@@ -364,6 +395,7 @@ def test_requests_that_fit_the_schema_but_not_the_model(
             "metrics": ["nll"],
             "means_sha256": None,
         },
+        "attribute": ATTRIBUTED,
         "tokenize": {"dataset": None, "max_tokens": 10},
         "token_bytes": {},
         "tokenize_task": {"name": "t.jsonl", "max_tokens": 10},

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.sites import SITE_ROWS, LayerSites, SiteMap, Tap
+from sparkablate.anatomy.sites import LayerSites, SiteMap, Tap
 from sparkablate.catalog import SITES, is_within
 from sparkablate.edits.blocks import Editor, skipped
-from sparkablate.edits.bound import site_edit
 from sparkablate.edits.given import joined
 from sparkablate.edits.hooks import Edit
 from sparkablate.edits.positions import FirstTokens
@@ -98,34 +97,33 @@ def every_part(spec: AblationSpec, layer: LayerSites) -> AblationSpec:
 
 def edit_of(manager: Editor, spec: AblationSpec, first_tokens: FirstTokens) -> tuple[Tap, Edit]:
     """The spec's own edit, and where."""
-    [bound] = manager._bind([spec])
-    layer = manager.sites.layers[spec.layer]
-    tap = SITE_ROWS[spec.kind].tap(layer)
-    assert tap is not None
-    return tap, site_edit(spec, layer, bound.given, first_tokens, Prompts())
+    [(tap, _, edit)] = manager._compile(manager._bind([spec]), first_tokens, Prompts())
+    return tap, edit
 
 
 def measurable_parts(given: Sequence[Spec], every: AblationSpec, sites: SiteMap) -> Tensor:
-    """Of each part that `every` lists, bool [parts]: whether it alone can be measured on top of `given`."""
+    """Whether each part alone can be measured on top of `given`, bool [parts]. `every`: of all parts."""
     layer = sites.layers[every.layer]
     here = [spec for spec in given if isinstance(spec, AblationSpec) and spec.layer == every.layer]
     if any(is_within(every.kind, below.kind) and not below.parts for below in here):
         return torch.zeros(len(every.parts), dtype=torch.bool)
     held = {unit for below in here for unit in units(below, layer)}
-    return torch.tensor([_stands(given, with_parts(every, (part,)), held, sites) for part in every.parts])
+    all_units = list(units(every, layer))
+    size = len(all_units) // len(every.parts)
 
-
-def _stands(given: Sequence[Spec], one: AblationSpec, held: set[tuple[str, int]], sites: SiteMap) -> bool:
-    own = set(units(one, sites.layers[one.layer]))
-    if not own & held:
+    def stands(part: int) -> bool:
+        own = set(all_units[part * size : (part + 1) * size])
+        if not own & held:
+            return True
+        if own <= held:
+            return False
+        try:
+            joined(given, [with_parts(every, (part,))], sites)
+        except SparkablateError:
+            return False
         return True
-    if own <= held:
-        return False
-    try:
-        joined(given, [one], sites)
-    except SparkablateError:
-        return False
-    return True
+
+    return torch.tensor([stands(part) for part in every.parts])
 
 
 def _writing(specs: Sequence[Spec], layer: int, n_layers: int) -> list[Spec]:
@@ -142,7 +140,7 @@ def _added(constant: Edit) -> Edit:
 
 
 def _layer(sites: SiteMap, tap: Tap) -> int:
-    named: Mapping[str, int] = {layer.path: layer.index for layer in sites.layers}
+    named = {layer.path: layer.index for layer in sites.layers}
     path = tap.path
     while path not in named and "." in path:
         path = path.rpartition(".")[0]

@@ -1,8 +1,9 @@
 """First-order effects: A = d/dt at t = 0 of the loss with every edited tensor at x + t(x′ − x).
 
-x′ is what the joint condition makes of the tensor as the model under the given edits has it; each place
-counts once. One pass up and one down give A of every condition on every block: at each tap the gradient is
-met by the functions that edit there, and nothing is run a second time.
+x′ is what the joint condition makes of the tensor as it comes in the model under the given edits; each place
+counts once, and a given edit that the condition replaces from outside stays inside. One pass up and one down
+give A of every condition on every block: at each tap the gradient meets the functions that edit there, and
+nothing is run a second time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparkablate.anatomy.sites import SITE_ROWS, Tap, offers
+from sparkablate.anatomy.sites import Tap, offers
 from sparkablate.catalog import SITES
 from sparkablate.edits.bound import edited_columns
 from sparkablate.edits.changes import Change, Place, changes, edit_of, every_part, measurable_parts, place_of
@@ -23,17 +24,15 @@ from sparkablate.edits.hooks import Edit
 from sparkablate.edits.positions import BlockStarts
 from sparkablate.errors import SparkablateError
 from sparkablate.manager import AblationManager
-from sparkablate.measure.backward import Backward, Loss, Passed, Room, Watched
+from sparkablate.measure.backward import Backward, Room
 from sparkablate.measure.donors import Donors
 from sparkablate.measure.given import Given
 from sparkablate.measure.items import Answers
 from sparkablate.measure.likelihood import Likelihood
-from sparkablate.measure.metrics import metrics_of
+from sparkablate.measure.loss import Loss, loss_of
+from sparkablate.measure.passing import Passed, Watched
 from sparkablate.measure.walk import Entries
 from sparkablate.specs import AblationSpec, Spec, validate
-
-#: Metrics of one column that have a gradient.
-FIRST_ORDER = ("nll", "logit_diff")
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Attribution:
         Raises SparkablateError: what is wrong with a condition, by its name; "config_invalid" for a metric
         that has no gradient; what `Backward.run` does.
         """
-        loss = _loss(metric, ids, answers)
+        loss = loss_of(metric, ids, answers)
         joint = [self._joint(specs) for specs in conditions]
         rest: list[tuple[tuple[int, int], int]] = []  # a whole site's layer → its condition
         listed: list[tuple[int, AblationSpec]] = []
@@ -138,8 +137,11 @@ class Attribution:
         finally:
             self._donors.forget()
         for key, at in rest:
-            sums.wholes[key] = torch.tensor([torch.nan if at < 0 else float(sums.conditions[at].sum())])
-        found = [SiteSums(*key, sums.wholes[key].double().numpy()) for key in sorted(sums.wholes)]
+            alone = (
+                torch.full((1,), torch.nan).double() if at < 0 else sums.conditions[at].sum(0, keepdim=True)
+            )
+            sums.wholes[key] = alone
+        found = [SiteSums(*key, sums.wholes[key].numpy()) for key in sorted(sums.wholes)]
         return sums.conditions[: len(conditions)].numpy(), found
 
     def _joint(self, specs: Sequence[Spec]) -> tuple[Spec, ...]:
@@ -165,7 +167,9 @@ class Attribution:
         self, loss: Loss, joint: Sequence[Sequence[Spec]], listed: Sequence[tuple[int, AblationSpec]]
     ) -> _Sums:
         batch, length = loss.ids.shape
-        places = self._places(joint, listed, BlockStarts(batch, length))
+        measurable = [measurable_parts(self._given.specs, spec, self._sites) for _, spec in listed]
+        shown = [one for one, some in zip(listed, measurable, strict=True) if bool(some.any())]
+        places = self._places(joint, shown, BlockStarts(batch, length))
         wide = torch.float32 if loss.ids.device.type == "mps" else torch.float64
         sums = _Sums(torch.zeros(0), {})
 
@@ -179,9 +183,8 @@ class Attribution:
         backward = Backward(self._likelihood, self._entries, self._given, loss.ids, self._room)
         begin()
         backward.run(loss, [at.watched for at in places.values()], begin)
-        for number, spec in listed:
-            measurable = measurable_parts(self._given.specs, spec, self._sites)
-            sums.wholes[number, spec.layer][~measurable] = torch.nan
+        for (number, spec), some in zip(listed, measurable, strict=True):
+            sums.wholes[number, spec.layer][~some] = torch.nan
         return sums
 
     def _places(
@@ -205,46 +208,22 @@ class Attribution:
                     here.changes.append((number, change))
                     continue
                 for spec in change.parts:
-                    key = self._whole_edit(here, spec, starts)
-                    columns = edited_columns(spec, self._sites.layers[spec.layer])
-                    here.columns.append((number, key, columns))
+                    key = _Columns(spec.kind, spec.mode, spec.positions)
+                    layer = self._sites.layers[spec.layer]
+                    if key not in here.edits:
+                        here.edits[key] = edit_of(self._manager, every_part(spec, layer), starts)[1]
+                    here.columns.append((number, key, edited_columns(spec, layer)))
         for whole, spec in listed:
-            if not bool(measurable_parts(self._given.specs, spec, self._sites).any()):
-                continue
-            layer = self._sites.layers[spec.layer]
-            tap = SITE_ROWS[spec.kind].tap(layer)
-            assert tap is not None
+            tap, edit = edit_of(self._manager, spec, starts)
             here = at(place_of(tap), tap, spec.layer)
-            key = self._whole_edit(here, spec, starts)
-            here.wholes.append(((whole, spec.layer), key, edited_columns(spec, layer)))
+            key = _Columns(spec.kind, spec.mode, spec.positions)
+            here.edits[key] = edit
+            columns = edited_columns(spec, self._sites.layers[spec.layer])
+            here.wholes.append(((whole, spec.layer), key, columns))
         for here in found.values():
             if any(change.skips for _, change in here.changes):
                 here.watched = replace(here.watched, stream=True)
         return found
-
-    def _whole_edit(self, here: _At, spec: AblationSpec, starts: BlockStarts) -> _Columns:
-        key = _Columns(spec.kind, spec.mode, spec.positions)
-        if key not in here.edits:
-            every = every_part(spec, self._sites.layers[spec.layer])
-            here.edits[key] = edit_of(self._manager, every, starts)[1]
-        return key
-
-
-def _loss(metric: str, ids: Tensor, answers: Answers | None) -> Loss:
-    if metric not in FIRST_ORDER:
-        raise SparkablateError(
-            "config_invalid", f"{metric} has no first-order term; allowed: {', '.join(FIRST_ORDER)}"
-        )
-    [found] = metrics_of([metric])
-    wrong = None if answers is None else answers.wrong
-    if found.needs == "wrong" and wrong is None:
-        raise SparkablateError("config_invalid", f"{metric} needs a task with wrong answers")
-    if answers is None:
-        return Loss(found, ids, torch.ones(ids.shape[0], ids.shape[1] - 1, device=ids.device))
-    weights = answers.scored.float()
-    if found.item == "mean":
-        weights = weights / weights.sum(dim=1, keepdim=True)
-    return Loss(found, ids, weights, wrong)
 
 
 @torch.no_grad()

@@ -10,100 +10,49 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sparkablate.anatomy.sites import Tap
-from sparkablate.edits.changes import Place, place_of
 from sparkablate.edits.eager import eagerly
 from sparkablate.edits.hooks import Hook, passing
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import memory
 from sparkablate.measure.failures import is_out_of_memory
 from sparkablate.measure.given import Given, applied
-from sparkablate.measure.likelihood import Likelihood, predicting
-from sparkablate.measure.metrics import Metric, Rows
+from sparkablate.measure.likelihood import Likelihood
+from sparkablate.measure.loss import Loss
+from sparkablate.measure.passing import Kept, Passed, Watched
 from sparkablate.measure.walk import Entries, bypassing_above, bypassing_below
 
 #: Of the memory that is free, what activations may take: logits and gradients need some too.
 SHARE = 0.5
 
 
-@dataclass(frozen=True)
-class Watched:
-    """A tap whose gradient is wanted. `layer`: the one that it is in, −1: before layer 0."""
-
-    tap: Tap
-    layer: int
-    #: Whether the tensor from before the given edits is wanted too.
-    before: bool
-    #: Whether the layer's input is wanted too.
-    stream: bool
-
-
-@dataclass(frozen=True)
-class Passed:
-    """A tensor [batch, pos, width] or [batch · pos, width] that passed a tap, detached, and d loss / d value.
-
-    `before`: as it came; `value`: with what given edits made of it, one row a block also where the model has
-    one for all; `stream`: its layer's input, where that was wanted.
-    """
-
-    place: Place
-    before: Tensor
-    value: Tensor
-    gradient: Tensor
-    stream: Tensor | None
-
-
-@dataclass(frozen=True)
-class Loss:
-    """The sum of a metric's values times `weights` [batch, pos - 1] over all predicted tokens of `ids`
-    [batch, pos]. `wrong`: as in `Rows`, [batch, pos]."""
-
-    metric: Metric
-    ids: Tensor
-    weights: Tensor
-    wrong: Tensor | None = None
-
-    def gradient(self, likelihood: Likelihood, hidden: Tensor) -> Tensor:
-        """Final hidden states [batch, pos, d_model] → the loss's gradient there, of the same shape."""
-        sites, (batch, length) = likelihood.sites, self.ids.shape
-        flat = hidden.detach().flatten(0, 1)
-        found = torch.zeros_like(flat)
-        targets = self.ids.roll(-1, dims=1).flatten()
-        weights = nn.functional.pad(self.weights, (0, 1)).flatten()
-        wrong = None if self.wrong is None else self.wrong.flatten()
-        for rows in predicting(batch, length, hidden.device):
-            part = flat[rows].requires_grad_()
-            logits = sites.to_logits(part)
-            logits = logits if logits.dtype == torch.float64 else logits.float()
-            here = Rows(logits, targets[rows], None, None if wrong is None else wrong[rows])
-            [values] = self.metric.compute(here)
-            chosen = values.where(weights[rows] != 0, 0)  # whatever stands at what is not measured
-            [found[rows]] = torch.autograd.grad((chosen * weights[rows]).sum(), part)
-        if not bool(torch.isfinite(found).all()):
-            raise SparkablateError("nonfinite_logits", "the loss's gradient is NaN or infinite at some token")
-        return found.view_as(hidden)
-
-
 @dataclass
 class Room:
     """How many layers' activations are kept at a time, at most; None: those of all. It shrinks as passes
-    show that more do not fit. `limit`: bytes; None: what is free, when it is asked."""
+    show that more do not fit. `free`: bytes of memory; None: what is free when it is asked."""
 
-    limit: int | None = None
     layers: int | None = None
+    free: int | None = None
 
-    def bytes_for(self, device: torch.device) -> int:
-        return int(memory.budget(device).usable * SHARE) if self.limit is None else self.limit
+    def bytes_for(self, device: torch.device, can_shrink: bool) -> int:
+        """What a span of layers may keep; one that cannot be made smaller, all that is free."""
+        free = memory.budget(device).usable if self.free is None else self.free
+        return int(free * SHARE) if can_shrink else free
+
+
+_NO_ROOM = "a pass with gradients keeps more activations than there is memory free"
 
 
 class _TooLarge(Exception):
+    """`fit`: how many layers' activations there is room for; 0: not for what is least."""
+
     def __init__(self, fit: int) -> None:
         self.fit = fit
 
@@ -135,6 +84,8 @@ class Backward:
                     self._attempt(loss, watched, begin())
                     return
                 except _TooLarge as error:
+                    if error.fit == 0:
+                        raise SparkablateError("out_of_memory", _NO_ROOM) from None
                     self._room.layers = error.fit
                 except Exception as error:
                     size = self._room.layers or self._sites.n_layers
@@ -183,7 +134,7 @@ class Backward:
     ) -> Tensor | None:
         """d loss / d stream where it leaves the span → the same where it enters it."""
         is_top = span.high == self._sites.n_layers - 1
-        kept = _Kept(len(self._ids), use)
+        kept = Kept(len(self._ids), use)
         with ExitStack() as stack:
             stack.enter_context(eagerly())
             kept.count = stack.enter_context(self._counting(span))
@@ -227,10 +178,8 @@ class Backward:
     def _counting(self, span: _Span) -> Iterator[Callable[[Tensor], Tensor]]:
         """Counts what autograd keeps, and what the function is told that this gives: raises `_TooLarge` in
         the pass as soon as that is more than there is room for."""
-        if not self._divides or span.low == span.high:
-            yield lambda tensor: tensor
-            return
-        room = self._room.bytes_for(self._ids.device)
+        can_shrink = self._divides and span.low < span.high
+        room = self._room.bytes_for(self._ids.device, can_shrink)
         seen = {parameter.untyped_storage().data_ptr() for parameter in self._likelihood.model.parameters()}
         total, layer = 0, span.low
 
@@ -246,7 +195,7 @@ class Backward:
                 seen.add(storage.data_ptr())
                 total += storage.nbytes()
                 if total > room:
-                    raise _TooLarge(max(layer - span.low, 1))
+                    raise _TooLarge(max(layer - span.low, 1) if can_shrink else 0)
             return tensor
 
         with ExitStack() as stack:
@@ -264,66 +213,6 @@ class _Span:
     high: int
     stream: Tensor | None
     watched: Sequence[Watched]
-
-
-@dataclass
-class _Kept:
-    """What one span's pass has left for the way down."""
-
-    batch: int
-    use: Callable[[Passed], None]
-    #: Told each tensor that it keeps.
-    count: Callable[[Tensor], Tensor] = lambda tensor: tensor
-    left: Tensor | None = None
-    _before: dict[Place, Tensor] = field(default_factory=dict)
-    _streams: dict[int, Tensor] = field(default_factory=dict)
-    _passed: set[Place] = field(default_factory=set)
-    _reached: set[Place] = field(default_factory=set)
-
-    def enters(self, one: Watched, stream: Tensor) -> Tensor:
-        self._streams[one.layer] = stream.detach().clone()
-        return stream
-
-    def comes(self, one: Watched, tensor: Tensor) -> Tensor:
-        self._before[place_of(one.tap)] = tensor.detach().clone()
-        return tensor
-
-    def leaves(self, stream: Tensor) -> Tensor:
-        """What lies above computes without gradients, where it computes at all."""
-        self.left = stream
-        return stream.detach()
-
-    def passes(self, one: Watched, tensor: Tensor) -> Tensor:
-        place = place_of(one.tap)
-        self._passed.add(place)
-        if tensor.dim() == 3 and tensor.shape[0] == 1 < self.batch:
-            tensor = tensor.expand(self.batch, -1, -1)  # positions that all blocks share
-        # A copy of its own: the gradient is of what this tap passes on, not of the tensor's other uses.
-        node = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_()
-        value = node.detach()
-        self.count(value)
-        before, stream = self._before.pop(place, value), self._streams.get(one.layer)
-
-        def arrives(gradient: Tensor) -> None:
-            self._reached.add(place)
-            self.use(Passed(place, before, value, gradient, stream))
-
-        node.register_hook(arrives)
-        return node.clone()  # some layers add to it in place afterwards
-
-    def require(self, watched: Sequence[Watched]) -> None:
-        for one in watched:
-            if place_of(one.tap) not in self._passed:
-                raise SparkablateError("hook_failed", f"the model ran, but never passed {one.tap.path}")
-
-    def require_gradients(self, watched: Sequence[Watched]) -> None:
-        for one in watched:
-            if place_of(one.tap) not in self._reached:
-                raise SparkablateError(
-                    "hook_failed",
-                    f"no gradient comes to {one.tap.path}: part of the model computes without one, so that "
-                    "nothing has a first-order effect there",
-                )
 
 
 def _hook(stack: ExitStack, tap: Tap, function: Callable[[Tensor], Tensor]) -> None:
