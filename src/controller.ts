@@ -218,6 +218,7 @@ export class Controller {
     const machine: Machine = {
       run: (config, more) => this.run(config, more),
       bake: (config, more) => this.bake(config, more),
+      inspect: (model) => this.inspect(model, { meta: true }),
       foresee: (config, more) =>
         this.#retryingOnce(config.model, (client) => foreseeBake(client, config, more)),
     };

@@ -5,7 +5,7 @@ import { counted, fixed, integer, interval, signed } from "../report/numbers.ts"
 import { estimate } from "../statistics/effects.ts";
 import type { BlockRun } from "../store/block-run.ts";
 import type { PathStep, TextLevel, Unedited } from "./path.ts";
-import type { FullSettings } from "./settings.ts";
+import type { FullSettings, PruneTarget } from "./settings.ts";
 import type { UnitRow } from "./units.ts";
 
 /** Of effects and levels, for a person. */
@@ -38,6 +38,17 @@ export function levelText({ nll, ci95 }: TextLevel): string {
 export function effectText({ delta_nll, ci95 }: PathStep["held_out"][number]): string {
   if (delta_nll === null) return "failed";
   return `${signed(delta_nll, DECIMALS)}${ci95 === null ? "" : ` ${interval(ci95, DECIMALS)}`}`;
+}
+
+/** "3 of its layers": reads well of one, too. */
+export const countText = (size: number, { many, everywhere }: Pick<UnitRow, "many" | "everywhere">): string =>
+  `${size} of its ${many}${everywhere ? " in every layer" : ""}`;
+
+/** What was asked for. */
+export function targetText(target: PruneTarget, row: Pick<UnitRow, "many" | "everywhere">): string {
+  if ("max_delta_nll" in target) return `a Δ NLL of at most ${target.max_delta_nll} on every text`;
+  if ("target_params" in target) return `at most ${integer(target.target_params)} parameters`;
+  return `${countText(target.remove, row)} removed`;
 }
 
 /** The section "before and after" of the card of a step's checkpoint. */
@@ -81,7 +92,7 @@ function paragraphsOf(
   const named = titles.map(markdown).join(", ");
   const effects = held_out.map((effect, index) => `${markdown(titles[index] ?? "")} ${effectText(effect)}`);
   return [
-    `Removed: ${size} ${row.many}${row.everywhere ? " of every layer" : ""} (${which}).`,
+    `Removed: ${countText(size, row)} (${which}).`,
     `Chosen by a search on ${counted(blocks, "block")} of ${integer(seq_len)} tokens of each text (${named}; seed ${seed}) for the smallest Δ NLL. ` +
       "It is the best set that the search found, not proved to be the best there is.",
     `Measured on ${integer(held_out_blocks)} other blocks of each text, which had no part in the choice. Δ NLL, block by block, with 95 % intervals: ${effects.join("; ")}. ` +

@@ -1,17 +1,18 @@
 /** What a search's best sets cost on held-out blocks, which of them the target allows, and that one's checkpoint. */
 import { join } from "node:path";
 import { type ConfigInput, defineConfig, type RunConfig } from "../config/load.ts";
+import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
 import type { ModelSize } from "../protocol/messages.ts";
 import type { Row } from "../results/row.ts";
-import type { Baked, BakeOptions } from "../run/bake.ts";
+import type { Baked, BakeOptions, Foreseen } from "../run/bake.ts";
 import { readBlockRun } from "../store/block-run.ts";
 import { cardOf, levelOf } from "./facts.ts";
 import { type Disagreement, disagreement, lastAllowed, type TextEffect, upperBound } from "./held-out.ts";
 import type { Machine } from "./machine.ts";
 import type { PathStep, TextLevel, Unedited } from "./path.ts";
 import type { Best } from "./search.ts";
-import type { FullSettings } from "./settings.ts";
+import type { FullSettings, PruneTarget } from "./settings.ts";
 import type { UnitRow } from "./units.ts";
 
 /** What comes of the sets that a search has found. */
@@ -52,15 +53,31 @@ export interface Bench {
 export async function outcomeOf(bench: Bench, best: readonly Best[], holdout: number): Promise<Outcome> {
   const { target } = bench.settings;
   const { unedited, steps } = await heldOut(bench, best, holdout);
-  const chosen = "remove" in target ? (steps.at(-1) ?? null) : lastAllowed(steps, target.max_delta_nll);
+  const chosen = chosenOf(target, steps);
   return {
     unedited,
     steps,
     chosen: chosen?.size ?? null,
-    reached: chosen !== null && ("max_delta_nll" in target || chosen.size === target.remove),
+    reached: chosen !== null && reaches(target, chosen),
     disagreement: disagreement(steps),
     checkpoint: chosen === null || unedited === null ? null : await baked(bench, unedited, chosen),
   };
+}
+
+function chosenOf(target: PruneTarget, steps: readonly PathStep[]): PathStep | null {
+  // A number of units that no stock checkpoint has: its bake says so.
+  if ("remove" in target) return steps.at(-1) ?? null;
+  const writable = steps.filter(({ refusal }) => refusal === null);
+  if ("target_params" in target)
+    return writable.find((step) => reaches(target, step)) ?? writable.at(-1) ?? null;
+  // Whatever comes before the first failure is tested.
+  const last = lastAllowed(steps, target.max_delta_nll);
+  return writable.findLast(({ size }) => last !== null && size <= last.size) ?? null;
+}
+
+function reaches(target: PruneTarget, { size, weights }: PathStep): boolean {
+  if ("target_params" in target) return weights !== null && weights.parameters <= target.target_params;
+  return "max_delta_nll" in target || size === target.remove;
 }
 
 async function heldOut(
@@ -78,13 +95,14 @@ async function heldOut(
   let before: ModelSize | null = null;
   for (const [index, { set, value }] of best.entries()) {
     const removed = named[index] as string[];
-    const size = await bench.machine.foresee(...bakeOf(bench, removed));
-    before = size?.before ?? null;
+    const { size, refusal } = await foreseen(bench, removed);
+    before ??= size?.before ?? null;
     steps.push({
       size: row.everywhere ? index + 1 : set.length,
       removed,
       selection_delta_nll: value,
       nested: index === 0 || (best[index - 1] as Best).set.every((unit) => set.includes(unit)),
+      refusal,
       weights: size?.after ?? null,
       held_out: texts.map(({ effects }) => effects[index] as TextEffect),
       nll: texts.map(({ levels }) => levels[index + 1] as TextLevel),
@@ -144,6 +162,19 @@ async function baked(bench: Bench, before: Unedited, step: PathStep): Promise<Ba
     on,
     signal,
   });
+}
+
+/** How large the checkpoint without these units would be, or why no stock one can be without them. */
+export async function foreseen(
+  bench: Bench,
+  removed: readonly string[],
+): Promise<{ readonly size: Foreseen | null; readonly refusal: string | null }> {
+  try {
+    return { size: await bench.machine.foresee(...bakeOf(bench, removed)), refusal: null };
+  } catch (error) {
+    if (!(error instanceof SparkablateError) || error.code !== "bake_refused") throw error;
+    return { size: null, refusal: error.message };
+  }
 }
 
 /** The checkpoint without these units. */

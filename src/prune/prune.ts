@@ -15,7 +15,7 @@ import { readRun, requireBegun } from "../store/run-directory.ts";
 import { RunStore } from "../store/sqlite.ts";
 import { openSearch } from "./journal.ts";
 import type { Machine } from "./machine.ts";
-import { type Bench, type Outcome, outcomeOf } from "./outcome.ts";
+import { type Bench, foreseen, type Outcome, outcomeOf } from "./outcome.ts";
 import { type Passes, passesOf } from "./passes.ts";
 import { type Answer, type Ask, type Best, search, searchEverywhere, type UnitSet } from "./search.ts";
 import { complete, type FullSettings, type PruneSettings, type PruneTarget } from "./settings.ts";
@@ -73,6 +73,8 @@ class Pruning {
   readonly #said = new Set<string>();
   /** Ids of the units, which are known by their place here. */
   #ids: readonly string[] = [];
+  /** Parameters without a set, by its units. */
+  readonly #parameters = new Map<string, number>();
   #asked = 0;
   #unsettled = 0;
   #passes = 0;
@@ -96,6 +98,7 @@ class Pruning {
 
   async run(): Promise<Pruned> {
     const { out, target, texts, unit } = this.#settings;
+    await this.#requireLarger();
     const { holdout } = openSearch(this.#settings, this.#config({}), this.#options.fresh_holdout ?? false);
     const best = await this.#search();
     const outcome = await outcomeOf(this.#bench(), best, holdout);
@@ -121,6 +124,7 @@ class Pruning {
   #goesOn(best: readonly Best[]): boolean {
     const { target } = this.#settings;
     if ("remove" in target) return best.length < target.remove;
+    if ("target_params" in target) return this.#parametersOf(best.at(-1)?.set) > target.target_params;
     // One step beyond is measured: it is shown, and never chosen.
     return (best.at(-1)?.value ?? 0) <= target.max_delta_nll;
   }
@@ -154,10 +158,35 @@ class Pruning {
 
   async #sets(sets: readonly UnitSet[], why: string): Promise<(number | null)[]> {
     notify(this.#on, [`${why}: ${sets.map((set) => this.#named(set)).join("; ")}`]);
+    await this.#count(sets);
     const rows = await this.#measured({
       ablation: { sweep: "custom", targets: sets.map((set) => this.#condition(set)) },
     });
     return rows.slice(1).map(({ delta_nll }) => delta_nll);
+  }
+
+  /** Where parameters decide how far to go: those of the checkpoint without each of these sets. */
+  async #count(sets: readonly UnitSet[]): Promise<void> {
+    if (!("target_params" in this.#settings.target)) return;
+    for (const set of sets) {
+      const { size } = await foreseen(this.#bench(), set.map(this.#id));
+      if (size !== null) this.#parameters.set(set.join(), size.after.parameters);
+    }
+  }
+
+  #parametersOf = (set: UnitSet = []): number => this.#parameters.get(set.join()) ?? Number.POSITIVE_INFINITY;
+
+  /** @throws SparkablateError usage for a target that the model is within already. */
+  async #requireLarger(): Promise<void> {
+    const { target } = this.#settings;
+    if (!("target_params" in target)) return;
+    const { model } = this.#config({});
+    const { parameters } = (await this.#machine.inspect(model)).model_map;
+    if (parameters > target.target_params) return;
+    throw new SparkablateError(
+      "usage",
+      `${model.name} has ${parameters.toLocaleString("en-US")} parameters, no more than the ${target.target_params.toLocaleString("en-US")} of target_params: nothing is to be removed`,
+    );
   }
 
   /** Rows of the next run of the search, the baseline first. */

@@ -12,6 +12,10 @@ export type PruneTarget =
   | {
       /** Units to remove. */
       readonly remove: number;
+    }
+  | {
+      /** Parameters that the checkpoint may have. */
+      readonly target_params: number;
     };
 
 /** A model, texts, and how far to go. */
@@ -65,11 +69,11 @@ export function complete(settings: PruneSettings): FullSettings {
       );
   const [[name, value]] = Object.entries(target) as [[string, number]];
   const fits =
-    name === "remove" ? Number.isInteger(value) && value >= 1 : Number.isFinite(value) && value >= 0;
+    name === "max_delta_nll" ? Number.isFinite(value) && value >= 0 : Number.isInteger(value) && value >= 1;
   if (!fits)
     throw new SparkablateError(
       "usage",
-      `${name} is ${value}; allowed: ${name === "remove" ? "whole numbers from 1" : "nats a token from 0"}`,
+      `${name} is ${value}; allowed: ${name === "max_delta_nll" ? "nats a token from 0" : "whole numbers from 1"}`,
     );
   return { ...settings, unit, seq_len, batch_size, blocks, held_out_blocks, seed };
 }

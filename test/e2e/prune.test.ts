@@ -1,12 +1,14 @@
 /** `sparkablate prune` on six layers, beside brute force over every set of up to three. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { parse, stringify } from "yaml";
 import { sha256 } from "../../src/digest.ts";
 import type { Pruned } from "../../src/prune/prune.ts";
 import { readRun } from "../../src/store/run-directory.ts";
+import { hasBrowser, hoverText, inBrowser, launchBrowser, visit } from "../fixtures/browser.ts";
 import { cli, NORTHANGER, tinyModel } from "../fixtures/harness.ts";
 
 const LAYERS = 6;
@@ -99,6 +101,67 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
     expect(said).not.toContain(desk);
   });
 
+  it("has a page and a plot, which `report` makes again and says in every format", async () => {
+    const page = join(out, "report.html");
+    const text = readFileSync(page, "utf8");
+    expect(
+      readFileSync(join(out, "plots", "path.png"))
+        .subarray(1, 4)
+        .toString(),
+    ).toBe("PNG");
+    rmSync(page);
+    const { exitCode, stdout, stderr } = await cli(["report", out, "--format", "json"]);
+    expect([exitCode, JSON.parse(String(stdout))]).toEqual([0, path(out)]);
+    expect(stderr).toContain(`page: ${page}`);
+    expect(readFileSync(page, "utf8")).toBe(text);
+    const csv = await cli(["report", out, "--format", "csv", "--no-plots"]);
+    const lines = String(csv.stdout).trim().split("\r\n");
+    expect(lines).toHaveLength(1 + 3 * texts.length);
+    expect(lines[0]).toMatch(
+      /^size,removed,nested,written,parameters,bytes,text,blocks,nll,delta_nll,se,ci95_low/,
+    );
+    const refused = await cli(["report", out, out]);
+    expect([refused.exitCode, refused.stderr]).toEqual([
+      2,
+      expect.stringContaining("is a search's directory, not a run's"),
+    ]);
+    const top = await cli(["report", out, "--top", "3"]);
+    expect([top.exitCode, top.stderr]).toEqual([
+      2,
+      expect.stringContaining("--top cannot be combined with a search's directory"),
+    ]);
+    // Before it has ended there is nothing to say.
+    const begun = join(desk, "begun");
+    mkdirSync(begun);
+    writeFileSync(join(begun, "search.json"), readFileSync(join(out, "search.json")));
+    const early = await cli(["report", begun]);
+    expect([early.exitCode, early.stderr]).toEqual([
+      2,
+      expect.stringContaining("a search that has not ended"),
+    ]);
+    writeFileSync(join(begun, "path.json"), "{");
+    const damaged = await cli(["report", begun]);
+    expect([damaged.exitCode, damaged.stderr]).toEqual([3, expect.stringContaining("path.json is damaged")]);
+  });
+
+  it.skipIf(!hasBrowser)(`is shown on a desk and on a phone, ${inBrowser}`, async () => {
+    const browser = await launchBrowser();
+    for (const width of [1280, 390])
+      await visit(browser, pathToFileURL(join(out, "report.html")).href, {
+        width,
+        check: async (page) => {
+          expect(await page.locator("#ranking tbody tr").count()).toBe(3);
+          expect(await page.locator("#count").textContent()).toBe("3 of 3 steps shown");
+          expect(await page.locator("#only").isVisible()).toBe(false);
+          expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(width);
+          expect(await hoverText(page, 0, 0)).toContain("3 removed");
+          await page.locator("#theme").click();
+          expect(await page.locator("html").getAttribute("data-theme")).toBe("dark");
+        },
+      });
+    await browser.close();
+  });
+
   it("is at least as good as plain greedy in every size, and its values are those of the joint conditions", async () => {
     const all = Array.from({ length: 2 ** LAYERS }, (_, bits) =>
       Array.from({ length: LAYERS }, (_, layer) => layer).filter((layer) => bits & (1 << layer)),
@@ -136,6 +199,20 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
     const fresh = await cli(line(out, "--remove", "9", "--fresh-holdout"));
     expect(fresh.exitCode, String(fresh.stderr)).toBe(1);
     expect(path(out)).toMatchObject({ chosen: LAYERS - 1, reached: false });
+    const [, second, ...larger] = path(out).steps.map(({ weights }) => weights?.parameters as number);
+    const far = await cli(line(out, "--target-params", "2K", "--fresh-holdout"));
+    expect([far.exitCode, far.stdout]).toEqual([1, expect.stringContaining("Out of reach: at most 2,000")]);
+    expect(path(out)).toMatchObject({ chosen: LAYERS - 1, reached: false });
+    expect(
+      path(out)
+        .steps.map(({ weights }) => weights?.parameters)
+        .slice(2),
+    ).toEqual(larger);
+    // The first step that is small enough, and no more is searched.
+    const small = await cli(line(out, "--target-params", `${(second as number) / 1000}K`, "--fresh-holdout"));
+    expect(small.exitCode, String(small.stderr)).toBe(0);
+    expect(path(out)).toMatchObject({ chosen: 2, reached: true, target: { target_params: second } });
+    expect(path(out).steps).toHaveLength(2);
     const blocks = (name: string) => readFileSync(join(out, "held-out", name, "config.yaml"), "utf8");
     expect(blocks("2-1")).toContain("skip_batches: 8");
     expect(blocks("1-1")).toContain("skip_batches: 4");
@@ -165,7 +242,11 @@ describe("a key/value group of every layer", { timeout: 600_000 }, () => {
 describe("a line that asks for no search", () => {
   it.each([
     [["--remove", "3", "--max-delta-nll", "0.1"], "--max-delta-nll cannot be combined with --remove"],
+    [["--remove", "3", "--target-params", "1M"], "--remove cannot be combined with --target-params"],
     [[], "say how much to remove"],
+    [["--target-params", "1.2X"], "--target-params 1.2X: a number of parameters is wanted"],
+    [["--target-params", "0"], "target_params is 0; allowed: whole numbers from 1"],
+    [["--target-params", "1B"], "parameters, no more than the 1,000,000,000 of target_params"],
     [["--remove", "half"], "--remove half: a number is wanted"],
     [["--remove", "1", "--blocks", "6"], "blocks is 6, no multiple of 4"],
     [["--remove", "1.5"], "remove is 1.5; allowed: whole numbers from 1"],
