@@ -9,7 +9,7 @@ import type { PathStep } from "../prune/path.ts";
 import type { Pruned } from "../prune/prune.ts";
 import { readSearch } from "../prune/read.ts";
 import { writeSearchReport } from "../prune/report/files.ts";
-import type { PruneTarget } from "../prune/settings.ts";
+import type { Compensate, PruneTarget } from "../prune/settings.ts";
 import { UNITS, type Unit } from "../prune/units.ts";
 import { counted, integer, orDash } from "../report/numbers.ts";
 import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
@@ -28,6 +28,8 @@ interface PruneFlags extends CommonFlags, WorkerFlags, ModelFlags {
   readonly maxDeltaNll?: string;
   readonly remove?: string;
   readonly targetParams?: string;
+  readonly compensate: Compensate;
+  readonly calibration?: string;
   readonly seqLen?: string;
   readonly blocks?: string;
   readonly heldOut?: string;
@@ -48,6 +50,15 @@ export function pruneCommand(): Cli {
     )
     .option("--remove <number>", "or remove this many")
     .option("--target-params <number>", "or as many as leave at most this many parameters, like 100M or 1.2B")
+    .addOption(
+      new Option(
+        "--compensate <what>",
+        "what stands in the place of a removed layer: nothing, or its mean write",
+      )
+        .choices(["none", "mean"])
+        .default("none"),
+    )
+    .option("--calibration <text>", "a .txt file of its own, for --compensate mean")
     .option("--seq-len <tokens>", "tokens a block (default: 256)")
     .option("--blocks <number>", "blocks of each text that choose (default: 64)")
     .option("--held-out <number>", "other blocks of each text, that test (default: 64)")
@@ -89,6 +100,8 @@ async function prune(flags: PruneFlags): Promise<void> {
       remove: number("--remove", flags.remove),
       target_params: parameters(flags.targetParams),
     }),
+    compensate: flags.compensate,
+    calibration: flags.calibration ?? null,
     seq_len: number("--seq-len", flags.seqLen),
     blocks: number("--blocks", flags.blocks),
     held_out_blocks: number("--held-out", flags.heldOut),

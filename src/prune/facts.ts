@@ -82,7 +82,7 @@ export function cardOf(
 }
 
 function paragraphsOf(
-  { seq_len, blocks, held_out_blocks, seed, target }: FullSettings,
+  { seq_len, blocks, held_out_blocks, seed, target, calibration }: FullSettings,
   row: UnitRow,
   { size, removed, held_out }: PathStep,
   titles: readonly string[],
@@ -93,6 +93,11 @@ function paragraphsOf(
   const effects = held_out.map((effect, index) => `${markdown(titles[index] ?? "")} ${effectText(effect)}`);
   return [
     `Removed: ${countText(size, row)} (${which}).`,
+    ...(calibration === null
+      ? []
+      : [
+          `In the place of each stands its mean write over ${markdown(titlesOf([calibration])[0] ?? "")}, of the unedited model: a constant in an MLP's bias below.`,
+        ]),
     `Chosen by a search on ${counted(blocks, "block")} of ${integer(seq_len)} tokens of each text (${named}; seed ${seed}) for the smallest Δ NLL. ` +
       "It is the best set that the search found, not proved to be the best there is.",
     `Measured on ${integer(held_out_blocks)} other blocks of each text, which had no part in the choice. Δ NLL, block by block, with 95 % intervals: ${effects.join("; ")}. ` +

@@ -15,6 +15,9 @@ import type { Best } from "./search.ts";
 import type { FullSettings, PruneTarget } from "./settings.ts";
 import type { UnitRow } from "./units.ts";
 
+/** Batches for means, of the selection's size. */
+export const CALIBRATION_BATCHES = 8;
+
 /** What comes of the sets that a search has found. */
 export interface Outcome {
   /** null where no step was found. */
@@ -125,7 +128,7 @@ async function measured(
   text: string,
   { holdout, index }: { readonly holdout: number; readonly index: number },
 ): Promise<MeasuredText> {
-  const { model, seq_len, seed, batch_size, blocks, held_out_blocks, out } = settings;
+  const { model, texts, seq_len, seed, batch_size, blocks, held_out_blocks, calibration, out } = settings;
   notify(on, [`held-out blocks of ${text}`]);
   const dir = join(out, "held-out", `${holdout + 1}-${index + 1}`);
   const rows = await finished(
@@ -137,6 +140,11 @@ async function measured(
         seed,
         dataset: text,
         batch_size,
+        // The same blocks as in the search.
+        ...(calibration !== null && {
+          calibration,
+          calibration_batches: CALIBRATION_BATCHES * texts.length,
+        }),
         max_batches: held_out_blocks / batch_size,
         skip_batches: (blocks + holdout * held_out_blocks) / batch_size,
       },

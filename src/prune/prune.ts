@@ -15,7 +15,7 @@ import { readRun, requireBegun } from "../store/run-directory.ts";
 import { RunStore } from "../store/sqlite.ts";
 import { openSearch } from "./journal.ts";
 import type { Machine } from "./machine.ts";
-import { type Bench, foreseen, type Outcome, outcomeOf } from "./outcome.ts";
+import { type Bench, CALIBRATION_BATCHES, foreseen, type Outcome, outcomeOf } from "./outcome.ts";
 import { type Passes, passesOf } from "./passes.ts";
 import { type Answer, type Ask, type Best, search, searchEverywhere, type UnitSet } from "./search.ts";
 import { complete, type FullSettings, type PruneSettings, type PruneTarget } from "./settings.ts";
@@ -75,6 +75,8 @@ class Pruning {
   #ids: readonly string[] = [];
   /** Parameters without a set, by its units. */
   readonly #parameters = new Map<string, number>();
+  /** Layers that may become a constant, where that is asked for. */
+  readonly #offered: number[] = [];
   #asked = 0;
   #unsettled = 0;
   #passes = 0;
@@ -99,6 +101,7 @@ class Pruning {
   async run(): Promise<Pruned> {
     const { out, target, texts, unit } = this.#settings;
     await this.#requireLarger();
+    await this.#requireConstants();
     const { holdout } = openSearch(this.#settings, this.#config({}), this.#options.fresh_holdout ?? false);
     const best = await this.#search();
     const outcome = await outcomeOf(this.#bench(), best, holdout);
@@ -149,7 +152,11 @@ class Pruning {
   /** Each unit that is left, beside what is gone. A race has one winner: where every layer loses one, all are measured. */
   async #raced(given: UnitSet): Promise<readonly Row[]> {
     const { sweep, everywhere } = this.#row;
-    const ablation = { sweep, ...(given.length > 0 && { given: given.map(this.#id) }) };
+    const ablation = {
+      sweep,
+      ...(this.#settings.compensate === "mean" && { mode: "mean" as const, layers: [...this.#offered] }),
+      ...(given.length > 0 && { given: given.map(this.#id) }),
+    };
     return await this.#measured({
       ablation,
       ...(!everywhere && { stop: { bottom: 1, tolerance: TOLERANCE } }),
@@ -172,6 +179,25 @@ class Pruning {
       const { size } = await foreseen(this.#bench(), set.map(this.#id));
       if (size !== null) this.#parameters.set(set.join(), size.after.parameters);
     }
+  }
+
+  /**
+   * Which layers may become a constant: asked before anything is measured.
+   * @throws SparkablateError bake_refused with the reason where none may.
+   */
+  async #requireConstants(): Promise<void> {
+    if (this.#settings.compensate !== "mean") return;
+    const { n_layers } = (await this.#machine.inspect(this.#config({}).model)).model_map;
+    const reasons: string[] = [];
+    for (let layer = 0; layer < n_layers; layer++) {
+      const { refusal } = await foreseen(this.#bench(), [`L${layer}.layer.mean`]);
+      if (refusal === null) this.#offered.push(layer);
+      else reasons.push(refusal);
+    }
+    if (this.#offered.length < 2)
+      throw new SparkablateError("bake_refused", ["compensate: mean has no layers to search:", ...reasons]);
+    if (reasons.length > 0)
+      notify(this.#on, ["left out, since their constants cannot be baked:", ...reasons]);
   }
 
   #parametersOf = (set: UnitSet = []): number => this.#parameters.get(set.join()) ?? Number.POSITIVE_INFINITY;
@@ -201,7 +227,7 @@ class Pruning {
 
   /** Of a run on the selection blocks. */
   #config(asked: Omit<ConfigInput, "model" | "eval">): RunConfig {
-    const { model, texts, seq_len, seed, batch_size, blocks } = this.#settings;
+    const { model, texts, seq_len, seed, batch_size, blocks, calibration } = this.#settings;
     const [dataset, ...also] = texts as [string, ...string[]];
     return defineConfig({
       model,
@@ -211,6 +237,7 @@ class Pruning {
         seed,
         dataset,
         ...(also.length > 0 && { also }),
+        ...(calibration !== null && { calibration, calibration_batches: CALIBRATION_BATCHES }),
         batch_size: batch_size * texts.length,
         max_batches: blocks / batch_size,
       },

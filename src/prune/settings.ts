@@ -1,7 +1,8 @@
 /** What a search is asked for. */
+import { resolve } from "node:path";
 import type { ConfigInput } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
-import type { Unit } from "./units.ts";
+import { UNITS, type Unit } from "./units.ts";
 
 /** Whether a step is enough, or one too many. */
 export type PruneTarget =
@@ -18,6 +19,9 @@ export type PruneTarget =
       readonly target_params: number;
     };
 
+/** What stands in the place of what is removed. */
+export type Compensate = "none" | "mean";
+
 /** A model, texts, and how far to go. */
 export interface PruneSettings {
   /** As in a config. */
@@ -28,6 +32,13 @@ export interface PruneSettings {
   readonly unit?: Unit | undefined;
   /** How far to go. */
   readonly target: PruneTarget;
+  /**
+   * What stands in the place of a removed layer: nothing, or its mean write over `calibration`, a constant in an MLP's bias
+   * below. Default: none.
+   */
+  readonly compensate?: Compensate | undefined;
+  /** Text for the means, none of the others; needed with `compensate: "mean"` and of no use without it. */
+  readonly calibration?: string | null | undefined;
   /** Tokens a block; default 256. */
   readonly seq_len?: number | undefined;
   /** Blocks of each text in a batch; default 4. */
@@ -54,6 +65,8 @@ export function complete(settings: PruneSettings): FullSettings {
     blocks = 64,
     held_out_blocks = 64,
     seed = 0,
+    compensate = "none",
+    calibration = null,
   } = settings;
   const { texts, target } = settings;
   if (texts.length === 0)
@@ -67,6 +80,7 @@ export function complete(settings: PruneSettings): FullSettings {
         "usage",
         `${name} is ${value}, no multiple of ${batch_size}: batches are whole`,
       );
+  requireMeans({ unit, texts, compensate, calibration });
   const [[name, value]] = Object.entries(target) as [[string, number]];
   const fits =
     name === "max_delta_nll" ? Number.isFinite(value) && value >= 0 : Number.isInteger(value) && value >= 1;
@@ -75,5 +89,31 @@ export function complete(settings: PruneSettings): FullSettings {
       "usage",
       `${name} is ${value}; allowed: ${name === "max_delta_nll" ? "nats a token from 0" : "whole numbers from 1"}`,
     );
-  return { ...settings, unit, seq_len, batch_size, blocks, held_out_blocks, seed };
+  return {
+    ...settings,
+    ...{ unit, seq_len, batch_size, blocks, held_out_blocks, seed, compensate, calibration },
+  };
+}
+
+/** Means are of blocks that neither choose nor test, the same ones in every run of the search. */
+function requireMeans({
+  unit,
+  texts,
+  compensate,
+  calibration,
+}: Pick<FullSettings, "unit" | "texts" | "compensate" | "calibration">): void {
+  if (compensate === "mean" && UNITS[unit].constants !== true)
+    throw new SparkablateError("usage", `compensate: mean is for layers alone, not for ${UNITS[unit].many}`);
+  if (compensate === "mean" && calibration === null)
+    throw new SparkablateError(
+      "usage",
+      "compensate: mean needs a text for its means: name one in calibration",
+    );
+  if (compensate !== "mean" && calibration !== null)
+    throw new SparkablateError("usage", "calibration is of no use without compensate: mean");
+  if (calibration !== null && texts.some((text) => resolve(text) === resolve(calibration)))
+    throw new SparkablateError(
+      "usage",
+      `${calibration} chooses and tests: means come from a text of their own; name another one in calibration`,
+    );
 }

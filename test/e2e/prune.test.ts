@@ -8,6 +8,7 @@ import { parse, stringify } from "yaml";
 import { sha256 } from "../../src/digest.ts";
 import type { Pruned } from "../../src/prune/prune.ts";
 import { readRun } from "../../src/store/run-directory.ts";
+import { RunStore } from "../../src/store/sqlite.ts";
 import { hasBrowser, hoverText, inBrowser, launchBrowser, visit } from "../fixtures/browser.ts";
 import { cli, NORTHANGER, tinyModel } from "../fixtures/harness.ts";
 
@@ -239,6 +240,38 @@ describe("a key/value group of every layer", { timeout: 600_000 }, () => {
   });
 });
 
+describe("a layer whose mean write stays", { timeout: 600_000 }, () => {
+  it("is found and tested with the means of one text, and baked as a constant in a layer below", async () => {
+    const directory = join(desk, "constant");
+    const [text, calibration] = texts as [string, string];
+    const { exitCode, stdout, stderr } = await cli([
+      ...["prune", "-m", tinyModel(), "--text", text, "--seq-len", "32", "--blocks", "8", "--held-out", "8"],
+      ...["--remove", "1", "--compensate", "mean", "--calibration", calibration],
+      ...["--dtype", "float32", "--out", directory, "--json"],
+    ]);
+    expect(exitCode, String(stderr)).toBe(0);
+    expect(String(stderr)).toContain("L0.layer.mean: no layer below it stays");
+    const { steps, checkpoint }: Pruned = JSON.parse(String(stdout));
+    expect(steps[0]?.removed).toEqual([expect.stringMatching(/^L[12]\.layer\.mean$/)]);
+    const { rows } = readRun(join(directory, "steps", "001"));
+    expect(rows.slice(1).map(({ condition }) => condition)).toEqual(["L1.layer.mean", "L2.layer.mean"]);
+    const configuration = JSON.parse(readFileSync(join(directory, "model", "config.json"), "utf8"));
+    expect(configuration).toMatchObject({ num_hidden_layers: 2, mlp_bias: true });
+    expect(numbersIn(weightsFile(directory))).toBe(steps[0]?.weights?.parameters);
+    expect(checkpoint?.certificate.behaviour.kl).toBeLessThan(1e-6);
+    expect(card(directory)).toContain("its mean write over sense-and-sensibility.txt");
+    // Means are of the same blocks everywhere.
+    const calibrated = ["steps/001", "steps/002", "held-out/1-1"].map((name) =>
+      RunStore.reading(join(directory, name), (store) =>
+        store.blocks("calibration").map(({ sha256 }) => sha256),
+      ),
+    );
+    expect(calibrated[0]).toHaveLength(32);
+    expect(calibrated[1]).toEqual(calibrated[0]);
+    expect(calibrated[2]).toEqual(calibrated[0]);
+  });
+});
+
 describe("a line that asks for no search", () => {
   it.each([
     [["--remove", "3", "--max-delta-nll", "0.1"], "--max-delta-nll cannot be combined with --remove"],
@@ -249,6 +282,13 @@ describe("a line that asks for no search", () => {
     [["--target-params", "1B"], "parameters, no more than the 1,000,000,000 of target_params"],
     [["--remove", "half"], "--remove half: a number is wanted"],
     [["--remove", "1", "--blocks", "6"], "blocks is 6, no multiple of 4"],
+    [["--remove", "1", "--compensate", "mean"], "compensate: mean needs a text for its means"],
+    [["--remove", "1", "--calibration", texts[0] as string], "calibration is of no use without"],
+    [["--remove", "1", "--compensate", "mean", "--calibration", texts[1] as string], "chooses and tests"],
+    [
+      ["--remove", "1", "--unit", "kv_groups", "--compensate", "mean", "--calibration", NORTHANGER],
+      "compensate: mean is for layers alone, not for key/value groups",
+    ],
     [["--remove", "1.5"], "remove is 1.5; allowed: whole numbers from 1"],
     [["--remove", "1", "--unit", "heads"], "Allowed choices are layers, kv_groups"],
   ])("%j", async (more, said) => {
