@@ -191,6 +191,35 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
       if (row.blocks === 32) expect(row.nll).toBe(sweep.get(row.condition)?.nll);
   });
 
+  it("its sweep of layers drops the least harmful ones, measured on blocks that it did not use", async () => {
+    const sweep = join(desk, "layers");
+    const target = join(desk, "dropped");
+    const ran = await cli(["bake", "--from-run", sweep, "--drop", "2", "--out", target, "--json"]);
+    expect(ran.exitCode, String(ran.stderr)).toBe(0);
+    const { dropped, held_out } = JSON.parse(String(ran.stdout));
+    const ranked = readRun(sweep)
+      .rows.slice(1)
+      .sort((a, b) => (a.delta_nll as number) - (b.delta_nll as number));
+    expect(dropped).toEqual(ranked.slice(0, 2).map(({ condition }) => condition));
+    const { rows } = readRun(`${sweep}-drop-2`);
+    expect(held_out.delta_nll).toBe(rows[1]?.delta_nll);
+    expect(ran.stderr).toContain("blocks that the run did not use: Δ NLL");
+    const blocksOf = (name: string) =>
+      RunStore.reading(name, (store) => store.blocks("evaluation").map(({ sha256 }) => sha256));
+    expect(blocksOf(`${sweep}-drop-2`).filter((block) => blocksOf(sweep).includes(block))).toEqual([]);
+    expect(JSON.parse(readFileSync(join(target, "config.json"), "utf8")).num_hidden_layers).toBe(LAYERS - 2);
+    for (const [from, more, said] of [
+      [sweep, ["--drop", "6"], "--drop 6: the run has measured 6 layers; allowed: whole numbers from 1 to 5"],
+      [sweep, ["--drop", "two"], "--drop two: a number is wanted"],
+      [sweep, [], "--from-run needs --drop"],
+      [sweep, ["--drop", "1", "-m", model], "--model cannot be combined with --from-run"],
+      [join(out, "held-out", "1-1"), ["--drop", "1"], "its sweep is custom"],
+    ] as const) {
+      const refused = await cli(["bake", "--from-run", from, ...more, "--out", join(desk, "none")]);
+      expect([refused.exitCode, refused.stderr]).toEqual([2, expect.stringContaining(said)]);
+    }
+  });
+
   it("refuses what is another search, and tests another target on blocks that nobody has seen", async () => {
     const other = await cli(line(out, "--remove", "3", "--seed", "1"));
     expect([other.exitCode, other.stderr]).toEqual([2, expect.stringContaining("seed: 0 there, 1 now")]);
