@@ -13,7 +13,10 @@ const PATH = "path.json";
 /** What a page tells of a search. */
 export interface FinishedSearch {
   readonly found: Pruned;
-  readonly settings: Pick<FullSettings, "seq_len" | "blocks" | "held_out_blocks" | "batch_size" | "seed">;
+  readonly settings: Pick<
+    FullSettings,
+    "seq_len" | "blocks" | "held_out_blocks" | "batch_size" | "seed" | "calibration"
+  >;
   /** Of its first run: the model, and how it computed. */
   readonly facts: RunFacts;
 }

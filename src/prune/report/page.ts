@@ -118,13 +118,17 @@ function timingSentence({ checkpoint }: Pruned): string[] {
 
 function methods({ found, settings, facts }: FinishedSearch): string[] {
   const { many, everywhere } = UNITS[found.unit];
-  const { seq_len, blocks, held_out_blocks, batch_size, seed } = settings;
+  const { seq_len, blocks, held_out_blocks, batch_size, seed, calibration } = settings;
   const revision = facts.revision === null ? "" : `, revision ${facts.revision}`;
+  const constant =
+    calibration === null
+      ? ""
+      : ` In the place of each stands its mean write over ${calibration}, taken from the unedited model.`;
   const how = everywhere
     ? "A step takes the least harmful one out of every layer, each beside what is gone; together they are measured as one set."
     : "A step is a race of all that are left beside what is gone, for the smallest mean Δ NLL; then each that was removed before is put back, and the most promising swaps are measured (floating search: Pudil, Novovičová and Kittler, 1994).";
   return [
-    `We removed ${many} of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…), which ran in ${facts.numerics.dtype} on ${facts.numerics.device}, with sparkablate ${facts.version}. Each text (${found.texts.join(", ")}) was cut into blocks of ${integer(seq_len)} tokens, of which ${integer(blocks)} chose and ${integer(held_out_blocks)} others were held out, drawn at random without overlap (seed ${seed}, batches of ${batch_size}).`,
+    `We removed ${many} of ${facts.model}${revision} (weights sha256 ${facts.weights_sha256.slice(0, 16)}…), which ran in ${facts.numerics.dtype} on ${facts.numerics.device}, with sparkablate ${facts.version}. Each text (${found.texts.join(", ")}) was cut into blocks of ${integer(seq_len)} tokens, of which ${integer(blocks)} chose and ${integer(held_out_blocks)} others were held out, drawn at random without overlap (seed ${seed}, batches of ${batch_size}).${constant}`,
     `${how} The search took ${integer(Math.round(found.passes.search))} passes of the unedited model over a block; one full pass for every candidate would have been ${integer(found.passes.one_a_candidate)}.${found.unsettled === 0 ? "" : ` ${counted(found.unsettled, "race")} ended unsettled: the smallest mean was taken.`}`,
     `Δ NLL is NLL(without them) − NLL(unedited), block by block on the held-out blocks; intervals are of the paired t statistic.${"max_delta_nll" in found.target ? " The steps were tested in order, each by its one-sided 95 % bound on every text, and the last before the first failure was taken: the chance that the result truly costs more than was asked for is at most 5 % (fixed sequence: Maurer, Hothorn and Lehmacher, 1995). Later steps are shown and never chosen." : " How much to remove was given beforehand: nothing was tested."}`,
   ];

@@ -34,7 +34,7 @@ const found: Pruned = {
   disagreement: { from_size: 3, most: "/b/code.txt", least: "/a/novel.txt" },
   checkpoint: null,
 };
-const settings = { seq_len: 32, blocks: 16, held_out_blocks: 16, batch_size: 4, seed: 0 };
+const settings = { seq_len: 32, blocks: 16, held_out_blocks: 16, batch_size: 4, seed: 0, calibration: null };
 const facts = {
   ...{ model: "tiny", revision: null, weights_sha256: "0".repeat(64), version: "1" },
   numerics: { dtype: "float32", device: "cpu" },
@@ -59,7 +59,7 @@ it("puts every step of each text at its parameters, and the unedited model at 0"
   expect(min).toBeLessThan(1_700_000);
   expect(max).toBeGreaterThan(2_000_000);
   expect(ticks.map(({ at }) => at).every((at) => at >= min && at <= max)).toBe(true);
-  expect(ticks.find(({ at }) => Math.abs(at - 1_900_000) < 1)?.label).toBe("1.90");
+  expect(ticks.find(({ at }) => Math.abs(at - 1_900_000) < 1)?.label).toBe("1.9");
 });
 
 it("counts what is removed where parameters are not known", () => {
@@ -80,6 +80,9 @@ it("says where sets are not nested and from where texts disagree, and shows no s
   const page = [...renderSearchPage(search())].join("");
   expect(page).not.toContain("123.456");
   expect(page).toContain("+0.0500 [+0.0400, +0.0600]");
+  expect(page).not.toContain("mean write");
+  const constant = { ...search(), settings: { ...settings, calibration: "/c/other.txt" } };
+  expect([...renderSearchPage(constant)].join("")).toContain("its mean write over /c/other.txt");
 });
 
 it("says what was asked for and what came of it", () => {
