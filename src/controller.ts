@@ -225,6 +225,7 @@ export class Controller {
       map: async (config, on) => (await this.load(config, { on })).model_map,
       neurons: (config, on, signal) =>
         this.#retryingOnce(config.model, (client) => neuronAttributions(client, config, on, signal), on),
+      inspect: (model) => this.inspect(model, { meta: true }),
       foresee: (config, more) =>
         this.#retryingOnce(config.model, (client) => foreseeBake(client, config, more)),
     };

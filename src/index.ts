@@ -45,7 +45,7 @@ export type { Outcome } from "./prune/outcome.ts";
 export type { Passes } from "./prune/passes.ts";
 export type { PathStep, TextLevel, Unedited } from "./prune/path.ts";
 export type { Pruned, PruneOptions } from "./prune/prune.ts";
-export type { PruneSettings, PruneTarget } from "./prune/settings.ts";
+export type { Compensate, PruneSettings, PruneTarget } from "./prune/settings.ts";
 export type { Unit } from "./prune/units.ts";
 export type { RunFacts, StatisticsSettings, TaskFacts } from "./results/facts.ts";
 export type { Interaction, MetricEstimate, Row, Status } from "./results/row.ts";

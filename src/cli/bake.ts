@@ -31,6 +31,8 @@ import { lines, printFitted, printJson } from "./terminal.ts";
 interface BakeFlags extends CommonFlags, WorkerFlags, EditFlags {
   readonly out: string;
   readonly config?: string;
+  readonly fromRun?: string;
+  readonly drop?: string;
   readonly set: string[];
   readonly trustRemoteCode?: true;
   readonly joint?: true;
@@ -55,6 +57,8 @@ export function bakeCommand(): Command {
       "-c, --config <file>",
       "take the model and the edits from a config; its entries are applied together",
     )
+    .option("--from-run <directory>", "of a finished sweep of layers, its model and, with --drop, its edits")
+    .option("--drop <number>", "delete so many of that sweep's layers, the least harmful ones")
     .option("--set <key=value>", "override a key of the config; may be repeated", collect, [])
     .option("--trust-remote-code", "run code from the model's repository (the config must ask for it too)")
     .addOption(new Option("--joint", "a config's entries are applied together anyway").hideHelp())
@@ -87,18 +91,21 @@ nothing is written. docs/bake.md lists what can be baked in which architecture.
 Examples:
   sparkablate bake -m builtin:smollm2-135m --kind head --layer 14 --heads 3 7 --out baked/no-3-7
   sparkablate bake -m builtin:smollm2-135m --kind layer --layer 26 --prune-layers --out baked/29-layers
-  sparkablate bake -c sweep.yaml --set model.device=cpu --out baked/all-of-it`,
+  sparkablate bake -c sweep.yaml --set model.device=cpu --out baked/all-of-it
+  sparkablate bake --from-run results/layers --drop 2 --out baked/28-layers`,
     )
     .action(bake);
 }
 
 async function bake(flags: BakeFlags): Promise<void> {
-  const config = flags.config === undefined ? configOf(flags) : configFile(flags.config, flags);
+  const sweep = sweepOf(flags);
   const out = resolve(flags.out);
   // The worker checks it again; said here, it costs no model's loading.
   if (flags.force !== true && flags.worker === undefined && lstatSync(out, { throwIfNoEntry: false })) {
     throw new SparkablateError("usage", `${out} exists; pass --force to replace it, or choose another --out`);
   }
+  if (sweep !== null) return await dropFromRun(sweep, out, flags);
+  const config = flags.config === undefined ? configOf(flags) : configFile(flags.config, flags);
   const lacksText =
     flags.config === undefined && flags.calibration === undefined && asksFor(config.ablation, "mean");
   await using controller = controllerFor(flags);
@@ -125,6 +132,40 @@ async function bake(flags: BakeFlags): Promise<void> {
   const baked = await watched(controller, flags, work, stop);
   if (flags.json) printJson(baked);
   else printFitted(lines(describe(baked)));
+}
+
+/** null: no sweep is named. */
+function sweepOf(flags: BakeFlags): { directory: string; drop: string } | null {
+  const { fromRun, drop } = flags;
+  if ((fromRun === undefined) !== (drop === undefined))
+    throw new SparkablateError(
+      "usage",
+      fromRun === undefined ? "--drop needs --from-run" : "--from-run needs --drop",
+    );
+  if (fromRun === undefined || drop === undefined) return null;
+  const lists = (["condition", "direction", "from", "set"] as const).find((name) => flags[name].length > 0);
+  const twice = (["config", ...SAID_BY_CONFIG] as const).find((name) => flags[name] !== undefined) ?? lists;
+  if (twice !== undefined)
+    throw new SparkablateError(
+      "usage",
+      `--${twice} cannot be combined with --from-run: both say what to bake`,
+    );
+  return { directory: fromRun, drop };
+}
+
+async function dropFromRun(
+  sweep: { directory: string; drop: string },
+  out: string,
+  flags: BakeFlags,
+): Promise<void> {
+  const { bakeFromRun } = await import("./bake-from-run.ts");
+  await using controller = controllerFor(flags);
+  const stop = new AbortController();
+  const options = { out, dtype: flags.dtype, force: flags.force ?? false, signal: stop.signal };
+  const work = (on: OnEvent) => bakeFromRun(controller, sweep, options, on);
+  const dropped = await watched(controller, flags, work, stop);
+  if (flags.json) printJson(dropped);
+  else printFitted(lines(describe(dropped)));
 }
 
 function configOf(flags: BakeFlags): RunConfig {

@@ -4,17 +4,21 @@ import { type Command as Cli, Command, Option } from "commander";
 import { getBorderCharacters, table } from "table";
 import { SparkablateError } from "../errors.ts";
 import type { OnEvent } from "../events.ts";
-import { effectText, gigabytes, levelText, titlesOf } from "../prune/facts.ts";
+import { effectText, gigabytes, levelText, repeatSentences, targetText, titlesOf } from "../prune/facts.ts";
 import type { PathStep } from "../prune/path.ts";
 import type { Pruned } from "../prune/prune.ts";
-import type { PruneTarget } from "../prune/settings.ts";
+import { readSearch } from "../prune/read.ts";
+import { writeSearchReport } from "../prune/report/files.ts";
+import type { Compensate, PruneTarget } from "../prune/settings.ts";
 import { UNITS, type Unit } from "../prune/units.ts";
 import { counted, integer, orDash } from "../report/numbers.ts";
 import { type CommonFlags, controllerFor, type WorkerFlags, withOutput, withWorker } from "./common.ts";
 import { watched } from "./interrupt.ts";
 import { type ModelFlags, modelSection, withModel } from "./model-flags.ts";
+import { sayFiles } from "./report-flags.ts";
 import { lines, print, printJson, type Words } from "./terminal.ts";
 
+const MULTIPLES: Readonly<Record<string, number>> = { K: 1e3, M: 1e6, B: 1e9 };
 /** Units that a row of the table lists. */
 const NAMED = 8;
 
@@ -24,6 +28,9 @@ interface PruneFlags extends CommonFlags, WorkerFlags, ModelFlags {
   readonly maxDeltaNll?: string;
   readonly remove?: string;
   readonly align?: string;
+  readonly targetParams?: string;
+  readonly compensate: Compensate;
+  readonly calibration?: string;
   readonly seqLen?: string;
   readonly blocks?: string;
   readonly heldOut?: string;
@@ -47,6 +54,16 @@ export function pruneCommand(): Cli {
       "--align <number>",
       "neurons that remain are a multiple of it, where a layer has 1,024 or more (default: 128)",
     )
+    .option("--target-params <number>", "or as many as leave at most this many parameters, like 100M or 1.2B")
+    .addOption(
+      new Option(
+        "--compensate <what>",
+        "what stands in the place of a removed layer: nothing, or its mean write",
+      )
+        .choices(["none", "mean"])
+        .default("none"),
+    )
+    .option("--calibration <text>", "a .txt file of its own, for --compensate mean")
     .option("--seq-len <tokens>", "tokens a block (default: 256)")
     .option("--blocks <number>", "blocks of each text that choose (default: 64)")
     .option("--held-out <number>", "other blocks of each text, that test (default: 64)")
@@ -64,7 +81,8 @@ Ctrl-C saves; the same command goes on where it stopped.
 
 Examples:
   sparkablate prune -m builtin:smollm2-135m --text novel.txt code.txt --max-delta-nll 0.05 --out pruned
-  sparkablate prune -m builtin:smollm2-135m --text novel.txt --remove 4 --out pruned-26`,
+  sparkablate prune -m builtin:smollm2-135m --text novel.txt --remove 4 --out pruned-26
+  sparkablate prune -m builtin:smollm2-135m --text novel.txt --target-params 100M --out pruned-100m`,
     )
     .action(prune);
 }
@@ -82,7 +100,13 @@ async function prune(flags: PruneFlags): Promise<void> {
     model: modelSection(flags) as unknown as Parameters<typeof controller.prune>[0]["model"],
     texts: flags.text,
     unit: flags.unit,
-    target: targetOf(number("--max-delta-nll", flags.maxDeltaNll), number("--remove", flags.remove)),
+    target: targetOf({
+      max_delta_nll: number("--max-delta-nll", flags.maxDeltaNll),
+      remove: number("--remove", flags.remove),
+      target_params: parameters(flags.targetParams),
+    }),
+    compensate: flags.compensate,
+    calibration: flags.calibration ?? null,
     align: number("--align", flags.align),
     seq_len: number("--seq-len", flags.seqLen),
     blocks: number("--blocks", flags.blocks),
@@ -100,23 +124,41 @@ async function prune(flags: PruneFlags): Promise<void> {
       help: "Run the same command again to continue.",
     });
   });
+  if (!flags.json) print(described(found));
+  const { plots, page } = await writeSearchReport(settings.out, readSearch(settings.out));
+  sayFiles(flags, plots, page);
   if (flags.json) printJson(found);
-  else print(described(found));
   if (!found.reached) process.exitCode = 1;
 }
 
-function targetOf(max_delta_nll: number | undefined, remove: number | undefined): PruneTarget {
-  if ((max_delta_nll === undefined) === (remove === undefined))
+/** 1.2B, 100M, 124000000. */
+function parameters(value: string | undefined): number | undefined {
+  if (value === undefined) return undefined;
+  const [, digits, unit = ""] = /^(\d+(?:\.\d+)?)([KMB]?)$/i.exec(value.trim()) ?? [];
+  if (digits === undefined)
     throw new SparkablateError(
       "usage",
-      max_delta_nll === undefined
-        ? "say how much to remove: give --max-delta-nll NATS or --remove N"
-        : "--max-delta-nll cannot be combined with --remove: give one of them",
+      `--target-params ${value}: a number of parameters is wanted, like 100M, 1.2B or 124000000`,
     );
-  return max_delta_nll === undefined ? { remove: remove as number } : { max_delta_nll };
+  return Math.round(Number(digits) * (MULTIPLES[unit.toUpperCase()] ?? 1));
 }
 
-function described({ steps, texts, chosen, ...found }: Pruned): Words {
+function targetOf(named: Readonly<Record<string, number | undefined>>): PruneTarget {
+  const flag = (name: string) => `--${name.replaceAll("_", "-")}`;
+  const given = Object.entries(named).filter(([, value]) => value !== undefined);
+  const [one, other] = given.map(([name]) => flag(name));
+  if (one === undefined)
+    throw new SparkablateError(
+      "usage",
+      "say how much to remove: give --max-delta-nll NATS, --remove N or --target-params P",
+    );
+  if (other !== undefined)
+    throw new SparkablateError("usage", `${one} cannot be combined with ${other}: give one of them`);
+  return Object.fromEntries(given) as PruneTarget;
+}
+
+/** The table of the path, and what it comes to. */
+export function described({ steps, texts, chosen, ...found }: Pruned): Words {
   const rows = steps.map((step) => row(step, step.size === chosen));
   const titles = titlesOf(texts);
   const head = ["", "removed", "parameters", "GB", "which", ...titles.map((title) => `Δ NLL, ${title}`)];
@@ -127,6 +169,7 @@ function described({ steps, texts, chosen, ...found }: Pruned): Words {
     "",
     ...beforeAndAfter(found, steps, chosen, titles),
     ...words(found, chosen),
+    ...repeatSentences(steps[0]?.held_out ?? [], titles),
   ]);
 }
 
@@ -164,7 +207,9 @@ function beforeAndAfter(
 
 function words(
   {
+    unit,
     target,
+    reached,
     unsettled,
     passes,
     disagreement,
@@ -172,15 +217,17 @@ function words(
   }: Omit<Pruned, "unedited" | "steps" | "texts" | "chosen">,
   chosen: number | null,
 ): string[] {
-  const many =
-    "max_delta_nll" in target
-      ? `a Δ NLL of ${target.max_delta_nll} on every text`
-      : `${target.remove} removed`;
+  const wanted = targetText(target, UNITS[unit]);
   return [
     "Best sets found of each size, measured on blocks that did not choose them; intervals at 95 %.",
-    ...(chosen === null ? [`No step stays within ${many}: nothing is written.`] : []),
+    ...(chosen === null
+      ? [`No step is shown to stay within it: nothing is written. Asked for: ${wanted}.`]
+      : []),
+    ...(chosen !== null && !reached ? [`Out of reach: ${wanted}. The last step found is written.`] : []),
     `The search took ${integer(Math.round(passes.search))} passes over a block; one pass for every candidate would have been ${integer(passes.one_a_candidate)}.`,
-    ...(unsettled === 0 ? [] : [`${unsettled} races ended unsettled: the smallest mean was taken.`]),
+    ...(unsettled === 0
+      ? []
+      : [`${counted(unsettled, "race")} ended unsettled: the smallest mean was taken.`]),
     ...(disagreement === null
       ? []
       : [

@@ -4,6 +4,7 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import type { RunConfig } from "../config/load.ts";
 import { neighbour } from "../config/paths.ts";
 import { SparkablateError } from "../errors.ts";
+import { isSearch } from "../prune/read.ts";
 import { toCsv, toJson, toMarkdown } from "../report/formats.ts";
 import { auditModes, type ModeAudit } from "../report/modes/audit.ts";
 import { auditMarkdown, auditRecord, auditTable } from "../report/modes/formats.ts";
@@ -40,7 +41,10 @@ interface ReportCommandFlags extends ReportFlags, WorkerFlags {
 export function reportCommand(): Command {
   const positive = wholeNumber(Number.POSITIVE_INFINITY, "up");
   return withWorker(withOutput(new Command("report")))
-    .argument("<directories...>", "run directories, finished or running; several are compared")
+    .argument(
+      "<directories...>",
+      "run directories, finished or running; several are compared. Or a search's, of 'sparkablate prune'",
+    )
     .addOption(new Option("--format <format>", "what to print on stdout (default: table)").choices(FORMATS))
     .option("--top <count>", "show only this many conditions, those with the largest Δ NLL", positive)
     .option(
@@ -90,6 +94,7 @@ Examples:
 async function report(directories: string[], flags: ReportCommandFlags): Promise<void> {
   const { format, top, bottom, sort, confirm, tokens, watch, port, worker } = flags;
   for (const path of directories) requireDirectory(path, watch ?? false);
+  if (directories.length > 1 || watch || tokens !== undefined) directories.forEach(requireRun);
   const [directory = "", ...others] = directories;
   if (top !== undefined) refuseTogether("--top", { "--bottom": bottom });
   const selecting = { "--bottom": bottom, "--sort": sort };
@@ -120,6 +125,11 @@ async function report(directories: string[], flags: ReportCommandFlags): Promise
     refuseTogether("--tokens", { "--confirm": confirm, ...selecting });
     return await showTokens(directory, tokens, flags, (run) => writePageOf(directory, run));
   }
+  if (isSearch(directory)) {
+    refuseTogether("a search's directory", { "--top": top, ...selecting, "--confirm": confirm });
+    const { showSearch } = await import("./report-search.ts");
+    return await showSearch(directory, flags);
+  }
   const run = readPacked(directory);
   if (confirm === undefined) return await showRun(directory, run, flags);
   const config = confirmation(configOfRun(directory, run.facts), run, confirm);
@@ -138,6 +148,14 @@ function requireDirectory(path: string, isAwaited: boolean): void {
     throw new SparkablateError("input_missing", `${path} does not exist${neighbour(path)}`);
   if (!stats.isDirectory())
     throw new SparkablateError("input_missing", `${path} is not a run directory: it is not even a directory`);
+}
+
+/** @throws SparkablateError usage for a search's directory, whose runs lie below it. */
+function requireRun(path: string): void {
+  if (!isSearch(path)) return;
+  throw new SparkablateError("usage", `${path} is a search's directory, not a run's`, {
+    help: `Name one of its runs: they are in ${path}/steps and ${path}/held-out.`,
+  });
 }
 
 /** @throws SparkablateError usage for the first option that was given though it does not fit. */

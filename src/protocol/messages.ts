@@ -384,7 +384,20 @@ export const directionCandidate = z.strictObject({
 export interface DirectionCandidate extends z.infer<typeof directionCandidate> {}
 
 const bakeCard = z.strictObject({
-  rows: z.array(z.strictObject({ what: label, before: label, after: label })).max(256),
+  /** Of the table. */
+  rows: z
+    .array(
+      z.strictObject({
+        /** With its unit. */
+        what: label,
+        /** Of the source. */
+        before: label,
+        /** Of what is written. */
+        after: label,
+      }),
+    )
+    .max(256),
+  /** Below the table. */
   paragraphs: z.array(label).max(64),
 });
 /** Rows and paragraphs of a model card's section "before and after", in Markdown. */

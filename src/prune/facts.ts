@@ -5,7 +5,7 @@ import { counted, fixed, integer, interval, signed } from "../report/numbers.ts"
 import { estimate } from "../statistics/effects.ts";
 import type { BlockRun } from "../store/block-run.ts";
 import type { PathStep, TextLevel, Unedited } from "./path.ts";
-import type { FullSettings } from "./settings.ts";
+import type { FullSettings, PruneTarget } from "./settings.ts";
 import type { UnitRow } from "./units.ts";
 
 /** Of effects and levels, for a person. */
@@ -49,6 +49,28 @@ export function effectText({ delta_nll, ci95 }: PathStep["held_out"][number]): s
   return `${signed(delta_nll, DECIMALS)}${ci95 === null ? "" : ` ${interval(ci95, DECIMALS)}`}`;
 }
 
+/** "3 of its layers": reads well of one, too. */
+export const countText = (size: number, { many, everywhere }: Pick<UnitRow, "many" | "everywhere">): string =>
+  `${size} of its ${many}${everywhere ? " in every layer" : ""}`;
+
+/** What was asked for. */
+export function targetText(target: PruneTarget, row: Pick<UnitRow, "many" | "everywhere">): string {
+  if ("max_delta_nll" in target) return `a Δ NLL of at most ${target.max_delta_nll} on every text`;
+  if ("target_params" in target) return `at most ${integer(target.target_params)} parameters`;
+  return `${countText(target.remove, row)} removed`;
+}
+
+/** A sentence for each text that repeats itself: its numbers are no test. @param titles of the texts. */
+export function repeatSentences(held_out: PathStep["held_out"], titles: readonly string[]): string[] {
+  return held_out.flatMap(({ repeats }, index) =>
+    repeats
+      ? [
+          `All held-out blocks of ${titles[index]} repeat text that chose: its numbers are no independent measurement.`,
+        ]
+      : [],
+  );
+}
+
 /** The section "before and after" of the card of a step's checkpoint. */
 export function cardOf(
   { settings, row }: { readonly settings: FullSettings; readonly row: UnitRow },
@@ -80,7 +102,7 @@ export function cardOf(
 }
 
 function paragraphsOf(
-  { seq_len, blocks, held_out_blocks, seed, target }: FullSettings,
+  { seq_len, blocks, held_out_blocks, seed, target, calibration }: FullSettings,
   row: UnitRow,
   { size, removed, held_out }: PathStep,
   titles: readonly string[],
@@ -90,11 +112,17 @@ function paragraphsOf(
   const named = titles.map(markdown).join(", ");
   const effects = held_out.map((effect, index) => `${markdown(titles[index] ?? "")} ${effectText(effect)}`);
   return [
-    `Removed: ${size} ${row.many}${row.everywhere ? " of every layer" : ""} (${which}).`,
+    `Removed: ${countText(size, row)} (${which}).`,
+    ...(calibration === null
+      ? []
+      : [
+          `In the place of each stands its mean write over ${markdown(titlesOf([calibration])[0] ?? "")}, of the unedited model: a constant in an MLP's bias below.`,
+        ]),
     `Chosen by a search on ${counted(blocks, "block")} of ${integer(seq_len)} tokens of each text (${named}; seed ${seed}) for the smallest Δ NLL. ` +
       "It is the best set that the search found, not proved to be the best there is.",
     `Measured on ${integer(held_out_blocks)} other blocks of each text, which had no part in the choice. Δ NLL, block by block, with 95 % intervals: ${effects.join("; ")}. ` +
       "The intervals in the table are each model's own, over blocks: they do not tell how sure the difference is.",
+    ...repeatSentences(held_out, titles.map(markdown)),
     "max_delta_nll" in target
       ? `Tested: on every text the one-sided 95 % bound of Δ NLL is at most ${target.max_delta_nll}.`
       : "How much to remove was given beforehand: nothing was tested.",

@@ -8,7 +8,8 @@ import { differences } from "../store/fingerprint.ts";
 import { writeAtomically } from "../store/projections.ts";
 import type { FullSettings, PruneTarget } from "./settings.ts";
 
-const FILE = "search.json";
+/** Its file in the directory. */
+export const JOURNAL = "search.json";
 
 interface Journal {
   readonly settings: Readonly<Record<string, unknown>>;
@@ -30,7 +31,7 @@ export function openSearch(
 ): Journal {
   const settings = { model, texts: [dataset, ...also], ...plain };
   requireDirectory(out, 0o777, "Name another directory with --out.");
-  const path = join(out, FILE);
+  const path = join(out, JOURNAL);
   const before = existsSync(path) ? (JSON.parse(readFileSync(path, "utf8")) as Journal) : null;
   const isSameTarget = JSON.stringify(before?.target) === JSON.stringify(target);
   if (before !== null) {

@@ -1,10 +1,11 @@
 /** What a search's best sets cost on held-out blocks, which of them the target allows, and that one's checkpoint. */
 import { join } from "node:path";
 import { type ConfigInput, defineConfig, type RunConfig } from "../config/load.ts";
+import { SparkablateError } from "../errors.ts";
 import { notify, type OnEvent } from "../events.ts";
 import type { ModelSize } from "../protocol/messages.ts";
 import type { Row } from "../results/row.ts";
-import type { Baked, BakeOptions } from "../run/bake.ts";
+import type { Baked, BakeOptions, Foreseen } from "../run/bake.ts";
 import { readBlockRun } from "../store/block-run.ts";
 import { RunStore } from "../store/sqlite.ts";
 import { cardOf, levelOf } from "./facts.ts";
@@ -13,9 +14,12 @@ import type { Machine } from "./machine.ts";
 import type { Repeats } from "./overlap.ts";
 import type { PathStep, TextLevel, Unedited } from "./path.ts";
 import type { Best, UnitSet } from "./search.ts";
-import type { FullSettings } from "./settings.ts";
+import type { FullSettings, PruneTarget } from "./settings.ts";
 import { rowsOver } from "./some-blocks.ts";
 import type { UnitRow } from "./units.ts";
+
+/** Batches for means, of the selection's size. */
+export const CALIBRATION_BATCHES = 8;
 
 /** What comes of the sets that a search has found. */
 export interface Outcome {
@@ -33,23 +37,27 @@ export interface Outcome {
   readonly checkpoint: Baked | null;
 }
 
-/** What the search lends: its settings, and how it measures. */
-export interface Bench {
+/** What says of a set what its checkpoint would be. */
+export interface Ground {
   readonly settings: FullSettings;
   readonly row: UnitRow;
+  readonly on: OnEvent;
+  /** Of a run on the selection blocks. */
+  readonly config: (asked: Omit<ConfigInput, "model" | "eval">) => RunConfig;
+  readonly machine: Machine;
+}
+
+/** What the search lends: its settings, and how it measures. */
+export interface Bench extends Ground {
   /** Ids of what removes a set. */
   readonly ids: (set: UnitSet) => string[];
   /** Of a set as a person counts it. */
   readonly size: (set: UnitSet) => number;
   /** Of each text: held-out blocks that repeat what chose. */
   readonly repeats: readonly Repeats[];
-  readonly on: OnEvent;
   readonly signal: AbortSignal | undefined;
-  /** Of a run on the selection blocks. */
-  readonly config: (asked: Omit<ConfigInput, "model" | "eval">) => RunConfig;
   /** Rows of a run to its end, the baseline first. */
   readonly finished: (config: RunConfig) => Promise<readonly Row[]>;
-  readonly machine: Pick<Machine, "bake" | "foresee">;
 }
 
 /**
@@ -59,15 +67,31 @@ export interface Bench {
 export async function outcomeOf(bench: Bench, best: readonly Best[], holdout: number): Promise<Outcome> {
   const { target } = bench.settings;
   const { unedited, steps } = await heldOut(bench, best, holdout);
-  const chosen = "remove" in target ? (steps.at(-1) ?? null) : lastAllowed(steps, target.max_delta_nll);
+  const chosen = chosenOf(target, steps);
   return {
     unedited,
     steps,
     chosen: chosen?.size ?? null,
-    reached: chosen !== null && ("max_delta_nll" in target || chosen.size >= target.remove),
+    reached: chosen !== null && reaches(target, chosen),
     disagreement: disagreement(steps),
     checkpoint: chosen === null || unedited === null ? null : await baked(bench, unedited, chosen),
   };
+}
+
+function chosenOf(target: PruneTarget, steps: readonly PathStep[]): PathStep | null {
+  // A number of units that no stock checkpoint has: its bake says so.
+  if ("remove" in target) return steps.at(-1) ?? null;
+  const writable = steps.filter(({ refusal }) => refusal === null);
+  if ("target_params" in target)
+    return writable.find((step) => reaches(target, step)) ?? writable.at(-1) ?? null;
+  // Whatever comes before the first failure is tested.
+  const last = lastAllowed(steps, target.max_delta_nll);
+  return writable.findLast(({ size }) => last !== null && size <= last.size) ?? null;
+}
+
+function reaches(target: PruneTarget, { size, weights }: PathStep): boolean {
+  if ("target_params" in target) return weights !== null && weights.parameters <= target.target_params;
+  return "max_delta_nll" in target || size >= target.remove;
 }
 
 async function heldOut(
@@ -85,13 +109,14 @@ async function heldOut(
   let before: ModelSize | null = null;
   for (const [index, { set, value }] of best.entries()) {
     const removed = named[index] as string[];
-    const size = await bench.machine.foresee(...bakeOf(bench, removed));
-    before = size?.before ?? null;
+    const { size, refusal } = await foreseen(bench, removed);
+    before ??= size?.before ?? null;
     steps.push({
       size: bench.size(set),
       removed,
       selection_delta_nll: value,
       nested: index === 0 || (best[index - 1] as Best).set.every((unit) => set.includes(unit)),
+      refusal,
       weights: size?.after ?? null,
       held_out: texts.map(({ effects }) => effects[index] as TextEffect),
       nll: texts.map(({ levels }) => levels[index + 1] as TextLevel),
@@ -133,7 +158,7 @@ async function measured(
 
 /** A run on one text's held-out blocks. */
 export function ofText(
-  { model, texts, seq_len, seed, batch_size, blocks, held_out_blocks, out }: FullSettings,
+  { model, texts, seq_len, seed, batch_size, blocks, held_out_blocks, calibration, out }: FullSettings,
   index: number,
   holdout: number,
   ablation: ConfigInput["ablation"],
@@ -146,6 +171,11 @@ export function ofText(
       seed,
       dataset: texts[index] as string,
       batch_size,
+      // The same blocks as in the search.
+      ...(calibration !== null && {
+        calibration,
+        calibration_batches: CALIBRATION_BATCHES * texts.length,
+      }),
       max_batches: held_out_blocks / batch_size,
       skip_batches: (blocks + holdout * held_out_blocks) / batch_size,
     },
@@ -166,15 +196,21 @@ async function baked(bench: Bench, before: Unedited, step: PathStep): Promise<Ba
   });
 }
 
-/** The checkpoint without these units. */
-function bakeOf({ settings, row, config }: Bench, removed: readonly string[]): [RunConfig, BakeOptions] {
-  const ablation = { sweep: "custom" as const, targets: [removed.join(" + ")] };
-  return [config({ ablation }), bakeOptions(settings, row)];
+/** How large the checkpoint without these units would be, or why no stock one can be without them. */
+export async function foreseen(
+  bench: Ground,
+  removed: readonly string[],
+): Promise<{ readonly size: Foreseen | null; readonly refusal: string | null }> {
+  try {
+    return { size: await bench.machine.foresee(...bakeOf(bench, removed)), refusal: null };
+  } catch (error) {
+    if (!(error instanceof SparkablateError) || error.code !== "bake_refused") throw error;
+    return { size: null, refusal: error.message };
+  }
 }
 
-/** Where the checkpoint goes, and how units are left out of it. */
-export const bakeOptions = ({ out }: FullSettings, row: UnitRow): BakeOptions => ({
-  out: join(out, "model"),
-  ...row.bake,
-  force: true,
-});
+/** The checkpoint without these units. */
+function bakeOf({ settings, row, config }: Ground, removed: readonly string[]): [RunConfig, BakeOptions] {
+  const ablation = { sweep: "custom" as const, targets: [removed.join(" + ")] };
+  return [config({ ablation }), { out: join(settings.out, "model"), ...row.bake, force: true }];
+}

@@ -21,7 +21,9 @@ export interface PathStep extends Step {
   readonly selection_delta_nll: number;
   /** Whether it holds the set of the size before. */
   readonly nested: boolean;
-  /** Of the checkpoint without them; null where only the loaded model shows where its parts are. */
+  /** Why no stock checkpoint can be without them; null: one can. */
+  readonly refusal: string | null;
+  /** Of the checkpoint without them; null where there can be none, and where only the loaded model shows where its parts are. */
   readonly weights: ModelSize | null;
   /** One for each text, in their order. */
   readonly nll: readonly TextLevel[];

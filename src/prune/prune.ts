@@ -17,15 +17,24 @@ import { RACE_FLAGS } from "../statistics/racing.ts";
 import { writeAtomically } from "../store/projections.ts";
 import { readRun, requireBegun } from "../store/run-directory.ts";
 import { RunStore } from "../store/sqlite.ts";
+import { constantLayers, requireLarger, requireOffer, sharesOf } from "./beforehand.ts";
 import { openSearch } from "./journal.ts";
 import type { Machine } from "./machine.ts";
 import { neuronOffer } from "./neuron-blocks.ts";
-import { type Bench, bakeOptions, type Outcome, ofText, outcomeOf } from "./outcome.ts";
-import { type Repeats, requireFresh, type Shares } from "./overlap.ts";
+import {
+  type Bench,
+  CALIBRATION_BATCHES,
+  foreseen,
+  type Ground,
+  type Outcome,
+  outcomeOf,
+} from "./outcome.ts";
+import { type Repeats, requireFresh } from "./overlap.ts";
 import { type Passes, passesOf } from "./passes.ts";
 import {
   type Answer,
   type Ask,
+  ascending,
   type Best,
   type ChallengeAnswer,
   type ChallengeAsked,
@@ -92,6 +101,10 @@ class Pruning {
   /** How many layers lose units, and how much of `remove` a unit is. */
   #layers = 1;
   #each = 1;
+  /** Parameters without a set, by its units. */
+  readonly #parameters = new Map<string, number>();
+  /** Layers that may become a constant; null: that is not asked for. */
+  #constants: readonly number[] | null = null;
   #asked = 0;
   #unsettled = 0;
   /** The unedited model on all selection blocks, once a run has measured it there. */
@@ -117,9 +130,11 @@ class Pruning {
 
   async run(): Promise<Pruned> {
     const { out, target, texts, unit } = this.#settings;
+    await requireLarger(this.#ground);
+    if (this.#settings.compensate === "mean") this.#constants = await constantLayers(this.#ground);
+    else await requireOffer(this.#ground);
     const { holdout } = openSearch(this.#settings, this.#config({}), this.#options.fresh_holdout ?? false);
-    await this.#requireOffer();
-    const repeats = requireFresh(await this.#shares(holdout), target);
+    const repeats = requireFresh(await sharesOf(this.#ground, holdout), target);
     notify(
       this.#on,
       repeats.flatMap(({ notice }) => notice ?? []),
@@ -130,40 +145,6 @@ class Pruning {
     const result: Pruned = { unit, texts, target, ...outcome, unsettled: this.#unsettled, passes };
     writeAtomically(join(out, "path.json"), [`${JSON.stringify(result, null, 1)}\n`]);
     return result;
-  }
-
-  /** What no checkpoint could say is refused before it is searched for. */
-  async #requireOffer(): Promise<void> {
-    const { layers } = await this.#machine.map(this.#config({}), this.#passOn);
-    const targets = [this.#row.example(layers).map(interventionId).join(" + ")];
-    const config = this.#config({ ablation: { sweep: "custom", targets } });
-    await this.#machine.foresee(config, bakeOptions(this.#settings, this.#row));
-  }
-
-  /** What each text gives, known before anything is measured. */
-  async #shares(holdout: number): Promise<Shares[]> {
-    const { texts, blocks, held_out_blocks, seq_len } = this.#settings;
-    const shares: Shares[] = [];
-    for (const [index, text] of texts.entries()) {
-      const evaluated = ofText(this.#settings, index, holdout, { sweep: "layers" });
-      const both = await this.#machine.blocks(
-        { ...evaluated, eval: { ...evaluated.eval, skip_batches: 0, max_batches: null } },
-        this.#passOn,
-      );
-      const from = blocks + holdout * held_out_blocks;
-      if (both.length < from + held_out_blocks)
-        throw new SparkablateError(
-          "text_too_short",
-          `${text} has ${both.length} blocks of ${seq_len} tokens, and the search takes ${from + held_out_blocks}: ${blocks} choose, ${held_out_blocks} test${holdout === 0 ? "" : `, ${holdout * held_out_blocks} were seen before`}`,
-          { help: "Name a longer text, or lower --blocks, --held-out or --seq-len." },
-        );
-      shares.push({
-        text,
-        selection: both.slice(0, blocks),
-        heldOut: both.slice(from, from + held_out_blocks),
-      });
-    }
-    return shares;
   }
 
   async #search(): Promise<Best[]> {
@@ -196,6 +177,7 @@ class Pruning {
   #goesOn(best: readonly Best[]): boolean {
     const { target } = this.#settings;
     if ("remove" in target) return best.length === 0 || this.#size((best.at(-1) as Best).set) < target.remove;
+    if ("target_params" in target) return this.#parametersOf(best.at(-1)?.set) > target.target_params;
     // One step beyond is measured: it is shown, and never chosen.
     return (best.at(-1)?.value ?? 0) <= target.max_delta_nll;
   }
@@ -211,7 +193,9 @@ class Pruning {
     if (ask.kind === "challenge") return await this.#challenge(ask);
     const { given, candidates } = ask;
     const gone = given.length === 0 ? "nothing is removed yet" : `removed: ${this.#named(given)}`;
-    notify(this.#on, [`${gone}; measuring ${candidates.length} ${this.#row.many} for the next step`]);
+    notify(this.#on, [
+      `${gone}; measuring ${candidates.length} ${this.#row.sweep === null ? "blocks of " : ""}${this.#row.many} for the next step`,
+    ]);
     this.#onePassEach += candidates.length * this.#settings.blocks * this.#settings.texts.length;
     const rows =
       given.length === 0 && first.length > 0 ? first : await this.#measured(this.#alone(given, candidates));
@@ -222,6 +206,9 @@ class Pruning {
       if (delta_nll === null || number === undefined) return [];
       return [{ unit: number, effect: delta_nll, value: values.get(condition) ?? null, flags }];
     });
+    await this.#count(
+      effects.flatMap(({ unit, value }) => (value === null ? [] : [ascending([...given, unit])])),
+    );
     if (effects[0]?.flags.includes(RACE_FLAGS.leading)) this.#unsettled++;
     // A race has ranked them by places, its winner first.
     if (this.#row.everywhere) effects.sort((a, b) => a.effect - b.effect || a.unit - b.unit);
@@ -234,7 +221,7 @@ class Pruning {
     const ablation =
       sweep === null
         ? { sweep: "custom" as const, targets: candidates.map((unit) => interventionId(this.#unit(unit))) }
-        : { sweep };
+        : { sweep, ...(this.#constants !== null && { mode: "mean" as const, layers: [...this.#constants] }) };
     return {
       ablation: { ...ablation, ...(given.length > 0 && { given: this.#ids(given) }) },
       ...(!everywhere && RACE),
@@ -243,6 +230,7 @@ class Pruning {
 
   async #sets(sets: readonly UnitSet[], why: string): Promise<(number | null)[]> {
     notify(this.#on, [`${why}: ${sets.map((set) => this.#named(set)).join("; ")}`]);
+    await this.#count(sets);
     const rows = await this.#measured({
       ablation: { sweep: "custom", targets: sets.map((set) => this.#ids(set).join(" + ")) },
     });
@@ -253,6 +241,7 @@ class Pruning {
   /** The incumbent and who may be better, racing for the smallest value. */
   async #challenge({ incumbent, sets, why }: ChallengeAsked): Promise<ChallengeAnswer> {
     notify(this.#on, [`${why}? ${sets.map((set) => this.#named(set)).join("; ")}`]);
+    await this.#count(sets);
     const targets = [incumbent, ...sets].map((set) => this.#ids(set).join(" + "));
     const rows = await this.#measured({ ablation: { sweep: "custom", targets }, ...RACE });
     const entrants = rows.slice(1);
@@ -289,6 +278,17 @@ class Pruning {
     });
   }
 
+  /** Where parameters decide how far to go: those of the checkpoint without each of these sets. */
+  async #count(sets: readonly UnitSet[]): Promise<void> {
+    if (!("target_params" in this.#settings.target)) return;
+    for (const set of sets) {
+      const { size } = await foreseen(this.#ground, this.#ids(set));
+      if (size !== null) this.#parameters.set(set.join(), size.after.parameters);
+    }
+  }
+
+  #parametersOf = (set: UnitSet = []): number => this.#parameters.get(set.join()) ?? Number.POSITIVE_INFINITY;
+
   /** Rows of the next run of the search, the baseline first. */
   async #measured(asked: Pick<ConfigInput, "ablation" | "stop">): Promise<readonly Row[]> {
     this.#asked++;
@@ -305,7 +305,7 @@ class Pruning {
 
   /** Of a run on the selection blocks. */
   #config(asked: Omit<ConfigInput, "model" | "eval">): RunConfig {
-    const { model, texts, seq_len, seed, batch_size, blocks } = this.#settings;
+    const { model, texts, seq_len, seed, batch_size, blocks, calibration } = this.#settings;
     const [dataset, ...also] = texts as [string, ...string[]];
     return defineConfig({
       model,
@@ -315,6 +315,7 @@ class Pruning {
         seed,
         dataset,
         ...(also.length > 0 && { also }),
+        ...(calibration !== null && { calibration, calibration_batches: CALIBRATION_BATCHES }),
         batch_size: batch_size * texts.length,
         max_batches: blocks / batch_size,
       },
@@ -327,18 +328,24 @@ class Pruning {
     return readRun(config.output.dir).rows;
   }
 
-  #bench(repeats: readonly Repeats[]): Bench {
+  get #ground(): Ground {
     return {
       settings: this.#settings,
       row: this.#row,
+      on: this.#passOn,
+      config: (asked) => this.#config(asked),
+      machine: this.#machine,
+    };
+  }
+
+  #bench(repeats: readonly Repeats[]): Bench {
+    return {
+      ...this.#ground,
       ids: this.#ids,
       size: (set) => this.#size(set),
       repeats,
-      on: this.#passOn,
       signal: this.#options.signal,
-      config: (asked) => this.#config(asked),
       finished: (config) => this.#finished(config),
-      machine: this.#machine,
     };
   }
 

@@ -287,7 +287,7 @@ function ranking(answer: Answer): readonly Effect[] {
 
 const without = (set: UnitSet, unit: number): UnitSet => set.filter((each) => each !== unit);
 
-const ascending = (units: readonly number[]): UnitSet => [...units].sort((a, b) => a - b);
+export const ascending = (units: readonly number[]): UnitSet => [...units].sort((a, b) => a - b);
 
 /** Of equals the first. */
 const smallest = (sets: readonly Best[]): Best | undefined =>

@@ -1,7 +1,8 @@
 /** What a search is asked for. */
+import { resolve } from "node:path";
 import type { ConfigInput } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
-import type { Unit } from "./units.ts";
+import { UNITS, type Unit } from "./units.ts";
 
 /** Whether a step is enough, or one too many. */
 export type PruneTarget =
@@ -12,7 +13,14 @@ export type PruneTarget =
   | {
       /** Units to remove; key/value groups and neurons out of every layer. */
       readonly remove: number;
+    }
+  | {
+      /** Parameters that the checkpoint may have. */
+      readonly target_params: number;
     };
+
+/** What stands in the place of what is removed. */
+export type Compensate = "none" | "mean";
 
 /** A model, texts, and how far to go. */
 export interface PruneSettings {
@@ -26,6 +34,13 @@ export interface PruneSettings {
   readonly target: PruneTarget;
   /** Neurons that remain are a multiple of it, where a layer has 1,024 or more; default 128. */
   readonly align?: number | undefined;
+  /**
+   * What stands in the place of a removed layer: nothing, or its mean write over `calibration`, a constant in an MLP's bias
+   * below. Default: none.
+   */
+  readonly compensate?: Compensate | undefined;
+  /** Text for the means, none of the others; needed with `compensate: "mean"` and of no use without it. */
+  readonly calibration?: string | null | undefined;
   /** Tokens a block; default 256. */
   readonly seq_len?: number | undefined;
   /** Blocks of each text in a batch; default 4. */
@@ -53,6 +68,8 @@ export function complete(settings: PruneSettings): FullSettings {
     blocks = 64,
     held_out_blocks = 64,
     seed = 0,
+    compensate = "none",
+    calibration = null,
   } = settings;
   const { texts, target } = settings;
   if (texts.length === 0)
@@ -66,13 +83,40 @@ export function complete(settings: PruneSettings): FullSettings {
         "usage",
         `${name} is ${value}, no multiple of ${batch_size}: batches are whole`,
       );
+  requireMeans({ unit, texts, compensate, calibration });
   const [[name, value]] = Object.entries(target) as [[string, number]];
   const fits =
-    name === "remove" ? Number.isInteger(value) && value >= 1 : Number.isFinite(value) && value >= 0;
+    name === "max_delta_nll" ? Number.isFinite(value) && value >= 0 : Number.isInteger(value) && value >= 1;
   if (!fits)
     throw new SparkablateError(
       "usage",
-      `${name} is ${value}; allowed: ${name === "remove" ? "whole numbers from 1" : "nats a token from 0"}`,
+      `${name} is ${value}; allowed: ${name === "max_delta_nll" ? "nats a token from 0" : "whole numbers from 1"}`,
     );
-  return { ...settings, unit, align, seq_len, batch_size, blocks, held_out_blocks, seed };
+  return {
+    ...settings,
+    ...{ unit, align, seq_len, batch_size, blocks, held_out_blocks, seed, compensate, calibration },
+  };
+}
+
+/** Means are of blocks that neither choose nor test, the same ones in every run of the search. */
+function requireMeans({
+  unit,
+  texts,
+  compensate,
+  calibration,
+}: Pick<FullSettings, "unit" | "texts" | "compensate" | "calibration">): void {
+  if (compensate === "mean" && UNITS[unit].constants !== true)
+    throw new SparkablateError("usage", `compensate: mean is for layers alone, not for ${UNITS[unit].many}`);
+  if (compensate === "mean" && calibration === null)
+    throw new SparkablateError(
+      "usage",
+      "compensate: mean needs a text for its means: name one in calibration",
+    );
+  if (compensate !== "mean" && calibration !== null)
+    throw new SparkablateError("usage", "calibration is of no use without compensate: mean");
+  if (calibration !== null && texts.some((text) => resolve(text) === resolve(calibration)))
+    throw new SparkablateError(
+      "usage",
+      `${calibration} chooses and tests: means come from a text of their own; name another one in calibration`,
+    );
 }

@@ -9,10 +9,14 @@ export type Unit = "layers" | "kv_groups" | "neurons";
 export interface UnitRow {
   /** Several, for a person. */
   readonly many: string;
+  /** How a search goes, in a sentence for the page. */
+  readonly how: string;
   /** The sweep that measures each of them alone; null: they are too many, and blocks of them are measured. */
   readonly sweep: "layers" | "kv_groups" | null;
   /** Whether a step takes one out of every layer, since a stock configuration has one number for all of them. */
   readonly everywhere: boolean;
+  /** Whether a constant may stand in the place of one. */
+  readonly constants?: true;
   /** How a bake leaves them out instead of keeping them as zeros. */
   readonly bake: Pick<BakeOptions, "prune_layers" | "prune_kv_groups" | "prune_neurons">;
   /** One step that the model's sizes allow: what a bake cannot say of it, it can say of none. Throws where there is none. */
@@ -34,8 +38,10 @@ export interface Offer {
 export const UNITS: Readonly<Record<Unit, UnitRow>> = {
   layers: {
     many: "layers",
+    how: "A step is a race of all that are left beside what is gone, for the smallest mean Δ NLL; then each that was removed before is put back, and the most promising swaps are measured (floating search: Pudil, Novovičová and Kittler, 1994).",
     sweep: "layers",
     everywhere: false,
+    constants: true,
     bake: { prune_layers: true },
     example(layers) {
       if (layers.length > 1) return [{ kind: "layer", layer: layers.length - 1, mode: "skip" }];
@@ -44,6 +50,7 @@ export const UNITS: Readonly<Record<Unit, UnitRow>> = {
   },
   kv_groups: {
     many: "key/value groups",
+    how: "A step takes the least harmful one out of every layer, each beside what is gone; together they are measured as one set.",
     sweep: "kv_groups",
     everywhere: true,
     bake: { prune_kv_groups: true },
@@ -67,7 +74,8 @@ export const UNITS: Readonly<Record<Unit, UnitRow>> = {
     },
   },
   neurons: {
-    many: "blocks of neurons",
+    many: "neurons",
+    how: "Neurons were measured in blocks whose first-order effects on the selection blocks rank next to each other. A step offers, of every layer, twice as many blocks as go, those of the smallest first-order effects, and takes the least harmful, each beside what is gone; together they are measured as one set.",
     sweep: null,
     everywhere: true,
     bake: { prune_neurons: true },

@@ -71,4 +71,33 @@ export interface ScatterChart extends Chart {
   readonly points: readonly ScatterPoint[];
 }
 
-export type ChartDefinition = BarChart | Heatmap | ScatterChart;
+export interface CurvePoint {
+  /** Which of the chart's lines it lies on. */
+  readonly line: number;
+  /** Position on the horizontal axis. */
+  readonly x: number;
+  /** Positions on the chart's scale: the value, and the ends of its interval where it has one. */
+  readonly y: number;
+  readonly low: number | null;
+  readonly high: number | null;
+  /** Whether it stands out. */
+  readonly chosen: boolean;
+  readonly hover: readonly string[];
+}
+
+/** Lines with bands: a value against what it was bought with. */
+export interface CurveChart extends Chart {
+  readonly type: "curves";
+  /** The horizontal axis, and the titles of both. */
+  readonly across: Scale;
+  readonly x: string;
+  readonly y: string;
+  /** What each line is, in their order. */
+  readonly lines: readonly string[];
+  /** Line by line, each from left to right. */
+  readonly points: readonly CurvePoint[];
+  /** Position of a level that was asked for, and what it is; null: none. */
+  readonly limit: { readonly at: number; readonly label: string } | null;
+}
+
+export type ChartDefinition = BarChart | Heatmap | ScatterChart | CurveChart;

@@ -28,12 +28,28 @@ export interface PageParts {
   /** The table's heading, and one sentence on its columns for those who cannot see it. */
   readonly heading: string;
   readonly caption: string;
+  /** What the table has a row of. */
+  readonly items: {
+    /** Several of them. */
+    readonly noun: string;
+    /** Whether a reader may ask for the distinguishable ones alone. */
+    readonly tested: boolean;
+    /** The file with the same numbers. */
+    readonly file: string;
+  };
   /** Markup after the table. */
   readonly after: string;
   readonly data: PageData;
   /** Asks the server that gave the page for new data. */
   readonly live: boolean;
 }
+
+/** The rows of a run, or of a comparison of runs. */
+export const CONDITIONS: PageParts["items"] = {
+  noun: "conditions",
+  tested: true,
+  file: "the run's results.jsonl",
+};
 
 /** In pieces: the text of a large sweep is never whole in memory. */
 export function* renderDocument({
@@ -42,6 +58,7 @@ export function* renderDocument({
   before,
   heading,
   caption,
+  items,
   after,
   data,
   live,
@@ -66,15 +83,15 @@ export function* renderDocument({
 </header>
 <main>
 ${before}
-<noscript><p><strong>Charts and table need JavaScript; the run's results.jsonl holds the same numbers.</strong></p></noscript>
+<noscript><p><strong>Charts and table need JavaScript; ${items.file} holds the same numbers.</strong></p></noscript>
 <h2>Charts</h2>
 <div class="controls" id="masking"><label><input id="mask" type="checkbox"> in heatmaps, hide what is not distinguishable</label></div>
 <div id="charts"></div>
 <h2>${escapeHtml(heading)}</h2>
 <div class="controls">
 <label>Filter <input id="filter" type="search" autocomplete="off" spellcheck="false"></label>
-<label><input id="only" type="checkbox"> only distinguishable</label>
-<span id="count" class="muted" role="status"></span>
+<label${items.tested ? "" : " hidden"}><input id="only" type="checkbox"> only distinguishable</label>
+<span id="count" class="muted" role="status" data-noun="${items.noun}"></span>
 </div>
 <div class="scroll" tabindex="0" role="region" aria-label="${escapeHtml(heading)}">
 <table id="ranking"><caption class="unseen">${escapeHtml(caption)}</caption><thead></thead><tbody></tbody></table>

@@ -4,6 +4,7 @@
 import type { ChartConfiguration } from "chart.js";
 import type { ChartDefinition } from "./chart.ts";
 import { barDrawing } from "./drawing/bars.ts";
+import { curveDrawing } from "./drawing/curves.ts";
 import { heatmapDrawing } from "./drawing/heatmap.ts";
 import { scatterDrawing } from "./drawing/scatter.ts";
 import { type DrawingTools, drawingTools, type Look } from "./drawing/tools.ts";
@@ -12,7 +13,12 @@ export type Configure = (definition: ChartDefinition, look: Look) => ChartConfig
 
 type Drawings = { readonly [T in ChartDefinition["type"]]: (tools: DrawingTools) => unknown };
 
-const DRAWINGS: Drawings = { bars: barDrawing, heatmap: heatmapDrawing, scatter: scatterDrawing };
+const DRAWINGS: Drawings = {
+  bars: barDrawing,
+  heatmap: heatmapDrawing,
+  scatter: scatterDrawing,
+  curves: curveDrawing,
+};
 
 export function drawing(): Configure {
   return assemble(drawingTools(), DRAWINGS);

@@ -73,7 +73,7 @@ export function runPage(
   /** Least width at which every bar and cell can be told apart; narrower screens scroll sideways. */
   function leastWidth(chart: ChartDefinition): number {
     if (chart.type === "heatmap") return 180 + 14 * chart.columns.labels.length;
-    if (chart.type === "scatter") return 320;
+    if (chart.type === "scatter" || chart.type === "curves") return 320;
     return chart.horizontal ? 420 : 90 + 11 * chart.bars.length;
   }
 
@@ -198,7 +198,8 @@ export function runPage(
       return line;
     });
     body.replaceChildren(...rows);
-    element("count").textContent = `${rows.length} of ${data.total} conditions shown`;
+    const count = element("count");
+    count.textContent = `${rows.length} of ${data.total} ${count.dataset.noun} shown`;
     const more = element<HTMLButtonElement>("more");
     more.hidden = rows.length === found.length;
     more.textContent = `Show ${Math.min(ROWS_AT_ONCE, found.length - rows.length)} more`;

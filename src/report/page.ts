@@ -6,7 +6,7 @@ import { rankRows } from "../results/ranking.ts";
 import { type TokenRun, tokenReport } from "../results/tokens.ts";
 import { chartsFor } from "./charts.ts";
 import { columnsOf } from "./columns.ts";
-import { escapeHtml, paragraphs, renderDocument, tableData } from "./document.ts";
+import { CONDITIONS, escapeHtml, paragraphs, renderDocument, tableData } from "./document.ts";
 import { componentName, flagLegend, headline } from "./headline.ts";
 import { leftOut, MOST_ROWS } from "./limits.ts";
 import { bibtex, methods } from "./methods.ts";
@@ -41,6 +41,7 @@ export function renderPage(
     ]),
     heading: "Ranking",
     caption: RANKING_CAPTION,
+    items: CONDITIONS,
     after: `${legend.length === 0 ? "" : paragraphs([`Flags: ${legend.join("; ")}.`], "muted")}
 ${audit === null ? "" : auditSection(audit)}
 ${tokens.map((run) => tokensSection(tokenReport(run, TOP_TOKENS))).join("\n")}

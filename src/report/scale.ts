@@ -39,6 +39,21 @@ export function scaleFor(effects: readonly number[], ends: readonly number[], sy
   return largest > SYMLOG_FROM * typical ? symlog(low, high, typical) : linear(low, high, symmetric);
 }
 
+/** A linear axis from the least value to the largest, which need not show 0. @param unit what its labels count. */
+export function scaleBetween(low: number, high: number, unit = 1): Scale {
+  const room = (high - low || Math.abs(high) || 1) * 0.06;
+  const [min, max] = [(low - room) / unit, (high + room) / unit];
+  const step = niceStep((max - min) / 6);
+  const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const first = Math.ceil(min / step - 1e-9);
+  const count = Math.floor(max / step + 1e-9) - first + 1;
+  const ticks = Array.from({ length: count }, (_, index) => {
+    const value = (first + index) * step;
+    return { at: value * unit, label: numberLabel(value, decimals) };
+  });
+  return { kind: "linear", linear_within: null, min: min * unit, max: max * unit, ticks };
+}
+
 /** Where a value lies on the axis. */
 export function place(scale: Scale, value: number): number {
   return scale.linear_within === null ? value : Math.asinh(value / scale.linear_within);

@@ -4,6 +4,7 @@ import type { RunConfig } from "../config/load.ts";
 import { asWritten } from "../config/problems.ts";
 import { SparkablateError } from "../errors.ts";
 import { refusalOf } from "../protocol/features.ts";
+import type { RunFacts } from "../results/facts.ts";
 import { rankRows } from "../results/ranking.ts";
 import type { Row } from "../results/row.ts";
 import type { ReportedRun } from "../store/run-directory.ts";
@@ -21,25 +22,16 @@ export function confirmation(config: RunConfig, { rows, facts }: ReportedRun, to
     .filter(({ delta_nll, condition }) => delta_nll !== null && condition !== BASELINE_ID)
     .slice(0, top);
   if (chosen.length === 0) throw new SparkablateError("usage", "--confirm: nothing is measured yet");
-  const { batch_size, skip_batches, calibration_batches } = config.eval;
-  // Where calibration took its blocks from the same text, twice as many are left to it: some may have been skipped.
-  const calibrated = facts.calibration === facts.text ? 2 * calibration_batches : 0;
-  // So it is with the donor blocks of mode resample: one for each of evaluation.
-  const batches = Math.ceil(facts.planned_blocks / batch_size);
-  const drawn = facts.resample_source === facts.text ? batches : 0;
   return {
     ...config,
-    eval: asWritten(config.eval, {
-      ...config.eval,
-      skip_batches: skip_batches + batches + Math.max(calibrated, drawn),
-    }),
+    eval: unusedBlocks(config, facts),
     ablation: {
       ...config.ablation,
       sweep: "custom",
       layers: "all",
       from: null,
       top: null,
-      targets: chosen.map(({ interventions, condition }) => asTarget(interventions, condition)),
+      targets: chosen.map(({ interventions, condition }) => together(interventions, condition)),
       directions: [],
     },
     stop: null,
@@ -47,7 +39,22 @@ export function confirmation(config: RunConfig, { rows, facts }: ReportedRun, to
   };
 }
 
-function asTarget(interventions: Row["interventions"], condition: string): Target {
+/** The run's evaluation on the blocks behind those that it used. @param config the run's own. */
+export function unusedBlocks(config: RunConfig, facts: RunFacts): RunConfig["eval"] {
+  const { batch_size, skip_batches, calibration_batches } = config.eval;
+  // Where calibration took its blocks from the same text, twice as many are left to it: some may have been skipped.
+  const calibrated = facts.calibration === facts.text ? 2 * calibration_batches : 0;
+  // So it is with the donor blocks of mode resample: one for each of evaluation.
+  const batches = Math.ceil(facts.planned_blocks / batch_size);
+  const drawn = facts.resample_source === facts.text ? batches : 0;
+  return asWritten(config.eval, {
+    ...config.eval,
+    skip_batches: skip_batches + batches + Math.max(calibrated, drawn),
+  });
+}
+
+/** A condition's edits as an entry of `targets`. */
+export function together(interventions: Row["interventions"], condition: string): Target {
   return interventions.map((one) => {
     if (one.kind !== "direction") return one;
     throw new SparkablateError("usage", `${condition}: ${refusalOf("directions", "confirm")?.sentence}`, {

@@ -1,13 +1,16 @@
 /** `sparkablate prune` on six layers, beside brute force over every set of up to three. */
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { parse, stringify } from "yaml";
 import { sha256 } from "../../src/digest.ts";
 import type { Pruned } from "../../src/prune/prune.ts";
 import type { Row } from "../../src/results/row.ts";
 import { readRun } from "../../src/store/run-directory.ts";
+import { RunStore } from "../../src/store/sqlite.ts";
+import { hasBrowser, hoverText, inBrowser, launchBrowser, visit } from "../fixtures/browser.ts";
 import { cli, NORTHANGER, standingWorker, tinyModel, until } from "../fixtures/harness.ts";
 
 standingWorker();
@@ -104,6 +107,67 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
     expect(said).not.toContain(desk);
   });
 
+  it("has a page and a plot, which `report` makes again and says in every format", async () => {
+    const page = join(out, "report.html");
+    const text = readFileSync(page, "utf8");
+    expect(
+      readFileSync(join(out, "plots", "path.png"))
+        .subarray(1, 4)
+        .toString(),
+    ).toBe("PNG");
+    rmSync(page);
+    const { exitCode, stdout, stderr } = await cli(["report", out, "--format", "json"]);
+    expect([exitCode, JSON.parse(String(stdout))]).toEqual([0, path(out)]);
+    expect(stderr).toContain(`page: ${page}`);
+    expect(readFileSync(page, "utf8")).toBe(text);
+    const csv = await cli(["report", out, "--format", "csv", "--no-plots"]);
+    const lines = String(csv.stdout).trim().split("\r\n");
+    expect(lines).toHaveLength(1 + 3 * texts.length);
+    expect(lines[0]).toMatch(
+      /^size,removed,nested,written,parameters,bytes,text,blocks,nll,delta_nll,se,ci95_low/,
+    );
+    const refused = await cli(["report", out, out]);
+    expect([refused.exitCode, refused.stderr]).toEqual([
+      2,
+      expect.stringContaining("is a search's directory, not a run's"),
+    ]);
+    const top = await cli(["report", out, "--top", "3"]);
+    expect([top.exitCode, top.stderr]).toEqual([
+      2,
+      expect.stringContaining("--top cannot be combined with a search's directory"),
+    ]);
+    // Before it has ended there is nothing to say.
+    const begun = join(desk, "begun");
+    mkdirSync(begun);
+    writeFileSync(join(begun, "search.json"), readFileSync(join(out, "search.json")));
+    const early = await cli(["report", begun]);
+    expect([early.exitCode, early.stderr]).toEqual([
+      2,
+      expect.stringContaining("a search that has not ended"),
+    ]);
+    writeFileSync(join(begun, "path.json"), "{");
+    const damaged = await cli(["report", begun]);
+    expect([damaged.exitCode, damaged.stderr]).toEqual([3, expect.stringContaining("path.json is damaged")]);
+  });
+
+  it.skipIf(!hasBrowser)(`is shown on a desk and on a phone, ${inBrowser}`, async () => {
+    const browser = await launchBrowser();
+    for (const width of [1280, 390])
+      await visit(browser, pathToFileURL(join(out, "report.html")).href, {
+        width,
+        check: async (page) => {
+          expect(await page.locator("#ranking tbody tr").count()).toBe(3);
+          expect(await page.locator("#count").textContent()).toBe("3 of 3 steps shown");
+          expect(await page.locator("#only").isVisible()).toBe(false);
+          expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBe(width);
+          expect(await hoverText(page, 0, 0)).toContain("3 removed");
+          await page.locator("#theme").click();
+          expect(await page.locator("html").getAttribute("data-theme")).toBe("dark");
+        },
+      });
+    await browser.close();
+  });
+
   it("is at least as good as plain greedy in every size, and its values are those of the joint conditions", async () => {
     const all = Array.from({ length: 2 ** LAYERS }, (_, bits) =>
       Array.from({ length: LAYERS }, (_, layer) => layer).filter((layer) => bits & (1 << layer)),
@@ -132,6 +196,35 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
       if (row.blocks === 32) expect(row.nll).toBe(sweep.get(row.condition)?.nll);
   });
 
+  it("its sweep of layers drops the least harmful ones, measured on blocks that it did not use", async () => {
+    const sweep = join(desk, "layers");
+    const target = join(desk, "dropped");
+    const ran = await cli(["bake", "--from-run", sweep, "--drop", "2", "--out", target, "--json"]);
+    expect(ran.exitCode, String(ran.stderr)).toBe(0);
+    const { dropped, held_out } = JSON.parse(String(ran.stdout));
+    const ranked = readRun(sweep)
+      .rows.slice(1)
+      .sort((a, b) => (a.delta_nll as number) - (b.delta_nll as number));
+    expect(dropped).toEqual(ranked.slice(0, 2).map(({ condition }) => condition));
+    const { rows } = readRun(`${sweep}-drop-2`);
+    expect(held_out.delta_nll).toBe(rows[1]?.delta_nll);
+    expect(ran.stderr).toContain("blocks that the run did not use: Δ NLL");
+    const blocksOf = (name: string) =>
+      RunStore.reading(name, (store) => store.blocks("evaluation").map(({ sha256 }) => sha256));
+    expect(blocksOf(`${sweep}-drop-2`).filter((block) => blocksOf(sweep).includes(block))).toEqual([]);
+    expect(JSON.parse(readFileSync(join(target, "config.json"), "utf8")).num_hidden_layers).toBe(LAYERS - 2);
+    for (const [from, more, said] of [
+      [sweep, ["--drop", "6"], "--drop 6: the run has measured 6 layers; allowed: whole numbers from 1 to 5"],
+      [sweep, ["--drop", "two"], "--drop two: a number is wanted"],
+      [sweep, [], "--from-run needs --drop"],
+      [sweep, ["--drop", "1", "-m", model], "--model cannot be combined with --from-run"],
+      [join(out, "held-out", "1-1"), ["--drop", "1"], "its sweep is custom"],
+    ] as const) {
+      const refused = await cli(["bake", "--from-run", from, ...more, "--out", join(desk, "none")]);
+      expect([refused.exitCode, refused.stderr]).toEqual([2, expect.stringContaining(said)]);
+    }
+  });
+
   it("refuses what is another search, and tests another target on blocks that nobody has seen", async () => {
     const other = await cli(line(out, "--remove", "3", "--seed", "1"));
     expect([other.exitCode, other.stderr]).toEqual([2, expect.stringContaining("seed: 0 there, 1 now")]);
@@ -141,6 +234,20 @@ describe("a search for three layers of six", { timeout: 600_000 }, () => {
     const fresh = await cli(line(out, "--remove", "9", "--fresh-holdout"));
     expect(fresh.exitCode, String(fresh.stderr)).toBe(1);
     expect(path(out)).toMatchObject({ chosen: LAYERS - 1, reached: false });
+    const [, second, ...larger] = path(out).steps.map(({ weights }) => weights?.parameters as number);
+    const far = await cli(line(out, "--target-params", "2K", "--fresh-holdout"));
+    expect([far.exitCode, far.stdout]).toEqual([1, expect.stringContaining("Out of reach: at most 2,000")]);
+    expect(path(out)).toMatchObject({ chosen: LAYERS - 1, reached: false });
+    expect(
+      path(out)
+        .steps.map(({ weights }) => weights?.parameters)
+        .slice(2),
+    ).toEqual(larger);
+    // The first step that is small enough, and no more is searched.
+    const small = await cli(line(out, "--target-params", `${(second as number) / 1000}K`, "--fresh-holdout"));
+    expect(small.exitCode, String(small.stderr)).toBe(0);
+    expect(path(out)).toMatchObject({ chosen: 2, reached: true, target: { target_params: second } });
+    expect(path(out).steps).toHaveLength(2);
     const blocks = (name: string) => readFileSync(join(out, "held-out", name, "config.yaml"), "utf8");
     expect(blocks("2-1")).toContain("skip_batches: 8");
     expect(blocks("1-1")).toContain("skip_batches: 4");
@@ -244,13 +351,56 @@ describe("texts that cannot both choose and test", { timeout: 600_000 }, () => {
   });
 });
 
+describe("a layer whose mean write stays", { timeout: 600_000 }, () => {
+  it("is found and tested with the means of one text, and baked as a constant in a layer below", async () => {
+    const directory = join(desk, "constant");
+    const [text, calibration] = texts as [string, string];
+    const { exitCode, stdout, stderr } = await cli([
+      ...["prune", "-m", tinyModel(), "--text", text, "--seq-len", "32", "--blocks", "8", "--held-out", "8"],
+      ...["--remove", "1", "--compensate", "mean", "--calibration", calibration],
+      ...["--dtype", "float32", "--out", directory, "--json"],
+    ]);
+    expect(exitCode, String(stderr)).toBe(0);
+    expect(String(stderr)).toContain("L0.layer.mean: no layer below it stays");
+    const { steps, checkpoint }: Pruned = JSON.parse(String(stdout));
+    expect(steps[0]?.removed).toEqual([expect.stringMatching(/^L[12]\.layer\.mean$/)]);
+    const { rows } = readRun(join(directory, "steps", "001"));
+    expect(rows.slice(1).map(({ condition }) => condition)).toEqual(["L1.layer.mean", "L2.layer.mean"]);
+    const configuration = JSON.parse(readFileSync(join(directory, "model", "config.json"), "utf8"));
+    expect(configuration).toMatchObject({ num_hidden_layers: 2, mlp_bias: true });
+    expect(numbersIn(weightsFile(directory))).toBe(steps[0]?.weights?.parameters);
+    expect(checkpoint?.certificate.behaviour.kl).toBeLessThan(1e-6);
+    expect(card(directory)).toContain("its mean write over sense-and-sensibility.txt");
+    // Means are of the same blocks everywhere.
+    const calibrated = ["steps/001", "steps/002", "held-out/1-1"].map((name) =>
+      RunStore.reading(join(directory, name), (store) =>
+        store.blocks("calibration").map(({ sha256 }) => sha256),
+      ),
+    );
+    expect(calibrated[0]).toHaveLength(32);
+    expect(calibrated[1]).toEqual(calibrated[0]);
+    expect(calibrated[2]).toEqual(calibrated[0]);
+  });
+});
+
 describe("a line that asks for no search", () => {
   it.each([
     [["--remove", "3", "--max-delta-nll", "0.1"], "--max-delta-nll cannot be combined with --remove"],
+    [["--remove", "3", "--target-params", "1M"], "--remove cannot be combined with --target-params"],
     [[], "say how much to remove"],
+    [["--target-params", "1.2X"], "--target-params 1.2X: a number of parameters is wanted"],
+    [["--target-params", "0"], "target_params is 0; allowed: whole numbers from 1"],
+    [["--target-params", "1B"], "parameters, no more than the 1,000,000,000 of target_params"],
     [["--remove", "half"], "--remove half: a number is wanted"],
     [["--remove", "1", "--blocks", "6"], "blocks is 6, no multiple of 4"],
     [["--remove", "1", "--align", "0"], "align is 0; allowed: whole numbers from 1"],
+    [["--remove", "1", "--compensate", "mean"], "compensate: mean needs a text for its means"],
+    [["--remove", "1", "--calibration", texts[0] as string], "calibration is of no use without"],
+    [["--remove", "1", "--compensate", "mean", "--calibration", texts[1] as string], "chooses and tests"],
+    [
+      ["--remove", "1", "--unit", "kv_groups", "--compensate", "mean", "--calibration", NORTHANGER],
+      "compensate: mean is for layers alone, not for key/value groups",
+    ],
     [["--remove", "1.5"], "remove is 1.5; allowed: whole numbers from 1"],
     [["--remove", "1", "--unit", "heads"], "Allowed choices are layers, kv_groups, neurons"],
   ])("%j", async (more, said) => {

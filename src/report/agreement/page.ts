@@ -1,6 +1,6 @@
 /** agreement-with-….html: the scatters, and where the runs disagree. */
 import type { Column } from "../columns.ts";
-import { paragraphs, renderDocument, tableData } from "../document.ts";
+import { CONDITIONS, paragraphs, renderDocument, tableData } from "../document.ts";
 import { leftOut, MOST_ROWS } from "../limits.ts";
 import type { PageData } from "../page-client.ts";
 import { inWords } from "../wording.ts";
@@ -26,6 +26,7 @@ ${paragraphs(agreements.flatMap((one) => leftOut(most, one.pairs.length, "condit
     heading: "Disagreements",
     caption:
       "Conditions by the size of the disagreement. A star marks a difference that is distinguishable from 0.",
+    items: CONDITIONS,
     after: `${legend.length === 0 ? "" : paragraphs([`Flags: ${legend.join("; ")}.`], "muted")}
 <h2>How these numbers were made</h2>
 ${paragraphs(METHODS.map((text) => inWords(facts, text)))}`,

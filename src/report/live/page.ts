@@ -1,5 +1,5 @@
 /** The page of a running sweep: report.html's charts and table, filled by its server. */
-import { renderDocument } from "../document.ts";
+import { CONDITIONS, renderDocument } from "../document.ts";
 import { RANKING_CAPTION } from "../page.ts";
 
 export function renderLivePage(): string {
@@ -12,6 +12,7 @@ export function renderLivePage(): string {
 <div id="sentences"></div>`,
       heading: "Ranking",
       caption: RANKING_CAPTION,
+      items: CONDITIONS,
       after: `<p class="muted">The ranking may still change: intervals shrink while it is measured. The report of the
 finished run, with methods, versions and config, is <code>sparkablate report DIR</code>.</p>`,
       data: { columns: [], rows: [], total: 0, charts: [] },

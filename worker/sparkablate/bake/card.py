@@ -115,9 +115,9 @@ def _before_and_after(compared: Mapping[str, Any] | None, timing: Mapping[str, A
         "Tokens a second were not measured: source and result do not fit into memory beside each other."
         if timing is None
         else f"Tokens a second: forward passes of stock transformers over {timing['batch_size']} × "
-        f"{timing['seq_len']} tokens without a cache, by turns, the middle one of {timing['rounds']}, both in "
-        f"{timing['dtype']} on {timing['device']}, CPU threads: {timing['threads']}. Other batches and machines "
-        "give other figures."
+        f"{timing['seq_len']} tokens without a cache, by turns, the middle one of {timing['rounds']}, both "
+        f"in {timing['dtype']} on {timing['device']}, CPU threads: {timing['threads']}. Other batches and "
+        "machines give other figures."
     )
     return [
         "",

@@ -19,7 +19,6 @@ from sparkablate.bake.checkpoint import check_plain
 from sparkablate.bake.cuts import NOTHING, Wish, removals
 from sparkablate.bake.place import check_target, resolve_target
 from sparkablate.bake.prune import Renumbering, mend_config
-from sparkablate.bake.sizes import parameters_after
 from sparkablate.bake.rules import (
     NO_LAYER_BELOW,
     check,
@@ -28,6 +27,7 @@ from sparkablate.bake.rules import (
     mean_refusal,
     no_one_mlp,
 )
+from sparkablate.bake.sizes import parameters_after
 from sparkablate.edits.functions import MODES, SKIP
 from sparkablate.errors import SparkablateError
 from sparkablate.loading import numerics
