@@ -363,11 +363,13 @@ describe("a layer whose mean write stays", { timeout: 600_000 }, () => {
     expect(exitCode, String(stderr)).toBe(0);
     expect(String(stderr)).toContain("L0.layer.mean: no layer below it stays");
     const { steps, checkpoint }: Pruned = JSON.parse(String(stdout));
-    expect(steps[0]?.removed).toEqual([expect.stringMatching(/^L[12]\.layer\.mean$/)]);
+    expect(steps[0]?.removed).toEqual([expect.stringMatching(/^L[123]\.layer\.mean$/)]);
     const { rows } = readRun(join(directory, "steps", "001"));
-    expect(rows.slice(1).map(({ condition }) => condition)).toEqual(["L1.layer.mean", "L2.layer.mean"]);
+    expect(rows.slice(1).map(({ condition }) => condition)).toEqual(
+      [1, 2, 3].map((layer) => `L${layer}.layer.mean`),
+    );
     const configuration = JSON.parse(readFileSync(join(directory, "model", "config.json"), "utf8"));
-    expect(configuration).toMatchObject({ num_hidden_layers: 2, mlp_bias: true });
+    expect(configuration).toMatchObject({ num_hidden_layers: 3, mlp_bias: true });
     expect(numbersIn(weightsFile(directory))).toBe(steps[0]?.weights?.parameters);
     expect(checkpoint?.certificate.behaviour.kl).toBeLessThan(1e-6);
     expect(card(directory)).toContain("its mean write over sense-and-sensibility.txt");
