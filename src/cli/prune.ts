@@ -50,10 +50,6 @@ export function pruneCommand(): Cli {
       "remove as many as cost no more than this on every text, at 95 % confidence",
     )
     .option("--remove <number>", "or remove this many")
-    .option(
-      "--align <number>",
-      "neurons that remain are a multiple of it, where a layer has 1,024 or more (default: 128)",
-    )
     .option("--target-params <number>", "or as many as leave at most this many parameters, like 100M or 1.2B")
     .addOption(
       new Option(
@@ -64,6 +60,10 @@ export function pruneCommand(): Cli {
         .default("none"),
     )
     .option("--calibration <text>", "a .txt file of its own, for --compensate mean")
+    .option(
+      "--align <number>",
+      "neurons that remain are a multiple of it, where a layer has 1,024 or more (default: 128)",
+    )
     .option("--seq-len <tokens>", "tokens a block (default: 256)")
     .option("--blocks <number>", "blocks of each text that choose (default: 64)")
     .option("--held-out <number>", "other blocks of each text, that test (default: 64)")
