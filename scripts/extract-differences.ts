@@ -18,6 +18,8 @@ export interface Differences {
   readonly blocks: number;
   /** Base64 of float32, little-endian  # [conditions, blocks] */
   readonly differences: string;
+  /** First-order effects on the same blocks, as `differences`; added by hand, since runs do not store them. */
+  readonly attributions?: string;
 }
 
 export function extract(directory: string): Differences {

@@ -17,6 +17,8 @@ export interface Heads {
   readonly blocks: number;
   /** Δ NLL, nats per predicted token: a head each, a block each. */
   readonly effects: readonly Float64Array[];
+  /** First-order effects, of the same blocks. */
+  readonly attributions: readonly Float64Array[];
   /**
    * What a head costs on a block, as a share of a forward pass: its layer's output projection and MLP,
    * the layers above, the model's head. What lies below is the baseline's and computed once for all.
@@ -25,15 +27,23 @@ export interface Heads {
 }
 
 export function measuredHeads(): Heads {
-  const { conditions, blocks, differences } = JSON.parse(readFileSync(FILE, "utf8")) as Differences;
-  const bytes = Uint8Array.from(Buffer.from(differences, "base64"));
-  const values = new Float32Array(bytes.buffer);
+  const {
+    conditions,
+    blocks,
+    differences,
+    attributions = "",
+  } = JSON.parse(readFileSync(FILE, "utf8")) as Differences;
+  const byHead = (base64: string): Float64Array[] => {
+    const values = new Float32Array(Uint8Array.from(Buffer.from(base64, "base64")).buffer);
+    return conditions.map((_, head) =>
+      Float64Array.from(values.subarray(head * blocks, (head + 1) * blocks)),
+    );
+  };
   return {
     ids: conditions,
     blocks,
-    effects: conditions.map((_, head) =>
-      Float64Array.from(values.subarray(head * blocks, (head + 1) * blocks)),
-    ),
+    effects: byHead(differences),
+    attributions: byHead(attributions),
     forwards: conditions.map((id) => {
       const layer = Number(/^L(\d+)\./.exec(id)?.[1]);
       return (PROJECTION + MLP + (LAYERS - 1 - layer) * LAYER + HEAD) / FORWARD;

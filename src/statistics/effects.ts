@@ -74,13 +74,18 @@ export function estimate(values: Float64Array, resolution = 0): Estimate {
   };
 }
 
-/** @param t mean / se. */
-function twoSidedP(t: number, n: number, skewness: number | null): number {
-  const p = Math.min(1, 2 * cdf(-Math.abs(t), n - 1));
+/**
+ * Of "the mean is 0".
+ * @param t mean / se.
+ * @param n blocks.
+ * @param freedom of t's distribution.
+ */
+export function twoSidedP(t: number, n: number, skewness: number | null, freedom = n - 1): number {
+  const p = Math.min(1, 2 * cdf(-Math.abs(t), freedom));
   if (skewness === null || Math.abs(skewness) <= MAX_SKEWNESS) return p;
   const corrected = hallStatistic(t, n, skewness);
   if (corrected * t <= 0) return 1;
-  return Math.max(p, Math.min(1, 2 * cdf(-Math.abs(corrected), n - 1)));
+  return Math.max(p, Math.min(1, 2 * cdf(-Math.abs(corrected), freedom)));
 }
 
 /**
@@ -236,9 +241,10 @@ export function median(values: readonly number[]): number | null {
   return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] as number) + upper) / 2;
 }
 
-function adjustedSkewness(values: Float64Array, mean: number, squares: number): number | null {
+/** Adjusted Fisher–Pearson G₁; null below three values or without spread. @param squares Σ (value − mean)². */
+export function adjustedSkewness(values: Float64Array, mean: number, squares: number): number | null {
   const n = values.length;
-  if (n < 3) return null;
+  if (n < 3 || squares === 0) return null;
   const cubes = sum(values, (value) => (value - mean) ** 3);
   const g1 = cubes / n / (squares / n) ** 1.5;
   return (g1 * Math.sqrt(n * (n - 1))) / (n - 2);

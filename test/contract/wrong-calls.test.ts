@@ -16,6 +16,16 @@ const RUNS = join(import.meta.dirname, "..", "fixtures", "runs-0.1.0", "runs");
 const look = ["-m", "model", "--sweep", "mlp", "--text", "text.txt"];
 const run = (...more: string[]): string[] => ["run", ...look, ...more];
 const compare = (...more: string[]): string[] => ["compare", "-m", "model", "--prompt", "x", ...more];
+const prune = (...more: string[]): string[] => [
+  "prune",
+  "-m",
+  "model",
+  "--text",
+  "text.txt",
+  "--out",
+  "pruned",
+  ...more,
+];
 const bake = (...more: string[]): string[] => ["bake", "-m", "model", "--out", "baked", ...more];
 
 const CALLS: readonly string[][] = [
@@ -116,6 +126,24 @@ const CALLS: readonly string[][] = [
   bake("--condition", "L0.mlp.zero", "--dtype", "int8"),
   bake("-c", "good.yaml"),
   ["bake", "-m", "model", "--condition", "L0.mlp.zero"],
+  bake("--from-run", "heads"),
+  bake("--drop", "2"),
+  ["bake", "--from-run", "nowhere", "--drop", "2", "--out", "baked"],
+  ["bake", "--from-run", "heads", "--drop", "none", "--out", "baked"],
+  // A smaller model.
+  ["prune"],
+  prune(),
+  prune("--remove", "1", "--max-delta-nll", "0.1"),
+  prune("--remove", "0"),
+  prune("--remove", "one"),
+  prune("--max-delta-nll", "-1"),
+  prune("--target-params", "many"),
+  prune("--remove", "1", "--unit", "heads"),
+  prune("--remove", "1", "--blocks", "6"),
+  prune("--remove", "1", "--align", "0"),
+  prune("--remove", "1", "--compensate", "mean"),
+  prune("--remove", "1", "--calibration", "text.txt"),
+  prune("--remove", "1", "--unit", "neurons", "--compensate", "mean", "--calibration", "text.txt"),
   // Reports.
   ["report"],
   ["report", "nowhere"],
