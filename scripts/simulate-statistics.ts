@@ -10,6 +10,7 @@ import { parseArgs } from "node:util";
 import { measuredHeads } from "./simulations/heads.ts";
 import { BLOCKS, type Coverage, coverage, discovery, headCoverage } from "./simulations/intervals.ts";
 import { headRacing, headSavings, type RaceResult, racing } from "./simulations/races.ts";
+import { HEADS, type Sharper, sharperFamilies, sharperHeads } from "./simulations/two-phase.ts";
 
 /** Orders of the blocks in the table of savings: a tenth of the simulated samples. */
 const ORDERS_SHARE = 0.1;
@@ -54,6 +55,11 @@ export function report(rounds: number): string {
         percent(saving.forwards),
       ]),
     ),
+    `The two-phase estimate: n blocks measured, N more attributed alone; ${count(orders)} samples a condition. Of the made-up blocks an effect is its attribution and a quarter as much noise of the same kind; SmolLM2's heads are drawn as above, with their own attributions. Coverage of the middle condition, of the worst tenth and of the worst (in brackets: of the plain t interval on the same n blocks); gain: how many times n blocks a plain interval of this width takes:`,
+    table(
+      ["block differences", "n", "N", "middle", "worst tenth", "worst", "gain", "flagged"],
+      [...sharperFamilies(rounds), ...sharperHeads(orders)].map(sharperCells),
+    ),
   ].join("\n\n");
 }
 
@@ -72,6 +78,12 @@ function coverageTable(first: string, rows: readonly Coverage[]): string {
       ...covered.map((share, column) => `${percent(share)} (${percent(skewed[column] ?? 0)})`),
     ]),
   );
+}
+
+function sharperCells({ family, measured, further, covered, plain, gain, flagged }: Sharper): string[] {
+  const share = (at: 0 | 1 | 2) => `${percent(covered[at])} (${percent(plain[at])})`;
+  const shares = family === HEADS ? [share(0), share(1), share(2)] : [share(0), "", ""];
+  return [family, count(measured), count(further), ...shares, gain.toFixed(1), percent(flagged)];
 }
 
 function racingCells({ family, tolerance, gap, errors, settled, cost }: RaceResult): string[] {

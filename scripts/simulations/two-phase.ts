@@ -8,6 +8,9 @@ import { measuredHeads } from "./heads.ts";
 /** Measured blocks, and further ones that are attributed alone. */
 export const PHASES = [16, 32, 64].flatMap((n) => [64, 256, 1024].map((more) => [n, more] as const));
 
+/** The family of what was measured. */
+export const HEADS = "SmolLM2's heads";
+
 export interface Sharper {
   readonly family: string;
   readonly measured: number;
@@ -31,7 +34,7 @@ export function sharperHeads(rounds: number, heads = measuredHeads().ids.length)
   const uniform = uniforms(11);
   return PHASES.map(([n, more]) =>
     sharper(
-      "SmolLM2's heads",
+      HEADS,
       n,
       more,
       rounds,

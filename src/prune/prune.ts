@@ -49,6 +49,8 @@ import { type Offer, UNITS, type Unit, type UnitRow } from "./units.ts";
 const RACE = { stop: { bottom: 1, tolerance: 0.001 } };
 /** Of each new set. */
 const SWAPS = 3;
+/** Passes that one up with gradients and one down are worth. */
+const WITH_GRADIENTS = 3;
 /** Edits that a line of progress lists, and their letters. */
 const NAMED = 6;
 const LETTERS = 120;
@@ -168,6 +170,7 @@ class Pruning {
     const { out, align } = this.#settings;
     const config = this.#config({ ablation: { sweep: "mlp" } });
     const { layers } = await this.#machine.map(config, this.#passOn);
+    this.#passes += WITH_GRADIENTS * this.#settings.blocks * this.#settings.texts.length;
     return await neuronOffer(layers, align, join(out, "neurons.json"), async () => {
       notify(this.#on, ["attributions of all neurons, which say what is measured together"]);
       return await this.#machine.neurons(config, this.#passOn, this.#options.signal);

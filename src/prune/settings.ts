@@ -108,9 +108,10 @@ function requireMeans({
   if (compensate === "mean" && UNITS[unit].constants !== true)
     throw new SparkablateError("usage", `compensate: mean is for layers alone, not for ${UNITS[unit].many}`);
   if (compensate === "mean" && calibration === null)
-    throw new SparkablateError("usage", "compensate: mean needs a text for its means", {
-      help: "Name one with --calibration.",
-    });
+    throw new SparkablateError(
+      "usage",
+      "compensate: mean needs a text for its means: name one with --calibration",
+    );
   if (compensate !== "mean" && calibration !== null)
     throw new SparkablateError("usage", "calibration is of no use without compensate: mean");
   if (calibration !== null && texts.some((text) => resolve(text) === resolve(calibration)))
