@@ -3,6 +3,7 @@
  * 16 whose attributions rank next to each other are formed once, and the block is what is measured.
  */
 import { existsSync, readFileSync } from "node:fs";
+import { LIMITS } from "../protocol/catalog.ts";
 import type { Intervention, ModelMap } from "../protocol/messages.ts";
 import { writeAtomically } from "../store/projections.ts";
 import { type Offer, requireOneWidth } from "./units.ts";
@@ -60,7 +61,7 @@ export function neuronSteps(width: number, align: number): NeuronSteps {
     const most = Math.floor((left - width * SHARE) / multiple) * multiple;
     const take = Math.max(1, Math.ceil((left - most) / block));
     left -= take * block;
-    if (left < block || most < multiple) return { block, takes };
+    if (left < block || most < multiple || width - left > LIMITS.listed) return { block, takes };
     takes.push(take);
   }
 }

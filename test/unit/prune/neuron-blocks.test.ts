@@ -16,6 +16,8 @@ describe("what a step takes", () => {
     expect(left(1536, 128).slice(0, 4)).toEqual([1408, 1280, 1152, 1024]);
     expect(left(14336, 128).slice(0, 3)).toEqual([13440, 12544, 11648]);
     expect(left(2048, 1).slice(0, 2)).toEqual([1920, 1792]);
+    // No id lists more than 4,096 of a layer.
+    expect(left(28672, 128).at(-1)).toBe(28672 - 2 * 1792);
     // Below 1,024 nothing is aligned.
     expect(left(512, 128).slice(0, 3)).toEqual([480, 448, 416]);
   });
