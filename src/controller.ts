@@ -223,8 +223,12 @@ export class Controller {
       blocks: (config, on) =>
         this.#retryingOnce(config.model, (client) => evaluationBlocks(client, config, on), on),
       map: async (config, on) => (await this.load(config, { on })).model_map,
-      neurons: (config, on, signal) =>
-        this.#retryingOnce(config.model, (client) => neuronAttributions(client, config, on, signal), on),
+      neurons: (config, mode, on, signal) =>
+        this.#retryingOnce(
+          config.model,
+          (client) => neuronAttributions(client, config, mode, on, signal),
+          on,
+        ),
       inspect: (model) => this.inspect(model, { meta: true }),
       foresee: (config, more) =>
         this.#retryingOnce(config.model, (client) => foreseeBake(client, config, more)),

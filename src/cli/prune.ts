@@ -54,7 +54,7 @@ export function pruneCommand(): Cli {
     .addOption(
       new Option(
         "--compensate <what>",
-        "what stands in the place of a removed layer: nothing, or its mean write",
+        "what stands in the place of what is removed: nothing, or its mean write",
       )
         .choices(["none", "mean"])
         .default("none"),

@@ -22,9 +22,12 @@ export async function requireLarger({ machine, settings: { target }, config }: G
  * @throws SparkablateError bake_refused, site_unsupported with the reason.
  */
 export async function requireOffer(ground: Ground): Promise<void> {
-  const { machine, row, config, on } = ground;
+  const { machine, row, settings, config, on } = ground;
   const { layers } = await machine.map(config({}), on);
-  const { refusal } = await foreseen(ground, row.example(layers).map(interventionId));
+  const { refusal } = await foreseen(
+    ground,
+    row.example(layers, settings.compensate === "mean" ? "mean" : "zero").map(interventionId),
+  );
   if (refusal !== null) throw new SparkablateError("bake_refused", refusal);
 }
 

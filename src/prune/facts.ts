@@ -116,7 +116,7 @@ function paragraphsOf(
     ...(calibration === null
       ? []
       : [
-          `In the place of each stands its mean write over ${markdown(titlesOf([calibration])[0] ?? "")}, of the unedited model: a constant in an MLP's bias below.`,
+          `In the place of each stands its mean write over ${markdown(titlesOf([calibration])[0] ?? "")}, of the unedited model: a constant in ${row.everywhere ? "a bias of its layer" : "an MLP's bias below"}.`,
         ]),
     `Chosen by a search on ${counted(blocks, "block")} of ${integer(seq_len)} tokens of each text (${named}; seed ${seed}) for the smallest Δ NLL. ` +
       "It is the best set that the search found, not proved to be the best there is.",

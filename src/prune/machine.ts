@@ -18,6 +18,11 @@ export interface Machine {
   readonly blocks: (config: RunConfig, on: OnEvent) => Promise<readonly Block[]>;
   /** The model's map. */
   readonly map: (config: RunConfig, on: OnEvent) => Promise<ModelMap>;
-  /** Of every neuron, [neurons] a layer: the first-order effect of its zero on what a config is measured on, nats a token. */
-  readonly neurons: (config: RunConfig, on: OnEvent, signal?: AbortSignal) => Promise<Float64Array[]>;
+  /** Of every neuron, [neurons] a layer: the first-order effect of its zero or mean on what a config is measured on, nats a token. */
+  readonly neurons: (
+    config: RunConfig,
+    mode: "zero" | "mean",
+    on: OnEvent,
+    signal?: AbortSignal,
+  ) => Promise<Float64Array[]>;
 }

@@ -36,14 +36,14 @@ export interface NeuronSteps {
  */
 export async function neuronOffer(
   layers: ModelMap["layers"],
-  align: number,
+  { align, mode }: { readonly align: number; readonly mode: "zero" | "mean" },
   path: string,
   attributions: () => Promise<readonly Float64Array[]>,
 ): Promise<Offer> {
   const { block, takes } = neuronSteps(requireOneWidth(layers), align);
   const rest = { takes, offers: OFFERS, each: block };
   if (existsSync(path)) return { units: JSON.parse(readFileSync(path, "utf8")) as Intervention[][], ...rest };
-  const units = neuronBlocks(await attributions(), block);
+  const units = neuronBlocks(await attributions(), block, mode);
   writeAtomically(path, [JSON.stringify(units)]);
   return { units, ...rest };
 }
@@ -70,14 +70,18 @@ export function neuronSteps(width: number, align: number): NeuronSteps {
  * @param attributions one vector a layer, one number a neuron: the first-order effect of its zero.
  * @returns of each layer the blocks, the one with the smallest |attribution| first.
  */
-export function neuronBlocks(attributions: readonly Float64Array[], block: number): Intervention[][] {
+export function neuronBlocks(
+  attributions: readonly Float64Array[],
+  block: number,
+  mode: "zero" | "mean" = "zero",
+): Intervention[][] {
   return attributions.map((values, layer) => {
     const ranked = [...values.keys()].sort((a, b) => magnitude(values, a) - magnitude(values, b) || a - b);
     return Array.from({ length: Math.floor(ranked.length / block) }, (_, at) => ({
       kind: "neuron",
       layer,
       neurons: ranked.slice(at * block, (at + 1) * block).sort((a, b) => a - b),
-      mode: "zero",
+      mode,
       positions: "all",
     }));
   });

@@ -105,7 +105,7 @@ class Pruning {
   #each = 1;
   /** Parameters without a set, by its units. */
   readonly #parameters = new Map<string, number>();
-  /** Layers that may become a constant; null: that is not asked for. */
+  /** Layers that may become a constant; null: layers are not asked to. */
   #constants: readonly number[] | null = null;
   #asked = 0;
   #unsettled = 0;
@@ -133,7 +133,7 @@ class Pruning {
   async run(): Promise<Pruned> {
     const { out, target, texts, unit } = this.#settings;
     await requireLarger(this.#ground);
-    if (this.#settings.compensate === "mean") this.#constants = await constantLayers(this.#ground);
+    if (this.#mode === "mean" && unit === "layers") this.#constants = await constantLayers(this.#ground);
     else await requireOffer(this.#ground);
     const { holdout } = openSearch(this.#settings, this.#config({}), this.#options.fresh_holdout ?? false);
     const repeats = requireFresh(await sharesOf(this.#ground, holdout), target);
@@ -171,9 +171,9 @@ class Pruning {
     const config = this.#config({ ablation: { sweep: "mlp" } });
     const { layers } = await this.#machine.map(config, this.#passOn);
     this.#passes += WITH_GRADIENTS * this.#settings.blocks * this.#settings.texts.length;
-    return await neuronOffer(layers, align, join(out, "neurons.json"), async () => {
+    return await neuronOffer(layers, { align, mode: this.#mode }, join(out, "neurons.json"), async () => {
       notify(this.#on, ["attributions of all neurons, which say what is measured together"]);
-      return await this.#machine.neurons(config, this.#passOn, this.#options.signal);
+      return await this.#machine.neurons(config, this.#mode, this.#passOn, this.#options.signal);
     });
   }
 
@@ -183,6 +183,10 @@ class Pruning {
     if ("target_params" in target) return this.#parametersOf(best.at(-1)?.set) > target.target_params;
     // One step beyond is measured: it is shown, and never chosen.
     return (best.at(-1)?.value ?? 0) <= target.max_delta_nll;
+  }
+
+  get #mode(): "zero" | "mean" {
+    return this.#settings.compensate === "mean" ? "mean" : "zero";
   }
 
   /** As a person counts: of what every layer loses, in each. */
@@ -224,7 +228,11 @@ class Pruning {
     const ablation =
       sweep === null
         ? { sweep: "custom" as const, targets: candidates.map((unit) => interventionId(this.#unit(unit))) }
-        : { sweep, ...(this.#constants !== null && { mode: "mean" as const, layers: [...this.#constants] }) };
+        : {
+            sweep,
+            ...(this.#mode === "mean" && { mode: this.#mode }),
+            ...(this.#constants !== null && { layers: [...this.#constants] }),
+          };
     return {
       ablation: { ...ablation, ...(given.length > 0 && { given: this.#ids(given) }) },
       ...(!everywhere && RACE),

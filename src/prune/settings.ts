@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import type { ConfigInput } from "../config/load.ts";
 import { SparkablateError } from "../errors.ts";
-import { UNITS, type Unit } from "./units.ts";
+import type { Unit } from "./units.ts";
 
 /** Whether a step is enough, or one too many. */
 export type PruneTarget =
@@ -35,8 +35,8 @@ export interface PruneSettings {
   /** Neurons that remain are a multiple of it, where a layer has 1,024 or more; default 128. */
   readonly align?: number | undefined;
   /**
-   * What stands in the place of a removed layer: nothing, or its mean write over `calibration`, a constant in an MLP's bias
-   * below. Default: none.
+   * What stands in the place of what is removed: nothing, or its mean write over `calibration`, a constant in a bias (of a
+   * layer, in that of an MLP below). Default: none.
    */
   readonly compensate?: Compensate | undefined;
   /** Text for the means, none of the others; needed with `compensate: "mean"` and of no use without it. */
@@ -83,7 +83,7 @@ export function complete(settings: PruneSettings): FullSettings {
         "usage",
         `${name} is ${value}, no multiple of ${batch_size}: batches are whole`,
       );
-  requireMeans({ unit, texts, compensate, calibration });
+  requireMeans({ texts, compensate, calibration });
   const [[name, value]] = Object.entries(target) as [[string, number]];
   const fits =
     name === "max_delta_nll" ? Number.isFinite(value) && value >= 0 : Number.isInteger(value) && value >= 1;
@@ -100,13 +100,10 @@ export function complete(settings: PruneSettings): FullSettings {
 
 /** Means are of blocks that neither choose nor test, the same ones in every run of the search. */
 function requireMeans({
-  unit,
   texts,
   compensate,
   calibration,
-}: Pick<FullSettings, "unit" | "texts" | "compensate" | "calibration">): void {
-  if (compensate === "mean" && UNITS[unit].constants !== true)
-    throw new SparkablateError("usage", `compensate: mean is for layers alone, not for ${UNITS[unit].many}`);
+}: Pick<FullSettings, "texts" | "compensate" | "calibration">): void {
   if (compensate === "mean" && calibration === null)
     throw new SparkablateError(
       "usage",

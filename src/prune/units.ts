@@ -15,12 +15,10 @@ export interface UnitRow {
   readonly sweep: "layers" | "kv_groups" | null;
   /** Whether a step takes one out of every layer, since a stock configuration has one number for all of them. */
   readonly everywhere: boolean;
-  /** Whether a constant may stand in the place of one. */
-  readonly constants?: true;
   /** How a bake leaves them out instead of keeping them as zeros. */
   readonly bake: Pick<BakeOptions, "prune_layers" | "prune_kv_groups" | "prune_neurons">;
   /** One step that the model's sizes allow: what a bake cannot say of it, it can say of none. Throws where there is none. */
-  readonly example: (layers: ModelMap["layers"]) => Intervention[];
+  readonly example: (layers: ModelMap["layers"], mode: "zero" | "mean") => Intervention[];
 }
 
 /** What of a model a search may remove. */
@@ -41,7 +39,6 @@ export const UNITS: Readonly<Record<Unit, UnitRow>> = {
     how: "A step is a race of all that are left beside what is gone, for the smallest mean Δ NLL; then each that was removed before is put back, and the most promising swaps are measured (floating search: Pudil, Novovičová and Kittler, 1994).",
     sweep: "layers",
     everywhere: false,
-    constants: true,
     bake: { prune_layers: true },
     example(layers) {
       if (layers.length > 1) return [{ kind: "layer", layer: layers.length - 1, mode: "skip" }];
@@ -54,14 +51,14 @@ export const UNITS: Readonly<Record<Unit, UnitRow>> = {
     sweep: "kv_groups",
     everywhere: true,
     bake: { prune_kv_groups: true },
-    example(layers) {
+    example(layers, mode) {
       const few = layers.findIndex(({ n_kv_heads }) => n_kv_heads < 2);
       if (few < 0)
         return layers.map((_, layer) => ({
           kind: "kv_group",
           layer,
           groups: [0],
-          mode: "zero",
+          mode,
           positions: "all",
         }));
       const has =
@@ -79,13 +76,13 @@ export const UNITS: Readonly<Record<Unit, UnitRow>> = {
     sweep: null,
     everywhere: true,
     bake: { prune_neurons: true },
-    example(layers) {
+    example(layers, mode) {
       requireOneWidth(layers);
       return layers.map((_, layer) => ({
         kind: "neuron",
         layer,
         neurons: [0],
-        mode: "zero",
+        mode,
         positions: "all",
       }));
     },

@@ -143,7 +143,7 @@ const CALLS: readonly string[][] = [
   prune("--remove", "1", "--align", "0"),
   prune("--remove", "1", "--compensate", "mean"),
   prune("--remove", "1", "--calibration", "text.txt"),
-  prune("--remove", "1", "--unit", "neurons", "--compensate", "mean", "--calibration", "text.txt"),
+  prune("--remove", "1", "--compensate", "mean", "--calibration", "text.txt"),
   // Reports.
   ["report"],
   ["report", "nowhere"],

@@ -181,7 +181,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_smaller_checkpoint_is_certified(llama: Path, tmp_path: Path) -> None:
-    """Heads, neurons and a layer at once, heads zeroed besides, and a mean whose bias is switched on."""
+    """Heads, neurons and a layer at once, heads zeroed besides, and means whose bias is switched on."""
     model = AutoModelForCausalLM.from_pretrained(llama).eval()
     manager = AblationManager(model)
     means = manager.calibrate_means([tiny_models.tokens(4, 16)])
@@ -191,6 +191,7 @@ def test_a_smaller_checkpoint_is_certified(llama: Path, tmp_path: Path) -> None:
         AblationSpec("kv_group", 2, groups=(1,)),
         AblationSpec("neuron", 0, neurons=(3, 60)),
         AblationSpec("neuron", 2, neurons=(0, 1)),
+        AblationSpec("neuron", 0, neurons=(9,), mode="mean"),
         AblationSpec("neuron", 2, neurons=(7,), mode="mean"),
     ]
     options = {"prune_layers": True, "prune_kv_groups": True, "prune_neurons": True, "means": means}
@@ -202,12 +203,12 @@ def test_a_smaller_checkpoint_is_certified(llama: Path, tmp_path: Path) -> None:
     assert 0 < report["certificate"]["behaviour"]["floor"] < 1e-5
     assert report["removed"] == {
         "key/value groups": {"0": [0], "2": [1]},
-        "neurons": {"0": [3, 60], "2": [0, 1]},
+        "neurons": {"0": [3, 9, 60], "2": [0, 1, 7]},
     }
     baked = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
     config = baked.config
     assert (config.num_hidden_layers, config.num_key_value_heads, config.num_attention_heads) == (2, 1, 2)
-    assert (config.head_dim, config.intermediate_size) == (tiny_models.D_HEAD, 62)
+    assert (config.head_dim, config.intermediate_size) == (tiny_models.D_HEAD, 61)
     count = sum(parameter.numel() for parameter in baked.parameters())
     assert report["parameters"]["after"] == count == foreseen.after.parameters
     assert report["parameters"]["before"] == foreseen.before.parameters
@@ -220,9 +221,37 @@ def test_a_smaller_checkpoint_is_certified(llama: Path, tmp_path: Path) -> None:
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"{report['parameters']['before']:,} before, {count:,} after" in card
     assert "1 of 2 key/value groups of every layer" in card
-    assert "2 of 64 neurons of every layer" in card
+    assert "3 of 64 neurons of every layer" in card
     assert report["gguf_command"] is None  # nobody ran it on such a checkpoint
     assert not baked.model.layers[0].self_attn.o_proj.weight[:, tiny_models.D_HEAD :].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("llama", "kv_group"), ("granite", "kv_group"), ("smollm3", "neuron"), ("gpt2", "neuron")]
+)
+def test_what_stays_as_its_mean_is_removed_and_its_constant_is_a_bias(
+    name: str, kind: str, tmp_path: Path
+) -> None:
+    model = tiny_models.build(name)
+    model.save_pretrained(tmp_path / name)
+    manager = AblationManager(model)
+    manager.calibrate_means([tiny_models.tokens(4, 16)])
+    zeros = (groups if kind == "kv_group" else neurons)(manager.sites)
+    specs = [dataclasses.replace(spec, mode="mean") for spec in zeros]
+    wish = GROUPS if kind == "kv_group" else NEURONS
+    source = Source(name, None, tmp_path / name, None, manager)
+    baking = Baking(source, specs, tmp_path / "out", "float32", False, force=False, wish=wish)
+    with placed(baking.target) as place:
+        baking.write(place, silent, lambda: None)
+        cut = AutoModelForCausalLM.from_pretrained(place.model, dtype=torch.float32).eval()
+    ids = tiny_models.tokens(2, 20)
+    with torch.inference_mode(), manager.applied(specs):
+        expected = model(ids).logits
+    with torch.inference_mode():
+        got, unedited = cut(ids).logits, model(ids).logits
+    assert float((got - expected).abs().max() / expected.abs().max()) < 1e-5
+    assert baking.parameters["after"] == sum(parameter.numel() for parameter in cut.parameters())
+    assert float((expected - unedited).abs().max() / expected.abs().max()) > 1e-3
 
 
 def test_the_sources_dtype_is_kept(llama: Path, tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ class Wish:
 
 
 NOTHING = Wish()
+#: What the units write then is nothing, or a constant that stands in a bias.
+_COLUMNS_OF_ZEROS = ("zero", "mean")
 NOT_CHECKED = f"{', '.join(OTHERS)} not checked on checkpoints like this one"
 
 
@@ -70,7 +72,7 @@ def removals(specs: Sequence[Spec], wish: Wish, sites: SiteMap, pruned: Iterable
     layers = [layer for layer in sites.layers if layer.index not in set(pruned)]
     if not layers:
         return []  # which is refused for itself
-    edits = [spec for spec in specs if isinstance(spec, AblationSpec) and spec.mode == "zero"]
+    edits = [spec for spec in specs if isinstance(spec, AblationSpec) and spec.mode in _COLUMNS_OF_ZEROS]
     found = []
     if wish.kv_groups:
         found.append(_groups(edits, sites.model_type, layers))
