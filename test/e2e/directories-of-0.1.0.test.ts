@@ -142,6 +142,8 @@ function madeAnew(): string | null {
     return null;
   }
   execFileSync("bash", ["-c", `git archive ${SOURCES} | tar -x -C "$0"`, checkout], { cwd: root });
+  // Its pins are a part of ours: it runs in the environment that is here, which it finds by them.
+  cpSync(join(root, "worker", "constraints.txt"), join(checkout, "worker", "constraints.txt"));
   symlinkSync(join(root, "node_modules"), join(checkout, "node_modules"));
   const node = (...args: string[]) => execFileSync(process.execPath, args, { cwd: checkout, stdio: "pipe" });
   node(join(root, "node_modules", "typescript-7", "bin", "tsc"), "-p", "tsconfig.build.json");
