@@ -41,7 +41,7 @@ export type {
   WireError,
 } from "./protocol/messages.ts";
 export type { Disagreement, TextEffect } from "./prune/held-out.ts";
-export type { Outcome } from "./prune/outcome.ts";
+export type { PruneOutcome } from "./prune/outcome.ts";
 export type { Passes } from "./prune/passes.ts";
 export type { PathStep, TextLevel, Unedited } from "./prune/path.ts";
 export type { Pruned, PruneOptions } from "./prune/prune.ts";

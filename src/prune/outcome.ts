@@ -22,7 +22,7 @@ import type { UnitRow } from "./units.ts";
 export const CALIBRATION_BATCHES = 8;
 
 /** What comes of the sets that a search has found. */
-export interface Outcome {
+export interface PruneOutcome {
   /** null where no step was found. */
   readonly unedited: Unedited | null;
   /** One a size, size 1 first. */
@@ -64,7 +64,7 @@ export interface Bench extends Ground {
  * @param best of each size, size 1 first.
  * @param holdout how many sets of held-out blocks were used up before.
  */
-export async function outcomeOf(bench: Bench, best: readonly Best[], holdout: number): Promise<Outcome> {
+export async function outcomeOf(bench: Bench, best: readonly Best[], holdout: number): Promise<PruneOutcome> {
   const { target } = bench.settings;
   const { unedited, steps } = await heldOut(bench, best, holdout);
   const chosen = chosenOf(target, steps);
@@ -98,7 +98,7 @@ async function heldOut(
   bench: Bench,
   best: readonly Best[],
   holdout: number,
-): Promise<Pick<Outcome, "unedited" | "steps">> {
+): Promise<Pick<PruneOutcome, "unedited" | "steps">> {
   if (best.length === 0) return { unedited: null, steps: [] };
   const { settings } = bench;
   const named = best.map(({ set }) => bench.ids(set));

@@ -26,8 +26,8 @@ import {
   CALIBRATION_BATCHES,
   foreseen,
   type Ground,
-  type Outcome,
   outcomeOf,
+  type PruneOutcome,
 } from "./outcome.ts";
 import { type Repeats, requireFresh } from "./overlap.ts";
 import { type Passes, passesOf } from "./passes.ts";
@@ -66,7 +66,7 @@ export interface PruneOptions {
 }
 
 /** What a search found, and what was written. */
-export interface Pruned extends Outcome {
+export interface Pruned extends PruneOutcome {
   /** What was removed one of. */
   readonly unit: Unit;
   /** As they were given. */
