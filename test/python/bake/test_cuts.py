@@ -227,7 +227,8 @@ def test_a_smaller_checkpoint_is_certified(llama: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("llama", "kv_group"), ("granite", "kv_group"), ("smollm3", "neuron"), ("gpt2", "neuron")]
+    ("name", "kind"),
+    [("llama", "kv_group"), ("granite", "kv_group"), ("smollm3", "neuron"), ("gpt2", "neuron")],
 )
 def test_what_stays_as_its_mean_is_removed_and_its_constant_is_a_bias(
     name: str, kind: str, tmp_path: Path
