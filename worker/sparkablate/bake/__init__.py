@@ -84,7 +84,8 @@ def bake(
             is exact in it (zero, skip, pruned layers), float32 where it is computed (a direction, a mean).
         prune_layers: delete skipped layers instead of making them the identity.
         prune_kv_groups, prune_neurons: remove key/value groups (with their query heads) and neurons that are
-            zeroed or stand at their mean; as many in every layer, whichever they are, since a stock configuration knows one number.
+            zeroed or stand at their mean; as many in every layer, whichever they are, since a stock
+            configuration knows one number.
         timed: measure how many tokens a second stock transformers reads with the model before and after:
             `timing` of what is returned, None where both do not fit into memory beside each other.
         force: replace `out` where an earlier bake made it.
