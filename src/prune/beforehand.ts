@@ -18,17 +18,19 @@ export async function requireLarger({ machine, settings: { target }, config }: G
 }
 
 /**
- * What no checkpoint could say of one step, it could say of none.
+ * Refuses a search whose sets no checkpoint could lack. A size that the stock class refuses is passed over later.
  * @throws SparkablateError bake_refused, site_unsupported with the reason.
  */
 export async function requireOffer(ground: Ground): Promise<void> {
   const { machine, row, settings, config, on } = ground;
   const { layers } = await machine.map(config({}), on);
-  const { refusal } = await foreseen(
-    ground,
-    row.example(layers, settings.compensate === "mean" ? "mean" : "zero").map(interventionId),
-  );
-  if (refusal !== null) throw new SparkablateError("bake_refused", refusal);
+  let reason: string | null = null;
+  for (const edits of row.examples(layers, settings.compensate === "mean" ? "mean" : "zero")) {
+    const { refusal } = await foreseen(ground, edits.map(interventionId));
+    if (refusal === null) return;
+    reason ??= refusal;
+  }
+  throw new SparkablateError("bake_refused", reason ?? `no ${row.many} can be removed`);
 }
 
 /**

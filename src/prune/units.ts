@@ -17,8 +17,11 @@ export interface UnitRow {
   readonly everywhere: boolean;
   /** How a bake leaves them out instead of keeping them as zeros. */
   readonly bake: Pick<BakeOptions, "prune_layers" | "prune_kv_groups" | "prune_neurons">;
-  /** One step that the model's sizes allow: what a bake cannot say of it, it can say of none. Throws where there is none. */
-  readonly example: (layers: ModelMap["layers"], mode: "zero" | "mean") => Intervention[];
+  /**
+   * A set of each size that a stock configuration could refuse for its number, the smallest first: what a bake can say of
+   * none of them, it can say of nothing. Throws where there is none.
+   */
+  readonly examples: (layers: ModelMap["layers"], mode: "zero" | "mean") => Intervention[][];
 }
 
 /** What of a model a search may remove. */
@@ -40,8 +43,8 @@ export const UNITS: Readonly<Record<Unit, UnitRow>> = {
     sweep: "layers",
     everywhere: false,
     bake: { prune_layers: true },
-    example(layers) {
-      if (layers.length > 1) return [{ kind: "layer", layer: layers.length - 1, mode: "skip" }];
+    examples(layers) {
+      if (layers.length > 1) return [[{ kind: "layer", layer: layers.length - 1, mode: "skip" }]];
       throw new SparkablateError("site_unsupported", "the model has one layer: none can go");
     },
   },
@@ -51,16 +54,18 @@ export const UNITS: Readonly<Record<Unit, UnitRow>> = {
     sweep: "kv_groups",
     everywhere: true,
     bake: { prune_kv_groups: true },
-    example(layers, mode) {
+    examples(layers, mode) {
       const few = layers.findIndex(({ n_kv_heads }) => n_kv_heads < 2);
-      if (few < 0)
-        return layers.map((_, layer) => ({
+      const removing = (count: number): Intervention[] =>
+        layers.map((_, layer) => ({
           kind: "kv_group",
           layer,
-          groups: [0],
+          groups: [...Array(count).keys()],
           mode,
           positions: "all",
         }));
+      const most = Math.min(...layers.map(({ n_kv_heads }) => n_kv_heads)) - 1;
+      if (few < 0) return Array.from({ length: most }, (_, index) => removing(index + 1));
       const has =
         (layers[few] as (typeof layers)[0]).n_kv_heads === 0 ? "no key/value groups" : "one key/value group";
       throw new SparkablateError(
@@ -76,15 +81,9 @@ export const UNITS: Readonly<Record<Unit, UnitRow>> = {
     sweep: null,
     everywhere: true,
     bake: { prune_neurons: true },
-    example(layers, mode) {
+    examples(layers, mode) {
       requireOneWidth(layers);
-      return layers.map((_, layer) => ({
-        kind: "neuron",
-        layer,
-        neurons: [0],
-        mode,
-        positions: "all",
-      }));
+      return [layers.map((_, layer) => ({ kind: "neuron", layer, neurons: [0], mode, positions: "all" }))];
     },
   },
 };

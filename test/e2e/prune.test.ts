@@ -1,11 +1,13 @@
 /** `sparkablate prune` on six layers, beside brute force over every set of up to three. */
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, describe, expect, it } from "vitest";
 import { parse, stringify } from "yaml";
 import { sha256 } from "../../src/digest.ts";
+import { resolveEnvironment } from "../../src/environment/environment.ts";
 import type { Pruned } from "../../src/prune/prune.ts";
 import type { Row } from "../../src/results/row.ts";
 import { readRun } from "../../src/store/run-directory.ts";
@@ -381,6 +383,36 @@ describe("a layer whose mean write stays", { timeout: 600_000 }, () => {
     );
     expect(calibrated[0]).toHaveLength(32);
     expect(calibrated[1]).toEqual(calibrated[0]);
+  });
+});
+
+describe("a number of groups that the stock class refuses", { timeout: 600_000 }, () => {
+  it("is passed over, and the search goes on to one that it takes", async () => {
+    // 64 is no multiple of 3 heads, and one of 2.
+    const four = join(desk, "four-groups");
+    cpSync(tinyModel(), four, { recursive: true });
+    const script = `import sys, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+torch.manual_seed(0)
+config = LlamaConfig.from_pretrained(sys.argv[1])
+config.num_key_value_heads = config.num_attention_heads
+LlamaForCausalLM(config).save_pretrained(sys.argv[1])`;
+    execFileSync(resolveEnvironment().python, ["-c", script, four], { stdio: "pipe" });
+    const directory = join(desk, "passed-over");
+    const { exitCode, stdout, stderr } = await cli([
+      ...["prune", "-m", four, "--text", texts[0] as string, "--seq-len", "32", "--blocks", "4"],
+      ...["--held-out", "4", "--unit", "kv_groups", "--remove", "2", "--dtype", "float32"],
+      ...["--out", directory, "--json"],
+    ]);
+    expect(exitCode, String(stderr)).toBe(0);
+    const { steps, chosen }: Pruned = JSON.parse(String(stdout));
+    expect(steps.map(({ refusal }) => refusal)).toEqual([
+      expect.stringContaining("num_key_value_heads 3"),
+      null,
+    ]);
+    expect(chosen).toBe(2);
+    const configuration = JSON.parse(readFileSync(join(directory, "model", "config.json"), "utf8"));
+    expect(configuration.num_key_value_heads).toBe(2);
   });
 });
 
