@@ -60,15 +60,15 @@ export function targetText(target: PruneTarget, row: Pick<UnitRow, "many" | "eve
   return `${countText(target.remove, row)} removed`;
 }
 
-/** A sentence for each text that repeats itself: its numbers are no test. @param titles of the texts. */
+/** A sentence for each text that repeats what chose, in whole or in part. @param titles of the texts. */
 export function repeatSentences(held_out: PathStep["held_out"], titles: readonly string[]): string[] {
-  return held_out.flatMap(({ repeats }, index) =>
-    repeats
-      ? [
-          `All held-out blocks of ${titles[index]} repeat text that chose: its numbers are no independent measurement.`,
-        ]
-      : [],
-  );
+  return held_out.flatMap(({ repeats, left_out }, index) => {
+    const title = titles[index];
+    if (repeats)
+      return `All held-out blocks of ${title} repeat text that chose: its numbers are no independent measurement.`;
+    if (left_out === 0) return [];
+    return `Left out, since they repeat text that chose: ${counted(left_out, "held-out block")} of ${title}.`;
+  });
 }
 
 /** The section "before and after" of the card of a step's checkpoint. */

@@ -21,17 +21,19 @@ export interface TextEffect {
   readonly upper95: number | null;
   /** Whether all blocks repeat text that chose the units: then this is no independent measurement. */
   readonly repeats: boolean;
+  /** Held-out blocks that repeat text that chose the units, and do not count. */
+  readonly left_out: number;
 }
 
 /** @param row of the step's set on the text's held-out blocks. */
 export function textEffect(
   text: string,
   row: Pick<Row, "delta_nll" | "se" | "ci95" | "blocks">,
-  repeats: boolean,
+  { repeats, left_out }: Pick<TextEffect, "repeats" | "left_out">,
 ): TextEffect {
   const { delta_nll, se, ci95, blocks } = row;
   const upper95 = delta_nll === null || repeats ? null : upperBound(delta_nll, se, blocks);
-  return { text, blocks, delta_nll, se, ci95, upper95, repeats };
+  return { text, blocks, delta_nll, se, ci95, upper95, repeats, left_out };
 }
 
 export interface Step {

@@ -150,8 +150,9 @@ async function measured(
     all || repeated.size === 0 ? measured : RunStore.reading(dir, (store) => rowsOver(store, isNew));
   const run = readBlockRun(dir);
   const kept = run.evaluation.map((sha256) => isNew({ sha256 }));
+  const left_out = kept.filter((is) => !is).length;
   return {
-    effects: rows.slice(1).map((row) => textEffect(text, row, all)),
+    effects: rows.slice(1).map((row) => textEffect(text, row, { repeats: all, left_out })),
     levels: rows.map(({ condition }) => levelOf(run, condition, text, kept)),
   };
 }

@@ -170,7 +170,7 @@ class Pruning {
     const { out, align } = this.#settings;
     const config = this.#config({ ablation: { sweep: "mlp" } });
     const { layers } = await this.#machine.map(config, this.#passOn);
-    this.#passes += WITH_GRADIENTS * this.#settings.blocks * this.#settings.texts.length;
+    this.#passes += WITH_GRADIENTS * this.#blocks;
     return await neuronOffer(layers, { align, mode: this.#mode }, join(out, "neurons.json"), async () => {
       notify(this.#on, ["attributions of all neurons, which say what is measured together"]);
       return await this.#machine.neurons(config, this.#mode, this.#passOn, this.#options.signal);
@@ -183,6 +183,11 @@ class Pruning {
     if ("target_params" in target) return this.#parametersOf(best.at(-1)?.set) > target.target_params;
     // One step beyond is measured: it is shown, and never chosen.
     return (best.at(-1)?.value ?? 0) <= target.max_delta_nll;
+  }
+
+  /** Selection blocks of all texts. */
+  get #blocks(): number {
+    return this.#settings.blocks * this.#settings.texts.length;
   }
 
   get #mode(): "zero" | "mean" {
@@ -203,7 +208,7 @@ class Pruning {
     notify(this.#on, [
       `${gone}; measuring ${candidates.length} ${this.#row.sweep === null ? "blocks of " : ""}${this.#row.many} for the next step`,
     ]);
-    this.#onePassEach += candidates.length * this.#settings.blocks * this.#settings.texts.length;
+    this.#onePassEach += candidates.length * this.#blocks;
     const rows =
       given.length === 0 && first.length > 0 ? first : await this.#measured(this.#alone(given, candidates));
     const values = this.#fromUnedited();
@@ -256,7 +261,7 @@ class Pruning {
     const targets = [incumbent, ...sets].map((set) => this.#ids(set).join(" + "));
     const rows = await this.#measured({ ablation: { sweep: "custom", targets }, ...RACE });
     const entrants = rows.slice(1);
-    const all = this.#settings.blocks * this.#settings.texts.length;
+    const all = this.#blocks;
     const estimates = entrants
       .slice(1)
       .map(({ delta_nll, blocks }) =>
@@ -273,7 +278,7 @@ class Pruning {
    * of. A condition's sums on top of others are those of all of them together, bit for bit.
    */
   #fromUnedited(): Map<string, number> {
-    const all = this.#settings.blocks * this.#settings.texts.length;
+    const all = this.#blocks;
     return RunStore.reading(this.#lastRun(), (store) => {
       const [baseline, ...conditions] = [...store.measurements("edits")];
       const { facts } = store.run() as RunRecord;

@@ -13,7 +13,7 @@ import { normals } from "../statistics/random.ts";
 const MOST = 0.1;
 
 function effect(text: string, delta_nll: number, se: number | null = 0.01, blocks = 64): TextEffect {
-  return textEffect(text, { delta_nll, se, ci95: null, blocks }, false);
+  return textEffect(text, { delta_nll, se, ci95: null, blocks }, { repeats: false, left_out: 0 });
 }
 
 const steps = (...costs: readonly (readonly TextEffect[])[]): Step[] =>

@@ -17,7 +17,7 @@ const step = (size: number, effects: readonly number[], nested = true): PathStep
   held_out: texts.map((text, index) => {
     const delta_nll = effects[index] as number;
     const ends = { ci95: [delta_nll - 0.01, delta_nll + 0.01] as const, upper95: delta_nll + 0.008 };
-    return { text, blocks: 16, delta_nll, se: 0.005, ...ends, repeats: false };
+    return { text, blocks: 16, delta_nll, se: 0.005, ...ends, repeats: false, left_out: 0 };
   }),
   nll: texts.map((text) => ({ text, nll: 3, ci95: [2.9, 3.1] })),
 });
@@ -109,6 +109,10 @@ it("says which text's numbers are no test", () => {
   const said = cautions({ ...found, steps: [{ ...first, held_out: repeated }] });
   expect(said).toContain(
     "All held-out blocks of code.txt repeat text that chose: its numbers are no independent measurement.",
+  );
+  const fewer = first.held_out.map((effect, index) => ({ ...effect, left_out: index === 0 ? 3 : 0 }));
+  expect(cautions({ ...found, steps: [{ ...first, held_out: fewer }] })).toContain(
+    "Left out, since they repeat text that chose: 3 held-out blocks of novel.txt.",
   );
   expect(cautions(found).join()).not.toContain("repeat");
 });
